@@ -1,5 +1,26 @@
-//! What the mesh knows and how it decides: pure types and functions, no I/O, no clock.
+//! What the mesh knows and how it decides: pure types and functions, no I/O, no clock, no randomness of its own.
+//!
+//! ```text
+//!  wire ─► mesh (all that is known) ─► plan    where an outgoing connection goes
+//!                                  ├─► select  which endpoint
+//!                                  ├─► accept  what an incoming CONNECT asks for
+//!                                  └─► authz   whether a connection may pass, and why
+//! ```
+//!
+//! Proxies, the controller and the command line call the same functions, so they cannot disagree.
 
+pub mod address;
 pub mod identity;
+pub mod ports;
+
+pub mod service;
+pub mod workload;
+
+pub mod authz;
+pub mod mesh;
+pub mod select;
+
+pub mod accept;
+pub mod plan;
 
 pub use identity::Identity;
