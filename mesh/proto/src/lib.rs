@@ -1,1 +1,77 @@
-//! placeholder
+//! The wire types of every seam, compiled from `proto/`: what controller, node agents and waypoints, and their
+//! counterparts in Istio, say to each other. No logic but packing an [`Any`].
+//!
+//! | module | seam |
+//! |---|---|
+//! | [`discovery`] | controller → proxies: delta xDS, the envelope |
+//! | [`workload`], [`security`] | controller → proxies: the resources in it |
+//! | [`mesh`] | controller → proxies: what only Lateen says |
+//! | [`ca`] | proxies → controller: certificates |
+//! | [`zds`] | redirector ⇄ proxy of one node |
+
+mod any;
+
+pub use any::Any;
+
+/// Declares a module of generated code. Its documentation is the `.proto` files' comments; lints are for
+/// people's code.
+macro_rules! generated {
+    ($(#[$doc:meta])* $module:ident, $package:literal) => {
+        $(#[$doc])*
+        #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
+        pub mod $module {
+            tonic::include_proto!($package);
+        }
+    };
+}
+
+generated! {
+    /// `envoy.service.discovery.v3`: the delta xDS envelope and service.
+    discovery, "envoy.service.discovery.v3"
+}
+generated! {
+    /// `istio.workload`: workloads and services.
+    workload, "istio.workload"
+}
+generated! {
+    /// `istio.security`: authorization policies.
+    security, "istio.security"
+}
+generated! {
+    /// `istio.v1.auth`: the certificate service.
+    ca, "istio.v1.auth"
+}
+generated! {
+    /// `istio.workload.zds`: pods and their network namespaces.
+    zds, "istio.workload.zds"
+}
+generated! {
+    /// `lateen.mesh`: what only Lateen's own parts say.
+    mesh, "lateen.mesh"
+}
+
+/// Type URLs of the resources that delta xDS carries.
+pub mod type_url {
+    /// [`workload::Address`](crate::workload::Address): workloads and services.
+    pub const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
+    /// [`security::Authorization`](crate::security::Authorization): policies.
+    pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
+    /// [`mesh::MeshSettings`](crate::mesh::MeshSettings): the one resource named
+    /// [`MESH_SETTINGS_NAME`](crate::MESH_SETTINGS_NAME).
+    pub const MESH_SETTINGS: &str = "type.googleapis.com/lateen.mesh.MeshSettings";
+}
+
+/// Names of the extensions that Lateen packs into the workload API's messages.
+pub mod extension {
+    /// In a workload: a [`mesh::EnforcedBy`](crate::mesh::EnforcedBy).
+    pub const ENFORCED_BY: &str = "lateen.dev/enforced-by";
+    /// In a workload: its [`mesh::Labels`](crate::mesh::Labels).
+    pub const LABELS: &str = "lateen.dev/labels";
+    /// In a match of a policy: [`mesh::UnseenAttributes`](crate::mesh::UnseenAttributes).
+    pub const UNSEEN: &str = "lateen.dev/unseen";
+    /// In any resource: its [`mesh::ResourceOrigin`](crate::mesh::ResourceOrigin).
+    pub const ORIGIN: &str = "lateen.dev/origin";
+}
+
+/// Name of the one [`mesh::MeshSettings`] resource.
+pub const MESH_SETTINGS_NAME: &str = "mesh";
