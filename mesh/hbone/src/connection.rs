@@ -1,0 +1,333 @@
+//! A proxied TCP connection as one value: socket, bytes in between, counts, ends seen, account.
+//!
+//! While it is spliced the value lives inside the stream's slot of its tunnel; whatever ends the splice gives
+//! it back whole, so that it can be logged, or put on another tunnel or thread without losing a byte (D8, D12).
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use crate::account::{Account, Charge, Full};
+
+/// A random 128-bit name of a proxied connection, the same at both ends and on every tunnel it moves to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u128);
+
+impl ConnectionId {
+    /// A fresh id from the kernel's random source.
+    pub fn random() -> Self {
+        let mut bytes = [0u8; 16];
+        // It fails only on kernels older than 3.17; a repeated id could at worst refuse a resume.
+        if getrandom::fill(&mut bytes).is_err() {
+            tracing::error!(
+                "the kernel gave no random bytes; connection ids repeat and resumes will be refused"
+            );
+        }
+        Self(u128::from_ne_bytes(bytes))
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not 32 lower-case hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a connection id is 32 lower-case hexadecimal digits")]
+pub struct BadConnectionId;
+
+impl FromStr for ConnectionId {
+    type Err = BadConnectionId;
+
+    fn from_str(text: &str) -> Result<Self, BadConnectionId> {
+        let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if text.len() != 32 || !digits {
+            return Err(BadConnectionId);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| BadConnectionId)
+    }
+}
+
+/// What other threads may see of a live connection, and do to it. `Send + Sync`; one allocation a connection.
+#[derive(Debug, Default)]
+pub struct Live {
+    sent: AtomicU64,
+    received: AtomicU64,
+    ordered: AtomicBool,
+    orders: Mutex<Orders>,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    waker: Option<Waker>,
+    order: Option<Order>,
+}
+
+/// What a splice was told from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Order {
+    Cut(Box<str>),
+    Detach,
+}
+
+impl Live {
+    /// Bytes read from our application and put on the way to the far one, so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written to our application's socket, so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection now: the far side is told `cause` (if it is ours), both sockets are reset, and the
+    /// splice returns [`End::Cut`](crate::splice::End::Cut). For a connection that a new policy denies.
+    pub fn cut(&self, cause: &str) {
+        self.order(Order::Cut(cause.into()));
+    }
+
+    /// Asks both ends to stop, exchange what was sent, and hand their connections back:
+    /// [`End::Detached`](crate::splice::End::Detached). A peer without the capability ends it as `Undetachable`.
+    pub fn detach(&self) {
+        self.order(Order::Detach);
+    }
+
+    fn order(&self, order: Order) {
+        let waker = {
+            let mut orders = self.lock();
+            // A cut outranks a detach, never the other way round.
+            if !matches!(orders.order, Some(Order::Cut(_))) {
+                orders.order = Some(order);
+            }
+            self.ordered.store(true, Ordering::Release);
+            orders.waker.clone()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The order given, if any; registers `waker` to hear of one.
+    pub(crate) fn watch(&self, waker: &Waker) {
+        let mut orders = self.lock();
+        if !orders.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            orders.waker = Some(waker.clone());
+        }
+    }
+
+    pub(crate) fn take_order(&self) -> Option<Order> {
+        if !self.ordered.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut orders = self.lock();
+        self.ordered.store(false, Ordering::Release);
+        orders.order.take()
+    }
+
+    pub(crate) fn unwatch(&self) {
+        self.lock().waker = None;
+    }
+
+    pub(crate) fn add_sent(&self, bytes: usize) {
+        // One writer at a time (the thread that splices): a plain add, no locked instruction.
+        self.sent.store(self.sent() + bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_received(&self, bytes: usize) {
+        self.received.store(self.received() + bytes as u64, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How far a connection has come, both directions. What two ends compare before they resume it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Bytes read from our application and sent towards the far one.
+    pub sent: u64,
+    /// Bytes received from the far application's side, delivered or still held here.
+    pub received: u64,
+    /// Of those, bytes written to our application's socket.
+    pub delivered: u64,
+    /// Our application has ended its direction, and that was sent.
+    pub near_ended: bool,
+    /// The far application has ended its direction, and that was received.
+    pub far_ended: bool,
+}
+
+/// One proxied connection. `Send`: it can be taken from its task and go on elsewhere.
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnectionId,
+    pub(crate) socket: Socket,
+    /// Received from the far side, not yet written to the application; `residue[..residue_at]` is gone already.
+    pub(crate) residue: Vec<u8>,
+    pub(crate) residue_at: usize,
+    /// Read from the application, not yet sent.
+    pub(crate) unsent: Vec<u8>,
+    pub(crate) near_ended: bool,
+    pub(crate) far_ended: bool,
+    /// The application was told of the far end (its socket is shut down for writing).
+    pub(crate) far_end_delivered: bool,
+    pub(crate) far_delivered: u64,
+    pub(crate) cost: Cost,
+}
+
+/// What the connection costs its pod, and the counters that say so; settled when the connection is dropped.
+#[derive(Debug)]
+pub(crate) struct Cost {
+    pub(crate) charge: Charge,
+    pub(crate) live: Arc<Live>,
+}
+
+impl Drop for Cost {
+    fn drop(&mut self) {
+        self.charge.carried(self.live.sent() + self.live.received());
+    }
+}
+
+/// The application's socket: plain while it travels, registered with a reactor while it is spliced.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Plain(std::net::TcpStream),
+    Registered(tokio::net::TcpStream),
+}
+
+impl Connection {
+    /// A connection over a socket registered with this thread's runtime; charged to `account` until dropped.
+    ///
+    /// Sets `TCP_NODELAY`. For a client's side `id` is [`ConnectionId::random`]; for a server's it is the
+    /// request's ([`Request::connection`](crate::tunnel::Request::connection)).
+    ///
+    /// # Errors
+    /// [`Full::Connections`] when the pod has as many as it may.
+    pub fn new(
+        id: ConnectionId,
+        socket: tokio::net::TcpStream,
+        account: &Arc<Account>,
+    ) -> Result<Self, Full> {
+        // It fails only on a socket that is already dead, which the splice will find out.
+        let _ = socket.set_nodelay(true);
+        Self::over(id, Socket::Registered(socket), account)
+    }
+
+    /// The same over a plain non-blocking socket; it is registered where it is spliced.
+    ///
+    /// # Errors
+    /// As [`Connection::new`].
+    pub fn from_std(
+        id: ConnectionId,
+        socket: std::net::TcpStream,
+        account: &Arc<Account>,
+    ) -> Result<Self, Full> {
+        let _ = socket.set_nodelay(true);
+        Self::over(id, Socket::Plain(socket), account)
+    }
+
+    fn over(id: ConnectionId, socket: Socket, account: &Arc<Account>) -> Result<Self, Full> {
+        Ok(Self {
+            id,
+            socket,
+            residue: Vec::new(),
+            residue_at: 0,
+            unsent: Vec::new(),
+            near_ended: false,
+            far_ended: false,
+            far_end_delivered: false,
+            far_delivered: 0,
+            cost: Cost { charge: account.open()?, live: Arc::default() },
+        })
+    }
+
+    /// Its name at both ends.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Its counters, and the handle to cut or detach it from any thread.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.cost.live
+    }
+
+    /// The pod that pays for it.
+    pub fn account(&self) -> &Arc<Account> {
+        self.cost.charge.account()
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        let delivered = self.cost.live.received();
+        Progress {
+            sent: self.cost.live.sent(),
+            received: delivered + self.undelivered() as u64,
+            delivered,
+            near_ended: self.near_ended,
+            far_ended: self.far_ended,
+        }
+    }
+
+    /// Bytes the far application is known to have been given: what its end said last, when it was detached.
+    pub fn far_delivered(&self) -> u64 {
+        self.far_delivered
+    }
+
+    /// Bytes already read from the application (a peeked beginning): they are sent first.
+    ///
+    /// # Errors
+    /// [`Full::Buffered`] when the pod's account cannot hold them.
+    pub fn push_unsent(&mut self, bytes: &[u8]) -> Result<(), Full> {
+        self.cost.charge.hold(bytes.len())?;
+        self.unsent.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Takes the socket off its reactor, so that the value can go to another thread or process.
+    ///
+    /// # Errors
+    /// The kernel's, if the socket cannot be deregistered; the connection is lost then.
+    pub fn into_plain(mut self) -> io::Result<Self> {
+        self.socket = match self.socket {
+            Socket::Registered(socket) => Socket::Plain(socket.into_std()?),
+            plain @ Socket::Plain(_) => plain,
+        };
+        Ok(self)
+    }
+
+    /// Registers the socket with this thread's runtime, if it is not registered yet.
+    pub(crate) fn into_registered(mut self) -> io::Result<Self> {
+        self.socket = match self.socket {
+            Socket::Plain(socket) => {
+                socket.set_nonblocking(true)?;
+                Socket::Registered(tokio::net::TcpStream::from_std(socket)?)
+            }
+            registered @ Socket::Registered(_) => registered,
+        };
+        Ok(self)
+    }
+
+    pub(crate) fn undelivered(&self) -> usize {
+        self.residue.len() - self.residue_at
+    }
+}
