@@ -1,1 +1,13 @@
-//! placeholder
+//! What every long-running process of the mesh gives its operator, in one place: settings from one table, logs in
+//! Istio's format with levels that change at run time, metrics, readiness, an admin page, and an orderly end.
+
+pub mod settings;
+
+pub mod log;
+pub mod metrics;
+
+pub mod http;
+pub mod readiness;
+
+pub mod shutdown;
+pub mod tasks;

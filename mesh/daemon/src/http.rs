@@ -1,0 +1,271 @@
+//! The small HTTP server behind the admin page, readiness and metrics: on a TCP port or a Unix socket, HTTP/1.1 only,
+//! bounded in connections and time.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+
+/// Connections served at once; further ones wait.
+const MAX_CONNECTIONS: usize = 64;
+/// The largest body that is read, in bytes.
+const MAX_BODY: usize = 1 << 20;
+/// How long a client may take to send its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request as handlers see it.
+#[derive(Debug)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// The path, without the query.
+    pub path: String,
+    /// The query, as it was written, empty where there is none.
+    pub query: String,
+    /// The `Accept` header.
+    pub accept: String,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Call {
+    /// The value of a query parameter, decoded; `Some("")` for one without a value.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        self.query.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (key == name && !key.is_empty()).then(|| decode(value))
+        })
+    }
+}
+
+/// Undoes percent-encoding; what is not valid stays as it is.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        match (bytes[at], escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                at += 2;
+            }
+            (b'+', _) => out.push(b' '),
+            (byte, _) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// What a handler answers.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The content type.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// Plain text with a status.
+    pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+    }
+
+    /// JSON, with status 200.
+    pub fn json(value: &impl serde::Serialize) -> Self {
+        match serde_json::to_vec_pretty(value) {
+            Ok(body) => Self { status: StatusCode::OK, content_type: "application/json", body: body.into() },
+            Err(error) => Self::text(500, format!("the answer could not be written as JSON: {error}\n")),
+        }
+    }
+}
+
+type Handler = dyn Fn(Call) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
+
+/// Paths and who answers them.
+#[derive(Clone, Default)]
+pub struct Routes(Vec<(Method, &'static str, Arc<Handler>)>);
+
+impl Routes {
+    /// Answers a path; one that ends in `/` also answers everything below it.
+    #[must_use]
+    pub fn on<F, R>(mut self, method: Method, path: &'static str, handler: F) -> Self
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Answer> + Send + 'static,
+    {
+        self.0.push((method, path, Arc::new(move |call| Box::pin(handler(call)))));
+        self
+    }
+
+    fn find(&self, method: &Method, path: &str) -> Result<Arc<Handler>, StatusCode> {
+        let answers =
+            |route: &str| route == path || (route.ends_with('/') && route != "/" && path.starts_with(route));
+        let mut known = false;
+        for (allowed, route, handler) in self.0.iter().filter(|(_, route, _)| answers(route)) {
+            if allowed == method {
+                return Ok(handler.clone());
+            }
+            known = known || !route.is_empty();
+        }
+        Err(if known { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::NOT_FOUND })
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        let handler = match self.find(&head.method, head.uri.path()) {
+            Ok(handler) => handler,
+            Err(status) => {
+                let known: Vec<String> =
+                    self.0.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+                return Answer::text(status.as_u16(), format!("{status}; there are: {}\n", known.join(", ")));
+            }
+        };
+        let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+            return Answer::text(413, format!("the body is larger than {MAX_BODY} bytes or was cut off\n"));
+        };
+        let accept =
+            head.headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        handler(Call {
+            method: head.method,
+            path: head.uri.path().to_owned(),
+            query: head.uri.query().unwrap_or("").to_owned(),
+            accept: accept.to_owned(),
+            body: body.to_bytes(),
+        })
+        .await
+    }
+}
+
+impl std::fmt::Debug for Routes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(method, path, _)| (method, path))).finish()
+    }
+}
+
+/// Serves on a TCP listener until dropped.
+pub async fn serve_tcp(listener: TcpListener, routes: Routes) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let routes = routes.clone();
+                tokio::spawn(async move {
+                    serve_connection(stream, routes).await;
+                    drop(place);
+                });
+            }
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+}
+
+/// Serves on a Unix socket until dropped. A socket file that is left over from before is replaced.
+///
+/// # Errors
+/// The socket cannot be made.
+pub fn serve_unix(path: &PathBuf, routes: Routes) -> std::io::Result<impl Future<Output = ()> + use<>> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    Ok(async move {
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let routes = routes.clone();
+                    tokio::spawn(async move {
+                        serve_connection(stream, routes).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => accept_failed(&error).await,
+            }
+        }
+    })
+}
+
+/// Out of descriptors, or a client that left early: neither is a reason to stop serving, nor to spin.
+async fn accept_failed(error: &std::io::Error) {
+    tracing::warn!(%error, "could not accept a connection to the admin server");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Routes) {
+    let service = service_fn(move |request| {
+        let routes = routes.clone();
+        async move {
+            let answer = routes.answer(request).await;
+            let mut response = Response::new(Full::new(answer.body));
+            *response.status_mut() = answer.status;
+            let content_type = http::HeaderValue::from_static(answer.content_type);
+            response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "admin connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(query: &str) -> Call {
+        Call {
+            method: Method::GET,
+            path: "/".into(),
+            query: query.into(),
+            accept: String::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn reads_parameters() {
+        assert_eq!(
+            call("a=1&level=info%2Caccess%3Ddebug").parameter("level").as_deref(),
+            Some("info,access=debug")
+        );
+        assert_eq!(call("reset").parameter("reset").as_deref(), Some(""));
+        assert_eq!(call("a=%zz+%4").parameter("a").as_deref(), Some("%zz %4"));
+        assert_eq!(call("").parameter("a"), None);
+    }
+
+    #[test]
+    fn finds_routes() {
+        let handler = |_| async { Answer::text(200, "") };
+        let routes =
+            Routes::default().on(Method::GET, "/objects/", handler).on(Method::POST, "/logging", handler);
+        assert!(routes.find(&Method::GET, "/objects/Pod").is_ok());
+        assert_eq!(routes.find(&Method::GET, "/logging").err(), Some(StatusCode::METHOD_NOT_ALLOWED));
+        assert_eq!(routes.find(&Method::GET, "/nothing").err(), Some(StatusCode::NOT_FOUND));
+    }
+}

@@ -1,0 +1,125 @@
+//! One buffer that all threads append whole lines to and one thread writes out.
+
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// The buffer's bound, in bytes. A writer that finds it full waits for the output: a log line is not lost, and
+/// what cannot be written out slows its writers down instead of growing.
+const CAPACITY: usize = 1 << 20;
+
+/// Where lines go. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sink(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    filled: Condvar,
+    emptied: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    buffer: Vec<u8>,
+    /// The thread has taken lines and not yet written them.
+    writing: bool,
+}
+
+impl Sink {
+    /// Starts the thread that writes to `output`.
+    pub fn start(mut output: impl Write + Send + 'static) -> Self {
+        let shared = Arc::new(Shared::default());
+        let sink = Self(shared.clone());
+        let started = std::thread::Builder::new().name(String::from("log")).spawn(move || {
+            let mut lines = Vec::new();
+            loop {
+                shared.take(&mut lines);
+                // With the output gone there is nobody left to tell.
+                let _ = output.write_all(&lines).and_then(|()| output.flush());
+                lines.clear();
+                shared.done();
+            }
+        });
+        if let Err(error) = started {
+            eprintln!("the log's thread could not be started, nothing will be logged: {error}");
+        }
+        sink
+    }
+
+    /// Appends what `fill` writes; it must be whole lines.
+    pub fn write(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.0.lock();
+        while state.buffer.len() >= CAPACITY {
+            state = self.0.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let was_empty = state.buffer.is_empty();
+        fill(&mut state.buffer);
+        if was_empty && !state.writing {
+            self.0.filled.notify_one();
+        }
+    }
+
+    /// Waits until all that was appended has been written.
+    pub fn flush(&self) {
+        let mut state = self.0.lock();
+        while state.writing || !state.buffer.is_empty() {
+            state = self.0.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // Only whole lines are appended, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for lines and takes them all, leaving the emptied vector to be filled again.
+    fn take(&self, lines: &mut Vec<u8>) {
+        let mut state = self.lock();
+        while state.buffer.is_empty() {
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::swap(&mut state.buffer, lines);
+        state.writing = true;
+        // Those who waited for room have it now.
+        self.emptied.notify_all();
+    }
+
+    fn done(&self) {
+        self.lock().writing = false;
+        self.emptied.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn writes_every_line_of_every_thread() {
+        let output = Output::default();
+        let sink = Sink::start(output.clone());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..5000).for_each(|_| sink.write(|out| out.extend_from_slice(&[b'x'; 299]))));
+            }
+        });
+        sink.flush();
+        assert_eq!(output.0.lock().unwrap().len(), 4 * 5000 * 299);
+    }
+}

@@ -1,0 +1,314 @@
+//! The `istio_tcp_*` series: one for each set of labels, found once a connection and counted up without a lock.
+//!
+//! A series that no connection uses and that has not changed for a while goes, and there is a hard cap with a
+//! counter for what did not fit, so that label values cannot exhaust memory (`targets.md`, C6).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeMetric;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// Series kept at most; what does not fit is counted under labels that are all `unknown`.
+pub const MAX_SERIES: usize = 10_000;
+
+/// Which end of a connection reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reporter {
+    /// The client's agent.
+    Source,
+    /// The server's agent.
+    Destination,
+}
+
+impl Reporter {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+/// What the labels say of one end. Empty values are reported as `unknown`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct End {
+    /// The owner's name.
+    pub workload: Arc<str>,
+    /// The canonical service name.
+    pub canonical_service: Arc<str>,
+    /// The canonical revision.
+    pub canonical_revision: Arc<str>,
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The identity that TLS proved.
+    pub principal: Arc<str>,
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// The region.
+    pub region: Arc<str>,
+    /// The zone.
+    pub zone: Arc<str>,
+}
+
+/// The labels of one series (`features.md` D1, in that order).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Labels {
+    /// Who reports.
+    pub reporter: Reporter,
+    /// The client.
+    pub source: End,
+    /// The server.
+    pub destination: End,
+    /// The host name of the service asked for.
+    pub destination_service: Arc<str>,
+    /// Its namespace.
+    pub destination_service_namespace: Arc<str>,
+    /// Its short name.
+    pub destination_service_name: Arc<str>,
+    /// Whether the connection was mutually authenticated.
+    pub mutual_tls: bool,
+    /// How it ended: `-`, or a flag such as `DENY`.
+    pub flags: &'static str,
+}
+
+impl Labels {
+    /// Series of connections that did not fit under the cap.
+    fn overflow(reporter: Reporter) -> Self {
+        Self {
+            reporter,
+            source: End::default(),
+            destination: End::default(),
+            destination_service: Arc::default(),
+            destination_service_namespace: Arc::default(),
+            destination_service_name: Arc::default(),
+            mutual_tls: false,
+            flags: "-",
+        }
+    }
+
+    fn pairs(&self) -> [(&'static str, &str); 27] {
+        let (source, destination) = (&self.source, &self.destination);
+        [
+            ("reporter", self.reporter.as_str()),
+            ("source_workload", &source.workload),
+            ("source_canonical_service", &source.canonical_service),
+            ("source_canonical_revision", &source.canonical_revision),
+            ("source_workload_namespace", &source.namespace),
+            ("source_principal", &source.principal),
+            ("source_app", &source.canonical_service),
+            ("source_version", &source.canonical_revision),
+            ("source_cluster", &source.cluster),
+            ("destination_service", &self.destination_service),
+            ("destination_service_namespace", &self.destination_service_namespace),
+            ("destination_service_name", &self.destination_service_name),
+            ("destination_workload", &destination.workload),
+            ("destination_canonical_service", &destination.canonical_service),
+            ("destination_canonical_revision", &destination.canonical_revision),
+            ("destination_workload_namespace", &destination.namespace),
+            ("destination_principal", &destination.principal),
+            ("destination_app", &destination.canonical_service),
+            ("destination_version", &destination.canonical_revision),
+            ("destination_cluster", &destination.cluster),
+            ("request_protocol", "tcp"),
+            ("response_flags", self.flags),
+            ("connection_security_policy", if self.mutual_tls { "mutual_tls" } else { "unknown" }),
+            ("source_region", &source.region),
+            ("source_zone", &source.zone),
+            ("destination_region", &destination.region),
+            ("destination_zone", &destination.zone),
+        ]
+    }
+}
+
+impl EncodeLabelSet for Labels {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, value) in self.pairs() {
+            let value = if value.is_empty() { "unknown" } else { value };
+            (name, value).encode(encoder.encode_label())?;
+        }
+        Ok(())
+    }
+}
+
+/// The counters of one set of labels.
+#[derive(Debug, Default)]
+pub struct Series {
+    /// Connections opened.
+    pub opened: AtomicU64,
+    /// Connections closed after they were established.
+    pub closed: AtomicU64,
+    /// Connections that failed before they were established.
+    pub failed: AtomicU64,
+    /// Bytes from the client to the server.
+    pub received: AtomicU64,
+    /// Bytes from the server to the client.
+    pub sent: AtomicU64,
+    seen: AtomicBool,
+}
+
+/// All traffic series. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    series: RwLock<HashMap<Labels, Arc<Series>>>,
+    dropped: AtomicU64,
+    open_source: AtomicU64,
+    open_destination: AtomicU64,
+}
+
+impl Traffic {
+    /// The series of a set of labels.
+    pub fn series(&self, labels: &Labels) -> Arc<Series> {
+        if let Some(series) = self.0.series.read().unwrap_or_else(PoisonError::into_inner).get(labels) {
+            series.seen.store(true, Ordering::Relaxed);
+            return series.clone();
+        }
+        let mut all = self.0.series.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_SERIES && !all.contains_key(labels) {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return all.entry(Labels::overflow(labels.reporter)).or_default().clone();
+        }
+        let series = all.entry(labels.clone()).or_default();
+        series.seen.store(true, Ordering::Relaxed);
+        series.clone()
+    }
+
+    /// The gauge of open sockets of a reporter.
+    pub fn sockets_open(&self, reporter: Reporter) -> &AtomicU64 {
+        match reporter {
+            Reporter::Source => &self.0.open_source,
+            Reporter::Destination => &self.0.open_destination,
+        }
+    }
+
+    /// Drops series that no connection holds and that nobody asked for since the last call. Called every few
+    /// minutes, so that what a scrape has not yet seen is not lost.
+    pub fn expire(&self) {
+        let mut all = self.0.series.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, series| Arc::strong_count(series) > 1 || series.seen.swap(false, Ordering::Relaxed));
+    }
+
+    /// How many series there are.
+    pub fn len(&self) -> usize {
+        self.0.series.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Collector for Traffic {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let all = self.0.series.read().unwrap_or_else(PoisonError::into_inner);
+        let mut family = |name: &str, help: &str, value: fn(&Series) -> &AtomicU64, closing: bool| {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, series) in all.iter().filter(|(labels, _)| closing || labels.flags == "-") {
+                let count = value(series).load(Ordering::Relaxed);
+                // A connection that ended otherwise than it began has its bytes and its opening elsewhere.
+                if count > 0 || labels.flags == "-" {
+                    ConstCounter::new(count).encode(metric.encode_family(labels)?)?;
+                }
+            }
+            Ok::<(), fmt::Error>(())
+        };
+        family("tcp_connections_opened", "Connections opened", |series| &series.opened, false)?;
+        family("tcp_connections_closed", "Connections closed", |series| &series.closed, true)?;
+        family(
+            "tcp_connections_failed",
+            "Connections that were not established",
+            |series| &series.failed,
+            true,
+        )?;
+        family("tcp_received_bytes", "Bytes from clients to servers", |series| &series.received, true)?;
+        family("tcp_sent_bytes", "Bytes from servers to clients", |series| &series.sent, true)?;
+        self.encode_open(&mut encoder)?;
+        let dropped = encoder.encode_descriptor(
+            "mesh_series_dropped",
+            "Connections counted under unknown labels because there are too many series",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(self.0.dropped.load(Ordering::Relaxed)).encode(dropped)
+    }
+}
+
+impl Traffic {
+    fn encode_open(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut open: MetricEncoder<'_> =
+            encoder.encode_descriptor("tcp_sockets_open", "Open sockets", None, MetricType::Gauge)?;
+        for reporter in [Reporter::Source, Reporter::Destination] {
+            let labels = [("reporter", reporter.as_str())];
+            let count = self.sockets_open(reporter).load(Ordering::Relaxed);
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(open.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn labels(flags: &'static str) -> Labels {
+        let mut labels = Labels::overflow(Reporter::Source);
+        labels.source.workload = "client".into();
+        labels.flags = flags;
+        labels
+    }
+
+    #[test]
+    fn encodes_every_label_and_unknown_for_none() {
+        let metrics = Metrics::default();
+        let traffic = Traffic::default();
+        metrics.register_istio(|registry| registry.register_collector(Box::new(traffic.clone())));
+        traffic.series(&labels("-")).sent.fetch_add(7, Ordering::Relaxed);
+        traffic.series(&labels("DENY")).failed.fetch_add(1, Ordering::Relaxed);
+        let text = metrics.text();
+        assert!(text.contains("istio_tcp_sent_bytes_total{reporter=\"source\",source_workload=\"client\",source_canonical_service=\"unknown\""), "{text}");
+        assert!(text.contains("response_flags=\"DENY\",connection_security_policy=\"unknown\""), "{text}");
+        assert!(text.contains("istio_tcp_sockets_open{reporter=\"source\"} 0"), "{text}");
+        assert!(text.contains("istio_mesh_series_dropped_total 0"), "{text}");
+    }
+
+    #[test]
+    fn forgets_series_that_nobody_uses() {
+        let traffic = Traffic::default();
+        let held = traffic.series(&labels("-"));
+        drop(traffic.series(&labels("DENY")));
+        traffic.expire();
+        assert_eq!(traffic.len(), 2, "seen since the last call");
+        traffic.expire();
+        assert_eq!(traffic.len(), 1, "only the one that is held");
+        drop(held);
+        traffic.expire();
+        traffic.expire();
+        assert!(traffic.is_empty());
+    }
+
+    #[test]
+    fn caps_the_number_of_series() {
+        let traffic = Traffic::default();
+        for number in 0..MAX_SERIES + 10 {
+            let mut labels = labels("-");
+            labels.source.workload = number.to_string().into();
+            traffic.series(&labels);
+        }
+        assert_eq!(traffic.len(), MAX_SERIES + 1);
+        assert_eq!(traffic.0.dropped.load(Ordering::Relaxed), 10);
+    }
+}
