@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn plain_lines_look_like_istio() {
         assert_eq!(
-            line(Format::Plain)["2026-11-22T00:00:00.000000Z".len()..],
+            &line(Format::Plain)["2026-11-22T00:00:00.000000Z".len()..],
             "\tinfo\taccess\tconnection complete\tsrc.addr=10.0.0.1:80 src.workload=\"we\\\"ird\\nname\" bytes_sent=7\n"
         );
     }
