@@ -1,1 +1,48 @@
-fn main() {}
+//! `bench`: load generators, their server, and the table that sets proxies side by side.
+//!
+//! `bench table` builds two pods joined by a virtual cable for each variant (no proxy, ours, the peers),
+//! drives the same load through all of them in turns, and prints ratios: absolute figures do not travel
+//! from one machine to another. `bench serve` and `bench load` are the two ends it runs inside the pods.
+
+mod load;
+mod serve;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Load generators and peers: the table of ratios.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Drives one kind of load at a `bench serve` and prints what it saw as one line of JSON.
+    #[command(subcommand)]
+    Load(load::Kind),
+    /// Echoes, swallows, sends or holds, as each connection's first bytes ask.
+    Serve {
+        /// Where to listen.
+        #[arg(long, value_name = "ADDR")]
+        listen: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Load(kind) => load::run(&kind),
+        Command::Serve { listen } => serve::run(listen),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
