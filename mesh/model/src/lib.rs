@@ -21,6 +21,7 @@ pub mod mesh;
 pub mod select;
 
 pub mod accept;
+pub mod baggage;
 pub mod plan;
 
 pub use identity::Identity;
