@@ -1,0 +1,72 @@
+//! `lateen.mesh.MeshSettings` ⇄ [`Settings`].
+
+use model::mesh::Settings;
+use proto::mesh as wire;
+
+use super::intern::Strings;
+use super::{FieldError, fields};
+
+pub(super) fn read(strings: &mut Strings, wire: &wire::MeshSettings) -> Result<Settings, FieldError> {
+    let default = Settings::default();
+    let pod_ranges = wire
+        .pod_ranges
+        .iter()
+        .map(|range| fields::range(&range.address, range.length))
+        .collect::<Result<_, _>>()
+        .map_err(|reason| FieldError::new("pod_ranges", reason))?;
+    let trust_domain = strings.get_or(&wire.trust_domain, &default.trust_domain);
+    Ok(Settings {
+        trust_domain: fields::identity_part("trust_domain", trust_domain)?,
+        trust_domain_aliases: wire.trust_domain_aliases.iter().map(|alias| strings.get(alias)).collect(),
+        root_namespace: strings.get_or(&wire.root_namespace, &default.root_namespace),
+        cluster: strings.get_or(&wire.cluster_id, &default.cluster),
+        pod_ranges,
+    })
+}
+
+/// The settings as they are sent; `network` is the one that addresses without a network belong to.
+pub fn to_wire(settings: &Settings, network: &str) -> wire::MeshSettings {
+    let range = |range: &ipnet::IpNet| wire::AddressRange {
+        address: fields::ip_bytes(range.addr()),
+        length: range.prefix_len().into(),
+    };
+    wire::MeshSettings {
+        trust_domain: settings.trust_domain.to_string(),
+        trust_domain_aliases: settings.trust_domain_aliases.iter().map(ToString::to_string).collect(),
+        root_namespace: settings.root_namespace.to_string(),
+        cluster_id: settings.cluster.to_string(),
+        network: network.to_owned(),
+        pod_ranges: settings.pod_ranges.iter().map(range).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        let settings = Settings {
+            trust_domain: "example.org".into(),
+            trust_domain_aliases: vec!["old.example.org".into()],
+            root_namespace: "mesh".into(),
+            cluster: "east".into(),
+            pod_ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/56".parse().unwrap()],
+        };
+        assert_eq!(read(&mut Strings::default(), &to_wire(&settings, "")), Ok(settings));
+    }
+
+    #[test]
+    fn what_is_elided_is_the_default() {
+        assert_eq!(read(&mut Strings::default(), &wire::MeshSettings::default()), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn refuses_a_range_that_is_none() {
+        let wire = wire::MeshSettings {
+            pod_ranges: vec![wire::AddressRange { address: vec![10, 0].into(), length: 8 }],
+            ..Default::default()
+        };
+        assert!(read(&mut Strings::default(), &wire).is_err());
+    }
+}
