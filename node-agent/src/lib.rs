@@ -1,0 +1,17 @@
+//! The node agent: one process redirects the node's pods ([`redirect`]), another proxies what they send and get.
+//!
+//! ```text
+//! pod ─SYN─► rules ─► listeners ─► (proxy) ─ mTLS :15008 ─► …        redirect: rules, listeners, who is captured
+//!                         ▲                                         proxy: everything behind the listeners
+//!     redirect ── private socket, ZDS ──► pods (the proxy's feed)
+//! ```
+
+pub mod redirect;
+
+pub mod listeners;
+pub mod netns;
+pub mod pods;
+pub mod private;
+pub mod seqpacket;
+pub mod socket;
+pub mod zds;

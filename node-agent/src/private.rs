@@ -1,0 +1,26 @@
+//! The private socket, beside ZDS: what only our own redirector and our own proxy say to each other. Over it a
+//! new proxy gets, in one go and without a question per pod, everything its predecessor had: each pod with its
+//! namespace and its open listeners, and a memory file with the last known state and certificates. Hence a proxy
+//! that crashed is back in milliseconds, no queue of a listener is lost, and a restart needs no controller.
+//!
+//! One message a datagram; descriptors beside it, in the order that the message names them.
+//!
+//! | proxy → redirector | redirector → proxy |
+//! |---|---|
+//! | `Hello(versions)` | `Welcome(version)` + the saved state, or `Refused(reason)` |
+//! | | `Pod(…)` + namespace and listeners, for each pod; `Complete` |
+//! | `Received(sequence)` for each later message | `Pod`, `Draining`, `Resumed`, `Removed`, `Superseded` |
+//! | `Store` + a sealed memory file; `Drained(uid)` | |
+//!
+//! A pod's listeners are always sent, and received, before ZDS adds the pod.
+
+pub mod client;
+pub mod saved;
+pub mod server;
+pub(crate) mod wire;
+
+/// The version of the messages. A proxy names the oldest and newest it speaks; the redirector picks.
+pub const VERSION: u32 = 1;
+
+/// Largest message: a pod's names and seven numbers fit many times over.
+pub(crate) const MAX_MESSAGE: usize = 8192;

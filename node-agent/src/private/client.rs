@@ -1,0 +1,183 @@
+//! The proxy's end of the private socket. [`crate::pods`] joins it with ZDS to one stream of events.
+
+use std::{io, os::fd::AsFd, path::Path};
+
+use prost::Message;
+use proto::zds::WorkloadInfo;
+
+use super::{
+    MAX_MESSAGE, VERSION,
+    saved::{Saved, SavedError},
+    wire::{FromProxy, Hello, News, PodMessage, Said, ToProxy},
+};
+use crate::{
+    listeners::{Listeners, Slot},
+    netns::NetnsFd,
+    seqpacket::SeqPacket,
+    socket::Packet,
+};
+
+/// A captured pod with all that is open in it.
+#[derive(Debug)]
+pub struct HeldPod {
+    /// Kubernetes uid.
+    pub uid: String,
+    /// Who it is.
+    pub info: WorkloadInfo,
+    /// Its network namespace.
+    pub netns: NetnsFd,
+    /// Its open listeners.
+    pub listeners: Listeners,
+    /// Whether it is leaving the mesh: what is captured lives on, nothing new comes.
+    pub draining: bool,
+}
+
+/// What the redirector says after the welcome.
+#[derive(Debug)]
+pub enum PrivateNews {
+    /// A pod and its listeners.
+    Pod(Box<HeldPod>),
+    /// The hand-over is complete.
+    Complete,
+    /// Nothing new of this pod is captured; report when its last connection has ended.
+    Draining(String),
+    /// The pod is captured again.
+    Resumed(String),
+    /// The pod has left: close its listeners.
+    Removed(String),
+    /// A newer proxy has everything: stop accepting, drain.
+    Superseded,
+}
+
+/// The connection is of no further use: connect again.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivateError {
+    /// The socket failed.
+    #[error("the private socket failed: {0}")]
+    Socket(#[from] io::Error),
+    /// The redirector closed it.
+    #[error("the redirector closed the private socket")]
+    Closed,
+    /// The redirector does not want us.
+    #[error("the redirector refused this proxy: {0}")]
+    Refused(String),
+    /// The redirector said something this version does not understand.
+    #[error("the redirector said something unexpected: {0}")]
+    Unexpected(&'static str),
+}
+
+/// A connection to the redirector, after the welcome.
+#[derive(Debug)]
+pub struct PrivateClient {
+    socket: SeqPacket,
+}
+
+impl PrivateClient {
+    /// Connects, says hello and takes the saved state, if there is one.
+    ///
+    /// # Errors
+    /// When nobody listens at `path`, or the redirector speaks no common version.
+    pub async fn connect(path: &Path) -> Result<(Self, Option<Saved>), PrivateError> {
+        let client = Self { socket: SeqPacket::connect(path)? };
+        client.say(Said::Hello(Hello { oldest: VERSION, newest: VERSION })).await?;
+        let (message, mut packet) = client.receive().await?;
+        match message.news {
+            Some(News::Welcome(_)) => {
+                Ok((client, packet.fds.pop().and_then(|file| Saved::accept(file).ok())))
+            }
+            Some(News::Refused(reason)) => Err(PrivateError::Refused(reason)),
+            _ => Err(PrivateError::Unexpected("no welcome")),
+        }
+    }
+
+    /// The next news. What is returned counts as received.
+    ///
+    /// # Errors
+    /// When the connection ended.
+    pub async fn next(&self) -> Result<PrivateNews, PrivateError> {
+        loop {
+            let (message, packet) = self.receive().await?;
+            // News of a later version is received, and ignored.
+            let news = message.news.map(|news| understand(news, packet)).transpose()?.flatten();
+            if message.sequence != 0 {
+                self.say(Said::Received(message.sequence)).await?;
+            }
+            if let Some(news) = news {
+                return Ok(news);
+            }
+        }
+    }
+
+    /// Asks the redirector to keep `state` for this proxy's successor, in place of what it kept before.
+    ///
+    /// # Errors
+    /// When the state is too large or the connection ended.
+    pub async fn store(&self, state: &[u8]) -> Result<(), StoreError> {
+        let saved = Saved::write(state)?;
+        let message = FromProxy { said: Some(Said::Store(saved.length())) };
+        self.socket
+            .send(&message.encode_to_vec(), &[saved.file().as_fd()])
+            .await
+            .map_err(|error| StoreError::Private(error.into()))
+    }
+
+    /// Reports that the last captured connection of a draining pod has ended.
+    ///
+    /// # Errors
+    /// When the connection ended; the redirector's next hand-over will say again that the pod is draining.
+    pub async fn drained(&self, uid: &str) -> Result<(), PrivateError> {
+        self.say(Said::Drained(uid.to_owned())).await
+    }
+
+    async fn say(&self, said: Said) -> Result<(), PrivateError> {
+        Ok(self.socket.send(&FromProxy { said: Some(said) }.encode_to_vec(), &[]).await?)
+    }
+
+    async fn receive(&self) -> Result<(ToProxy, Packet), PrivateError> {
+        let packet = self.socket.receive(MAX_MESSAGE).await?.ok_or(PrivateError::Closed)?;
+        let message = ToProxy::decode(packet.bytes.as_slice())
+            .map_err(|_| PrivateError::Unexpected("not one of our messages"))?;
+        Ok((message, packet))
+    }
+}
+
+/// Why a state was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The memory file could not be made.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
+    /// It could not be sent.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+}
+
+fn understand(news: News, packet: Packet) -> Result<Option<PrivateNews>, PrivateError> {
+    Ok(Some(match news {
+        News::Pod(pod) => PrivateNews::Pod(Box::new(assemble(pod, packet)?)),
+        News::Complete(_) => PrivateNews::Complete,
+        News::Draining(uid) => PrivateNews::Draining(uid),
+        News::Resumed(uid) => PrivateNews::Resumed(uid),
+        News::Removed(uid) => PrivateNews::Removed(uid),
+        News::Superseded(_) => PrivateNews::Superseded,
+        News::Welcome(_) | News::Refused(_) => return Ok(None),
+    }))
+}
+
+/// Joins names and descriptors; a slot that this version does not know is closed.
+fn assemble(pod: PodMessage, packet: Packet) -> Result<HeldPod, PrivateError> {
+    if packet.fds.len() != pod.slots.len() + 1 {
+        return Err(PrivateError::Unexpected("a pod without all of its descriptors"));
+    }
+    let mut fds = packet.fds.into_iter();
+    let netns = fds.next().ok_or(PrivateError::Unexpected("a pod without its namespace"))?;
+    let sockets =
+        pod.slots.iter().zip(fds).filter_map(|(number, fd)| Some((Slot::from_number(*number)?, fd)));
+    Ok(HeldPod {
+        listeners: Listeners::from_parts(sockets.collect()),
+        netns: NetnsFd::from_fd(netns)?,
+        uid: pod.uid,
+        info: WorkloadInfo { name: pod.name, namespace: pod.namespace, service_account: pod.service_account },
+        draining: pod.draining,
+    })
+}

@@ -1,0 +1,214 @@
+//! Brings rules, routes and settings into a pod's namespace: the thin shell around [`super::rules`]. Only making
+//! the child process, the netlink socket and the settings happens inside; waiting happens outside.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    process::Stdio,
+    time::Duration,
+};
+
+use rtnetlink::{
+    Handle, RouteMessageBuilder,
+    packet_route::{
+        route::{RouteScope, RouteType},
+        rule::{RuleAction, RuleAttribute},
+    },
+};
+use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+
+use super::rules::{self, RETURN_MARK, RuleSet};
+use crate::{
+    netns::{NetnsFd, in_namespace},
+    socket::MARK_MASK,
+};
+
+/// Table with the one route that keeps returning packets inside the pod.
+const ROUTE_TABLE: u32 = 100;
+/// Place of the rule that leads there.
+const RULE_PREFERENCE: u32 = 32764;
+/// How long `nft` may take; it takes some ten milliseconds.
+const NFT_TIME: Duration = Duration::from_secs(10);
+/// The loopback interface's index, the same in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// Why a namespace could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The namespace could not be entered.
+    #[error(
+        "cannot enter the pod's network namespace: {0}; the agent needs CAP_SYS_ADMIN, and the pod must still exist"
+    )]
+    Enter(#[source] io::Error),
+    /// `nft` could not be started.
+    #[error("cannot run `{command}`: {source}; install nftables (1.0 or later) beside the agent")]
+    NftMissing {
+        /// The command tried.
+        command: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// `nft` refused the transaction: nothing of it is in force.
+    #[error("nft refused the redirection rules ({0}); the kernel needs nf_tables, nft_redir and conntrack")]
+    Nft(String),
+    /// `nft` did not end.
+    #[error("nft did not answer within {} s; is the machine out of memory?", NFT_TIME.as_secs())]
+    NftSlow,
+    /// A route or routing rule could not be set.
+    #[error("cannot set the policy route for returning packets: {0}; the agent needs CAP_NET_ADMIN")]
+    Route(String),
+}
+
+/// Sets `rules`, the policy route and the settings they rely on. Can be repeated; each part is atomic, and a
+/// part that fails leaves the ones before it (which refuse rather than let pass).
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn install(namespace: &NetnsFd, nft: &str, rules: &RuleSet) -> Result<(), ApplyError> {
+    let settings = in_namespace(namespace, prepare_settings).map_err(ApplyError::Enter)?;
+    run_nft(namespace, nft, &rules::render(rules)).await?;
+    let netlink = Netlink::open(namespace)?;
+    netlink.add_v4().await?;
+    if settings.loopback_v6 {
+        netlink.add_v6().await?;
+    }
+    Ok(())
+}
+
+/// Takes everything of ours out of the namespace again. Can be repeated.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn remove(namespace: &NetnsFd, nft: &str) -> Result<(), ApplyError> {
+    run_nft(namespace, nft, &rules::removal()).await?;
+    Netlink::open(namespace)?.remove().await;
+    Ok(())
+}
+
+/// What the namespace said about itself.
+struct Settings {
+    loopback_v6: bool,
+}
+
+/// Reads and makes settings; runs inside the namespace, where /proc/sys/net is the namespace's own.
+fn prepare_settings() -> Settings {
+    // Connections waiting in the queue of a listener that closes move to its successor. Kernels before 5.14
+    // have no such setting: then only those waiting at that moment are lost.
+    let _ = std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1");
+    let disabled = std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6");
+    Settings { loopback_v6: disabled.is_ok_and(|text| text.trim() == "0") }
+}
+
+/// Runs one nftables transaction inside `namespace`.
+async fn run_nft(namespace: &NetnsFd, nft: &str, transaction: &str) -> Result<(), ApplyError> {
+    let missing = |source| ApplyError::NftMissing { command: nft.to_owned(), source };
+    let mut command = Command::new(nft);
+    command
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child =
+        in_namespace(namespace, || command.spawn()).map_err(ApplyError::Enter)?.map_err(missing)?;
+    let mut input = child.stdin.take().expect("stdin is piped above");
+    let run = async {
+        // A child that ends early breaks the pipe; its exit status and its words say why.
+        let _ = input.write_all(transaction.as_bytes()).await;
+        drop(input);
+        child.wait_with_output().await
+    };
+    let output = timeout(NFT_TIME, run).await.map_err(|_| ApplyError::NftSlow)?.map_err(missing)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(ApplyError::Nft(words.lines().next().unwrap_or("no reason given").trim().to_owned()))
+}
+
+/// A netlink socket made inside a namespace, used from outside.
+struct Netlink {
+    handle: Handle,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Netlink {
+    fn open(namespace: &NetnsFd) -> Result<Self, ApplyError> {
+        let (connection, handle, _) = in_namespace(namespace, rtnetlink::new_connection)
+            .map_err(ApplyError::Enter)?
+            .map_err(|error| ApplyError::Route(error.to_string()))?;
+        Ok(Self { handle, driver: tokio::spawn(connection) })
+    }
+
+    async fn add_v4(&self) -> Result<(), ApplyError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .output_interface(LOOPBACK)
+            .table_id(ROUTE_TABLE)
+            .kind(RouteType::Local)
+            .scope(RouteScope::Host)
+            .build();
+        self.add_route(route).await?;
+        tolerate_existing(self.policy_rule().v4().execute().await)
+    }
+
+    async fn add_v6(&self) -> Result<(), ApplyError> {
+        let route = RouteMessageBuilder::<Ipv6Addr>::new()
+            .output_interface(LOOPBACK)
+            .table_id(ROUTE_TABLE)
+            .kind(RouteType::Local)
+            .build();
+        self.add_route(route).await?;
+        tolerate_existing(self.policy_rule().v6().execute().await)
+    }
+
+    async fn add_route(&self, route: rtnetlink::packet_route::route::RouteMessage) -> Result<(), ApplyError> {
+        tolerate_existing(self.handle.route().add(route).replace().execute().await)
+    }
+
+    fn policy_rule(&self) -> rtnetlink::RuleAddRequest {
+        let mut rule = self
+            .handle
+            .rule()
+            .add()
+            .table_id(ROUTE_TABLE)
+            .priority(RULE_PREFERENCE)
+            .action(RuleAction::ToTable)
+            .fw_mark(RETURN_MARK);
+        rule.message_mut().attributes.push(RuleAttribute::FwMask(MARK_MASK));
+        rule
+    }
+
+    /// Removes rule and route of both families; what is not there needs no removing.
+    async fn remove(&self) {
+        use rtnetlink::packet_route::AddressFamily;
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut rule = self.policy_rule();
+            rule.message_mut().header.family = family;
+            let message = rule.message_mut().clone();
+            let _ = self.handle.rule().del(message).execute().await;
+        }
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(LOOPBACK).table_id(ROUTE_TABLE);
+        let _ = self
+            .handle
+            .route()
+            .del(v4.kind(RouteType::Local).scope(RouteScope::Host).build())
+            .execute()
+            .await;
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().output_interface(LOOPBACK).table_id(ROUTE_TABLE);
+        let _ = self.handle.route().del(v6.kind(RouteType::Local).build()).execute().await;
+    }
+}
+
+fn tolerate_existing(result: Result<(), rtnetlink::Error>) -> Result<(), ApplyError> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::EEXIST => Ok(()),
+        other => other.map_err(|error| ApplyError::Route(error.to_string())),
+    }
+}

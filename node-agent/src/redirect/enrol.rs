@@ -1,0 +1,306 @@
+//! How a pod joins and leaves the mesh: the order of the steps, and nothing else. Joining: rules, listeners,
+//! proxy; at every point in between the pod's traffic is refused rather than let out in the clear. Leaving: first
+//! the capture goes, then, when the last captured connection has ended, the rest.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::ifaddrs::getifaddrs;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::{
+    apply::{self, ApplyError},
+    rules::{Phase, RuleSet},
+};
+use crate::{
+    listeners::{ListenError, Listeners},
+    netns::{NetnsFd, NetnsId, in_namespace},
+    private::server::PrivateServer,
+    zds::{
+        WorkloadInfo,
+        server::{CapturedPod, ZdsError, ZdsServer},
+    },
+};
+
+/// A pod to capture.
+#[derive(Clone, Debug)]
+pub struct PodSpec {
+    /// Kubernetes uid.
+    pub uid: String,
+    /// Name, namespace and account.
+    pub info: WorkloadInfo,
+    /// Its network namespace.
+    pub netns: NetnsFd,
+    /// Its addresses, as far as they are known; the namespace must own one of them.
+    pub ips: Vec<IpAddr>,
+    /// What its rules should do.
+    pub rules: RuleSet,
+}
+
+/// Why a pod could not join. The rules may stand already: the pod is then cut off, not exposed.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// A namespace that must never be captured.
+    #[error("the pod's network namespace is the agent's own; a hostNetwork pod is not captured")]
+    OwnNamespace,
+    /// The path led elsewhere.
+    #[error("the network namespace has none of the pod's addresses {0:?}: it belongs to another pod")]
+    ForeignNamespace(Vec<IpAddr>),
+    /// The namespace could not be examined.
+    #[error(
+        "cannot enter the pod's network namespace: {0}; the agent needs CAP_SYS_ADMIN, and the pod must still exist"
+    )]
+    Enter(#[source] io::Error),
+    /// Rules or routes.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Listeners.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The proxy.
+    #[error(transparent)]
+    Proxy(#[from] ZdsError),
+}
+
+/// What a pod's enrolment has come to.
+#[derive(Debug, Default)]
+enum Standing {
+    #[default]
+    Out,
+    /// Rules stand; the proxy may have acknowledged (`served`) or not.
+    In {
+        spec: PodSpec,
+        served: bool,
+    },
+    Draining {
+        spec: PodSpec,
+    },
+}
+
+/// How the enroller works on this node.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The `nft` command.
+    pub nft: String,
+    /// Whether the proxy is not ours: it opens its own listeners and does not report drained pods.
+    pub foreign_proxy: bool,
+    /// How long a leaving pod's tunnels stay open at least, so that its peers learn of it first.
+    pub leave_grace: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { nft: "nft".into(), foreign_proxy: false, leave_grace: Duration::from_secs(5) }
+    }
+}
+
+/// Enrols and releases the pods of this node; clones share it. Steps of one pod never overlap.
+#[derive(Clone, Debug)]
+pub struct Enroller {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    policy: Policy,
+    zds: ZdsServer,
+    private: PrivateServer,
+    own: NetnsId,
+    pods: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Standing>>>>,
+}
+
+impl Enroller {
+    /// An enroller for the node whose own namespace this thread is in.
+    ///
+    /// # Errors
+    /// When the own namespace cannot be told.
+    pub fn new(policy: Policy, zds: ZdsServer, private: PrivateServer) -> io::Result<Self> {
+        let own = NetnsFd::current()?.id();
+        Ok(Self { shared: Arc::new(Shared { policy, zds, private, own, pods: Mutex::default() }) })
+    }
+
+    fn standing(&self, uid: &str) -> Arc<tokio::sync::Mutex<Standing>> {
+        let mut pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.entry(uid.to_owned()).or_default().clone()
+    }
+
+    fn drop_standing(&self, uid: &str) {
+        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Uids of all pods whose rules stand.
+    #[must_use]
+    pub fn uids(&self) -> HashSet<String> {
+        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// Captures a pod: rules, listeners, then the proxy's acknowledgement, waited for until `deadline`. Can be
+    /// repeated; also takes back a leaving.
+    ///
+    /// # Errors
+    /// See [`EnrolError`]; what stands by then stays, until [`forget`](Self::forget).
+    pub async fn enrol(&self, spec: PodSpec, deadline: Instant) -> Result<(), EnrolError> {
+        self.check_namespace(&spec)?;
+        let standing = self.standing(&spec.uid);
+        let mut standing = standing.lock().await;
+        if let Standing::In { spec: before, served: true } = &*standing
+            && before.netns.id() == spec.netns.id()
+            && before.rules == spec.rules
+        {
+            return Ok(());
+        }
+        apply::install(&spec.netns, &self.shared.policy.nft, &spec.rules).await?;
+        let pod = CapturedPod { uid: spec.uid.clone(), info: spec.info.clone(), netns: spec.netns.clone() };
+        // Remembered first: whichever proxy gets the listeners also finds the pod in its snapshot.
+        self.shared.zds.remember(pod.clone());
+        let listening = self.listen(&spec, &pod, &standing).await;
+        *standing = Standing::In { spec, served: false };
+        listening?;
+        self.shared.zds.add(pod.clone(), deadline).await?;
+        if let Standing::In { served, .. } = &mut *standing {
+            *served = true;
+        }
+        info!(pod = pod.info.name, namespace = pod.info.namespace, uid = pod.uid, "captured");
+        Ok(())
+    }
+
+    /// Never the agent's own namespace, and never another pod's: a stale path must not capture a stranger.
+    fn check_namespace(&self, spec: &PodSpec) -> Result<(), EnrolError> {
+        if spec.netns.id() == self.shared.own {
+            return Err(EnrolError::OwnNamespace);
+        }
+        if spec.ips.is_empty() {
+            return Ok(());
+        }
+        let owned =
+            in_namespace(&spec.netns, addresses).map_err(EnrolError::Enter)?.map_err(EnrolError::Enter)?;
+        if spec.ips.iter().any(|ip| owned.contains(ip)) {
+            Ok(())
+        } else {
+            Err(EnrolError::ForeignNamespace(spec.ips.clone()))
+        }
+    }
+
+    /// Has the pod's listeners open and known to the proxy, unless the proxy sees to that itself.
+    async fn listen(&self, spec: &PodSpec, pod: &CapturedPod, before: &Standing) -> Result<(), ListenError> {
+        if self.shared.policy.foreign_proxy {
+            return Ok(());
+        }
+        let private = &self.shared.private;
+        match before {
+            Standing::In { spec: old, .. } if private.holds(&spec.uid) && same_listeners(old, spec) => {
+                private.hand_again(&spec.uid).await;
+            }
+            Standing::Draining { spec: old } if private.holds(&spec.uid) && same_listeners(old, spec) => {
+                private.set_draining(&spec.uid, false).await;
+            }
+            _ => {
+                let listeners = Listeners::open(&spec.netns, spec.rules.dns)?;
+                private.hold(pod.clone(), listeners).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a living pod go: from here on nothing new is captured. The rest goes when the proxy reports the last
+    /// captured connection's end to [`drained`](Self::drained).
+    ///
+    /// # Errors
+    /// When the rules cannot be changed; the pod is captured as before.
+    pub async fn release(&self, uid: &str) -> Result<(), EnrolError> {
+        let standing = self.standing(uid);
+        let mut guard = standing.lock().await;
+        let Standing::In { spec, .. } = &*guard else { return Ok(()) };
+        let spec = spec.clone();
+        let rules = RuleSet { phase: Phase::Draining, ..spec.rules.clone() };
+        apply::install(&spec.netns, &self.shared.policy.nft, &rules).await?;
+        info!(
+            pod = spec.info.name,
+            namespace = spec.info.namespace,
+            uid,
+            "released: nothing new is captured"
+        );
+        *guard = Standing::Draining { spec };
+        drop(guard);
+        tokio::spawn(self.clone().drain(uid.to_owned(), standing));
+        Ok(())
+    }
+
+    /// The second half of a release. Peers go on using the tunnel until they have heard of it, so the proxy is
+    /// told only after the grace.
+    async fn drain(self, uid: String, standing: Arc<tokio::sync::Mutex<Standing>>) {
+        sleep(self.shared.policy.leave_grace).await;
+        if !matches!(*standing.lock().await, Standing::Draining { .. }) {
+            return;
+        }
+        if self.shared.policy.foreign_proxy {
+            self.drained(&uid).await;
+        } else {
+            self.shared.private.set_draining(&uid, true).await;
+        }
+    }
+
+    /// The last captured connection of a leaving pod has ended: everything of ours leaves its namespace.
+    pub async fn drained(&self, uid: &str) {
+        let standing = self.standing(uid);
+        let mut standing = standing.lock().await;
+        let Standing::Draining { spec } = std::mem::take(&mut *standing) else {
+            return;
+        };
+        self.shared.zds.remove(uid).await;
+        self.shared.private.release(uid).await;
+        if let Err(error) = apply::remove(&spec.netns, &self.shared.policy.nft).await {
+            warn!(%error, uid, "a released pod keeps idle rules");
+        }
+        self.drop_standing(uid);
+        info!(pod = spec.info.name, namespace = spec.info.namespace, uid, "left the mesh");
+    }
+
+    /// The pod is gone, and its namespace with it: only our side is tidied up.
+    pub async fn forget(&self, uid: &str) {
+        let standing = self.standing(uid);
+        let mut standing = standing.lock().await;
+        *standing = Standing::Out;
+        self.shared.zds.remove(uid).await;
+        self.shared.private.release(uid).await;
+        self.drop_standing(uid);
+    }
+
+    /// Takes rules and routes out of every pod (`--cleanup`): connections that were captured end.
+    pub async fn clean_up(&self) {
+        for uid in self.uids() {
+            let standing = self.standing(&uid);
+            let mut standing = standing.lock().await;
+            if let Standing::In { spec, .. } | Standing::Draining { spec } = std::mem::take(&mut *standing)
+                && let Err(error) = apply::remove(&spec.netns, &self.shared.policy.nft).await
+            {
+                warn!(%error, uid, "rules stay in a pod");
+            }
+        }
+    }
+}
+
+fn same_listeners(old: &PodSpec, new: &PodSpec) -> bool {
+    old.netns.id() == new.netns.id() && old.rules.dns == new.rules.dns
+}
+
+/// The addresses of the namespace this thread is in.
+fn addresses() -> io::Result<HashSet<IpAddr>> {
+    let mut found = HashSet::new();
+    for interface in getifaddrs()? {
+        let Some(address) = interface.address else { continue };
+        if let Some(v4) = address.as_sockaddr_in() {
+            found.insert(v4.ip().into());
+        }
+        if let Some(v6) = address.as_sockaddr_in6() {
+            found.insert(v6.ip().into());
+        }
+    }
+    Ok(found)
+}

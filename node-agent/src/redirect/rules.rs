@@ -1,0 +1,213 @@
+//! The rules inside a pod's network namespace, as text for one nftables transaction: a pure function of what is
+//! wanted. [`super::apply`] hands the text to `nft`.
+//!
+//! They catch connections by their first SYN only, so that what was open before a pod joined (or stays open after
+//! it leaves) is never touched. The numbers in the text are those of the ambient convention: marks and ports are
+//! what makes another proxy work under these rules.
+
+use std::fmt::Write;
+
+use crate::{
+    listeners::{PORT_DNS, PORT_HBONE, PORT_INBOUND, PORT_OUTBOUND},
+    socket::{MARK_MASK, PROXY_MARK},
+};
+
+/// The one table; everything of ours is in it, so that replacing and removing are one statement.
+pub const TABLE: &str = "lateen";
+/// Raised when the text of the rules changes its meaning; stands in the table's comment.
+pub const VERSION: u32 = 1;
+
+/// Mark of replies to a connection that the proxy opened under a stranger's address.
+pub const RETURN_MARK: u32 = 0x111;
+/// Source address of kubelet probes, which pass beside the mesh.
+pub const PROBE_V4: &str = "169.254.7.127";
+/// The same for IPv6.
+pub const PROBE_V6: &str = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff";
+
+/// How much of the redirection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// New connections are captured.
+    Capturing,
+    /// The pod has left: nothing new is captured, what was captured lives on (its translation, its marks).
+    Draining,
+}
+
+/// What a pod's rules should do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSet {
+    /// Capturing or draining.
+    pub phase: Phase,
+    /// Whether DNS queries are captured (`ambient.istio.io/dns-capture`).
+    pub dns: bool,
+    /// Whether inbound plaintext is captured; a gateway that must see its clients as they are says no
+    /// (`ambient.istio.io/bypass-inbound-capture`).
+    pub inbound: bool,
+    /// Interfaces behind which something else speaks for the pod (`istio.io/reroute-virtual-interfaces`): what
+    /// comes from them counts as outbound.
+    pub virtual_interfaces: Vec<String>,
+    /// Whether what the mesh does not carry (UDP but DNS, SCTP and the like) is dropped instead of let past it.
+    pub drop_uncarried: bool,
+}
+
+impl Default for RuleSet {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Capturing,
+            dns: true,
+            inbound: true,
+            virtual_interfaces: Vec::new(),
+            drop_uncarried: false,
+        }
+    }
+}
+
+/// Whether `name` can be an interface's name: what is not is refused before it reaches the rules' text.
+#[must_use]
+pub fn is_interface_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+    !name.is_empty() && name.len() <= 15 && name.chars().all(allowed)
+}
+
+/// The transaction that removes our table, whether or not it is there.
+#[must_use]
+pub fn removal() -> String {
+    format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")
+}
+
+/// The transaction that replaces whatever of ours is installed by `rules`.
+#[must_use]
+pub fn render(rules: &RuleSet) -> String {
+    let mut text = removal();
+    let _ = writeln!(text, "table inet {TABLE} {{");
+    let _ = writeln!(text, "\tcomment \"redirection rules, version {VERSION}\"");
+    for (name, hook, lines) in chains(rules) {
+        let _ = writeln!(text, "\n\tchain {name} {{\n\t\ttype {hook}; policy accept;");
+        for line in lines {
+            let _ = writeln!(text, "\t\t{line}");
+        }
+        let _ = writeln!(text, "\t}}");
+    }
+    text.push_str("}\n");
+    text
+}
+
+type Chain = (&'static str, &'static str, Vec<String>);
+
+/// All chains, in the order a packet would meet them: in, then out.
+fn chains(rules: &RuleSet) -> Vec<Chain> {
+    let mut chains = Vec::new();
+    if rules.dns {
+        chains.extend(dns_zone_chains());
+    }
+    chains.extend(return_path_chains());
+    // Both stay while draining, empty: without a nat chain the kernel stops translating what it had captured.
+    chains.push(("inbound", "nat hook prerouting priority -100", inbound(rules)));
+    // `dstnat` is not a name that nft 1.0.6 takes on output.
+    chains.push(("outbound", "nat hook output priority -100", outbound(rules)));
+    if rules.drop_uncarried && rules.phase == Phase::Capturing {
+        chains.push(("uncarried_in", "filter hook input priority 0", uncarried("iifname")));
+        chains.push(("uncarried_out", "filter hook output priority 0", uncarried("oifname")));
+    }
+    chains
+}
+
+/// Queries of the name server to its upstream live in a zone of their own: otherwise their source port may
+/// collide with that of the captured query they stem from.
+fn dns_zone_chains() -> [Chain; 2] {
+    let (ours, not_ours) = (marked("=="), marked("!="));
+    [
+        (
+            "dns_zone_in",
+            "filter hook prerouting priority -300",
+            vec![format!("udp sport 53 {not_ours} ct zone set 1")],
+        ),
+        (
+            "dns_zone_out",
+            "filter hook output priority -300",
+            vec![format!("udp dport 53 {ours} ct zone set 1")],
+        ),
+    ]
+}
+
+/// Connections that the proxy opens to the application under the client's address are remembered, and the
+/// application's replies to that address are routed back to the proxy (type `route`: the mark is looked at
+/// again) instead of out of the pod.
+fn return_path_chains() -> [Chain; 2] {
+    let rest = !MARK_MASK;
+    let remember = format!("{} ct mark set ct mark & {rest:#010x} | {RETURN_MARK:#x}", marked("=="));
+    let restore = format!("ct mark & {MARK_MASK:#x} == {RETURN_MARK:#x} meta mark set ct mark");
+    [
+        ("remember", "filter hook prerouting priority -150", vec![remember]),
+        ("return_path", "route hook output priority -150", vec![restore]),
+    ]
+}
+
+fn marked(operator: &str) -> String {
+    format!("meta mark & {MARK_MASK:#x} {operator} {PROXY_MARK:#x}")
+}
+
+/// A connection's first packet.
+const FIRST_SYN: &str = "tcp flags & (fin | syn | rst | ack) == syn ct state new";
+
+fn inbound(rules: &RuleSet) -> Vec<String> {
+    if rules.phase == Phase::Draining {
+        return Vec::new();
+    }
+    let mut lines = Vec::new();
+    for interface in rules.virtual_interfaces.iter().filter(|name| is_interface_name(name)) {
+        lines.push(format!("iifname \"{interface}\" {FIRST_SYN} redirect to :{PORT_OUTBOUND}"));
+        lines.push(format!("iifname \"{interface}\" return"));
+    }
+    if rules.inbound {
+        lines.push(format!("ip saddr {PROBE_V4} meta l4proto tcp accept"));
+        lines.push(format!("ip6 saddr {PROBE_V6} meta l4proto tcp accept"));
+        for not_loopback in NOT_LOOPBACK {
+            lines.push(format!(
+                "{not_loopback} tcp dport != {PORT_HBONE} {FIRST_SYN} {} redirect to :{PORT_INBOUND}",
+                marked("!=")
+            ));
+        }
+    }
+    lines
+}
+
+const NOT_LOOPBACK: [&str; 2] = ["ip daddr != 127.0.0.1", "ip6 daddr != ::1"];
+
+fn outbound(rules: &RuleSet) -> Vec<String> {
+    if rules.phase == Phase::Draining {
+        return Vec::new();
+    }
+    let not_ours = marked("!=");
+    let mut lines = vec![
+        format!("ip daddr {PROBE_V4} meta l4proto tcp accept"),
+        format!("ip6 daddr {PROBE_V6} meta l4proto tcp accept"),
+    ];
+    if rules.dns {
+        lines.push(format!("oifname != \"lo\" udp dport 53 {not_ours} redirect to :{PORT_DNS}"));
+        for not_loopback in NOT_LOOPBACK {
+            lines.push(format!("{not_loopback} tcp dport 53 {FIRST_SYN} {not_ours} redirect to :{PORT_DNS}"));
+        }
+    }
+    lines.push(format!("meta mark & {MARK_MASK:#x} == {RETURN_MARK:#x} meta l4proto tcp accept"));
+    // The application that calls its own pod's address stays inside it.
+    lines.extend(NOT_LOOPBACK.map(|not_loopback| format!("{not_loopback} oifname \"lo\" accept")));
+    for not_loopback in NOT_LOOPBACK {
+        lines.push(format!("{not_loopback} {FIRST_SYN} {not_ours} redirect to :{PORT_OUTBOUND}"));
+    }
+    lines
+}
+
+/// Replies and what the node itself needs pass; ICMP carries path MTU and neighbour discovery.
+fn uncarried(interface: &str) -> Vec<String> {
+    vec![
+        format!("{interface} \"lo\" accept"),
+        "meta l4proto { tcp, icmp, icmpv6 } accept".into(),
+        "udp dport 53 accept".into(),
+        "ct state established,related accept".into(),
+        "counter drop".into(),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

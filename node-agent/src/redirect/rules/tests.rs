@@ -1,0 +1,121 @@
+//! The text of the rules, word by word, and what each choice changes in it.
+
+use super::{Phase, RuleSet, is_interface_name, render};
+
+const COMPLETE: &str = r#"add table inet lateen
+delete table inet lateen
+table inet lateen {
+	comment "redirection rules, version 1"
+
+	chain dns_zone_in {
+		type filter hook prerouting priority -300; policy accept;
+		udp sport 53 meta mark & 0xfff != 0x539 ct zone set 1
+	}
+
+	chain dns_zone_out {
+		type filter hook output priority -300; policy accept;
+		udp dport 53 meta mark & 0xfff == 0x539 ct zone set 1
+	}
+
+	chain remember {
+		type filter hook prerouting priority -150; policy accept;
+		meta mark & 0xfff == 0x539 ct mark set ct mark & 0xfffff000 | 0x111
+	}
+
+	chain return_path {
+		type route hook output priority -150; policy accept;
+		ct mark & 0xfff == 0x111 meta mark set ct mark
+	}
+
+	chain inbound {
+		type nat hook prerouting priority -100; policy accept;
+		ip saddr 169.254.7.127 meta l4proto tcp accept
+		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff meta l4proto tcp accept
+		ip daddr != 127.0.0.1 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15006
+		ip6 daddr != ::1 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15006
+	}
+
+	chain outbound {
+		type nat hook output priority -100; policy accept;
+		ip daddr 169.254.7.127 meta l4proto tcp accept
+		ip6 daddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff meta l4proto tcp accept
+		oifname != "lo" udp dport 53 meta mark & 0xfff != 0x539 redirect to :15053
+		ip daddr != 127.0.0.1 tcp dport 53 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15053
+		ip6 daddr != ::1 tcp dport 53 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15053
+		meta mark & 0xfff == 0x111 meta l4proto tcp accept
+		ip daddr != 127.0.0.1 oifname "lo" accept
+		ip6 daddr != ::1 oifname "lo" accept
+		ip daddr != 127.0.0.1 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15001
+		ip6 daddr != ::1 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15001
+	}
+}
+"#;
+
+#[test]
+fn the_complete_rules() {
+    assert_eq!(render(&RuleSet::default()), COMPLETE);
+}
+
+/// The lines of one chain.
+fn chain(text: &str, name: &str) -> Vec<String> {
+    let start = format!("\tchain {name} {{");
+    let body = text.lines().skip_while(|line| **line != start).skip(2);
+    body.take_while(|line| *line != "\t}").map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn draining_captures_nothing_but_keeps_translation_and_return_path() {
+    let text = render(&RuleSet { phase: Phase::Draining, ..RuleSet::default() });
+    assert_eq!(chain(&text, "inbound"), [""; 0]);
+    assert_eq!(chain(&text, "outbound"), [""; 0]);
+    assert!(text.contains("type nat hook prerouting") && text.contains("type nat hook output"));
+    assert_eq!(chain(&text, "remember"), chain(COMPLETE, "remember"));
+    assert_eq!(chain(&text, "return_path"), chain(COMPLETE, "return_path"));
+    assert_eq!(chain(&text, "dns_zone_in"), chain(COMPLETE, "dns_zone_in"));
+}
+
+#[test]
+fn without_dns_no_rule_names_port_53() {
+    let text = render(&RuleSet { dns: false, ..RuleSet::default() });
+    assert!(!text.contains("53 ") && !text.contains(":15053"), "{text}");
+}
+
+#[test]
+fn a_pod_that_sees_its_clients_itself_is_captured_outbound_only() {
+    let text = render(&RuleSet { inbound: false, ..RuleSet::default() });
+    assert_eq!(chain(&text, "inbound"), [""; 0]);
+    assert_eq!(chain(&text, "outbound"), chain(COMPLETE, "outbound"));
+}
+
+#[test]
+fn what_comes_from_a_virtual_interface_counts_as_outbound() {
+    let interfaces = vec!["k6t-eth0".to_owned(), "x\" accept; #".to_owned()];
+    let text = render(&RuleSet { virtual_interfaces: interfaces, ..RuleSet::default() });
+    let lines = chain(&text, "inbound");
+    assert!(
+        lines[0].starts_with("iifname \"k6t-eth0\" tcp flags") && lines[0].ends_with("redirect to :15001")
+    );
+    assert_eq!(lines[1], "iifname \"k6t-eth0\" return");
+    assert_eq!(lines[2..], chain(COMPLETE, "inbound"), "the other name cannot be an interface");
+}
+
+#[test]
+fn dropping_what_is_not_carried_is_a_choice() {
+    assert!(!COMPLETE.contains("drop"));
+    let rules = RuleSet { drop_uncarried: true, ..RuleSet::default() };
+    let text = render(&rules);
+    assert_eq!(chain(&text, "uncarried_out").last().map(String::as_str), Some("counter drop"));
+    assert_eq!(chain(&text, "uncarried_in").last().map(String::as_str), Some("counter drop"));
+    let leaving = render(&RuleSet { phase: Phase::Draining, ..rules });
+    assert!(!leaving.contains("drop"));
+}
+
+#[test]
+fn names_of_interfaces() {
+    for good in ["eth0", "k6t-eth0", "br_lan.5", "veth@a"] {
+        assert!(is_interface_name(good), "{good}");
+    }
+    for bad in ["", "a b", "0123456789abcdef", "x\"", "ä", "a/b", "a;b"] {
+        assert!(!is_interface_name(bad), "{bad}");
+    }
+}

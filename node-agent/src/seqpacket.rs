@@ -1,0 +1,126 @@
+//! Unix `SOCK_SEQPACKET` sockets for tokio: one message a datagram, with descriptors beside it. Under ZDS and the
+//! private socket.
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::Path,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::socket::{self, Packet};
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct SeqPacket {
+    io: AsyncFd<Socket>,
+}
+
+impl SeqPacket {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// When nobody listens there, or its queue is full (`WouldBlock`: try again).
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)?;
+        Self::new(socket)
+    }
+
+    fn new(socket: Socket) -> io::Result<Self> {
+        Ok(Self { io: socket::watched(socket)? })
+    }
+
+    /// Sends one datagram with descriptors; waits while the peer's queue is full.
+    ///
+    /// # Errors
+    /// When the peer is gone, or more than 253 descriptors are given.
+    pub async fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        loop {
+            let sent = self.io.async_io(Interest::WRITABLE, |socket| send_now(socket, bytes, fds)).await;
+            match sent {
+                // Too many descriptors are in flight for this user: the peer is reading, so soon there are fewer.
+                Err(error) if error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32) => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Receives one datagram of at most `limit` bytes; `None` when the peer has closed.
+    ///
+    /// # Errors
+    /// When the connection broke or a datagram was cut off.
+    pub async fn receive(&self, limit: usize) -> io::Result<Option<Packet>> {
+        let received =
+            self.io.async_io(Interest::READABLE, |socket| socket::receive(socket.as_fd(), limit)).await;
+        match received {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            other => other,
+        }
+    }
+}
+
+fn send_now(socket: &Socket, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let raw: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None)?;
+    Ok(())
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct SeqListener {
+    io: AsyncFd<Socket>,
+}
+
+impl SeqListener {
+    /// Listens at `path`, replacing what a crashed predecessor left there; only this user may connect.
+    ///
+    /// # Errors
+    /// When the folder is missing or not writable.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        remove_stale(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        socket.listen(16)?;
+        Ok(Self { io: socket::watched(socket)? })
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// When the table of open files is full.
+    pub async fn accept(&self) -> io::Result<SeqPacket> {
+        let socket =
+            self.io.async_io(Interest::READABLE, |socket| socket.accept().map(|(peer, _)| peer)).await?;
+        socket.set_nonblocking(true)?;
+        SeqPacket::new(socket)
+    }
+}
+
+/// Removes a socket file that a predecessor left; anything else at that path is kept, and binding fails.
+///
+/// # Errors
+/// When the file cannot be removed.
+pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,194 @@
+//! Raw socket work that the standard library has no word for: descriptors beside a datagram, marked and
+//! transparent sockets, the original destination of a redirected connection, a child that dies with its parent.
+//! The only module of this crate that may hold `unsafe`, item by item.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use nix::sys::{
+    prctl,
+    signal::Signal,
+    socket::{setsockopt, sockopt::IpBindAddressNoPort},
+};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::unix::AsyncFd;
+
+/// Mark of everything the proxy sends: rules leave packets with it alone (`0x539`, 1337).
+pub const PROXY_MARK: u32 = 0x539;
+/// Bits of a packet's or connection's mark that belong to redirection; the others are left as they are.
+pub const MARK_MASK: u32 = 0xfff;
+
+/// A datagram and the descriptors that came with it.
+#[derive(Debug)]
+pub struct Packet {
+    /// The payload.
+    pub bytes: Vec<u8>,
+    /// The descriptors, in the order sent.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Receives one datagram of at most `limit` bytes with its descriptors; `None` when the peer has closed.
+///
+/// # Errors
+/// What the kernel says; `InvalidData` when payload or descriptors were cut off. Descriptors that did arrive are
+/// closed then: a peer must not be able to fill our table.
+pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Option<Packet>> {
+    let mut bytes = vec![0u8; limit];
+    let (length, flags, fds) = receive_into(socket, &mut bytes)?;
+    if flags & libc::MSG_CTRUNC != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "descriptors of a datagram were cut off: raise the limit of open files (ulimit -n)",
+        ));
+    }
+    if flags & libc::MSG_TRUNC != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("datagram larger than {limit} bytes"),
+        ));
+    }
+    if length == 0 && fds.is_empty() {
+        return Ok(None);
+    }
+    bytes.truncate(length);
+    Ok(Some(Packet { bytes, fds }))
+}
+
+/// `recvmsg` with every descriptor taken into ownership before anything is judged.
+#[allow(unsafe_code)]
+fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, i32, Vec<OwnedFd>)> {
+    // Room for one SCM_RIGHTS of the largest size (253 descriptors), aligned as control messages must be.
+    let mut control = [MaybeUninit::<u64>::uninit(); 160];
+    let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: `msghdr` is plain data for which all zeros is a valid value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: `message` points at live buffers of the stated lengths; the descriptor is borrowed, hence open.
+    let length = unsafe {
+        libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT)
+    };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let mut fds = Vec::new();
+    // SAFETY: the kernel wrote well-formed control messages into `control` and set `msg_controllen`; each
+    // descriptor in an SCM_RIGHTS is new in this process and owned by nobody else.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                let data = libc::CMSG_DATA(header).cast::<RawFd>();
+                let count = ((*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize) / size_of::<RawFd>();
+                for index in 0..count {
+                    fds.push(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
+                }
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    Ok((length, message.msg_flags, fds))
+}
+
+/// Puts a non-blocking socket under the runtime's watch.
+#[allow(unsafe_code)]
+pub(crate) fn watched(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: `Socket` owns its descriptor and always names the same one; it is closed only when the `AsyncFd`
+    // that holds it is dropped, which takes it off the watch first.
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
+/// Makes the child that `command` starts die with the thread that starts it (start it from the main thread).
+#[allow(unsafe_code)]
+pub(crate) fn die_with_parent(command: &mut tokio::process::Command) {
+    // SAFETY: the closure runs between fork and exec and makes one prctl call: async-signal-safe, no allocation.
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGTERM).map_err(io::Error::from));
+    }
+}
+
+/// A TCP socket for `ip`'s family with the proxy's mark, unbound: non-blocking, no delay, keepalive. Make it
+/// inside the pod's namespace ([`in_namespace`](crate::netns::in_namespace)).
+///
+/// # Errors
+/// What the kernel says; without `CAP_NET_ADMIN` the mark is refused.
+pub fn marked_tcp(ip: IpAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(SocketAddr::new(ip, 0)), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_mark(PROXY_MARK)?;
+    tune_tcp(&SockRef::from(&socket))?;
+    Ok(socket)
+}
+
+/// A UDP socket for `ip`'s family with the proxy's mark, unbound and non-blocking.
+///
+/// # Errors
+/// What the kernel says; without `CAP_NET_ADMIN` the mark is refused.
+pub fn marked_udp(ip: IpAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(SocketAddr::new(ip, 0)), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_mark(PROXY_MARK)?;
+    Ok(socket)
+}
+
+/// No delay, and keepalive after 180 s, every 180 s, nine times: for accepted sockets as for our own.
+///
+/// # Errors
+/// What the kernel says.
+pub fn tune_tcp(socket: &SockRef<'_>) -> io::Result<()> {
+    const KEEPALIVE: Duration = Duration::from_secs(180);
+    socket.set_tcp_nodelay(true)?;
+    socket
+        .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(9))
+}
+
+/// Binds `socket` to `source`, an address that need not be ours: how the application sees its real peer. The
+/// port is chosen at connect time, against the whole 4-tuple, or ports run out early.
+///
+/// # Errors
+/// What the kernel says; without `CAP_NET_ADMIN` the option is refused.
+pub fn bind_transparent(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    match source {
+        IpAddr::V4(_) => {
+            socket.set_ip_transparent_v4(true)?;
+            socket.set_freebind_v4(true)?;
+        }
+        IpAddr::V6(_) => {
+            socket.set_ip_transparent_v6(true)?;
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    setsockopt(socket, IpBindAddressNoPort, &true)?;
+    socket.bind(&SocketAddr::new(source, 0).into())
+}
+
+/// Where a redirected connection was going before the rules caught it; its local address if they did not.
+/// Asks IPv4 first, since a dual-stack listener hands out IPv4 connections as mapped addresses.
+///
+/// # Errors
+/// When the socket is not an internet socket.
+pub fn original_destination(socket: &SockRef<'_>) -> io::Result<SocketAddr> {
+    let found = socket.original_dst_v4().or_else(|_| socket.original_dst_v6());
+    let address = match found {
+        Ok(address) => address,
+        Err(_) => socket.local_addr()?,
+    };
+    address.as_socket().map(canonical).ok_or_else(|| io::Error::other("not an internet socket"))
+}
+
+/// An IPv4-mapped IPv6 address as the IPv4 address it is; others without flow and scope.
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(_) => address,
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
+        },
+    }
+}

@@ -1,0 +1,265 @@
+//! The redirecting role in real network namespaces: what the rules catch, what they leave alone, and what
+//! survives. Needs root or a user namespace (`unshare -Ur`), `ip` and `nft`.
+
+#[path = "redirect/setup.rs"]
+mod setup;
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use node_agent::{
+    listeners::Slot,
+    netns::in_namespace,
+    pods::PodEvent,
+    redirect::rules::{PROBE_V4, PROBE_V6},
+    socket::{bind_transparent, canonical, marked_tcp, original_destination},
+};
+use setup::{PEER_V4, PEER_V6, POD_V4, POD_V6, Setup, UID, accept, ip, patient};
+use socket2::SockRef;
+use testkit::netns::Netns;
+
+fn connect(from: &Netns, to: SocketAddr) -> TcpStream {
+    let stream = from.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(5))).unwrap();
+    let stream = stream.unwrap_or_else(|error| panic!("connect to {to}: {error}"));
+    patient(&stream);
+    stream
+}
+
+fn echo_once(client: &mut TcpStream, server: &mut TcpStream) {
+    client.write_all(b"ping").unwrap();
+    let mut seen = [0; 4];
+    server.read_exact(&mut seen).unwrap();
+    server.write_all(&seen).unwrap();
+    client.read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"ping");
+}
+
+#[tokio::test]
+async fn outbound_connections_to_any_address_are_captured() {
+    let mut setup = Setup::new().await;
+    let mut served = setup.enrol_and_serve().await;
+    for to in ["10.99.9.9:80", "[fd99::9]:443", "10.77.0.1:15008"] {
+        let to: SocketAddr = to.parse().unwrap();
+        let mut client = connect(&setup.pod, to);
+        let (mut captured, from) = accept(&mut served, Slot::Outbound).await;
+        assert_eq!(original_destination(&SockRef::from(&captured)).unwrap(), to);
+        assert_eq!(canonical(from).ip(), if to.is_ipv4() { ip(POD_V4) } else { ip(POD_V6) });
+        echo_once(&mut client, &mut captured);
+    }
+}
+
+#[tokio::test]
+async fn the_application_reaches_itself_beside_the_mesh() {
+    let mut setup = Setup::new().await;
+    let _served = setup.enrol_and_serve().await;
+    for own in [POD_V4, POD_V6, "127.0.0.1", "::1"] {
+        let address = SocketAddr::new(ip(own), 8080);
+        let app = setup.pod.run(|| TcpListener::bind(address).unwrap()).unwrap();
+        let mut client = connect(&setup.pod, address);
+        let (mut server, _) = app.accept().unwrap();
+        echo_once(&mut client, &mut server);
+    }
+}
+
+#[tokio::test]
+async fn inbound_plaintext_is_captured_and_the_tunnel_port_is_not() {
+    let mut setup = Setup::new().await;
+    let mut served = setup.enrol_and_serve().await;
+    for (pod, peer) in [(POD_V4, PEER_V4), (POD_V6, PEER_V6)] {
+        let to = SocketAddr::new(ip(pod), 8080);
+        let mut client = connect(&setup.peer, to);
+        let (mut captured, from) = accept(&mut served, Slot::Inbound).await;
+        assert_eq!(original_destination(&SockRef::from(&captured)).unwrap(), to);
+        assert_eq!(canonical(from).ip(), ip(peer));
+        echo_once(&mut client, &mut captured);
+
+        let tunnel = SocketAddr::new(ip(pod), 15008);
+        let mut client = connect(&setup.peer, tunnel);
+        let (mut captured, _) = accept(&mut served, Slot::Hbone).await;
+        assert_eq!(original_destination(&SockRef::from(&captured)).unwrap(), tunnel);
+        echo_once(&mut client, &mut captured);
+    }
+}
+
+#[tokio::test]
+async fn probes_pass_beside_the_mesh() {
+    let mut setup = Setup::new().await;
+    let _served = setup.enrol_and_serve().await;
+    for (probe, pod) in [(PROBE_V4, POD_V4), (PROBE_V6, POD_V6)] {
+        let prefix = if ip(probe).is_ipv4() { 32 } else { 128 };
+        setup.peer.ip(&format!("addr add {probe}/{prefix} dev lo")).unwrap();
+        // Neighbours find each other under their own addresses first.
+        drop(connect(&setup.peer, (ip(pod), 80).into()));
+        let app = setup.pod.run(|| TcpListener::bind((ip(pod), 8080)).unwrap()).unwrap();
+        let mut client = setup
+            .peer
+            .run(|| {
+                let socket = socket2::Socket::new(
+                    socket2::Domain::for_address(SocketAddr::new(ip(probe), 0)),
+                    socket2::Type::STREAM,
+                    None,
+                )
+                .unwrap();
+                socket.bind(&SocketAddr::new(ip(probe), 0).into()).unwrap();
+                socket.connect(&SocketAddr::new(ip(pod), 8080).into()).unwrap();
+                TcpStream::from(socket)
+            })
+            .unwrap();
+        let (mut server, from) = app.accept().unwrap();
+        assert_eq!(from.ip(), ip(probe));
+        echo_once(&mut client, &mut server);
+    }
+}
+
+#[tokio::test]
+async fn names_are_asked_of_the_proxy() {
+    let mut setup = Setup::new().await;
+    let mut served = setup.enrol_and_serve().await;
+    for (server, slot) in [("10.96.0.10", Slot::DnsUdpV4), ("fd96::a", Slot::DnsUdpV6)] {
+        let client = setup.pod.run(|| UdpSocket::bind(("::", 0)).unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let to = match ip(server) {
+            IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), 53),
+            IpAddr::V6(_) => SocketAddr::new(ip(server), 53),
+        };
+        client.send_to(b"who?", to).unwrap();
+        let listener = UdpSocket::from(served.take(slot).unwrap());
+        let (mut seen, from) = setup::receive(&listener);
+        assert_eq!(seen, b"who?");
+        seen.make_ascii_uppercase();
+        listener.send_to(&seen, from).unwrap();
+        let mut answer = [0; 16];
+        let (length, answerer) = client.recv_from(&mut answer).unwrap();
+        assert_eq!((&answer[..length], answerer), (&b"WHO?"[..], to), "answered in the server's name");
+    }
+    for (server, slot) in [("10.96.0.10", Slot::DnsTcpV4), ("fd96::a", Slot::DnsTcpV6)] {
+        let mut client = connect(&setup.pod, SocketAddr::new(ip(server), 53));
+        let (mut captured, _) = accept(&mut served, slot).await;
+        echo_once(&mut client, &mut captured);
+    }
+}
+
+#[tokio::test]
+async fn the_application_sees_its_real_peer_and_its_replies_come_back() {
+    let mut setup = Setup::new().await;
+    let served = setup.enrol_and_serve().await;
+    for (client, pod) in [("10.200.3.4", POD_V4), (PEER_V4, POD_V4), ("fd20::34", POD_V6), (PEER_V6, POD_V6)]
+    {
+        let app = setup.pod.run(|| TcpListener::bind((ip(pod), 8080)).unwrap()).unwrap();
+        let dialled = in_namespace(&served.netns, || {
+            let socket = marked_tcp(ip(client)).unwrap();
+            bind_transparent(&socket, ip(client)).unwrap();
+            socket.set_nonblocking(false).unwrap();
+            socket.connect(&SocketAddr::new(ip(pod), 8080).into()).unwrap();
+            socket
+        });
+        let mut dialled = TcpStream::from(dialled.unwrap());
+        patient(&dialled);
+        let (mut server, from) = app.accept().unwrap();
+        assert_eq!(from.ip(), ip(client));
+        echo_once(&mut dialled, &mut server);
+    }
+}
+
+#[tokio::test]
+async fn what_the_proxy_sends_is_not_captured() {
+    let mut setup = Setup::new().await;
+    let served = setup.enrol_and_serve().await;
+    let remote = setup.peer.run(|| TcpListener::bind((ip(PEER_V4), 80)).unwrap()).unwrap();
+    let dialled = in_namespace(&served.netns, || {
+        let socket = marked_tcp(ip(PEER_V4)).unwrap();
+        socket.set_nonblocking(false).unwrap();
+        socket.connect(&SocketAddr::new(ip(PEER_V4), 80).into()).unwrap();
+        socket
+    });
+    let mut dialled = TcpStream::from(dialled.unwrap());
+    let (mut server, from) = remote.accept().unwrap();
+    assert_eq!(from.ip(), ip(POD_V4), "the pod's own address, kept");
+    echo_once(&mut dialled, &mut server);
+}
+
+/// A connection in each direction that was open before, and one that is captured: all live through joining,
+/// renewed rules and leaving.
+#[tokio::test]
+async fn live_connections_survive_joining_and_leaving() {
+    let mut setup = Setup::new().await;
+    let app = setup.pod.run(|| TcpListener::bind((ip(POD_V4), 8080)).unwrap()).unwrap();
+    let remote = setup.peer.run(|| TcpListener::bind((ip(PEER_V6), 80)).unwrap()).unwrap();
+    let mut inward = (connect(&setup.peer, (ip(POD_V4), 8080).into()), app.accept().unwrap().0);
+    let mut outward = (connect(&setup.pod, (ip(PEER_V6), 80).into()), remote.accept().unwrap().0);
+
+    let mut served = setup.enrol_and_serve().await;
+    let captured_client = connect(&setup.pod, "10.99.9.9:80".parse().unwrap());
+    let (captured_server, _) = accept(&mut served, Slot::Outbound).await;
+    let mut captured = (captured_client, captured_server);
+    let mut check = || {
+        for (client, server) in [&mut inward, &mut outward, &mut captured] {
+            echo_once(client, server);
+            echo_once(server, client);
+        }
+    };
+    check();
+    setup.install_again().await;
+    check();
+
+    setup.enroller.release(UID).await.unwrap();
+    check();
+    let mut direct = connect(&setup.pod, (ip(PEER_V6), 80).into());
+    echo_once(&mut direct, &mut remote.accept().unwrap().0);
+    let mut direct = connect(&setup.peer, (ip(POD_V4), 8080).into());
+    echo_once(&mut direct, &mut app.accept().unwrap().0);
+
+    assert!(matches!(setup.next_event().await, PodEvent::Draining { uid } if uid == UID));
+    check();
+    drop(captured);
+    setup.feed.handle().drained(UID).await;
+    assert!(matches!(setup.next_event().await, PodEvent::Remove { uid } if uid == UID));
+    setup.until_rules_are_gone().await;
+    for (client, server) in [&mut inward, &mut outward] {
+        echo_once(client, server);
+    }
+}
+
+/// A pod that leaves and comes back before its last connection has ended goes on with the same listeners.
+#[tokio::test]
+async fn a_leaving_pod_can_come_back() {
+    let mut setup = Setup::new().await;
+    let mut served = setup.enrol_and_serve().await;
+    setup.enroller.release(UID).await.unwrap();
+    assert!(matches!(setup.next_event().await, PodEvent::Draining { .. }));
+    setup.enroll().await.unwrap();
+    assert!(matches!(setup.next_event().await, PodEvent::Resumed { uid } if uid == UID));
+    let mut client = connect(&setup.pod, "10.99.9.9:80".parse().unwrap());
+    let (mut captured, _) = accept(&mut served, Slot::Outbound).await;
+    echo_once(&mut client, &mut captured);
+}
+
+/// Without a proxy nothing passes in the clear: enrolment fails, and connections wait instead of getting out.
+#[tokio::test]
+async fn without_a_proxy_enrolment_fails_closed() {
+    let setup = Setup::without_proxy().await;
+    let remote = setup.peer.run(|| TcpListener::bind((ip(PEER_V4), 80)).unwrap()).unwrap();
+    remote.set_nonblocking(true).unwrap();
+    let error = setup.enroll_within(Duration::from_millis(200)).await.unwrap_err().to_string();
+    assert!(error.contains("no proxy has acknowledged"), "{error}");
+    let _waits = connect(&setup.pod, (ip(PEER_V4), 80).into());
+    assert_eq!(remote.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn the_wrong_namespace_is_never_captured() {
+    let setup = Setup::without_proxy().await;
+    let mut spec = setup.spec();
+    spec.ips = vec![ip("10.77.0.99")];
+    let deadline = tokio::time::Instant::now();
+    let error = setup.enroller.enrol(spec, deadline).await.unwrap_err().to_string();
+    assert!(error.contains("belongs to another pod"), "{error}");
+    let mut spec = setup.spec();
+    spec.netns = node_agent::netns::NetnsFd::current().unwrap();
+    let error = setup.enroller.enrol(spec, deadline).await.unwrap_err().to_string();
+    assert!(error.contains("the agent's own"), "{error}");
+    assert!(!setup.rules().contains("lateen"));
+}

@@ -1,0 +1,246 @@
+//! A pod's namespace, a peer's beside it, and a redirector in this process.
+
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsFd, OwnedFd},
+    process::Command,
+    time::Duration,
+};
+
+use node_agent::{
+    listeners::{Listeners, Slot},
+    netns::NetnsFd,
+    pods::{Feed, PodEvent, Sources},
+    private::server::PrivateServer,
+    redirect::{
+        apply,
+        enrol::{EnrolError, Enroller, PodSpec, Policy},
+        rules::RuleSet,
+    },
+    zds::{WorkloadInfo, server::ZdsServer},
+};
+use testkit::netns::{End, Netns, join};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+pub(crate) const UID: &str = "0f6a6ab8-6d3c-4d57-9a50-8c4f4f3a1f11";
+pub(crate) const POD_V4: &str = "10.77.0.2";
+pub(crate) const POD_V6: &str = "fd77::2";
+pub(crate) const PEER_V4: &str = "10.77.0.1";
+pub(crate) const PEER_V6: &str = "fd77::1";
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Waits at most five seconds where it would wait for ever.
+pub(crate) fn patient(stream: &TcpStream) {
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+}
+
+/// Pod and peer, joined; everything the pod does not know goes to the peer.
+pub(crate) fn pod_and_peer() -> (Netns, Netns) {
+    let (pod, peer) = (Netns::new("pod").unwrap(), Netns::new("peer").unwrap());
+    join(
+        End { namespace: &pod, interface: "eth0", addresses: &[(ip(POD_V4), 24), (ip(POD_V6), 64)] },
+        End { namespace: &peer, interface: "eth0", addresses: &[(ip(PEER_V4), 24), (ip(PEER_V6), 64)] },
+    )
+    .unwrap();
+    pod.ip(&format!("route add default via {PEER_V4}")).unwrap();
+    pod.ip(&format!("-6 route add default via {PEER_V6}")).unwrap();
+    (pod, peer)
+}
+
+/// The redirector's three parts, served in a folder.
+pub(crate) struct Redirector {
+    pub(crate) enroller: Enroller,
+    pub(crate) zds: ZdsServer,
+    pub(crate) folder: tempfile::TempDir,
+    _tasks: JoinSet<()>,
+}
+
+impl Redirector {
+    pub(crate) fn new(policy: Policy) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let zds = ZdsServer::new();
+        let (private, mut drained) = PrivateServer::new();
+        let enroller = Enroller::new(policy, zds.clone(), private.clone()).unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(zds.serve(&folder.path().join("zds.sock")).unwrap());
+        tasks.spawn(private.serve(&folder.path().join("redirect.sock")).unwrap());
+        let drainer = enroller.clone();
+        tasks.spawn(async move {
+            while let Some(uid) = drained.recv().await {
+                drainer.drained(&uid).await;
+            }
+        });
+        Self { enroller, zds, folder, _tasks: tasks }
+    }
+
+    pub(crate) fn sources(&self) -> Sources {
+        Sources {
+            zds: self.folder.path().join("zds.sock"),
+            private: Some(self.folder.path().join("redirect.sock")),
+        }
+    }
+}
+
+pub(crate) fn policy() -> Policy {
+    Policy { leave_grace: Duration::from_millis(50), ..Policy::default() }
+}
+
+/// What a proxy got for its pod.
+pub(crate) struct Served {
+    pub(crate) netns: NetnsFd,
+    pub(crate) listeners: Listeners,
+}
+
+impl Served {
+    pub(crate) fn take(&mut self, slot: Slot) -> Option<OwnedFd> {
+        self.listeners.take(slot)
+    }
+}
+
+pub(crate) struct Setup {
+    pub(crate) pod: Netns,
+    pub(crate) peer: Netns,
+    pub(crate) enroller: Enroller,
+    pub(crate) feed: Feed,
+    _redirector: Redirector,
+}
+
+/// The same without a proxy.
+pub(crate) struct Alone {
+    pub(crate) pod: Netns,
+    pub(crate) peer: Netns,
+    pub(crate) enroller: Enroller,
+    _redirector: Redirector,
+}
+
+pub(crate) fn spec(pod: &Netns) -> PodSpec {
+    PodSpec {
+        uid: UID.into(),
+        info: WorkloadInfo {
+            name: "reviews-0".into(),
+            namespace: "books".into(),
+            service_account: "reviews".into(),
+        },
+        netns: NetnsFd::from_fd(pod.fd().try_clone_to_owned().unwrap()).unwrap(),
+        ips: vec![ip(POD_V4)],
+        rules: RuleSet::default(),
+    }
+}
+
+impl Alone {
+    pub(crate) fn spec(&self) -> PodSpec {
+        spec(&self.pod)
+    }
+
+    pub(crate) async fn enroll_within(&self, time: Duration) -> Result<(), EnrolError> {
+        self.enroller.enrol(self.spec(), Instant::now() + time).await
+    }
+
+    pub(crate) fn rules(&self) -> String {
+        self.pod.exec(Command::new("nft").args(["list", "ruleset"])).unwrap()
+    }
+}
+
+impl Setup {
+    pub(crate) async fn without_proxy() -> Alone {
+        let (pod, peer) = pod_and_peer();
+        let redirector = Redirector::new(policy());
+        Alone { pod, peer, enroller: redirector.enroller.clone(), _redirector: redirector }
+    }
+
+    pub(crate) async fn new() -> Self {
+        let Alone { pod, peer, enroller, _redirector } = Self::without_proxy().await;
+        let (mut feed, saved) = Feed::open(_redirector.sources()).await;
+        assert!(saved.is_none());
+        assert!(matches!(feed.next().await, Some(PodEvent::Synced)));
+        Self { pod, peer, enroller, feed, _redirector }
+    }
+
+    pub(crate) async fn enroll(&self) -> Result<(), EnrolError> {
+        self.enroller.enrol(spec(&self.pod), Instant::now() + Duration::from_secs(5)).await
+    }
+
+    /// Enrols the pod while playing the proxy that takes it on.
+    pub(crate) async fn enrol_and_serve(&mut self) -> Served {
+        let enrolled = self.enroller.enrol(spec(&self.pod), Instant::now() + Duration::from_secs(5));
+        let served = async {
+            match self.feed.next().await {
+                Some(PodEvent::Add { pod, answer }) => {
+                    answer.give(Ok(()));
+                    Served { netns: pod.netns, listeners: pod.listeners.expect("listeners came first") }
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let (enrolled, served) = tokio::join!(enrolled, served);
+        enrolled.unwrap();
+        served
+    }
+
+    pub(crate) async fn install_again(&self) {
+        let spec = spec(&self.pod);
+        apply::install(&spec.netns, "nft", &spec.rules).await.unwrap();
+    }
+
+    pub(crate) async fn next_event(&mut self) -> PodEvent {
+        timeout(Duration::from_secs(5), self.feed.next()).await.expect("an event in time").unwrap()
+    }
+
+    /// Whether a listing has `word` in it. A routing table that never was is an error, hence no word.
+    fn stands(&self, program: &str, args: &[&str], word: &str) -> bool {
+        self.pod.exec(Command::new(program).args(args)).is_ok_and(|listing| listing.contains(word))
+    }
+
+    pub(crate) async fn until_rules_are_gone(&self) {
+        let gone = async {
+            while self.stands("nft", &["list", "ruleset"], "lateen")
+                || self.stands("ip", &["rule"], "0x111")
+                || self.stands("ip", &["-6", "rule"], "0x111")
+                || self.stands("ip", &["route", "show", "table", "100"], "local")
+                || self.stands("ip", &["-6", "route", "show", "table", "100"], "local")
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), gone).await.expect("rules are removed");
+    }
+}
+
+/// Accepts one connection on a pod's listener (which stays open), within five seconds.
+pub(crate) async fn accept(served: &mut Served, slot: Slot) -> (TcpStream, SocketAddr) {
+    let fd = served.listeners.take(slot).unwrap();
+    let listener = TcpListener::from(fd.as_fd().try_clone_to_owned().unwrap());
+    served.put_back(slot, fd);
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let (stream, from) = timeout(Duration::from_secs(5), listener.accept()).await.expect("captured").unwrap();
+    let stream = stream.into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    patient(&stream);
+    (stream, from)
+}
+
+impl Served {
+    fn put_back(&mut self, slot: Slot, fd: OwnedFd) {
+        let mut sockets = vec![(slot, fd)];
+        for other in Slot::ALL {
+            if let Some(fd) = self.listeners.take(other) {
+                sockets.push((other, fd));
+            }
+        }
+        self.listeners = Listeners::from_parts(sockets);
+    }
+}
+
+pub(crate) fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    socket.set_nonblocking(false).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut buffer = [0; 512];
+    let (length, from) = socket.recv_from(&mut buffer).unwrap();
+    (buffer[..length].to_vec(), from)
+}
