@@ -43,7 +43,7 @@ pub enum PeerError {
     #[error("the peer's certificate names no workload: its URI names are {0:?}")]
     NoIdentity(Vec<String>),
     /// A workload of a foreign trust domain.
-    #[error("the peer {peer} is of a trust domain that is not accepted here; accepted are {accepted:?}")]
+    #[error("the peer {peer} is of a foreign trust domain; accepted here: {}", accepted.join(", "))]
     ForeignTrustDomain {
         /// Who it is.
         peer: Identity,
@@ -52,7 +52,9 @@ pub enum PeerError {
     },
     /// Another workload answers at the address.
     #[error(
-        "the peer proved to be {found:?}, expected was {expected:?}; has the address moved to another pod?"
+        "the peer proved to be {}, expected was {}; has the address moved to another pod?",
+        listed(found),
+        listed(expected)
     )]
     Unexpected {
         /// What its certificate says.
@@ -258,6 +260,26 @@ impl ServerCertVerifier for ExpectedServer {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// What a failed handshake means, for a log or an access log: a refusal of this side in its own words, anything else
+/// in rustls'.
+pub fn explain(error: &TlsError) -> String {
+    match error {
+        TlsError::InvalidCertificate(CertificateError::Other(OtherError(cause))) => cause.to_string(),
+        TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the peer's certificate is signed by no root of this mesh; has one side missed a change of roots?"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn listed(identities: &[Identity]) -> String {
+    if identities.is_empty() {
+        return "nobody".to_owned();
+    }
+    identities.iter().map(Identity::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 /// A refusal that reaches the log of this side as it stands; the peer sees only an alert.
