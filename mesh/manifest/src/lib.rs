@@ -1,1 +1,35 @@
-//! placeholder
+//! Manifests: the YAML and JSON that people write for Kubernetes and for the mesh, read into types without
+//! losing where anything stands.
+//!
+//! ```text
+//! text ─► yaml (documents, places) ─► kinds (what is it?) ─► decode (types) ─► check (rules) ─► Object
+//!                     └────────────── everything wrong on the way ──────────────► Finding
+//! files ─► folder (all of them, again when they change) ─► objects in force      state (what a mesh writes)
+//! ```
+//!
+//! Used by whoever reads manifests: the controller's file source, `lateen up` and `lateen analyze`, and the
+//! redirecting role of the node agent. All of it is pure but for `folder` and `state`.
+//!
+//! An object that is wrong is never read as if the wrong part were not there: it is [`Typed::Broken`], and
+//! its findings say why. A mesh kind that is not built yet is [`Typed::Unsupported`] and refused by name.
+
+mod check;
+mod cursor;
+mod decode;
+mod finding;
+pub mod istio;
+mod kinds;
+mod node;
+mod object;
+mod parse;
+mod position;
+mod scalar;
+mod suggest;
+mod yaml;
+
+pub use finding::{Code, Finding, Level};
+pub use node::{Entry, Node, Step, Value};
+pub use object::{BrokenScope, Key, Metadata, Object, Typed};
+pub use parse::{Parsed, from_json, parse};
+pub use position::{Mark, Position};
+pub use scalar::Scalar;

@@ -1,0 +1,152 @@
+//! The rules of Kubernetes' own kinds that an API server would enforce and that matter here: without them a
+//! mistake would only show as a pod that is never reached.
+
+use super::{Report, metadata};
+use crate::{
+    cursor::Cursor,
+    node::{Node, Value},
+    scalar::Scalar,
+};
+
+/// A Service: ports with numbers in range and, when several, distinct names.
+pub(super) fn service(root: &Cursor<'_>, report: &mut Report<'_>) {
+    let Some(spec) = root.get("spec") else {
+        return report.error(root, "`spec` is missing", None);
+    };
+    let ports = spec.items("ports");
+    for (index, port) in ports.iter().enumerate() {
+        match port.get("port") {
+            Some(number) => port_number(&number, report),
+            None => {
+                report.error(port, "the port has no `port`", Some("add `port:` with its number".to_owned()))
+            }
+        }
+        if let Some(target) = port.get("targetPort") {
+            port_number(&target, report);
+        }
+        protocol(port, report);
+        let name = port.get("name").map(|name| name.text()).unwrap_or_default();
+        let same = |other: &Cursor<'_>| other.get("name").map(|name| name.text()).unwrap_or_default() == name;
+        if ports.len() > 1 && name.is_empty() {
+            report.error(port, "of several ports each needs a name", Some("add `name:`".to_owned()));
+        } else if !name.is_empty() && ports[..index].iter().any(same) {
+            report.error(port, format!("a second port named `{name}`"), None);
+        }
+    }
+}
+
+fn protocol(port: &Cursor<'_>, report: &mut Report<'_>) {
+    let Some(protocol) = port.get("protocol") else { return };
+    if !["TCP", "UDP", "SCTP"].contains(&protocol.text()) {
+        let message = format!("`{}` is not one of TCP, UDP, SCTP", protocol.text());
+        report.error(
+            &protocol,
+            message,
+            Some("an application's protocol goes into `appProtocol`".to_owned()),
+        );
+    }
+}
+
+/// A number from 1 to 65535; names of ports are left to who resolves them.
+fn port_number(port: &Cursor<'_>, report: &mut Report<'_>) {
+    if let Value::Scalar(Scalar::Int(number), _) = port.node.value
+        && !(1..=65535).contains(&number)
+    {
+        report.error(port, format!("{number} is not a port number from 1 to 65535"), None);
+    }
+}
+
+/// A Pod.
+pub(super) fn pod(root: &Cursor<'_>, report: &mut Report<'_>) {
+    match root.get("spec") {
+        Some(spec) => pod_spec(&spec, report),
+        None => report.error(root, "`spec` is missing", None),
+    }
+}
+
+/// What holds a template and a selector that must select its own pods.
+pub(super) fn workload(root: &Cursor<'_>, report: &mut Report<'_>) {
+    let Some(spec) = root.get("spec") else {
+        return report.error(root, "`spec` is missing", None);
+    };
+    template(&spec, report);
+    let Some(wanted) = spec.get("selector").and_then(|selector| selector.get("matchLabels")) else {
+        if spec.get("selector").is_none() {
+            let fix = Some("add `selector.matchLabels` with the labels of the template".to_owned());
+            report.error_at_key(&spec, "`selector` is missing", fix);
+        }
+        return;
+    };
+    let labels = spec
+        .get("template")
+        .and_then(|template| template.get("metadata")?.get("labels"))
+        .map(|labels| labels.node);
+    for (key, value) in wanted.fields() {
+        if labels.and_then(|labels| labels.get(key)).and_then(Node::text) != value.node.text() {
+            let message = format!(
+                "the selector wants `{key}: {}`, which the template's labels do not have",
+                value.text()
+            );
+            report.error(
+                &value,
+                message,
+                Some("selector and `template.metadata.labels` must agree".to_owned()),
+            );
+        }
+    }
+}
+
+/// A Job.
+pub(super) fn job(root: &Cursor<'_>, report: &mut Report<'_>) {
+    match root.get("spec") {
+        Some(spec) => template(&spec, report),
+        None => report.error(root, "`spec` is missing", None),
+    }
+}
+
+/// A CronJob.
+pub(super) fn cron_job(root: &Cursor<'_>, report: &mut Report<'_>) {
+    match root.get("spec").and_then(|spec| spec.get("jobTemplate")?.get("spec")) {
+        Some(spec) => template(&spec, report),
+        None => report.error(root, "`spec.jobTemplate.spec` is missing", None),
+    }
+}
+
+fn template(spec: &Cursor<'_>, report: &mut Report<'_>) {
+    let Some(template) = spec.get("template") else {
+        return report.error_at_key(spec, "`template` is missing", None);
+    };
+    if let Some(labels) = template.get("metadata").and_then(|metadata| metadata.get("labels")) {
+        metadata::check_labels(&labels, report);
+    }
+    match template.get("spec") {
+        Some(spec) => pod_spec(&spec, report),
+        None => report.error_at_key(&template, "the template has no `spec`", None),
+    }
+}
+
+fn pod_spec(spec: &Cursor<'_>, report: &mut Report<'_>) {
+    let containers = spec.items("containers");
+    if containers.is_empty() {
+        report.error_at_key(spec, "no `containers`", Some("a pod needs at least one container".to_owned()));
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for container in spec.items("initContainers").iter().chain(&containers) {
+        let name = container.get("name").map(|name| name.text()).unwrap_or_default();
+        if name.is_empty() {
+            report.error(container, "the container has no name", Some("add `name:`".to_owned()));
+        } else if !metadata::is_dns_label(name) {
+            report.error(container, format!("`{name}` cannot be a container's name"), None);
+        } else if names.contains(&name) {
+            report.error(container, format!("a second container named `{name}`"), None);
+        }
+        names.push(name);
+        for port in container.items("ports") {
+            match port.get("containerPort") {
+                Some(number) => port_number(&number, report),
+                None => report.error(&port, "the port has no `containerPort`", None),
+            }
+            protocol(&port, report);
+        }
+    }
+}
