@@ -4,8 +4,20 @@
 //! drives the same load through all of them in turns, and prints ratios: absolute figures do not travel
 //! from one machine to another. `bench serve` and `bench load` are the two ends it runs inside the pods.
 
+mod compare;
+
+mod certs;
+mod isolate;
+mod process;
+mod topology;
+mod variants;
+
 mod load;
+mod measure;
+mod rounds;
 mod serve;
+
+mod table;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -31,12 +43,15 @@ enum Command {
         #[arg(long, value_name = "ADDR")]
         listen: SocketAddr,
     },
+    /// Sets variants side by side and prints one table of ratios.
+    Table(compare::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Load(kind) => load::run(&kind),
-        Command::Serve { listen } => serve::run(listen),
+        Command::Load(kind) => load::run(&kind).map_err(|error| error.to_string()),
+        Command::Serve { listen } => serve::run(listen).map_err(|error| error.to_string()),
+        Command::Table(options) => compare::run(&options).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

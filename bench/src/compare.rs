@@ -1,0 +1,148 @@
+//! `bench table`: starts the variants, runs the rounds, prints the table and what it does not say.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::isolate;
+use crate::load::raise_descriptor_limit;
+use crate::rounds::{self, Extent, Measure};
+use crate::table::{Figures, Sample, render};
+use crate::variants::{self, Kind, Running, Setting};
+
+/// What to compare, and how long.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    /// One round of one second each: does everything work? Its figures say little.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; in each, every variant runs every load once.
+    #[arg(long, default_value_t = 5)]
+    pairs: usize,
+    /// Seconds of each sample.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Only these loads.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    measures: Vec<Measure>,
+    /// Only these variants.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    variants: Vec<Kind>,
+    /// Threads of each proxy, all alike; all cores when not given.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Idle connections for the memory of one; 0 leaves that out.
+    #[arg(long)]
+    idle: Option<usize>,
+    /// A ztunnel built with `--features testing`.
+    #[arg(long, value_name = "PATH")]
+    ztunnel: Option<PathBuf>,
+    /// An Envoy; else the variable ENVOY, else `envoy` on the PATH.
+    #[arg(long, value_name = "PATH")]
+    envoy: Option<PathBuf>,
+    /// The example `tunnel_end` of mesh/hbone; else the one beside this program, under examples/.
+    #[arg(long, value_name = "PATH")]
+    bare: Option<PathBuf>,
+    /// Round-robin real-time scheduling for all, which keeps a machine's other work out of the figures.
+    #[arg(long)]
+    real_time: bool,
+    /// Every sample, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Runs the comparison, in namespaces of its own.
+pub(crate) fn run(options: &Options) -> io::Result<()> {
+    isolate::enter(options.real_time)?;
+    raise_descriptor_limit();
+    let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let folder = tempfile::Builder::new().prefix("lbench-").tempdir()?;
+    let setting = setting(options, folder.path().to_owned())?;
+    let (running, absent) = start(&chosen(&options.variants), &setting);
+    let samples = rounds::run(&running, &extent(options));
+    if let Some(path) = &options.json {
+        fs::write(path, as_json(&samples))?;
+    }
+    let names: Vec<_> = running.iter().map(|running| running.kind.name()).collect();
+    let base = if names.contains(&"ztunnel") { "ztunnel" } else { "plain" };
+    print!("{}", render(&Figures::new(&samples), &names, base));
+    for (name, reason) in absent {
+        println!("\n{name}: not measured: {reason}");
+    }
+    println!("\n{}", conditions(options, &setting, &busy));
+    Ok(())
+}
+
+fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
+    let threads = match options.threads {
+        Some(threads) => threads,
+        None => available_parallelism()?.get(),
+    };
+    let beside = std::env::current_exe()?.with_file_name("examples").join("tunnel_end");
+    Ok(Setting {
+        folder,
+        threads,
+        envoy: options.envoy.clone().or_else(testkit::envoy::binary),
+        ztunnel: options.ztunnel.clone(),
+        bare: options.bare.clone().or_else(|| Some(beside).filter(|path| path.is_file())),
+    })
+}
+
+fn extent(options: &Options) -> Extent {
+    let (rounds, seconds, idle) =
+        if options.quick { (1, 1.0, 1_000) } else { (options.pairs, options.seconds, 10_000) };
+    let measures = if options.measures.is_empty() {
+        Measure::value_variants().to_vec()
+    } else {
+        options.measures.clone()
+    };
+    Extent { rounds, seconds, measures, idle: options.idle.unwrap_or(idle) }
+}
+
+fn chosen(asked: &[Kind]) -> Vec<Kind> {
+    if asked.is_empty() { Kind::value_variants().to_vec() } else { asked.to_vec() }
+}
+
+/// Starts what can be started; the others with the reason.
+fn start(kinds: &[Kind], setting: &Setting) -> (Vec<Running>, Vec<(&'static str, String)>) {
+    let (mut running, mut absent) = (Vec::new(), Vec::new());
+    for &kind in kinds {
+        match variants::start(kind, setting) {
+            Ok(up) => running.push(up),
+            Err(error) => absent.push((kind.name(), error.to_string())),
+        }
+    }
+    (running, absent)
+}
+
+fn as_json(samples: &[Sample]) -> String {
+    let all: Vec<_> = samples
+        .iter()
+        .map(|sample| {
+            let Sample { round, variant, row, value } = sample;
+            json!({ "round": round, "variant": variant, "row": row, "value": value })
+        })
+        .collect();
+    json!(all).to_string()
+}
+
+/// Under what conditions the table came about: it is worth little without.
+fn conditions(options: &Options, setting: &Setting, busy: &str) -> String {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cores = available_parallelism().map_or(0, usize::from);
+    let scheduler = if options.real_time { "SCHED_RR" } else { "the normal scheduler" };
+    let load = busy.split_whitespace().next().unwrap_or("unknown");
+    let extent = extent(options);
+    format!(
+        "{} rounds of {} s, {} threads a proxy, {cores} cores, Linux {}, {scheduler}; load average before: {load}{}",
+        extent.rounds,
+        extent.seconds,
+        setting.threads,
+        kernel.trim(),
+        if extent.rounds < 5 { "; fewer than five rounds: only a sign that all works" } else { "" },
+    )
+}

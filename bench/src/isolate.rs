@@ -1,0 +1,55 @@
+//! Runs the table in process, mount and network namespaces of its own, so that nothing outlives it.
+//!
+//! `bench table` starts itself again as the first process of a PID namespace: when that ends, however it ends,
+//! the kernel ends every proxy and server it started, and with them their network namespaces.
+
+use std::env;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Set in the inner process's environment.
+const INSIDE: &str = "LATEEN_BENCH_INSIDE";
+
+/// Replaces this process by `unshare … bench (the same arguments)`, unless that has been done already.
+///
+/// `real_time` runs the table and all it starts under round-robin real-time scheduling, which keeps
+/// other work on the machine out of the figures (percentiles above all).
+pub(crate) fn enter(real_time: bool) -> io::Result<()> {
+    if env::var_os(INSIDE).is_some() {
+        return exit_on_signals();
+    }
+    let mut words = Vec::new();
+    if real_time {
+        words.extend(["chrt", "--rr", "1"]);
+    }
+    words.extend(["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]);
+    if !nix::unistd::geteuid().is_root() {
+        words.extend(["--user", "--map-root-user"]);
+    }
+    let program = env::current_exe()?;
+    let error = Command::new(words[0])
+        .args(&words[1..])
+        .arg(program)
+        .args(env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .exec();
+    Err(io::Error::new(error.kind(), format!("cannot run `{}`: {error}; it is in util-linux", words[0])))
+}
+
+/// The first process of a PID namespace is deaf to signals without a handler: one thread waits for them.
+fn exit_on_signals() -> io::Result<()> {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    // Blocked here, before there are threads, so that only the waiting thread ever gets one.
+    set.thread_block()?;
+    std::thread::spawn(move || {
+        let signal = set.wait();
+        eprintln!("bench: {signal:?}, taking everything down");
+        std::process::exit(130);
+    });
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! The measuring: each load through each variant in turn, round after round, the order rotated.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::de::DeserializeOwned;
+use testkit::netns::NetnsError;
+use thiserror::Error;
+
+use crate::load::{Bulk, Idle, Requests};
+use crate::measure;
+use crate::process::pause;
+use crate::table::Sample;
+use crate::variants::{Running, Side};
+
+/// One kind of load through the proxies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Measure {
+    /// One keep-alive connection, 1 KB requests (P4).
+    C1,
+    /// 64 of them, closed loop (P4b).
+    C64,
+    /// 64 of them at the same rate for all: 60 % of what the slowest reached (P4b).
+    Tail,
+    /// A new connection for each request (P5).
+    Conn,
+    /// One bulk stream (P1).
+    Bulk1,
+    /// Eight (P2).
+    Bulk8,
+    /// One bulk stream to a host outside the mesh (P3).
+    Pass,
+}
+
+/// How much to measure.
+#[derive(Debug, Clone)]
+pub(crate) struct Extent {
+    pub rounds: usize,
+    /// Of each sample.
+    pub seconds: f64,
+    pub measures: Vec<Measure>,
+    /// Idle connections opened; 0 leaves that out.
+    pub idle: usize,
+}
+
+/// Why one sample is missing.
+#[derive(Debug, Error)]
+pub(crate) enum SampleError {
+    /// The load generator failed.
+    #[error(transparent)]
+    Load(#[from] NetnsError),
+    /// It said something else than expected.
+    #[error("the load generator's answer: {0}")]
+    Answer(String),
+}
+
+/// Runs everything; what could not be measured goes to standard error and is missing in the table.
+pub(crate) fn run(variants: &[Running], extent: &Extent) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for running in variants {
+        samples.extend(at_start(running));
+    }
+    if extent.idle > 0 {
+        samples.extend(idle(variants, extent.idle));
+    }
+    for running in variants {
+        // The first connection brings tunnels and certificates up; that is P5's cold case, not these.
+        if let Err(error) = measured(running, Measure::C64, 0.3, 0.0) {
+            eprintln!("bench: warming up {}: {error}", running.kind.name());
+        }
+    }
+    for round in 0..extent.rounds {
+        for &measure in &extent.measures {
+            let paced = 0.6 * slowest(&samples, round);
+            for turn in 0..variants.len() {
+                let running = &variants[(round + turn) % variants.len()];
+                let name = running.kind.name();
+                match measured(running, measure, extent.seconds, paced) {
+                    Ok(figures) => samples.extend(figures.into_iter().map(|(row, value)| Sample {
+                        round,
+                        variant: name,
+                        row,
+                        value,
+                    })),
+                    Err(error) => eprintln!("bench: {measure:?} through {name}: {error}"),
+                }
+            }
+            eprintln!("bench: round {} of {}: {measure:?} done", round + 1, extent.rounds);
+        }
+    }
+    samples
+}
+
+/// The fewest requests a second that a proxy reached at 64 connections in this round.
+fn slowest(samples: &[Sample], round: usize) -> f64 {
+    let rates = samples.iter().filter(|sample| sample.round == round && sample.row == "c64.rate");
+    rates.map(|sample| sample.value).fold(f64::INFINITY, f64::min)
+}
+
+/// One load through one variant: row keys and figures. Empty when the variant does not do that.
+fn measured(
+    running: &Running,
+    measure: Measure,
+    seconds: f64,
+    paced: f64,
+) -> Result<Vec<(&'static str, f64)>, SampleError> {
+    let target = match measure {
+        Measure::Pass => match running.outside {
+            Some(outside) => outside,
+            None => return Ok(Vec::new()),
+        },
+        Measure::Tail if !paced.is_finite() => return Ok(Vec::new()),
+        _ => running.target,
+    };
+    let words = match measure {
+        Measure::C1 => "rr --connections 1".to_owned(),
+        Measure::C64 => "rr --connections 64".to_owned(),
+        Measure::Tail => format!("rr --connections 64 --rate {paced:.0}"),
+        Measure::Conn => "conn --connections 16".to_owned(),
+        Measure::Bulk1 | Measure::Pass => "bulk --streams 1".to_owned(),
+        Measure::Bulk8 => "bulk --streams 8".to_owned(),
+    };
+    let pids = running.pids();
+    let before = measure::cpu(&pids);
+    let output =
+        running.topology.client.exec(load(&words, target).args(["--seconds", &seconds.to_string()]))?;
+    let cpu = measure::cpu(&pids).saturating_sub(before);
+    let mut figures = match measure {
+        Measure::C1 | Measure::C64 | Measure::Tail | Measure::Conn => {
+            requests(measure, &answer(&output)?, cpu)
+        }
+        Measure::Bulk1 | Measure::Bulk8 | Measure::Pass => bulk(measure, &answer(&output)?, cpu),
+    };
+    if pids.is_empty() {
+        // No proxy: no processor time of one.
+        figures.retain(|(row, _)| !row.ends_with(".cpu"));
+    }
+    Ok(figures)
+}
+
+fn requests(measure: Measure, seen: &Requests, cpu: Duration) -> Vec<(&'static str, f64)> {
+    let each = cpu.as_secs_f64() * 1e6 / seen.requests.max(1) as f64;
+    match measure {
+        Measure::C1 => vec![("c1.cpu", each), ("c1.p50", seen.p50_us), ("c1.rate", seen.per_second)],
+        Measure::C64 => vec![
+            ("c64.cpu", each),
+            ("c64.p50", seen.p50_us),
+            ("c64.p99", seen.p99_us),
+            ("c64.rate", seen.per_second),
+        ],
+        Measure::Tail => vec![("tail.cpu", each), ("tail.p99", seen.p99_us)],
+        _ => vec![("conn.cpu", each), ("conn.p50", seen.p50_us), ("conn.rate", seen.per_second)],
+    }
+}
+
+fn bulk(measure: Measure, seen: &Bulk, cpu: Duration) -> Vec<(&'static str, f64)> {
+    let each = cpu.as_secs_f64() * 1e9 / seen.bytes.max(1) as f64;
+    let (cpu, rate) = match measure {
+        Measure::Bulk1 => ("bulk1.cpu", "bulk1.rate"),
+        Measure::Bulk8 => ("bulk8.cpu", "bulk8.rate"),
+        _ => ("pass.cpu", "pass.rate"),
+    };
+    vec![(cpu, each), (rate, seen.gbit_per_second)]
+}
+
+/// What one proxy is like before any load: memory, and how long it took to be ready.
+fn at_start(running: &Running) -> Vec<Sample> {
+    let pids = running.pids();
+    let sides = [&running.client_side, &running.server_side];
+    let ready: Vec<_> = sides.iter().filter_map(|side| side.ready).collect();
+    if pids.is_empty() || ready.is_empty() {
+        return Vec::new();
+    }
+    let memory = measure::memory(&pids);
+    let mean = |kib: u64| kib as f64 / 1024.0 / sides.len() as f64;
+    let millis = ready.iter().map(Duration::as_secs_f64).sum::<f64>() * 1e3 / ready.len() as f64;
+    [("start.rss", mean(memory.resident)), ("start.anon", mean(memory.anonymous)), ("start.ready", millis)]
+        .map(|(row, value)| Sample { round: 0, variant: running.kind.name(), row, value })
+        .to_vec()
+}
+
+/// Memory of idle connections: opened through one variant after another, all closed, looked at 30 s later.
+fn idle(variants: &[Running], connections: usize) -> Vec<Sample> {
+    let resident = |side: &Side| measure::memory(&side.pids()).resident as f64;
+    let sides = |running: &Running| [resident(&running.client_side), resident(&running.server_side)];
+    let mut samples = Vec::new();
+    let mut before = Vec::new();
+    for running in variants.iter().filter(|running| !running.pids().is_empty()) {
+        let empty = sides(running);
+        match held(running, connections, || sides(running)) {
+            Ok(full) => {
+                let each = |side: usize| (full[side] - empty[side]) / connections as f64;
+                for (row, value) in [("idle.client", each(0)), ("idle.server", each(1))] {
+                    samples.push(Sample { round: 0, variant: running.kind.name(), row, value });
+                }
+                before.push((running, empty));
+            }
+            Err(error) => eprintln!("bench: idle connections through {}: {error}", running.kind.name()),
+        }
+        eprintln!("bench: {connections} idle connections through {} done", running.kind.name());
+    }
+    if !before.is_empty() {
+        pause(Duration::from_secs(30));
+    }
+    samples.extend(before.into_iter().map(|(running, empty)| {
+        let value = sides(running).iter().sum::<f64>() / empty.iter().sum::<f64>();
+        Sample { round: 0, variant: running.kind.name(), row: "idle.back", value }
+    }));
+    samples
+}
+
+/// Opens the connections, looks, closes them.
+fn held<T>(running: &Running, connections: usize, look: impl FnOnce() -> T) -> Result<T, SampleError> {
+    let mut command = load(&format!("idle --connections {connections}"), running.target);
+    let mut child = running.topology.client.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    let mut line = String::new();
+    if let Some(output) = child.stdout.take() {
+        // An empty line, when the generator gave up, fails as an answer below.
+        let _ = BufReader::new(output).read_line(&mut line);
+    }
+    let opened = answer::<Idle>(&line);
+    let seen = look();
+    drop(child.stdin.take());
+    // Its exit status says nothing that the line has not.
+    let _ = child.wait();
+    opened.map(|_| seen)
+}
+
+/// `bench load WORDS --connect TARGET`, to be run inside the client pod.
+fn load(words: &str, target: SocketAddr) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("load").args(words.split_whitespace()).args(["--connect", &target.to_string()]);
+    command
+}
+
+fn answer<T: DeserializeOwned>(line: &str) -> Result<T, SampleError> {
+    serde_json::from_str(line.trim()).map_err(|error| SampleError::Answer(format!("{error}: {line:?}")))
+}

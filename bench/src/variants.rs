@@ -1,0 +1,147 @@
+//! What is set side by side: no proxy, ours, and the peers, each started on ground of its own.
+
+mod bare;
+mod envoy;
+mod plain;
+mod rules;
+mod zds;
+mod ztunnel;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use nix::unistd::Pid;
+use testkit::netns::{Netns, NetnsError};
+use thiserror::Error;
+
+use crate::process::{Process, ProcessError};
+use crate::topology::Topology;
+
+/// A variant's name, as on the command line and in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Client and server with nothing between them but the cable.
+    Plain,
+    /// Two ends of `mesh/hbone` alone: its example `tunnel_end`.
+    Bare,
+    /// Envoy, one TLS connection for each TCP connection.
+    EnvoyTls,
+    /// Envoy, HBONE.
+    EnvoyHbone,
+    /// Istio's ztunnel.
+    Ztunnel,
+}
+
+impl Kind {
+    /// As in the table's head.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Bare => "bare",
+            Self::EnvoyTls => "envoy-tls",
+            Self::EnvoyHbone => "envoy-hbone",
+            Self::Ztunnel => "ztunnel",
+        }
+    }
+}
+
+/// What every variant is given.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// Where logs, sockets and configuration go; removed at the end.
+    pub folder: PathBuf,
+    /// Threads of each proxy.
+    pub threads: usize,
+    /// The peers' binaries, where given.
+    pub envoy: Option<PathBuf>,
+    pub ztunnel: Option<PathBuf>,
+    pub bare: Option<PathBuf>,
+}
+
+/// One side's proxies.
+#[derive(Debug, Default)]
+pub(crate) struct Side {
+    pub processes: Vec<Process>,
+    /// From the start of the process until it was ready.
+    pub ready: Option<Duration>,
+    /// Namespaces the proxies themselves live in, other than the pods'.
+    namespaces: Vec<Netns>,
+}
+
+impl Side {
+    /// A single proxy that became ready after so long.
+    fn one(process: Process, ready: Duration) -> Self {
+        Self { processes: vec![process], ready: Some(ready), namespaces: Vec::new() }
+    }
+
+    /// The proxies' processes.
+    pub(crate) fn pids(&self) -> Vec<Pid> {
+        self.processes.iter().map(Process::pid).collect()
+    }
+}
+
+/// A variant that is up. Processes are declared, and so end, before the namespaces.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub kind: Kind,
+    pub client_side: Side,
+    pub server_side: Side,
+    pub topology: Topology,
+    /// Where a client in the client pod reaches the server pod.
+    pub target: SocketAddr,
+    /// Where it reaches the outside in the clear through the same proxy, if the variant does that.
+    pub outside: Option<SocketAddr>,
+}
+
+impl Running {
+    /// All proxies of both sides.
+    pub(crate) fn pids(&self) -> Vec<Pid> {
+        [self.client_side.pids(), self.server_side.pids()].concat()
+    }
+}
+
+/// Why a variant is not measured.
+#[derive(Debug, Error)]
+pub(crate) enum VariantError {
+    /// Nobody said where its binary is.
+    #[error("no {0} given")]
+    NotGiven(&'static str),
+    /// One of its processes failed.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Its pods could not be furnished.
+    #[error(transparent)]
+    Namespace(#[from] NetnsError),
+    /// A file or a socket it needs.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was tried.
+        doing: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Certificates for it.
+    #[error("cannot make certificates: {0}")]
+    Certificates(#[from] rcgen::Error),
+}
+
+/// Starts a variant and waits until its proxies are ready.
+pub(crate) fn start(kind: Kind, setting: &Setting) -> Result<Running, VariantError> {
+    let topology = Topology::build(kind.name(), &setting.folder)?;
+    match kind {
+        Kind::Plain => Ok(plain::start(topology)),
+        Kind::Bare => bare::start(topology, setting),
+        Kind::EnvoyTls => envoy::start(envoy::Tunnel::Tls, topology, setting),
+        Kind::EnvoyHbone => envoy::start(envoy::Tunnel::Hbone, topology, setting),
+        Kind::Ztunnel => ztunnel::start(topology, setting),
+    }
+}
+
+/// Writes a file a proxy reads.
+fn write(path: &Path, text: &str) -> Result<(), VariantError> {
+    std::fs::write(path, text)
+        .map_err(|source| VariantError::Io { doing: format!("writing {}", path.display()), source })
+}
