@@ -78,9 +78,11 @@ const AUTHORIZATION: Schema =
 pub(super) fn read(strings: &mut Strings, name: &str, value: Bytes) -> Result<Policy, FieldError> {
     strict::check(&value, &AUTHORIZATION)?;
     let wire: wire::Authorization = parse(value)?;
-    let policy = PolicyName { namespace: strings.get(&wire.namespace), name: strings.get(&wire.name) };
-    if policy.to_string() != name {
-        return Err(FieldError::new("name", Reason::OtherName(policy.to_string())));
+    // Read as its removal will be: a name that is empty, or has a slash too many, could never be taken away again.
+    let policy = fields::policy_name(strings, name).map_err(|reason| FieldError::new("name", reason))?;
+    if *policy.namespace != *wire.namespace || *policy.name != *wire.name {
+        let other = format!("{}/{}", wire.namespace, wire.name);
+        return Err(FieldError::new("name", Reason::OtherName(other)));
     }
     let scope = scope(wire.scope)?;
     let action = match wire::Action::try_from(wire.action) {
