@@ -85,12 +85,16 @@ thread_local! {
 /// traffic from the wrong place.
 ///
 /// # Errors
-/// When the namespace cannot be entered (not a network namespace; missing `CAP_SYS_ADMIN`), or when called from
-/// inside another visit.
+/// When the namespace cannot be entered (not a network namespace; missing `CAP_SYS_ADMIN`), when this thread's
+/// own could not be entered again (inside a user namespace, run with a network of one's own: `unshare -Urn`), or
+/// when called from inside another visit.
 pub fn in_namespace<T>(namespace: &NetnsFd, work: impl FnOnce() -> T) -> io::Result<T> {
     HOME.with(|home| {
         if home.get().is_none() {
-            let _ = home.set(NetnsFd::current()?);
+            let current = NetnsFd::current()?;
+            // A user namespace that does not own this network cannot come back to it: better not to leave.
+            setns(&current, CloneFlags::CLONE_NEWNET)?;
+            let _ = home.set(current);
         }
         if AWAY.replace(true) {
             return Err(io::Error::other("already inside a pod's network namespace; visits do not nest"));
