@@ -54,6 +54,7 @@ pub(super) enum Values {
 pub(super) fn check(root: &Cursor<'_>, policy: &AuthorizationPolicy, report: &mut Report<'_>) {
     dry_run(root, policy.action, report);
     let Some(spec) = root.get("spec") else { return };
+    selector::nothing_is_empty(&spec, report);
     selector::targets(root, &spec, report);
     selector::selector(&spec, report);
     action(&spec, policy, report);

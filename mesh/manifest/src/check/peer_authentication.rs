@@ -6,6 +6,7 @@ use crate::cursor::Cursor;
 /// As Istio: modes for single ports need a selector that selects something.
 pub(super) fn check(root: &Cursor<'_>, report: &mut Report<'_>) {
     let Some(spec) = root.get("spec") else { return };
+    selector::nothing_is_empty(&spec, report);
     selector::selector(&spec, report);
     let Some(ports) = spec.get("portLevelMtls") else { return };
     if ports.is_empty() {

@@ -38,6 +38,15 @@ pub(super) fn selector(spec: &Cursor<'_>, report: &mut Report<'_>) {
     }
 }
 
+/// A field of a policy's `spec` that is there but says nothing: Kubernetes would drop it, and a policy without
+/// its selector is for more workloads than was meant.
+pub(super) fn nothing_is_empty(spec: &Cursor<'_>, report: &mut Report<'_>) {
+    for (key, value) in spec.fields().filter(|(_, value)| value.node.is_null()) {
+        let fix = format!("give `{key}` a value, or leave it out");
+        report.error(&value, format!("`{key}` is empty"), Some(fix));
+    }
+}
+
 /// The rules of `targetRef` and `targetRefs`, and of a selector beside them.
 pub(super) fn targets(root: &Cursor<'_>, spec: &Cursor<'_>, report: &mut Report<'_>) {
     let present: Vec<Cursor<'_>> =
@@ -81,6 +90,7 @@ fn one_target(root: &Cursor<'_>, target: &Cursor<'_>, report: &mut Report<'_>) {
             None => "a policy can be attached to a Gateway, GatewayClass, Service or ServiceEntry".to_owned(),
         };
         let at = target.get("kind").unwrap_or_else(|| target.clone());
-        report.error(&at, format!("a policy cannot be attached to {kind} of group `{group}`"), Some(fix));
+        let group = if group.is_empty() { "the core group".to_owned() } else { format!("group `{group}`") };
+        report.error(&at, format!("a policy cannot be attached to {kind} of {group}"), Some(fix));
     }
 }

@@ -6,6 +6,7 @@ use super::parse;
 use crate::{Finding, Parsed};
 
 mod good;
+mod mistakes;
 
 fn read(text: &str) -> Parsed {
     parse(text, &Arc::from(Path::new("f.yaml")))
