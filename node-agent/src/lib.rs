@@ -6,6 +6,7 @@
 //!     redirect ── private socket, ZDS ──► pods (the proxy's feed)
 //! ```
 
+pub mod proxy;
 pub mod redirect;
 
 pub mod listeners;

@@ -192,3 +192,17 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
         },
     }
 }
+
+/// Takes one connection from a listener, non-blocking and closed on exec from the start.
+///
+/// # Errors
+/// What the kernel says; `WouldBlock` when none waits.
+pub fn accept_stream(listener: BorrowedFd<'_>) -> io::Result<std::net::TcpStream> {
+    use std::os::fd::{AsRawFd, FromRawFd};
+    let flags = nix::sys::socket::SockFlag::SOCK_NONBLOCK | nix::sys::socket::SockFlag::SOCK_CLOEXEC;
+    let accepted = nix::sys::socket::accept4(listener.as_raw_fd(), flags)?;
+    // SAFETY: the kernel has just given this descriptor to us and to nobody else.
+    #[allow(unsafe_code)]
+    let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
+    Ok(socket.into())
+}

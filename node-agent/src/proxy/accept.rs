@@ -1,0 +1,121 @@
+//! The acceptors of a pod: one task for each of its listeners, on the pod's home thread. An accepted socket is not
+//! registered with a reactor before it is on the thread that will carry it.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::address::{OriginalDestination, PeerAddress};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::AbortHandle;
+
+use super::pod::Pod;
+use super::worker::{Job, Worker};
+use super::{dns, inbound, outbound, plaintext};
+use crate::listeners::{Listeners, Slot};
+use crate::socket::{accept_stream, canonical, original_destination, tune_tcp};
+
+/// Connections taken from a listener before others get their turn.
+const BATCH: usize = 32;
+/// Pause after a failed accept: out of descriptors does not get better by trying at once.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// The socket, registered nowhere yet.
+    pub(crate) socket: TcpStream,
+    /// Who connected.
+    pub(crate) peer: PeerAddress,
+    /// Our end.
+    pub(crate) local: SocketAddr,
+    /// Where it was going before the rules caught it.
+    pub(crate) destination: OriginalDestination,
+}
+
+/// Starts the acceptors of a pod and returns the means to end them.
+pub(crate) fn start(worker: &Rc<Worker>, pod: &Arc<Pod>, mut listeners: Listeners) -> Vec<AbortHandle> {
+    let mut tasks = Vec::new();
+    for slot in [Slot::Outbound, Slot::Inbound, Slot::Hbone] {
+        let Some(listener) = listeners.take(slot) else { continue };
+        let handle = handler(slot);
+        let task = tokio::task::spawn_local(accept_all(worker.clone(), pod.clone(), listener, handle));
+        tasks.push(task.abort_handle());
+    }
+    tasks.extend(dns::start(worker, pod, &mut listeners));
+    tasks
+}
+
+type Handler = fn(&Rc<Worker>, &Arc<Pod>, Accepted);
+
+fn handler(slot: Slot) -> Handler {
+    match slot {
+        Slot::Outbound => |worker, pod, accepted| {
+            tokio::task::spawn_local(outbound::serve(worker.clone(), pod.clone(), accepted));
+        },
+        Slot::Inbound => |worker, pod, accepted| {
+            tokio::task::spawn_local(plaintext::serve(worker.clone(), pod.clone(), accepted));
+        },
+        _ => place_tunnel,
+    }
+}
+
+/// Serves a tunnel on the thread that serves fewest, which is this one if they are equal.
+fn place_tunnel(worker: &Rc<Worker>, pod: &Arc<Pod>, accepted: Accepted) {
+    let Accepted { socket, peer, local, .. } = accepted;
+    let own = worker.agent.workers[worker.index].tunnels();
+    let least = worker.agent.workers.iter().min_by_key(|other| other.tunnels());
+    match least {
+        Some(other) if other.tunnels() < own => {
+            if !other.try_send(Job::Tunnel { pod: pod.clone(), socket, peer, local }) {
+                tracing::warn!(%peer, "a worker has too much to do, refusing a tunnel");
+            }
+        }
+        _ => {
+            tokio::task::spawn_local(inbound::serve(worker.clone(), pod.clone(), socket, peer, local));
+        }
+    }
+}
+
+async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, handle: Handler) {
+    let listener = match AsyncFd::register_with_interest(listener, Interest::READABLE) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, pod = %pod.name, "a listener cannot be watched; check the limit of open files");
+            return;
+        }
+    };
+    loop {
+        let Ok(mut ready) = listener.readable().await else { return };
+        for _ in 0..BATCH {
+            match ready.try_io(|listener| accept(listener.get_ref())) {
+                Ok(Ok(accepted)) => handle(&worker, &pod, accepted),
+                Ok(Err(error)) => {
+                    // The client left again, or we are out of something; neither ends the listener.
+                    tracing::debug!(%error, "accept failed");
+                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                Err(_would_block) => break,
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Takes one connection, non-blocking from the start.
+fn accept(listener: &OwnedFd) -> io::Result<Accepted> {
+    let socket = accept_stream(listener.as_fd())?;
+    let reference = SockRef::from(&socket);
+    tune_tcp(&reference)?;
+    let peer = PeerAddress::new(socket.peer_addr()?);
+    let local = canonical(socket.local_addr()?);
+    let destination = OriginalDestination::new(original_destination(&reference)?);
+    Ok(Accepted { socket, peer, local, destination })
+}

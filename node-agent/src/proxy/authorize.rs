@@ -1,0 +1,83 @@
+//! Whether a connection may be delivered: the policies that apply to this pod, asked of the one engine in `model`.
+
+use std::sync::Arc;
+
+use model::Identity;
+use model::address::{AppAddress, PeerAddress};
+use model::authz::{Decision, Policy, Subject, decide};
+use model::mesh::{Mesh, MissingPolicies};
+
+use super::pod::Pod;
+use super::state::State;
+
+/// What can be said of a connection now.
+#[derive(Debug)]
+pub(crate) enum Judgement {
+    /// It was judged.
+    Decided(Decision),
+    /// Something it is to be judged by has not arrived.
+    NotKnown(String),
+}
+
+/// Judges a connection by what is known now.
+pub(crate) fn judge(
+    state: &State,
+    pod: &Pod,
+    peer: PeerAddress,
+    identity: Option<&Identity>,
+    delivered: AppAddress,
+) -> Judgement {
+    judge_in(&state.read(), pod, peer, identity, delivered)
+}
+
+/// Judges a connection, waiting for policies that have not arrived; what does not arrive in time refuses it.
+pub(crate) async fn judge_in_time(
+    state: &State,
+    pod: &Pod,
+    peer: PeerAddress,
+    identity: Option<&Identity>,
+    delivered: AppAddress,
+) -> Judgement {
+    let mut last = None;
+    let decided = state
+        .wait_for(|mesh| match judge_in(mesh, pod, peer, identity, delivered) {
+            Judgement::Decided(decision) => Some(decision),
+            Judgement::NotKnown(why) => {
+                last = Some(why);
+                None
+            }
+        })
+        .await;
+    match decided {
+        Some(decision) => Judgement::Decided(decision),
+        None => Judgement::NotKnown(last.unwrap_or_default()),
+    }
+}
+
+fn judge_in(
+    mesh: &Mesh,
+    pod: &Pod,
+    peer: PeerAddress,
+    identity: Option<&Identity>,
+    delivered: AppAddress,
+) -> Judgement {
+    let Some(local) = pod.workload(mesh) else {
+        return Judgement::NotKnown(format!(
+            "the controller does not know pod {}/{}",
+            pod.namespace, pod.name
+        ));
+    };
+    // A waypoint that this workload is bound to has judged the request already, by every policy and with all that
+    // can be seen of it (`design.md` D5).
+    let enforced_before = local.profile.enforced_by.as_deref().unwrap_or_default();
+    let policies: Vec<Arc<Policy>> = if identity.is_some_and(|identity| enforced_before.contains(identity)) {
+        Vec::new()
+    } else {
+        match mesh.policies_for(local) {
+            Ok(policies) => policies,
+            Err(missing @ MissingPolicies(_)) => return Judgement::NotKnown(missing.to_string()),
+        }
+    };
+    let subject = Subject { source: peer.addr(), identity, destination: delivered.addr() };
+    Judgement::Decided(decide(&policies, &subject))
+}

@@ -1,0 +1,137 @@
+//! The connections of one thread: counted while they last, judged again when a rule changes, cut when their pod goes.
+//!
+//! Each thread has its own table, so the path of a connection takes no lock; what concerns all connections goes to
+//! all threads ([`worker`](super::worker)).
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hbone::connection::Live;
+use model::address::AppAddress;
+use serde::Serialize;
+use slab::Slab;
+
+use super::authorize::{self, Judgement};
+use super::pod::Pod;
+use super::record::Record;
+use super::state::State;
+
+/// The live connections of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Connections(RefCell<Slab<Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    pod: Arc<Pod>,
+    record: Rc<Record>,
+    live: Arc<Live>,
+    /// Where it was delivered, for connections that policy judges.
+    judged: Option<AppAddress>,
+}
+
+/// A connection's place in the table; leaves it when dropped.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    table: Rc<Connections>,
+    key: usize,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.table.0.borrow_mut().try_remove(self.key);
+    }
+}
+
+/// One connection as `/config_dump` lists it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Listed {
+    pub(crate) src: String,
+    pub(crate) original_dst: String,
+    pub(crate) actual_dst: String,
+    pub(crate) protocol: &'static str,
+    #[serde(skip)]
+    pub(crate) pod: Arc<str>,
+    #[serde(skip)]
+    pub(crate) inbound: bool,
+}
+
+impl Connections {
+    /// Puts a connection in; `judged` is where it was delivered if policy judges it.
+    pub(crate) fn register(
+        self: &Rc<Self>,
+        pod: Arc<Pod>,
+        record: Rc<Record>,
+        live: Arc<Live>,
+        judged: Option<AppAddress>,
+    ) -> Registered {
+        let key = self.0.borrow_mut().insert(Entry { pod, record, live, judged });
+        Registered { table: self.clone(), key }
+    }
+
+    /// Brings the byte counters of all connections up to date.
+    pub(crate) fn count(&self) {
+        for (_, entry) in self.0.borrow().iter() {
+            entry.record.count(&entry.live);
+        }
+    }
+
+    /// Judges all inbound connections again and cuts those that may not go on. Returns whether some wait for a
+    /// policy that has not arrived; with `patience_over` these are cut too.
+    pub(crate) fn judge(&self, state: &State, patience_over: bool) -> bool {
+        let mut waiting = false;
+        for (_, entry) in self.0.borrow().iter() {
+            let Some(delivered) = entry.judged else { continue };
+            let ends = entry.record.ends();
+            match authorize::judge(state, &entry.pod, ends.peer, ends.source_identity.as_ref(), delivered) {
+                Judgement::Decided(decision) if decision.allows() => {}
+                Judgement::Decided(decision) => {
+                    entry.live.cut(&format!("connection closed due to policy change: {}", decision.cause));
+                }
+                Judgement::NotKnown(why) if patience_over => {
+                    entry.live.cut(&format!("connection closed due to policy change: {why}"));
+                }
+                Judgement::NotKnown(_) => waiting = true,
+            }
+        }
+        waiting
+    }
+
+    /// Cuts every connection of a pod.
+    pub(crate) fn cut_pod(&self, uid: &str, cause: &str) {
+        for (_, entry) in self.0.borrow().iter().filter(|(_, entry)| &*entry.pod.uid == uid) {
+            entry.live.cut(cause);
+        }
+    }
+
+    /// How many connections a pod has on this thread.
+    pub(crate) fn of_pod(&self, uid: &str) -> usize {
+        self.0.borrow().iter().filter(|(_, entry)| &*entry.pod.uid == uid).count()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// All of them, for `/config_dump`.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let table = self.0.borrow();
+        let listed = table.iter().map(|(_, entry)| {
+            let ends = entry.record.ends();
+            let inbound = ends.reporter == daemon::metrics::traffic::Reporter::Destination;
+            let asked = entry.judged.map(|delivered| delivered.to_string());
+            let asked = asked.or_else(|| ends.authority.as_deref().map(str::to_owned));
+            Listed {
+                src: ends.peer.to_string(),
+                original_dst: asked.unwrap_or_else(|| ends.next_hop.to_string()),
+                actual_dst: ends.next_hop.to_string(),
+                protocol: if ends.authority.is_some() { "HBONE" } else { "TCP" },
+                pod: entry.pod.uid.clone(),
+                inbound,
+            }
+        });
+        listed.collect()
+    }
+}

@@ -1,0 +1,158 @@
+//! Connecting out of a pod's namespace: plain, or through a pooled tunnel.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hbone::headers::Headers;
+use hbone::pool::PoolError;
+use hbone::transport::{HandshakeError, Tls};
+use hbone::tunnel::{Client, ConnectError, Gone, Opened};
+use identity::tls::no_server_name;
+use model::plan::Tunnel;
+use thiserror::Error;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use super::pod::Pod;
+use super::record::{Failure, flags};
+use super::worker::{TunnelKey, Worker};
+use crate::netns::in_namespace;
+use crate::socket::{bind_transparent, marked_tcp};
+
+/// How long a TCP connect may take.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+
+/// The header of a refused CONNECT that says why, to peers of the mesh only.
+pub(crate) const CAUSE: &str = "lateen-cause";
+
+/// Why a connection could not be made. Cloneable, because all who waited for one tunnel get the same answer.
+#[derive(Debug, Clone, Error)]
+pub(crate) enum DialError {
+    /// No certificate for the pod.
+    #[error("{0}")]
+    Identity(identity::rotation::Unavailable),
+    /// TCP failed.
+    #[error("connection failed: {0}")]
+    Connect(Arc<io::Error>),
+    /// TCP to the tunnel's port got no answer at all.
+    #[error(
+        "connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: no answer within {CONNECT_TIME:?}"
+    )]
+    TunnelTimeout,
+    /// TCP to the application got no answer at all.
+    #[error("connection timed out: no answer within {CONNECT_TIME:?}")]
+    Timeout,
+    /// TLS failed.
+    #[error("{0}")]
+    Tls(Arc<HandshakeError>),
+    /// The tunnel is there, the far side refused.
+    #[error("http status: {status}{}", .cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
+    Refused {
+        /// The status of the CONNECT.
+        status: u16,
+        /// What a peer of ours says of it.
+        cause: Option<String>,
+    },
+    /// The tunnel failed.
+    #[error("{0}")]
+    Tunnel(String),
+}
+
+impl From<DialError> for Failure {
+    fn from(error: DialError) -> Self {
+        let flags = match &error {
+            DialError::Identity(_) => flags::IDENTITY_ERROR,
+            DialError::Connect(_) | DialError::Timeout => flags::CONNECT,
+            DialError::TunnelTimeout => flags::NETWORK_POLICY,
+            DialError::Tls(_) => flags::TLS_FAILURE,
+            DialError::Refused { status: 401, .. } => flags::DENY,
+            DialError::Refused { .. } => flags::CONNECT,
+            DialError::Tunnel(_) => flags::H2_HANDSHAKE_FAILURE,
+        };
+        Self::new(flags, error)
+    }
+}
+
+/// Connects in plain, as `source` if one is given: how an application sees its real peer.
+///
+/// # Errors
+/// What the kernel says, or [`DialError::Timeout`].
+pub(crate) async fn plain(pod: &Pod, to: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
+    let failed = |error: io::Error| DialError::Connect(Arc::new(error));
+    let socket = in_namespace(&pod.netns, || {
+        let socket = marked_tcp(to.ip())?;
+        // An application that calls itself through the mesh would find its own address taken.
+        match source.filter(|source| *source != to.ip()) {
+            Some(source) => bind_transparent(&socket, source)?,
+            None => {}
+        }
+        Ok::<_, io::Error>(socket)
+    });
+    let socket = socket.and_then(|made| made).map_err(failed)?;
+    let connecting = TcpSocket::from_std_stream(socket.into()).connect(to);
+    timeout(CONNECT_TIME, connecting).await.map_err(|_| DialError::Timeout)?.map_err(failed)
+}
+
+/// Opens a stream through a tunnel, a pooled one if there is one.
+///
+/// # Errors
+/// Why there is no tunnel, or why the far side refused.
+pub(crate) async fn tunnel(
+    worker: &Rc<Worker>,
+    pod: &Arc<Pod>,
+    source: &model::Identity,
+    tunnel: &Tunnel,
+    headers: &Headers,
+) -> Result<Opened, DialError> {
+    let key = TunnelKey {
+        pod: pod.uid.clone(),
+        source: source.clone(),
+        expect: tunnel.expect.as_slice().into(),
+        next_hop: tunnel.next_hop,
+    };
+    let authority = tunnel.authority.to_string();
+    // A tunnel that ended between checkout and use has surely not seen the request: one more attempt is no risk.
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let dial = || open(worker.clone(), pod.clone(), key.clone());
+        match worker.pool.connect(&key, dial, &authority, headers).await {
+            Ok(opened) => return Ok(opened),
+            Err(PoolError::Dial(error)) => return Err(error),
+            Err(PoolError::Connect(
+                ConnectError::TunnelGone { unseen: true, .. } | ConnectError::AtCapacity,
+            )) if attempts < 3 => {}
+            Err(PoolError::Connect(ConnectError::Refused { status, headers })) => {
+                let cause = headers.text(CAUSE).map(|text| text.chars().take(512).collect());
+                return Err(DialError::Refused { status, cause });
+            }
+            Err(PoolError::Connect(error)) => return Err(DialError::Tunnel(error.to_string())),
+        }
+    }
+}
+
+/// Connects a new tunnel and starts its driver on this thread.
+async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Client, DialError> {
+    let agent = &worker.agent;
+    let credentials = agent.certificates.get(&key.source).await.map_err(DialError::Identity)?;
+    let socket = plain(&pod, key.next_hop.addr(), None).await.map_err(|error| match error {
+        DialError::Timeout => DialError::TunnelTimeout,
+        other => other,
+    })?;
+    let config = credentials.client_config(key.expect.clone());
+    let transport = Tls::connect(socket, config, no_server_name(), &agent.limits)
+        .await
+        .map_err(|error| DialError::Tls(Arc::new(error)))?;
+    let (client, driver) = hbone::tunnel::client(transport, agent.limits.clone());
+    let next_hop = key.next_hop;
+    tokio::task::spawn_local(async move {
+        match driver.await {
+            Gone::Closed => tracing::debug!(%next_hop, "tunnel closed"),
+            gone => tracing::info!(%next_hop, %gone, "tunnel ended"),
+        }
+    });
+    Ok(client)
+}

@@ -1,0 +1,47 @@
+//! The end of a connection: what it means for the record, and how the application learns of a failure.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hbone::connection::Live;
+use hbone::splice::End;
+use socket2::SockRef;
+
+use super::record::{Failure, Record, flags};
+
+/// Makes the coming close of a socket a reset.
+pub(crate) fn reset(socket: &SockRef<'_>) {
+    // It fails only on a socket that is already dead.
+    let _ = socket.set_linger(Some(Duration::ZERO));
+}
+
+/// Ends a record that a table may have shared.
+pub(crate) fn end(record: Rc<Record>, live: Option<&Live>, failure: Option<Failure>) {
+    // The table gives its share back before this; if it has not, dropping the record still settles the counters.
+    if let Ok(record) = Rc::try_unwrap(record) {
+        record.end(live, failure);
+    }
+}
+
+/// What the end of a splice means.
+pub(crate) fn outcome(end: &End) -> Option<Failure> {
+    match end {
+        End::Complete => None,
+        // Applications hang up in many ways; none of these is the mesh's doing.
+        End::Application(error) if is_hang_up(error) => None,
+        End::Application(error) => Some(Failure::new(flags::CONNECT, error)),
+        End::Reset(code) => {
+            Some(Failure::new(flags::CONNECT, format_args!("reset by the far side (HTTP/2 code {code})")))
+        }
+        End::Tunnel(gone) => Some(Failure::new(flags::CONNECT, gone)),
+        End::Cut(cause) | End::CutByPeer(cause) => Some(Failure::new(flags::DENY, cause)),
+        End::Account(full) => Some(Failure::new(flags::CONNECT, full)),
+        End::Detached | End::Undetachable => Some(Failure::new(flags::CONNECT, "taken off its tunnel")),
+    }
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof | NotConnected)
+}

@@ -1,0 +1,261 @@
+//! An incoming tunnel: the handshake as the pod that was asked, then for each CONNECT: what it asks for
+//! ([`model::accept`]), whether it may ([`super::authorize`]), the way to the application, and the bytes.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use daemon::metrics::traffic::Reporter;
+use hbone::connection::{Connection, ConnectionId};
+use hbone::headers::Headers;
+use hbone::transport::Tls;
+use hbone::tunnel::{Gone, Request, Server};
+use model::Identity;
+use model::accept::{Authority, accept};
+use model::address::{AppAddress, NetworkAddress, NextHop, PeerAddress};
+use model::baggage::{self, Baggage};
+use model::mesh::Mesh;
+use model::service::Service;
+use model::workload::Workload;
+
+use super::authorize::{Judgement, judge, judge_in_time};
+use super::dial::{self, CAUSE};
+use super::finish::{self, outcome};
+use super::pod::{Phase, Pod};
+use super::record::{Ends, Failure, Record, flags, refused_early};
+use super::worker::Worker;
+
+/// Serves a tunnel to its end.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    pod: Arc<Pod>,
+    socket: TcpStream,
+    peer: PeerAddress,
+    local: SocketAddr,
+) {
+    let _served = worker.served();
+    match handshake(&worker, &pod, socket).await {
+        Ok((transport, identity)) => {
+            let (server, driver) = hbone::tunnel::server(transport, worker.agent.limits.clone());
+            let driver = tokio::task::spawn_local(driver);
+            let client = Rc::new(Peer { peer, identity, own: local.ip() });
+            take_requests(&worker, &pod, server, &client).await;
+            if let Ok(gone) = driver.await
+                && gone != Gone::Closed
+            {
+                tracing::debug!(%peer, %gone, "tunnel ended");
+            }
+        }
+        Err(error) => refused_early("inbound", peer, local, &error),
+    }
+}
+
+/// Who is at the other end of a tunnel.
+#[derive(Debug)]
+struct Peer {
+    peer: PeerAddress,
+    identity: Identity,
+    /// The address of the pod that the tunnel was opened to.
+    own: IpAddr,
+}
+
+async fn handshake(worker: &Worker, pod: &Pod, socket: TcpStream) -> Result<(Tls, Identity), String> {
+    let agent = &worker.agent;
+    let own =
+        agent.state.wait_for(|mesh| pod.workload(mesh).map(|workload| workload.identity().clone())).await;
+    let own =
+        own.ok_or_else(|| format!("the controller does not know pod {}/{}", pod.namespace, pod.name))?;
+    let credentials = agent.certificates.get(&own).await.map_err(|error| error.to_string())?;
+    let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
+    let transport = Tls::accept(socket, credentials.server_config(), &agent.limits)
+        .await
+        .map_err(|error| error.to_string())?;
+    let identity =
+        identity::verify::peer_identity(hbone::transport::Transport::peer_certificates(&transport))
+            .map_err(|error| error.to_string())?;
+    Ok((transport, identity))
+}
+
+/// Takes requests until the tunnel ends or its pod does.
+async fn take_requests(worker: &Rc<Worker>, pod: &Arc<Pod>, mut server: Server, client: &Rc<Peer>) {
+    let mut phases = pod.phases();
+    loop {
+        tokio::select! {
+            request = server.accept() => match request {
+                Some(request) => {
+                    tokio::task::spawn_local(answer(worker.clone(), pod.clone(), client.clone(), request));
+                }
+                None => return,
+            },
+            changed = phases.changed() => match changed.map(|()| *phases.borrow_and_update()) {
+                Ok(Phase::Serving) => {}
+                Ok(Phase::Draining) => server.drain(),
+                Ok(Phase::Gone) | Err(_) => return server.close(),
+            },
+        }
+    }
+}
+
+/// What is known of a request once it has been understood.
+struct Understood {
+    delivered: AppAddress,
+    local: Arc<Workload>,
+    source: Option<Arc<Workload>>,
+    service: Option<Arc<Service>>,
+}
+
+/// Answers one CONNECT and carries it to its end.
+async fn answer(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Request) {
+    if request.resume().is_some() {
+        // Nothing is parked here: the client opens a new connection instead.
+        return request.refuse(409, &Headers::new());
+    }
+    let understood = match understand(&worker, &pod, &client, &request).await {
+        Ok(understood) => understood,
+        Err((status, error)) => {
+            refused_early("inbound", client.peer, SocketAddr::new(client.own, model::ports::HBONE), &error);
+            return request.refuse(status, &cause(&error));
+        }
+    };
+    let delivered = understood.delivered;
+    let ends = ends(&client, &request, &understood);
+    let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
+    let rules = worker.agent.state.rules_revision();
+    if let Err(error) = authorize(&worker, &pod, &client, delivered).await {
+        request.refuse(401, &cause(&error));
+        return finish::end(record, None, Some(Failure::new(flags::DENY, error)));
+    }
+    let source = (!pod_is_waypoint_target(&understood.local)).then_some(client.peer.ip());
+    let application = match dial::plain(&pod, delivered.addr(), source).await {
+        Ok(application) => application,
+        Err(error) => {
+            let failure = Failure::from(error);
+            request.refuse(503, &cause(&failure.error));
+            return finish::end(record, None, Some(failure));
+        }
+    };
+    let id = request.connection().unwrap_or_else(ConnectionId::random);
+    let connection = match Connection::new(id, application, &pod.account) {
+        Ok(connection) => connection,
+        Err(full) => {
+            request.refuse(503, &cause(&full.to_string()));
+            return finish::end(record, None, Some(Failure::new(flags::CONNECT, full)));
+        }
+    };
+    let live = connection.live().clone();
+    let registered = worker.connections.register(pod.clone(), record.clone(), live, Some(delivered));
+    // A rule that changed between the verdict and the table's entry would otherwise be missed.
+    if worker.agent.state.rules_revision() != rules
+        && let Err(error) = still_allowed(&worker, &pod, &client, delivered)
+    {
+        drop(registered);
+        request.refuse(401, &cause(&error));
+        return finish::end(record, None, Some(Failure::new(flags::DENY, error)));
+    }
+    let headers = Headers::new().with("baggage", baggage::encode(&understood.local));
+    drop(understood);
+    record.established();
+    let finished = request.accept(&headers).splice(connection).await;
+    drop(registered);
+    finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+}
+
+/// Where an application tunnel would deliver from this node instead of from the client.
+fn pod_is_waypoint_target(local: &Workload) -> bool {
+    local.profile.application_tunnel.is_some_and(|tunnel| tunnel.proxy_protocol)
+}
+
+fn cause(error: &str) -> Headers {
+    // A header's value is one line of visible text.
+    let visible: String =
+        error.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+    Headers::new().with(CAUSE, &visible[..visible.len().min(512)])
+}
+
+/// Reads what is asked for, as soon as the controller has told of the pod.
+async fn understand(
+    worker: &Worker,
+    pod: &Pod,
+    client: &Peer,
+    request: &Request,
+) -> Result<Understood, (u16, String)> {
+    let authority: Authority = request
+        .authority()
+        .parse()
+        .map_err(|error: model::accept::InvalidAuthority| (400, error.to_string()))?;
+    let known = worker.agent.state.wait_for(|mesh| pod.workload(mesh).cloned()).await;
+    let local = known
+        .ok_or_else(|| (503, format!("the controller does not know pod {}/{}", pod.namespace, pod.name)))?;
+    if local.profile.application_tunnel.is_some_and(|tunnel| tunnel.proxy_protocol) {
+        let refused = "application tunnels with PROXY protocol are not supported yet";
+        return Err((503, String::from(refused)));
+    }
+    let mesh = worker.agent.state.read();
+    let delivered = accept(&mesh, &local, client.own, &authority)
+        .map_err(|misdirected| (misdirected.status(), misdirected.to_string()))?;
+    let source = known_source(&mesh, &local, client);
+    let service = asked_service(&mesh, &local, &authority, request);
+    Ok(Understood { delivered, local, source, service })
+}
+
+/// The client as the mesh knows it: the workload at its address, if that has the identity that TLS proved.
+fn known_source(mesh: &Mesh, local: &Workload, client: &Peer) -> Option<Arc<Workload>> {
+    let address = NetworkAddress::new(local.profile.network.clone(), client.peer.ip());
+    mesh.workload_at(&address).filter(|source| *source.identity() == client.identity).cloned()
+}
+
+/// The service that the client asked for, if this pod is really one of its endpoints.
+fn asked_service(
+    mesh: &Mesh,
+    local: &Workload,
+    authority: &Authority,
+    request: &Request,
+) -> Option<Arc<Service>> {
+    let named = match authority {
+        Authority::Host { host, .. } => Some(host.as_str()),
+        Authority::Address(_) => request.headers().first("forwarded").and_then(baggage::forwarded_host),
+    }?;
+    let (key, _) = local.profile.services.iter().find(|(key, _)| &*key.hostname == named)?;
+    mesh.service(key).cloned()
+}
+
+fn ends(client: &Peer, request: &Request, understood: &Understood) -> Ends {
+    let said = || Box::new(Baggage::read(request.headers().all("baggage")));
+    Ends {
+        reporter: Reporter::Destination,
+        peer: client.peer,
+        baggage: understood.source.is_none().then(said),
+        source: understood.source.clone(),
+        source_identity: Some(client.identity.clone()),
+        next_hop: NextHop::new(SocketAddr::new(client.own, model::ports::HBONE)),
+        authority: Some(request.authority().into()),
+        destination_identity: Some(understood.local.identity().clone()),
+        destination: Some(understood.local.clone()),
+        service: understood.service.clone(),
+    }
+}
+
+async fn authorize(worker: &Worker, pod: &Pod, client: &Peer, delivered: AppAddress) -> Result<(), String> {
+    let identity = Some(&client.identity);
+    refusal(judge_in_time(&worker.agent.state, pod, client.peer, identity, delivered).await)
+}
+
+fn still_allowed(worker: &Worker, pod: &Pod, client: &Peer, delivered: AppAddress) -> Result<(), String> {
+    refusal(judge(&worker.agent.state, pod, client.peer, Some(&client.identity), delivered))
+}
+
+/// The text of a refusal.
+pub(crate) fn refusal(judgement: Judgement) -> Result<(), String> {
+    match judgement {
+        Judgement::Decided(decision) => {
+            for rule in &decision.dry_run {
+                tracing::info!(target: "rbac", %rule, action = %rule.action, "dry run: the rule matches");
+            }
+            if decision.allows() {
+                return Ok(());
+            }
+            Err(format!("connection closed due to policy rejection: {}", decision.cause))
+        }
+        Judgement::NotKnown(why) => Err(format!("connection closed due to policy rejection: {why}")),
+    }
+}

@@ -1,0 +1,182 @@
+//! An outgoing connection: who sends it, where it goes ([`model::plan`]), the way there, and the bytes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use daemon::metrics::traffic::Reporter;
+use hbone::connection::{Connection, ConnectionId};
+use hbone::headers::Headers;
+use hbone::passthrough;
+use model::address::{NetworkAddress, NextHop};
+use model::baggage;
+use model::plan::{Plain, Plan, Tunnel, plan};
+use model::workload::Workload;
+use socket2::SockRef;
+
+use super::accept::Accepted;
+use super::finish::{self, outcome};
+use super::pod::Pod;
+use super::record::{Ends, Failure, Record, flags, refused_early};
+use super::worker::Worker;
+use super::{dial, traceparent};
+
+/// Carries a captured connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) {
+    match decide(&worker, &pod, &accepted).await {
+        Ok((source, Plan::Tunnel(tunnel))) => through_tunnel(worker, pod, accepted, source, tunnel).await,
+        Ok((source, Plan::Plain(plain))) => in_plain(worker, pod, accepted, source, plain).await,
+        Ok((source, Plan::Refuse(refusal))) => {
+            let ends = ends(&accepted, source, None);
+            refuse(&worker, &accepted, ends, Failure::new(flags::CONNECT, refusal));
+        }
+        Ok((source, Plan::Wait(address))) => {
+            let ends = ends(&accepted, source, None);
+            refuse(&worker, &accepted, ends, Failure::new(flags::CONNECT, not_known(&address)));
+        }
+        Err(error) => {
+            let destination = accepted.destination.addr();
+            finish::reset(&SockRef::from(&accepted.socket));
+            refused_early("outbound", accepted.peer, destination, &error);
+        }
+    }
+}
+
+fn not_known(address: &NetworkAddress) -> String {
+    format!(
+        "{} is an address of the mesh's own pods, but the controller knows no such pod; it is not passed in plain",
+        address.ip
+    )
+}
+
+/// Who sends the connection and where it goes, waiting for what the controller has not told yet.
+async fn decide(worker: &Worker, pod: &Pod, accepted: &Accepted) -> Result<(Arc<Workload>, Plan), String> {
+    let mut last = None;
+    let decided = worker
+        .agent
+        .state
+        .wait_for(|mesh| {
+            let source = pod.workload(mesh)?;
+            match plan(mesh, source, accepted.destination, &mut draw) {
+                Plan::Wait(address) => {
+                    last = Some((source.clone(), Plan::Wait(address)));
+                    None
+                }
+                plan => Some((source.clone(), plan)),
+            }
+        })
+        .await;
+    decided.or(last).ok_or_else(|| {
+        format!(
+            "the controller does not know pod {}/{} (account {})",
+            pod.namespace, pod.name, pod.service_account
+        )
+    })
+}
+
+/// Draws from a fast generator of this thread's; which endpoint is taken is no secret.
+fn draw(bound: u32) -> u32 {
+    use std::cell::Cell;
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    thread_local!(static STATE: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish() | 1));
+    // xorshift64*: one word of state, good enough to spread load.
+    let mut word = STATE.get();
+    word ^= word >> 12;
+    word ^= word << 25;
+    word ^= word >> 27;
+    STATE.set(word);
+    let high = word.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
+    // The product of two 32-bit numbers, shifted back, lies below the bound.
+    u32::try_from((high * u64::from(bound)) >> 32).unwrap_or(0)
+}
+
+/// What is known of a connection before it is on its way.
+fn ends(accepted: &Accepted, source: Arc<Workload>, destination: Option<Arc<Workload>>) -> Ends {
+    Ends {
+        reporter: Reporter::Source,
+        peer: accepted.peer,
+        source: Some(source),
+        baggage: None,
+        source_identity: None,
+        next_hop: NextHop::new(accepted.destination.addr()),
+        authority: None,
+        destination,
+        destination_identity: None,
+        service: None,
+    }
+}
+
+fn refuse(worker: &Worker, accepted: &Accepted, ends: Ends, failure: Failure) {
+    finish::reset(&SockRef::from(&accepted.socket));
+    Record::open(ends, &worker.agent.traffic, &worker.agent.log).end(None, Some(failure));
+}
+
+async fn through_tunnel(
+    worker: Rc<Worker>,
+    pod: Arc<Pod>,
+    accepted: Accepted,
+    source: Arc<Workload>,
+    tunnel: Tunnel,
+) {
+    let headers = request_headers(&source, &accepted, &tunnel);
+    let identity = source.identity().clone();
+    let ends = Ends {
+        next_hop: tunnel.next_hop,
+        authority: Some(tunnel.authority.to_string().into()),
+        source_identity: Some(identity.clone()),
+        destination_identity: tunnel.expect.first().cloned(),
+        service: tunnel.service.clone(),
+        ..ends(&accepted, source, Some(tunnel.workload.clone()))
+    };
+    let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
+    let opened = match dial::tunnel(&worker, &pod, &identity, &tunnel, &headers).await {
+        Ok(opened) => opened,
+        Err(error) => return fail(&accepted, record, error.into()),
+    };
+    let connection = match Connection::from_std(opened.id, accepted.socket, &pod.account) {
+        Ok(connection) => connection,
+        Err(full) => return finish::end(record, None, Some(Failure::new(flags::CONNECT, full))),
+    };
+    record.established();
+    let live = connection.live().clone();
+    let registered = worker.connections.register(pod, record.clone(), live, None);
+    let finished = opened.stream.splice(connection).await;
+    drop(registered);
+    finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+}
+
+async fn in_plain(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted, source: Arc<Workload>, to: Plain) {
+    let ends = Ends {
+        next_hop: to.next_hop,
+        service: to.service.clone(),
+        ..ends(&accepted, source, to.workload.clone())
+    };
+    let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
+    let far = match dial::plain(&pod, to.next_hop.addr(), None).await {
+        Ok(far) => far,
+        Err(error) => return fail(&accepted, record, error.into()),
+    };
+    let connection = match Connection::from_std(ConnectionId::random(), accepted.socket, &pod.account) {
+        Ok(connection) => connection,
+        Err(full) => return finish::end(record, None, Some(Failure::new(flags::CONNECT, full))),
+    };
+    record.established();
+    let registered = worker.connections.register(pod, record.clone(), connection.live().clone(), None);
+    let finished = passthrough::splice(connection, far).await;
+    drop(registered);
+    finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+}
+
+fn fail(accepted: &Accepted, record: Rc<Record>, failure: Failure) {
+    // The application sees a reset, as it would if nobody listened; never an empty success.
+    finish::reset(&SockRef::from(&accepted.socket));
+    finish::end(record, None, Some(failure));
+}
+
+/// What the far end is told for its telemetry.
+fn request_headers(source: &Workload, accepted: &Accepted, tunnel: &Tunnel) -> Headers {
+    let host = tunnel.service.as_ref().map(|service| &*service.key.hostname);
+    Headers::new()
+        .with("baggage", baggage::encode(source))
+        .with("forwarded", baggage::forwarded(accepted.peer.addr(), host))
+        .with("traceparent", traceparent::fresh())
+}

@@ -1,0 +1,98 @@
+//! An incoming connection that did not come through a tunnel: judged like any other, with a client that proved
+//! nothing, and delivered under the client's own address.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use daemon::metrics::traffic::Reporter;
+use hbone::connection::{Connection, ConnectionId};
+use hbone::passthrough;
+use model::address::{AppAddress, NetworkAddress, NextHop};
+use model::ports;
+use socket2::SockRef;
+
+use super::accept::Accepted;
+use super::authorize::judge_in_time;
+use super::dial;
+use super::finish::{self, outcome};
+use super::inbound::refusal;
+use super::pod::Pod;
+use super::record::{Ends, Failure, Record, flags, refused_early};
+use super::worker::Worker;
+
+/// Carries an incoming plaintext connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) {
+    let delivered = AppAddress::new(accepted.destination.addr());
+    let known = worker.agent.state.wait_for(|mesh| {
+        let local = pod.workload(mesh)?.clone();
+        let address = NetworkAddress::new(local.profile.network.clone(), accepted.peer.ip());
+        Some((local, mesh.workload_at(&address).cloned()))
+    });
+    let (local, source) = match known.await {
+        Some(known) if !ports::is_own(delivered.port()) => known,
+        refused => {
+            let why = if refused.is_some() {
+                "the port is the proxy's own"
+            } else {
+                "the controller does not know this pod"
+            };
+            finish::reset(&SockRef::from(&accepted.socket));
+            return refused_early("inbound", accepted.peer, delivered.addr(), why);
+        }
+    };
+    let ends = Ends {
+        reporter: Reporter::Destination,
+        peer: accepted.peer,
+        source,
+        baggage: None,
+        source_identity: None,
+        next_hop: NextHop::new(delivered.addr()),
+        authority: None,
+        destination: Some(local),
+        destination_identity: None,
+        service: None,
+    };
+    let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
+    let rules = worker.agent.state.rules_revision();
+    let verdict = refusal(judge_in_time(&worker.agent.state, &pod, accepted.peer, None, delivered).await);
+    if let Err(error) = verdict {
+        finish::reset(&SockRef::from(&accepted.socket));
+        return finish::end(record, None, Some(Failure::new(flags::DENY, error)));
+    }
+    carry(worker, pod, accepted, record, delivered, rules).await;
+}
+
+async fn carry(
+    worker: Rc<Worker>,
+    pod: Arc<Pod>,
+    accepted: Accepted,
+    record: Rc<Record>,
+    delivered: AppAddress,
+    rules: u64,
+) {
+    let application = match dial::plain(&pod, delivered.addr(), Some(accepted.peer.ip())).await {
+        Ok(application) => application,
+        Err(error) => {
+            finish::reset(&SockRef::from(&accepted.socket));
+            return finish::end(record, None, Some(error.into()));
+        }
+    };
+    let connection = match Connection::new(ConnectionId::random(), application, &pod.account) {
+        Ok(connection) => connection,
+        Err(full) => return finish::end(record, None, Some(Failure::new(flags::CONNECT, full))),
+    };
+    let client = match tokio::net::TcpStream::from_std(accepted.socket) {
+        Ok(client) => client,
+        Err(error) => return finish::end(record, None, Some(Failure::new(flags::CONNECT, error))),
+    };
+    let live = connection.live().clone();
+    let registered = worker.connections.register(pod, record.clone(), live, Some(delivered));
+    if worker.agent.state.rules_revision() != rules {
+        // A rule changed between the verdict and the table's entry.
+        worker.connections.judge(&worker.agent.state, false);
+    }
+    record.established();
+    let finished = passthrough::splice(connection, client).await;
+    drop(registered);
+    finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+}

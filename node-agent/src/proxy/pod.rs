@@ -1,0 +1,84 @@
+//! A captured pod as all threads see it.
+
+use std::sync::Arc;
+
+use hbone::account::Account;
+use model::mesh::Mesh;
+use model::workload::Workload;
+use proto::zds::WorkloadInfo;
+use tokio::sync::watch;
+
+use crate::netns::NetnsFd;
+
+/// Where a pod is in its life with the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Captured.
+    Serving,
+    /// Nothing new is captured; what is there goes on to its end.
+    Draining,
+    /// Its namespace is gone.
+    Gone,
+}
+
+/// A captured pod.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    /// Its Kubernetes uid.
+    pub(crate) uid: Arc<str>,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its service account.
+    pub(crate) service_account: String,
+    /// Where its sockets are made.
+    pub(crate) netns: NetnsFd,
+    /// What it costs.
+    pub(crate) account: Arc<Account>,
+    /// Which thread accepts for it.
+    pub(crate) home: usize,
+    phase: watch::Sender<Phase>,
+}
+
+impl Pod {
+    /// A pod with no connections yet.
+    pub(crate) fn new(
+        uid: &str,
+        info: WorkloadInfo,
+        netns: NetnsFd,
+        account: Arc<Account>,
+        home: usize,
+    ) -> Self {
+        Self {
+            uid: uid.into(),
+            name: info.name,
+            namespace: info.namespace,
+            service_account: info.service_account,
+            netns,
+            account,
+            home,
+            phase: watch::Sender::new(Phase::Serving),
+        }
+    }
+
+    /// The pod as the controller describes it.
+    pub(crate) fn workload<'a>(&self, mesh: &'a Mesh) -> Option<&'a Arc<Workload>> {
+        mesh.local_workload(&self.namespace, &self.name, &self.service_account)
+    }
+
+    /// Where it is in its life.
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// It moves on.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Its phases, as they change.
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+}

@@ -1,0 +1,275 @@
+//! What is said of one connection: the labels it counts under and the line it leaves in the access log.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use daemon::log::{Line, Log};
+use daemon::metrics::traffic::{End, Labels, Reporter, Series, Traffic};
+use hbone::connection::Live;
+use model::Identity;
+use model::address::{NextHop, PeerAddress};
+use model::baggage::Baggage;
+use model::service::Service;
+use model::workload::Workload;
+use tokio::time::Instant;
+use tracing::Level;
+
+/// Flags that say how a connection failed (`features.md` D1).
+pub(crate) mod flags {
+    /// Nothing to remark.
+    pub(crate) const NONE: &str = "-";
+    /// Refused by policy.
+    pub(crate) const DENY: &str = "DENY";
+    /// The next hop could not be reached.
+    pub(crate) const CONNECT: &str = "CONNECT";
+    /// The TLS handshake failed.
+    pub(crate) const TLS_FAILURE: &str = "TLS_FAILURE";
+    /// The tunnel failed before it could carry anything.
+    pub(crate) const H2_HANDSHAKE_FAILURE: &str = "H2_HANDSHAKE_FAILURE";
+    /// Connecting to the tunnel's port timed out, as it does behind a NetworkPolicy.
+    pub(crate) const NETWORK_POLICY: &str = "NETWORK_POLICY";
+    /// There is no certificate.
+    pub(crate) const IDENTITY_ERROR: &str = "IDENTITY_ERROR";
+}
+
+/// Who is at the two ends of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    /// Which end we are.
+    pub(crate) reporter: Reporter,
+    /// The client's address.
+    pub(crate) peer: PeerAddress,
+    /// The client, where known.
+    pub(crate) source: Option<Arc<Workload>>,
+    /// What a client that is not known said of itself.
+    pub(crate) baggage: Option<Box<Baggage>>,
+    /// Who TLS proved the client to be.
+    pub(crate) source_identity: Option<Identity>,
+    /// Where the connection goes next; inbound, where it was accepted.
+    pub(crate) next_hop: NextHop,
+    /// What was asked of the tunnel.
+    pub(crate) authority: Option<Box<str>>,
+    /// The server (or its waypoint), where known.
+    pub(crate) destination: Option<Arc<Workload>>,
+    /// Who TLS proved the server to be.
+    pub(crate) destination_identity: Option<Identity>,
+    /// The service asked for.
+    pub(crate) service: Option<Arc<Service>>,
+}
+
+impl Ends {
+    fn labels(&self, flags: &'static str) -> Labels {
+        let source = self.baggage.as_ref().filter(|_| self.source.is_none()).map_or_else(
+            || end(self.source.as_deref(), self.source_identity.as_ref()),
+            |baggage| said(baggage, self.source_identity.as_ref()),
+        );
+        let service = self.service.as_deref();
+        Labels {
+            reporter: self.reporter,
+            source,
+            destination: end(self.destination.as_deref(), self.destination_identity.as_ref()),
+            destination_service: service.map(|service| service.key.hostname.clone()).unwrap_or_default(),
+            destination_service_namespace: service
+                .map(|service| service.key.namespace.clone())
+                .unwrap_or_default(),
+            destination_service_name: service.map(|service| service.name.clone()).unwrap_or_default(),
+            mutual_tls: self.source_identity.is_some() && self.destination_identity.is_some(),
+            flags,
+        }
+    }
+
+    fn write(&self, line: &mut Line<'_>) {
+        line.bare("src.addr", self.peer);
+        if let Some(source) = &self.source {
+            line.text("src.workload", &source.name);
+            line.text("src.namespace", source.namespace());
+        } else if let Some(baggage) = self.baggage.as_deref().filter(|baggage| !baggage.workload.is_empty()) {
+            line.text("src.workload", &baggage.workload);
+            line.text("src.namespace", &baggage.namespace);
+        }
+        if let Some(identity) = &self.source_identity {
+            line.display("src.identity", identity);
+        }
+        line.bare("dst.addr", self.next_hop);
+        if let Some(authority) = &self.authority {
+            line.bare("dst.hbone_addr", authority);
+        }
+        if let Some(service) = &self.service {
+            line.text("dst.service", &service.key.hostname);
+        }
+        if let Some(destination) = &self.destination {
+            line.text("dst.workload", &destination.name);
+            line.text("dst.namespace", destination.namespace());
+        }
+        if let Some(identity) = &self.destination_identity {
+            line.display("dst.identity", identity);
+        }
+        let direction = match self.reporter {
+            Reporter::Source => "outbound",
+            Reporter::Destination => "inbound",
+        };
+        line.text("direction", direction);
+    }
+}
+
+fn end(workload: Option<&Workload>, principal: Option<&Identity>) -> End {
+    let principal = principal.map(|identity| identity.to_string().into()).unwrap_or_default();
+    let Some(workload) = workload else { return End { principal, ..End::default() } };
+    let profile = &workload.profile;
+    End {
+        workload: profile.workload_name.clone(),
+        canonical_service: profile.canonical_name.clone(),
+        canonical_revision: profile.canonical_revision.clone(),
+        namespace: workload.namespace().clone(),
+        principal,
+        cluster: profile.cluster.clone(),
+        region: profile.locality.region.clone(),
+        zone: profile.locality.zone.clone(),
+    }
+}
+
+/// What a peer that we do not know says of itself, as far as its certificate does not say otherwise.
+fn said(baggage: &Baggage, principal: Option<&Identity>) -> End {
+    let namespace =
+        principal.map_or_else(|| baggage.namespace.as_str().into(), |known| known.namespace().clone());
+    End {
+        workload: baggage.workload.as_str().into(),
+        canonical_service: baggage.service.as_str().into(),
+        canonical_revision: baggage.revision.as_str().into(),
+        namespace,
+        principal: principal.map(|identity| identity.to_string().into()).unwrap_or_default(),
+        cluster: baggage.cluster.as_str().into(),
+        region: baggage.region.as_str().into(),
+        zone: baggage.zone.as_str().into(),
+    }
+}
+
+/// One connection from the moment its ends are known until it has ended. Dropping it without an end counts it as
+/// closed, so that no count of open connections can drift.
+#[derive(Debug)]
+pub(crate) struct Record {
+    ends: Ends,
+    started: Instant,
+    series: Arc<Series>,
+    traffic: Traffic,
+    log: Log,
+    counted: Cell<(u64, u64)>,
+    established: Cell<bool>,
+    ended: Cell<bool>,
+}
+
+impl Record {
+    /// Counts a connection as opened.
+    pub(crate) fn open(ends: Ends, traffic: &Traffic, log: &Log) -> Self {
+        let series = traffic.series(&ends.labels(flags::NONE));
+        series.opened.fetch_add(1, Ordering::Relaxed);
+        traffic.sockets_open(ends.reporter).fetch_add(1, Ordering::Relaxed);
+        Self {
+            ends,
+            started: Instant::now(),
+            series,
+            traffic: traffic.clone(),
+            log: log.clone(),
+            counted: Cell::default(),
+            established: Cell::new(false),
+            ended: Cell::new(false),
+        }
+    }
+
+    /// Who is at the ends.
+    pub(crate) fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    /// The connection carries bytes from now on.
+    pub(crate) fn established(&self) {
+        self.established.set(true);
+    }
+
+    /// Brings the counters of bytes up to date; long connections are counted while they last.
+    pub(crate) fn count(&self, live: &Live) {
+        let (sent, received) = self.counted.get();
+        let now = (live.sent(), live.received());
+        self.counted.set(now);
+        // What our application sends goes from the client to the server where it is the client.
+        let (to_server, to_client) = match self.ends.reporter {
+            Reporter::Source => (now.0 - sent, now.1 - received),
+            Reporter::Destination => (now.1 - received, now.0 - sent),
+        };
+        self.series.received.fetch_add(to_server, Ordering::Relaxed);
+        self.series.sent.fetch_add(to_client, Ordering::Relaxed);
+    }
+
+    /// Ends the record: the counters, and the line in the access log.
+    pub(crate) fn end(self, live: Option<&Live>, failure: Option<Failure>) {
+        if let Some(live) = live {
+            self.count(live);
+        }
+        let flags = failure.as_ref().map_or(flags::NONE, |failure| failure.flags);
+        self.close(flags);
+        let (level, wanted) = match failure {
+            Some(_) => (Level::ERROR, true),
+            None => (Level::INFO, self.log.access_enabled()),
+        };
+        if !wanted {
+            return;
+        }
+        let (sent, received) = self.counted.get();
+        let millis = self.started.elapsed().as_millis();
+        self.log.access(level, "connection complete", |line| {
+            self.ends.write(line);
+            line.number("bytes_sent", sent);
+            line.number("bytes_recv", received);
+            line.display("duration", format_args!("{millis}ms"));
+            if let Some(failure) = &failure {
+                line.text("error", &failure.error);
+            }
+        });
+    }
+
+    fn close(&self, flags: &'static str) {
+        if self.ended.replace(true) {
+            return;
+        }
+        self.traffic.sockets_open(self.ends.reporter).fetch_sub(1, Ordering::Relaxed);
+        let other = (flags != flags::NONE).then(|| self.traffic.series(&self.ends.labels(flags)));
+        let series = other.as_ref().unwrap_or(&self.series);
+        series.closed.fetch_add(1, Ordering::Relaxed);
+        if !self.established.get() && flags != flags::NONE {
+            series.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.close(flags::NONE);
+    }
+}
+
+/// Why a connection failed: what is counted and what is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The flag it counts under.
+    pub(crate) flags: &'static str,
+    /// The text.
+    pub(crate) error: String,
+}
+
+impl Failure {
+    /// A failure with its flag.
+    pub(crate) fn new(flags: &'static str, error: impl std::fmt::Display) -> Self {
+        Self { flags, error: error.to_string() }
+    }
+}
+
+/// A connection that failed before its ends were known: a warning, no series.
+pub(crate) fn refused_early(direction: &str, peer: PeerAddress, destination: SocketAddr, error: &str) {
+    tracing::warn!(
+        target: "access",
+        { src.addr = %peer, dst.addr = %destination, direction, error },
+        "connection failed"
+    );
+}

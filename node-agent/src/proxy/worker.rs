@@ -1,0 +1,238 @@
+//! The threads that carry connections: each has a runtime, tunnels and connections of its own and shares only what
+//! the mesh looks like, so that no connection waits for another thread (`design.md` D13).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hbone::pool::Pool;
+use model::Identity;
+use model::address::{NextHop, PeerAddress};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::connections::{Connections, Listed};
+use super::pod::{Phase, Pod};
+use super::state::PATIENCE;
+use super::{Agent, accept, inbound};
+use crate::listeners::Listeners;
+
+/// Jobs that may wait for a thread.
+const MAILBOX: usize = 4096;
+/// How often byte counters are brought up to date and idle tunnels looked for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a thread is asked to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Accept for a pod.
+    Serve { pod: Arc<Pod>, listeners: Listeners },
+    /// A pod is gone: end all that it has here.
+    Stop { uid: Arc<str> },
+    /// Serve a tunnel that another thread accepted.
+    Tunnel { pod: Arc<Pod>, socket: TcpStream, peer: PeerAddress, local: SocketAddr },
+    /// List the connections.
+    List(oneshot::Sender<Vec<Listed>>),
+    /// Say how many connections a pod has here.
+    Count { uid: Arc<str>, answer: oneshot::Sender<usize> },
+}
+
+/// Tunnels that may be shared: from one pod under one identity to one address that may prove to be one of some.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct TunnelKey {
+    pub(crate) pod: Arc<str>,
+    pub(crate) source: Identity,
+    pub(crate) expect: Arc<[Identity]>,
+    pub(crate) next_hop: NextHop,
+}
+
+/// How others reach a thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    jobs: mpsc::Sender<Job>,
+    /// Tunnels that the thread serves.
+    tunnels: Arc<AtomicUsize>,
+}
+
+impl Handle {
+    /// Gives the thread something to do; false when it has ended or has far too much to do.
+    pub(crate) fn try_send(&self, job: Job) -> bool {
+        self.jobs.try_send(job).is_ok()
+    }
+
+    /// Gives the thread something to do, waiting for its mailbox.
+    pub(crate) async fn send(&self, job: Job) {
+        // A thread ends only with the process.
+        let _ = self.jobs.send(job).await;
+    }
+
+    /// Tunnels that the thread serves.
+    pub(crate) fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+}
+
+/// A thread's own side.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) pool: Pool<TunnelKey>,
+    pub(crate) connections: Rc<Connections>,
+    served: Arc<AtomicUsize>,
+    acceptors: RefCell<HashMap<Arc<str>, Vec<AbortHandle>>>,
+}
+
+/// Counts a tunnel served while it lasts.
+#[derive(Debug)]
+pub(crate) struct Served(Arc<AtomicUsize>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A thread not yet started: its mailbox exists before it does, so that threads can know of each other.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    jobs: mpsc::Receiver<Job>,
+    served: Arc<AtomicUsize>,
+}
+
+/// Makes a thread's mailbox.
+pub(crate) fn mailbox() -> (Handle, Mailbox) {
+    let (sender, jobs) = mpsc::channel(MAILBOX);
+    let served = Arc::new(AtomicUsize::new(0));
+    (Handle { jobs: sender, tunnels: served.clone() }, Mailbox { jobs, served })
+}
+
+/// Starts a thread; it ends when its mailbox is dropped.
+///
+/// # Errors
+/// The thread or its runtime could not be made.
+pub(crate) fn start(
+    index: usize,
+    agent: Arc<Agent>,
+    mailbox: Mailbox,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let options = LocalOptions::default();
+        match Builder::new_current_thread().enable_all().build_local(options) {
+            Ok(runtime) => runtime.block_on(run(index, agent, mailbox)),
+            Err(error) => {
+                tracing::error!(%error, "a worker's runtime could not be made; check the limit of open files")
+            }
+        }
+    })
+}
+
+async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
+    let worker = Rc::new(Worker {
+        index,
+        pool: Pool::new(&agent.limits),
+        agent,
+        connections: Rc::default(),
+        served: mailbox.served.clone(),
+        acceptors: RefCell::default(),
+    });
+    let follow_rules = tokio::task::spawn_local(judge_on_change(worker.clone()));
+    let follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            job = mailbox.jobs.recv() => match job {
+                Some(job) => worker.take(job),
+                None => break,
+            },
+            _ = tick.tick() => {
+                worker.connections.count();
+                worker.pool.release_idle();
+            }
+        }
+    }
+    follow_rules.abort();
+    follow_replaced.abort();
+}
+
+impl Worker {
+    fn take(self: &Rc<Self>, job: Job) {
+        match job {
+            Job::Serve { pod, listeners } => self.serve(&pod, listeners),
+            Job::Stop { uid } => self.stop(&uid),
+            Job::Tunnel { pod, socket, peer, local } => {
+                tokio::task::spawn_local(inbound::serve(self.clone(), pod, socket, peer, local));
+            }
+            Job::List(answer) => {
+                let _ = answer.send(self.connections.list());
+            }
+            Job::Count { uid, answer } => {
+                let _ = answer.send(self.connections.of_pod(&uid));
+            }
+        }
+    }
+
+    /// Accepts for a pod; listeners that it had before are replaced, connections stay.
+    fn serve(self: &Rc<Self>, pod: &Arc<Pod>, listeners: Listeners) {
+        let tasks = accept::start(self, pod, listeners);
+        let old = self.acceptors.borrow_mut().insert(pod.uid.clone(), tasks);
+        old.into_iter().flatten().for_each(|task| task.abort());
+    }
+
+    fn stop(&self, uid: &Arc<str>) {
+        let tasks = self.acceptors.borrow_mut().remove(uid);
+        tasks.into_iter().flatten().for_each(|task| task.abort());
+        self.pool.evict(|key| key.pod == *uid);
+        self.connections.cut_pod(uid, "the pod is gone");
+    }
+
+    /// Counts a tunnel served until the guard is dropped.
+    pub(crate) fn served(&self) -> Served {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        Served(self.served.clone())
+    }
+}
+
+/// Judges the thread's connections again whenever a rule changes.
+async fn judge_on_change(worker: Rc<Worker>) {
+    let mut changes = worker.agent.state.changes();
+    let mut judged = changes.borrow().rules;
+    loop {
+        let rules = changes.borrow_and_update().rules;
+        if rules != judged {
+            judged = rules;
+            if worker.connections.judge(&worker.agent.state, false) {
+                // What they are to be judged by may still come, with the next change; then it is over.
+                let waited = timeout(PATIENCE, changes.wait_for(|revision| revision.rules != judged)).await;
+                if waited.is_err() {
+                    worker.connections.judge(&worker.agent.state, true);
+                }
+                continue;
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Gives up tunnels to addresses whose workload went away: the address may be another pod's soon.
+async fn evict_on_change(worker: Rc<Worker>) {
+    let mut replaced = worker.agent.state.replaced();
+    while replaced.changed().await.is_ok() {
+        let gone = replaced.borrow_and_update().clone();
+        worker.pool.evict(|key| gone.iter().any(|workload| workload.addresses.contains(&key.next_hop.ip())));
+    }
+}
+
+/// The phase in which a pod takes nothing new any more.
+pub(crate) fn takes_new(pod: &Pod) -> bool {
+    pod.phase() != Phase::Gone
+}
