@@ -159,9 +159,10 @@ pub(super) fn optional_gateway(
     wire.map(|wire| gateway(strings, wire)).transpose().map_err(|error| error.within(field))
 }
 
-/// A part of an identity: it becomes a path segment of a URI, so it must not contain what separates segments.
+/// A part of an identity: it becomes a path segment of a URI, so it must neither be empty nor contain what separates
+/// segments.
 pub(super) fn identity_part(field: &'static str, text: Str) -> Result<Str, FieldError> {
-    if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/') {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/') {
         return Ok(text);
     }
     Err(FieldError::new(field, Reason::Form { text: text.to_string(), form: "a name without / or blanks" }))
@@ -198,6 +199,14 @@ mod tests {
         ];
         for (bytes, length, expected) in cases {
             assert_eq!(range(bytes, length).map(|range| range.to_string()), expected.map(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn identity_parts_are_path_segments() {
+        assert_eq!(identity_part("namespace", "a-b.c".into()), Ok("a-b.c".into()));
+        for text in ["", "a/b", "a b", "a\0", "ä"] {
+            assert!(identity_part("namespace", text.into()).is_err(), "{text:?}");
         }
     }
 

@@ -191,6 +191,16 @@ fn for_foreign_peers_unseen_attributes_never_let_more_through() {
 }
 
 #[test]
+fn a_policy_that_no_removal_could_name_is_refused() {
+    for (namespace, name) in [("", ""), ("test", ""), ("a/b", "c")] {
+        let wire = Authorization { namespace: namespace.into(), name: name.into(), ..to_wire(&full()) };
+        let asked = format!("{namespace}/{name}");
+        let error = read(&mut Strings::default(), &asked, encoded(&wire)).unwrap_err();
+        assert_eq!(error.field, "name", "{asked}");
+    }
+}
+
+#[test]
 fn removal_is_by_name() {
     let removal = Decoder::default().removal(type_url::AUTHORIZATION, &"test/deny-policy".into());
     assert_eq!(removal, Some(Update::RemovePolicy(name())));
