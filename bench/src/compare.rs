@@ -62,8 +62,12 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let folder = tempfile::Builder::new().prefix("lbench-").tempdir()?;
     let setting = setting(options, folder.path().to_owned())?;
-    let (running, absent) = start(&chosen(&options.variants), &setting);
-    let samples = rounds::run(&running, &extent(options));
+    let (kinds, extent) = (chosen(&options.variants), extent(options));
+    let (running, _) = start(&kinds, &setting);
+    let mut samples = rounds::fresh(&running, &extent);
+    drop(running);
+    let (running, absent) = start(&kinds, &setting);
+    samples.extend(rounds::loaded(&running, &extent));
     if let Some(path) = &options.json {
         fs::write(path, as_json(&samples))?;
     }
@@ -94,7 +98,7 @@ fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
 
 fn extent(options: &Options) -> Extent {
     let (rounds, seconds, idle) =
-        if options.quick { (1, 1.0, 1_000) } else { (options.pairs, options.seconds, 10_000) };
+        if options.quick { (1, 1.0, 1_000) } else { (options.pairs, options.seconds, 9_000) };
     let measures = if options.measures.is_empty() {
         Measure::value_variants().to_vec()
     } else {

@@ -177,11 +177,15 @@ pub(crate) fn run(kind: &Kind) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Ten thousand idle connections need as many descriptors; what the hard limit allows is taken.
+/// Ten thousand idle connections through a proxy need twice as many descriptors in it; it inherits this.
+const DESCRIPTORS: u64 = 1 << 16;
+
+/// Raises the limit of descriptors of this process and its children as far as is allowed.
 pub(crate) fn raise_descriptor_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // Refused only when lowered by someone else meanwhile; too few descriptors then say so themselves.
+        // Root may raise the hard limit, others reach it. Too few descriptors later say so themselves.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.max(DESCRIPTORS), hard.max(DESCRIPTORS));
     }
 }
 

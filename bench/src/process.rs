@@ -79,6 +79,12 @@ impl Process {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
+    /// Whether it is gone: its state is kept, as a zombie's, until this value is dropped.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with('Z'))
+    }
+
     /// Waits until `ready` says so; how long that took since the start.
     pub(crate) fn wait_until(&mut self, mut ready: impl FnMut() -> bool) -> Result<Duration, ProcessError> {
         while !ready() {

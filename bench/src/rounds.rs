@@ -23,7 +23,7 @@ pub(crate) enum Measure {
     C1,
     /// 64 of them, closed loop (P4b).
     C64,
-    /// 64 of them at the same rate for all: 60 % of what the slowest reached (P4b).
+    /// 64 of them at the same rate for all: a quarter of what the slowest reached (P4b).
     Tail,
     /// A new connection for each request (P5).
     Conn,
@@ -34,6 +34,9 @@ pub(crate) enum Measure {
     /// One bulk stream to a host outside the mesh (P3).
     Pass,
 }
+
+/// The paced load's share of what the slowest variant reached: below it nothing but latency differs.
+const PACE: f64 = 0.25;
 
 /// How much to measure.
 #[derive(Debug, Clone)]
@@ -57,15 +60,20 @@ pub(crate) enum SampleError {
     Answer(String),
 }
 
-/// Runs everything; what could not be measured goes to standard error and is missing in the table.
-pub(crate) fn run(variants: &[Running], extent: &Extent) -> Vec<Sample> {
-    let mut samples = Vec::new();
-    for running in variants {
-        samples.extend(at_start(running));
-    }
+/// What fresh proxies are like: memory, time to ready, the cost of idle connections. They are of no use for
+/// [`loaded`] afterwards: the idle connections leave tunnels behind that one load would use and another not.
+pub(crate) fn fresh(variants: &[Running], extent: &Extent) -> Vec<Sample> {
+    let mut samples: Vec<_> = variants.iter().flat_map(at_start).collect();
     if extent.idle > 0 {
         samples.extend(idle(variants, extent.idle));
     }
+    samples
+}
+
+/// Every load through every variant, in turns. What could not be measured goes to standard error and is missing
+/// in the table.
+pub(crate) fn loaded(variants: &[Running], extent: &Extent) -> Vec<Sample> {
+    let mut samples = Vec::new();
     for running in variants {
         // The first connection brings tunnels and certificates up; that is P5's cold case, not these.
         if let Err(error) = measured(running, Measure::C64, 0.3, 0.0) {
@@ -74,7 +82,7 @@ pub(crate) fn run(variants: &[Running], extent: &Extent) -> Vec<Sample> {
     }
     for round in 0..extent.rounds {
         for &measure in &extent.measures {
-            let paced = 0.6 * slowest(&samples, round);
+            let paced = PACE * slowest(&samples, round);
             for turn in 0..variants.len() {
                 let running = &variants[(round + turn) % variants.len()];
                 let name = running.kind.name();
@@ -85,7 +93,9 @@ pub(crate) fn run(variants: &[Running], extent: &Extent) -> Vec<Sample> {
                         row,
                         value,
                     })),
-                    Err(error) => eprintln!("bench: {measure:?} through {name}: {error}"),
+                    Err(error) => {
+                        eprintln!("bench: {measure:?} through {name}: {error}{}", running.post_mortem())
+                    }
                 }
             }
             eprintln!("bench: round {} of {}: {measure:?} done", round + 1, extent.rounds);
@@ -198,9 +208,11 @@ fn idle(variants: &[Running], connections: usize) -> Vec<Sample> {
                 }
                 before.push((running, empty));
             }
-            Err(error) => eprintln!("bench: idle connections through {}: {error}", running.kind.name()),
+            Err(error) => {
+                let (name, why) = (running.kind.name(), running.post_mortem());
+                eprintln!("bench: idle connections through {name}: {error}{why}");
+            }
         }
-        eprintln!("bench: {connections} idle connections through {} done", running.kind.name());
     }
     if !before.is_empty() {
         pause(Duration::from_secs(30));

@@ -103,6 +103,16 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Of proxies that have ended: what they wrote last.
+    pub(crate) fn post_mortem(&self) -> String {
+        let all = self.client_side.processes.iter().chain(&self.server_side.processes);
+        all.filter(|process| process.has_ended())
+            .map(|process| format!("; it has ended:\n{}", process.tail()))
+            .collect()
+    }
+}
+
 /// Why a variant is not measured.
 #[derive(Debug, Error)]
 pub(crate) enum VariantError {

@@ -35,7 +35,7 @@ fn mesh() -> String {
     let pod = |name: &str, ip| {
         json!({
             "uid": format!("bench//Pod/bench/{name}"), "name": name, "namespace": "bench",
-            "serviceAccount": name, "workloadIps": [ip], "protocol": "HBONE", "node": name,
+            "serviceAccount": name, "trustDomain": "cluster.local", "workloadIps": [ip], "protocol": "HBONE", "node": name,
             "network": "", "services": {},
         })
     };
