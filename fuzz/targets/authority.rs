@@ -10,7 +10,10 @@ fuzz_target!(|text: &str| {
         Authority::Address(address) => address.to_string(),
         Authority::Host { host, port } => {
             assert!(!host.is_empty() && *port != 0, "{text:?}");
-            assert!(!host.bytes().any(|byte| byte.is_ascii_uppercase() || byte.is_ascii_control()), "{host:?}");
+            assert!(
+                !host.bytes().any(|byte| byte.is_ascii_uppercase() || byte.is_ascii_control()),
+                "{host:?}"
+            );
             format!("{host}:{port}")
         }
     };

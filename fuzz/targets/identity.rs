@@ -10,7 +10,10 @@ fuzz_target!(|text: &str| {
     assert_eq!(identity.to_string(), text);
     let parts = [identity.trust_domain(), identity.namespace(), identity.service_account()];
     for part in parts {
-        assert!(!part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/'), "{part:?}");
+        assert!(
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/'),
+            "{part:?}"
+        );
     }
     let [trust_domain, namespace, account] = parts.map(Clone::clone);
     assert_eq!(Identity::new(trust_domain, namespace, account), identity);
