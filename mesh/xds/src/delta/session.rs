@@ -52,13 +52,15 @@ pub enum Event {
     Acked {
         /// The type.
         type_url: Str,
+        /// What the response contained or removed.
+        names: Vec<Str>,
     },
     /// The client refuses some of a response; the rest it has taken over. It is sent nothing of it again until it
     /// changes.
     Nacked {
         /// The type.
         type_url: Str,
-        /// What the response contained; which of it is refused, only the text says.
+        /// What the response contained or removed; which of it is refused, only the text says.
         names: Vec<Str>,
         /// What the client says.
         error: String,
@@ -139,7 +141,7 @@ impl Session {
         }
         let type_url = type_url.clone();
         Some(match &request.error_detail {
-            None => Event::Acked { type_url },
+            None => Event::Acked { type_url, names: response.names },
             Some(detail) => Event::Nacked { type_url, names: response.names, error: detail.message.clone() },
         })
     }
@@ -180,8 +182,8 @@ impl Session {
         self.sent += 1;
         let nonce = self.sent.to_string();
         let completes = topic.complete();
+        let names = chunk.names();
         let response = chunk.into_response(shelf, store.revision(), nonce.clone());
-        let names = response.resources.iter().map(|resource| resource.name.as_str().into()).collect();
         self.in_flight.push_back(InFlight { nonce, place, completes, names });
         Some(response)
     }

@@ -83,11 +83,11 @@ fn nobody_enforcing_is_not_the_same_as_not_saying() {
 #[test]
 fn replicas_share_a_profile() {
     let (mut strings, mut profiles) = (Strings::default(), Profiles::default());
-    let mut read = |uid: &str| {
+    let mut read_named = |uid: &str| {
         let wire = wire::Workload { uid: uid.into(), ..to_wire(&full()) };
-        super::read(&mut strings, &mut profiles, &Settings::default(), &uid.into(), &wire).unwrap()
+        read(&mut strings, &mut profiles, &Settings::default(), &uid.into(), &wire).unwrap()
     };
-    assert!(Arc::ptr_eq(&read("a").profile, &read("b").profile));
+    assert!(Arc::ptr_eq(&read_named("a").profile, &read_named("b").profile));
 }
 
 #[test]

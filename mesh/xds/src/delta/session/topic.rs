@@ -383,6 +383,11 @@ impl Chunk {
         self.resources.is_empty() && self.removed.is_empty()
     }
 
+    pub(super) fn names(&self) -> Vec<Str> {
+        let sent = self.resources.iter().map(|resource| resource.name());
+        sent.chain(&self.removed).cloned().collect()
+    }
+
     pub(super) fn into_response(
         self,
         shelf: &Shelf,

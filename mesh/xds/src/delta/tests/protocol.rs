@@ -123,7 +123,7 @@ fn what_is_refused_is_named_recorded_and_not_sent_again_until_it_changes() {
     put(&mut store, ADDRESS, "a", "3");
     link.settle(&store);
     assert_eq!(link.log(), ["+a"]);
-    assert_eq!(link.events.pop(), Some(Event::Acked { type_url: ADDRESS.into() }));
+    assert_eq!(link.events.pop(), Some(Event::Acked { type_url: ADDRESS.into(), names: vec!["a".into()] }));
 }
 
 #[test]

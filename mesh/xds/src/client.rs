@@ -1,0 +1,220 @@
+//! The connection to the controller: keeps one stream open, passes what comes to a
+//! [`Subscriber`](crate::delta::subscriber::Subscriber), and tries again when it breaks. What is there stays in
+//! force meanwhile.
+
+mod backoff;
+mod connect;
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::address::Str;
+use prost::Message;
+use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{self, Instant};
+
+use self::backoff::Backoff;
+pub use self::backoff::Ending;
+pub use self::connect::{ConnectError, Roots};
+use crate::delta::subscriber::{Handler, Subscriber};
+
+/// Names asked for that wait to be sent.
+const COMMANDS: usize = 256;
+
+/// How the controller is reached.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// `https://HOST:PORT`; without TLS (`http://`) no token is sent.
+    pub address: String,
+    /// Whom to trust; read again for every connection.
+    pub roots: Roots,
+    /// The name in the controller's certificate, if it is not the address's host.
+    pub server_name: Option<String>,
+    /// Where the service account's token is; read again for every connection, as it changes.
+    pub token_file: Option<PathBuf>,
+    /// This cluster's name.
+    pub cluster_id: String,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+}
+
+/// What is known of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Link {
+    /// A stream is open.
+    pub connected: bool,
+    /// Everything required has been received once; stays so.
+    pub ready: bool,
+}
+
+/// Told what happens, for metrics.
+pub trait Observer: Send + Sync {
+    /// A response came, of so many bytes.
+    fn received(&self, type_url: &str, bytes: usize) {
+        let _ = (type_url, bytes);
+    }
+
+    /// A connection, or an attempt at one, ended.
+    fn ended(&self, ending: Ending) {
+        let _ = ending;
+    }
+}
+
+impl Observer for () {}
+
+/// The client; [`run`](Client::run) it.
+pub struct Client<H> {
+    config: ClientConfig,
+    subscriber: Subscriber,
+    handler: H,
+    observer: Arc<dyn Observer>,
+    link: watch::Sender<Link>,
+    commands: mpsc::Receiver<Command>,
+}
+
+/// Speaks to a running [`Client`].
+#[derive(Debug, Clone)]
+pub struct ClientHandle {
+    link: watch::Receiver<Link>,
+    commands: mpsc::Sender<Command>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Demand(Str, Str),
+    Release(Str, Str),
+}
+
+/// The client is not running any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the client of the controller has stopped")]
+pub struct Stopped;
+
+impl<H: Handler> Client<H> {
+    /// A client that passes what it receives to `handler`.
+    pub fn new(config: ClientConfig, subscriber: Subscriber, handler: H) -> (Self, ClientHandle) {
+        let link = Link { connected: false, ready: subscriber.is_ready() };
+        let (link, link_seen) = watch::channel(link);
+        let (commands, commands_seen) = mpsc::channel(COMMANDS);
+        let observer = Arc::new(());
+        let client = Self { config, subscriber, handler, observer, link, commands: commands_seen };
+        (client, ClientHandle { link: link_seen, commands })
+    }
+
+    /// Tells an observer what happens.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Stays connected until dropped. The handler is called on this task: give it a thread that nothing urgent
+    /// shares if the mesh is large.
+    pub async fn run(mut self) -> Infallible {
+        let mut backoff = Backoff::default();
+        loop {
+            let start = Instant::now();
+            let error = match self.connection().await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            self.link.send_modify(|link| link.connected = false);
+            let ending = Ending::of(&error);
+            self.observer.ended(ending);
+            let wait = backoff.next(ending, start.elapsed());
+            if ending == Ending::Benign {
+                tracing::debug!(%error, "the controller closed the stream");
+            } else {
+                tracing::warn!(%error, ?wait, controller = self.config.address, "no stream to the controller");
+            }
+            self.wait(wait).await;
+        }
+    }
+
+    /// One connection, until it breaks.
+    async fn connection(&mut self) -> Result<Infallible, ConnectError> {
+        let opening = self.subscriber.connect();
+        let (requests, mut responses) = connect::open(&self.config, opening).await?;
+        self.link.send_modify(|link| link.connected = true);
+        tracing::info!(controller = self.config.address, "connected to the controller");
+        loop {
+            let request = tokio::select! {
+                response = responses.message() => Some(self.answer(response)?),
+                Some(command) = self.commands.recv() => self.command(command),
+            };
+            if let Some(request) = request {
+                requests.send(request).await?;
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        response: Result<Option<DeltaDiscoveryResponse>, tonic::Status>,
+    ) -> Result<DeltaDiscoveryRequest, ConnectError> {
+        let response = response.map_err(ConnectError::from_status)?.ok_or(ConnectError::Closed)?;
+        self.observer.received(&response.type_url, response.encoded_len());
+        let answer = self.subscriber.receive(response, &mut self.handler);
+        let ready = self.subscriber.is_ready();
+        self.link.send_if_modified(|link| std::mem::replace(&mut link.ready, ready) != ready);
+        Ok(answer)
+    }
+
+    fn command(&mut self, command: Command) -> Option<DeltaDiscoveryRequest> {
+        match command {
+            Command::Demand(type_url, name) => self.subscriber.demand(&type_url, &name),
+            Command::Release(type_url, name) => self.subscriber.release(&type_url, &name),
+        }
+    }
+
+    /// Waits before the next attempt. What is asked for meanwhile goes with it.
+    async fn wait(&mut self, wait: time::Duration) {
+        let until = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = time::sleep_until(until) => return,
+                Some(command) = self.commands.recv() => drop(self.command(command)),
+            }
+        }
+    }
+}
+
+impl ClientHandle {
+    /// What is known of the connection now.
+    pub fn link(&self) -> Link {
+        *self.link.borrow()
+    }
+
+    /// Changes of what is known of the connection.
+    pub fn watch(&self) -> watch::Receiver<Link> {
+        self.link.clone()
+    }
+
+    /// Waits until everything required has been received once.
+    ///
+    /// # Errors
+    /// The client has stopped.
+    pub async fn ready(&self) -> Result<(), Stopped> {
+        self.link.clone().wait_for(|link| link.ready).await.map(drop).map_err(|_| Stopped)
+    }
+
+    /// Asks for a resource of an on-demand type by any of its names. The handler is told what there is, or that
+    /// there is nothing.
+    ///
+    /// # Errors
+    /// The client has stopped.
+    pub async fn demand(&self, type_url: &str, name: Str) -> Result<(), Stopped> {
+        self.commands.send(Command::Demand(type_url.into(), name)).await.map_err(|_| Stopped)
+    }
+
+    /// No longer asks for a resource.
+    ///
+    /// # Errors
+    /// The client has stopped.
+    pub async fn release(&self, type_url: &str, name: Str) -> Result<(), Stopped> {
+        self.commands.send(Command::Release(type_url.into(), name)).await.map_err(|_| Stopped)
+    }
+}

@@ -1,0 +1,156 @@
+//! Opens one stream: trust, token, headers, and the requests it begins with.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Request, Streaming};
+
+use super::ClientConfig;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Istio's controller sends everything at once.
+const MAX_MESSAGE: usize = 200 << 20;
+/// Answers that may wait to be sent.
+const REQUESTS: usize = 16;
+/// Larger than any token or bundle of roots should be.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Whom to trust as the controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// Certificates in a PEM file.
+    File(PathBuf),
+    /// Certificates, PEM.
+    Pem(String),
+}
+
+/// Why there is no stream.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// A file that is needed cannot be read.
+    #[error("cannot read {path}: {source}; is the volume mounted?")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// No connection.
+    #[error("cannot connect: {}; is the controller running, and does its certificate carry this name?", chain(.0))]
+    Transport(#[from] tonic::transport::Error),
+    /// The controller ended the stream with an error.
+    #[error("the controller says: {}", .0.message())]
+    Status(Box<tonic::Status>),
+    /// The controller ended the stream.
+    #[error("the stream has ended")]
+    Closed,
+}
+
+impl ConnectError {
+    pub(super) fn from_status(status: tonic::Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl From<mpsc::error::SendError<DeltaDiscoveryRequest>> for ConnectError {
+    fn from(_: mpsc::error::SendError<DeltaDiscoveryRequest>) -> Self {
+        Self::Closed
+    }
+}
+
+/// An error with what caused it; tonic's alone says only "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+type Stream = (mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>);
+
+/// Opens a stream that begins with these requests.
+pub(super) async fn open(
+    config: &ClientConfig,
+    opening: Vec<DeltaDiscoveryRequest>,
+) -> Result<Stream, ConnectError> {
+    let channel = endpoint(config).await?.connect().await?;
+    let (requests, outbound) = mpsc::channel(REQUESTS.max(opening.len()));
+    // Before the call: a server may send its headers only with its first response.
+    for request in opening {
+        requests.send(request).await?;
+    }
+    let mut request = Request::new(ReceiverStream::new(outbound));
+    add_headers(config, &mut request).await?;
+    let mut client = AggregatedDiscoveryServiceClient::<Channel>::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let response = client.delta_aggregated_resources(request).await.map_err(ConnectError::from_status)?;
+    Ok((requests, response.into_inner()))
+}
+
+fn is_encrypted(config: &ClientConfig) -> bool {
+    config.address.starts_with("https://")
+}
+
+async fn endpoint(config: &ClientConfig) -> Result<Endpoint, ConnectError> {
+    let endpoint = Endpoint::from_shared(config.address.clone())
+        .map_err(|error| ConnectError::Config(format!("controller address {:?}: {error}", config.address)))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    if !is_encrypted(config) {
+        return Ok(endpoint);
+    }
+    let roots = match &config.roots {
+        Roots::File(path) => read(path).await?,
+        Roots::Pem(pem) => pem.clone(),
+    };
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots));
+    if let Some(name) = &config.server_name {
+        tls = tls.domain_name(name);
+    }
+    Ok(endpoint.tls_config(tls)?)
+}
+
+async fn add_headers<T>(config: &ClientConfig, request: &mut Request<T>) -> Result<(), ConnectError> {
+    let metadata = request.metadata_mut();
+    if let Some(path) = config.token_file.as_ref().filter(|_| is_encrypted(config)) {
+        let token = read(path).await?;
+        let mut value: AsciiMetadataValue = format!("Bearer {}", token.trim()).parse().map_err(|_| {
+            ConnectError::Config(format!("the token in {} is no header value", path.display()))
+        })?;
+        value.set_sensitive(true);
+        metadata.insert("authorization", value);
+    }
+    let cluster = ("clusterid".to_owned(), config.cluster_id.clone());
+    for (name, value) in config.headers.iter().chain([&cluster]) {
+        let wrong = || ConnectError::Config(format!("{name}: {value:?} is no header"));
+        let key: AsciiMetadataKey = name.to_ascii_lowercase().parse().map_err(|_| wrong())?;
+        metadata.insert(key, value.parse().map_err(|_| wrong())?);
+    }
+    Ok(())
+}
+
+async fn read(path: &Path) -> Result<String, ConnectError> {
+    let failed = |source| ConnectError::File { path: path.to_owned(), source };
+    let size = tokio::fs::metadata(path).await.map_err(failed)?.len();
+    if size > MAX_FILE {
+        return Err(ConnectError::Config(format!(
+            "{} has {size} bytes; that is no PEM or token",
+            path.display()
+        )));
+    }
+    tokio::fs::read_to_string(path).await.map_err(failed)
+}

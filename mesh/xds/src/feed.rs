@@ -1,0 +1,113 @@
+//! From what the controller sends to updates of a [`model::mesh::Mesh`]: the handler of proxies.
+
+use model::mesh::Update;
+
+use crate::convert::{Decoder, Refused};
+use crate::delta::subscriber::{Delivery, Handler, Received, Rejection};
+
+/// Decodes deliveries and passes the updates of each on together. A policy that cannot be read keeps its last good
+/// version; where there is none, its whole scope is denied.
+#[derive(Debug)]
+pub struct Feed<F> {
+    decoder: Decoder,
+    sink: F,
+}
+
+impl<F: FnMut(Vec<Update>) + Send> Feed<F> {
+    /// Passes updates to `sink`, in the order in which they are to be applied.
+    pub fn new(decoder: Decoder, sink: F) -> Self {
+        Self { decoder, sink }
+    }
+
+    fn decode(&mut self, type_url: &str, received: Received, updates: &mut Vec<Update>) -> Option<Rejection> {
+        let Received { name, value, replaces } = received;
+        let Refused { error, instead } = match self.decoder.decode(type_url, &name, value) {
+            Ok(update) => {
+                updates.push(update);
+                return None;
+            }
+            Err(refused) => refused,
+        };
+        let effect = match (replaces, &instead) {
+            (true, _) => "its last good version stays in force",
+            (false, Some(_)) => "everything it covers is denied",
+            (false, None) => "it is unknown here",
+        };
+        tracing::error!(%error, effect, "refused what the controller sent");
+        updates.extend(instead.filter(|_| !replaces).map(|policy| Update::Policy(*policy)));
+        Some(Rejection { name, reason: format!("{}: {}", error.field, error.reason) })
+    }
+}
+
+impl<F: FnMut(Vec<Update>) + Send> Handler for Feed<F> {
+    fn apply(&mut self, delivery: Delivery) -> Vec<Rejection> {
+        let Delivery { type_url, resources, removed, .. } = delivery;
+        let mut updates = Vec::with_capacity(removed.len() + resources.len());
+        // An address may have gone from one to the other.
+        updates.extend(removed.iter().filter_map(|name| self.decoder.removal(&type_url, name)));
+        let mut rejections = Vec::new();
+        for received in resources {
+            rejections.extend(self.decode(&type_url, received, &mut updates));
+        }
+        (self.sink)(updates);
+        rejections
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use model::authz::{Action, Policy, PolicyScope};
+    use model::workload::PolicyName;
+    use prost::Message;
+    use proto::type_url;
+
+    use super::*;
+    use crate::convert::authz;
+
+    fn policy(action: Action) -> Policy {
+        Policy {
+            name: PolicyName { namespace: "ns".into(), name: "p".into() },
+            scope: PolicyScope::Namespace,
+            action,
+            rules: Box::default(),
+            dry_run: false,
+            invalid: None,
+        }
+    }
+
+    fn delivery(value: Bytes, replaces: bool) -> Delivery {
+        Delivery {
+            type_url: type_url::AUTHORIZATION.into(),
+            revision: String::new(),
+            resources: vec![Received { name: "ns/p".into(), value, replaces }],
+            removed: vec!["ns/old".into()],
+        }
+    }
+
+    fn apply(delivery: Delivery) -> (Vec<Update>, Vec<Rejection>) {
+        let mut updates = Vec::new();
+        let rejections = Feed::new(Decoder::default(), |all| updates = all).apply(delivery);
+        (updates, rejections)
+    }
+
+    #[test]
+    fn removals_come_first() {
+        let value = authz::to_wire(&policy(Action::Allow)).encode_to_vec().into();
+        let (updates, rejections) = apply(delivery(value, false));
+        assert!(matches!(updates[..], [Update::RemovePolicy(_), Update::Policy(_)]), "{updates:?}");
+        assert_eq!(rejections, []);
+    }
+
+    #[test]
+    fn a_refused_policy_denies_unless_a_good_one_is_in_force() {
+        for replaces in [false, true] {
+            let (updates, rejections) = apply(delivery(Bytes::from_static(b"\xff"), replaces));
+            let denied = updates
+                .iter()
+                .any(|update| matches!(update, Update::Policy(policy) if policy.invalid.is_some()));
+            assert_eq!(denied, !replaces);
+            assert_eq!(rejections.len(), 1);
+        }
+    }
+}

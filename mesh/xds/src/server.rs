@@ -1,0 +1,133 @@
+//! The controller's end of the streams: authenticates clients, and drives one [`Session`] for each over what is
+//! [published](Publisher).
+//!
+//! A stream is a task of nobody: the transport asks for the next response when there is room for it, and only then
+//! is it made, from what is published at that moment.
+
+mod clients;
+mod publisher;
+mod stream;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, stream as streams};
+use proto::discovery::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+pub use self::clients::{ClientId, ClientStatus, Clients};
+pub use self::publisher::Publisher;
+use self::stream::Connection;
+use crate::delta::session::Event;
+use crate::node::NodeInfo;
+
+/// A client that comes back names everything it has: 200,000 resources by some 80 bytes.
+const MAX_REQUEST: usize = 64 << 20;
+/// Clients at once, unless said otherwise.
+const MAX_CLIENTS: usize = 10_000;
+
+/// What the owner of the server decides.
+pub trait Control: Send + Sync + 'static {
+    /// Who a client has proved to be.
+    type Caller: Clone + Send + Sync + 'static;
+
+    /// Authenticates a client by the headers of its call.
+    fn authenticate(
+        &self,
+        metadata: &MetadataMap,
+        peer: Option<SocketAddr>,
+    ) -> impl Future<Output = Result<Self::Caller, Status>> + Send;
+
+    /// What a client is shown, by who it has proved to be and what it says of itself. Refuse it here if the two do
+    /// not agree.
+    ///
+    /// # Errors
+    /// It is shown nothing; the status ends its stream.
+    fn view(&self, caller: &Self::Caller, node: &NodeInfo) -> Result<Arc<Publisher>, Status>;
+
+    /// Told what happens, for metrics and logs.
+    fn observe(&self, caller: &Self::Caller, node: &NodeInfo, report: Report<'_>) {
+        let _ = (caller, node, report);
+    }
+}
+
+/// What happened on a stream.
+#[derive(Debug)]
+pub enum Report<'a> {
+    /// A client is there.
+    Connected,
+    /// A response goes out.
+    Sent {
+        /// The type.
+        type_url: &'a str,
+        /// Resources in it.
+        resources: usize,
+        /// Names removed by it.
+        removed: usize,
+        /// Its size.
+        bytes: usize,
+    },
+    /// The client said something.
+    Event(&'a Event),
+    /// The client is gone.
+    Disconnected,
+}
+
+/// Serves delta xDS.
+pub struct Server<C: Control> {
+    control: Arc<C>,
+    clients: Arc<Clients<C::Caller>>,
+}
+
+impl<C: Control> Server<C> {
+    /// A server of what `control` shows to whom.
+    pub fn new(control: Arc<C>) -> Self {
+        Self::with_max_clients(control, MAX_CLIENTS)
+    }
+
+    /// The same, with another limit of clients at once.
+    pub fn with_max_clients(control: Arc<C>, max: usize) -> Self {
+        Self { control, clients: Arc::new(Clients::new(max)) }
+    }
+
+    /// The clients that are connected, and what they have.
+    pub fn clients(&self) -> Arc<Clients<C::Caller>> {
+        self.clients.clone()
+    }
+
+    /// As a service to add to a [`tonic::transport::Server`].
+    pub fn into_service(self) -> AggregatedDiscoveryServiceServer<impl AggregatedDiscoveryService> {
+        AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(MAX_REQUEST)
+    }
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl<C: Control> AggregatedDiscoveryService for Server<C> {
+    type DeltaAggregatedResourcesStream = Responses;
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let caller = self.control.authenticate(request.metadata(), request.remote_addr()).await?;
+        let connection =
+            Connection::new(self.control.clone(), self.clients.clone(), caller, request.into_inner());
+        let responses = streams::unfold(Some(connection), |connection| async {
+            let mut connection = connection?;
+            match connection.next().await {
+                Ok(Some(response)) => Some((Ok(response), Some(connection))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+}

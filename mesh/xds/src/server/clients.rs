@@ -1,0 +1,254 @@
+//! Which clients are connected, what each has in force and what it refuses.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use model::address::Str;
+use tokio::sync::watch;
+use tokio::time;
+
+use crate::delta::session::Event;
+use crate::delta::store::Revision;
+use crate::node::NodeInfo;
+
+/// Identifies a connection of this server.
+pub type ClientId = u64;
+
+/// Refusals that are remembered of one client.
+const MAX_REFUSALS: usize = 1024;
+
+/// One client.
+#[derive(Debug, Clone)]
+pub struct ClientStatus<C> {
+    /// Its connection.
+    pub id: ClientId,
+    /// Who it has proved to be.
+    pub caller: C,
+    /// What it says of itself.
+    pub node: NodeInfo,
+    /// By type, the revision up to which it has everything. Types it has not subscribed to are missing.
+    pub in_force: BTreeMap<Str, Revision>,
+    /// What it refuses, by type and name, with its reason.
+    pub refused: BTreeMap<(Str, Str), String>,
+}
+
+/// All clients of a server.
+#[derive(Debug)]
+pub struct Clients<C> {
+    max: usize,
+    table: Mutex<Table<C>>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Table<C> {
+    next: ClientId,
+    clients: BTreeMap<ClientId, ClientStatus<C>>,
+}
+
+/// A client's place among them, until dropped.
+#[derive(Debug)]
+pub(super) struct Seat<C> {
+    clients: Arc<Clients<C>>,
+    id: ClientId,
+}
+
+impl<C: Clone> Clients<C> {
+    pub(super) fn new(max: usize) -> Self {
+        let table = Mutex::new(Table { next: 1, clients: BTreeMap::new() });
+        Self { max, table, changed: watch::channel(0).0 }
+    }
+
+    /// Every client that is connected.
+    pub fn all(&self) -> Vec<ClientStatus<C>> {
+        self.lock().clients.values().cloned().collect()
+    }
+
+    /// Changes whenever any client does.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The clients of a kind that have subscribed to a type and do not have it up to a revision yet.
+    pub fn behind(
+        &self,
+        type_url: &str,
+        revision: Revision,
+        counts: impl Fn(&ClientStatus<C>) -> bool,
+    ) -> Vec<ClientId> {
+        let behind = |client: &&ClientStatus<C>| {
+            counts(client) && client.in_force.get(type_url).is_some_and(|has| *has < revision)
+        };
+        self.lock().clients.values().filter(behind).map(|client| client.id).collect()
+    }
+
+    /// Waits until no client of a kind is behind, and returns those that still are when time is up.
+    pub async fn in_force(
+        &self,
+        type_url: &str,
+        revision: Revision,
+        counts: impl Fn(&ClientStatus<C>) -> bool,
+        within: Duration,
+    ) -> Vec<ClientId> {
+        let mut changed = self.watch();
+        let wait = async {
+            while !self.behind(type_url, revision, &counts).is_empty() {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Out of time or not, the answer is how things stand.
+        drop(time::timeout(within, wait).await);
+        self.behind(type_url, revision, &counts)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table<C>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Table<C>)) {
+        change(&mut self.lock());
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Adds a client, if there is room.
+    pub(super) fn seat(self: &Arc<Self>, caller: C, node: NodeInfo) -> Option<Seat<C>> {
+        let mut seat = None;
+        self.change(|table| {
+            if table.clients.len() < self.max {
+                let id = table.next;
+                table.next += 1;
+                let (in_force, refused) = (BTreeMap::new(), BTreeMap::new());
+                table.clients.insert(id, ClientStatus { id, caller, node, in_force, refused });
+                seat = Some(id);
+            }
+        });
+        seat.map(|id| Seat { clients: self.clone(), id })
+    }
+}
+
+impl<C: Clone> Seat<C> {
+    /// Notes what the client has.
+    pub(super) fn in_force(&self, in_force: BTreeMap<Str, Revision>) {
+        let same =
+            self.clients.lock().clients.get(&self.id).is_some_and(|client| client.in_force == in_force);
+        if !same {
+            self.change(|client| client.in_force = in_force);
+        }
+    }
+
+    /// Notes what the client said.
+    pub(super) fn event(&self, event: &Event) {
+        match event {
+            Event::Acked { type_url, names } => self.change(|client| client.settle(type_url, names, None)),
+            Event::Nacked { type_url, names, error } => {
+                self.change(|client| client.settle(type_url, names, Some(error)));
+            }
+            Event::UnknownType { .. } => {}
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ClientStatus<C>)) {
+        self.clients.change(|table| {
+            if let Some(client) = table.clients.get_mut(&self.id) {
+                change(client);
+            }
+        });
+    }
+}
+
+impl<C> ClientStatus<C> {
+    /// After an answer: what it names as refused is, the rest of the response is not.
+    fn settle(&mut self, type_url: &Str, names: &[Str], error: Option<&String>) {
+        let of = |name: &Str| error.and_then(|error| reason(error, name));
+        let unnamed = names.iter().all(|name| of(name).is_none());
+        for name in names {
+            let key = (type_url.clone(), name.clone());
+            // Another's client may word it otherwise: then all of it counts as refused.
+            match of(name).or(error.filter(|_| unnamed).map(String::as_str)) {
+                Some(reason) if self.refused.len() < MAX_REFUSALS => {
+                    self.refused.insert(key, reason.to_owned());
+                }
+                Some(_) => {}
+                None => drop(self.refused.remove(&key)),
+            }
+        }
+    }
+}
+
+/// The reason given for a name, in the words of our clients: `name: reason; name: reason`.
+fn reason<'a>(error: &'a str, name: &str) -> Option<&'a str> {
+    error.split("; ").find_map(|part| part.strip_prefix(name)?.strip_prefix(": "))
+}
+
+impl<C> Drop for Seat<C> {
+    fn drop(&mut self) {
+        let clients = &self.clients;
+        clients.table.lock().unwrap_or_else(PoisonError::into_inner).clients.remove(&self.id);
+        clients.changed.send_modify(|count| *count += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat(clients: &Arc<Clients<&'static str>>) -> Option<Seat<&'static str>> {
+        clients.seat("someone", NodeInfo::new("ztunnel", None, "pod", "ns"))
+    }
+
+    fn names(names: &[&str]) -> Vec<Str> {
+        names.iter().map(|name| (*name).into()).collect()
+    }
+
+    #[test]
+    fn there_is_a_limit_and_leaving_makes_room() {
+        let clients = Arc::new(Clients::new(1));
+        let first = seat(&clients);
+        assert!(first.is_some());
+        assert!(seat(&clients).is_none());
+        drop(first);
+        assert!(seat(&clients).is_some());
+        assert_eq!(clients.all().len(), 0);
+    }
+
+    #[test]
+    fn refusals_stay_until_the_resource_is_answered_otherwise() {
+        let clients = Arc::new(Clients::new(9));
+        let seat = seat(&clients).unwrap();
+        let refused = || -> Vec<String> {
+            clients.all()[0].refused.iter().map(|((_, name), reason)| format!("{name}={reason}")).collect()
+        };
+        let nack = |error: &str| Event::Nacked {
+            type_url: "t".into(),
+            names: names(&["a", "b", "c"]),
+            error: error.into(),
+        };
+        seat.event(&nack("a: no; c: never"));
+        assert_eq!(refused(), ["a=no", "c=never"]);
+        seat.event(&Event::Acked { type_url: "t".into(), names: names(&["b", "c"]) });
+        assert_eq!(refused(), ["a=no"]);
+        seat.event(&Event::Acked { type_url: "other".into(), names: names(&["a"]) });
+        assert_eq!(refused(), ["a=no"]);
+        seat.event(&nack("something of another's wording"));
+        assert_eq!(refused().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_for_those_that_subscribed() {
+        let clients = Arc::new(Clients::new(9));
+        let (one, other) = (seat(&clients).unwrap(), seat(&clients).unwrap());
+        one.in_force([("t".into(), 3)].into());
+        let all = |_: &ClientStatus<&'static str>| true;
+        assert_eq!(clients.in_force("t", 3, all, Duration::from_secs(1)).await, []);
+        other.in_force([("t".into(), 2)].into());
+        assert_eq!(clients.in_force("t", 3, all, Duration::from_secs(1)).await, [2]);
+        let (waited, ()) = tokio::join!(clients.in_force("t", 3, all, Duration::from_secs(1)), async {
+            tokio::task::yield_now().await;
+            other.in_force([("t".into(), 3)].into());
+        });
+        assert_eq!(waited, []);
+    }
+}
