@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -33,6 +33,8 @@ pub(crate) enum Measure {
     Bulk8,
     /// One bulk stream to a host outside the mesh (P3).
     Pass,
+    /// One keep-alive connection beside a bulk stream: is the small delayed by the large?
+    Mixed,
 }
 
 /// The paced load's share of what the slowest variant reached: below it nothing but latency differs.
@@ -126,7 +128,7 @@ fn measured(
         _ => running.target,
     };
     let words = match measure {
-        Measure::C1 => "rr --connections 1".to_owned(),
+        Measure::C1 | Measure::Mixed => "rr --connections 1".to_owned(),
         Measure::C64 => "rr --connections 64".to_owned(),
         Measure::Tail => format!("rr --connections 64 --rate {paced:.0}"),
         Measure::Conn => "conn --connections 16".to_owned(),
@@ -134,12 +136,17 @@ fn measured(
         Measure::Bulk8 => "bulk --streams 8".to_owned(),
     };
     let pids = running.pids();
+    let _beside = match measure {
+        // Half a second longer, so that there is never a moment without.
+        Measure::Mixed => Some(Beside::start(running, seconds + 0.5)?),
+        _ => None,
+    };
     let before = measure::cpu(&pids);
     let output =
         running.topology.client.exec(load(&words, target).args(["--seconds", &seconds.to_string()]))?;
     let cpu = measure::cpu(&pids).saturating_sub(before);
     let mut figures = match measure {
-        Measure::C1 | Measure::C64 | Measure::Tail | Measure::Conn => {
+        Measure::C1 | Measure::C64 | Measure::Tail | Measure::Conn | Measure::Mixed => {
             requests(measure, &answer(&output)?, cpu)
         }
         Measure::Bulk1 | Measure::Bulk8 | Measure::Pass => bulk(measure, &answer(&output)?, cpu),
@@ -162,6 +169,7 @@ fn requests(measure: Measure, seen: &Requests, cpu: Duration) -> Vec<(&'static s
             ("c64.rate", seen.per_second),
         ],
         Measure::Tail => vec![("tail.cpu", each), ("tail.p99", seen.p99_us)],
+        Measure::Mixed => vec![("mixed.p50", seen.p50_us), ("mixed.p99", seen.p99_us)],
         _ => vec![("conn.cpu", each), ("conn.p50", seen.p50_us), ("conn.rate", seen.per_second)],
     }
 }
@@ -239,6 +247,24 @@ fn held<T>(running: &Running, connections: usize, look: impl FnOnce() -> T) -> R
     // Its exit status says nothing that the line has not.
     let _ = child.wait();
     opened.map(|_| seen)
+}
+
+/// A bulk stream that runs while something else is measured; dropping it ends it.
+struct Beside(Child);
+
+impl Beside {
+    fn start(running: &Running, seconds: f64) -> Result<Self, SampleError> {
+        let mut command = load(&format!("bulk --streams 1 --seconds {seconds}"), running.target);
+        Ok(Self(running.topology.client.spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))?))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// `bench load WORDS --connect TARGET`, to be run inside the client pod.

@@ -65,6 +65,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("c64.rate", "P4b", "64 connections", "req/s", Target::AtLeast(1.7)),
     row("tail.cpu", "P4b", "64 connections, same paced rate: CPU", "µs/req", Target::Open),
     row("tail.p99", "P4b", "64 connections, same paced rate: p99", "µs", Target::Open),
+    row("mixed.p50", "D13", "1 connection beside a bulk stream: p50", "µs", Target::Open),
+    row("mixed.p99", "D13", "1 connection beside a bulk stream: p99", "µs", Target::Open),
     row("conn.cpu", "P5", "new connections: CPU", "µs/conn", Target::AtMost(0.45)),
     row("conn.p50", "P5", "new connections: p50", "µs", Target::Open),
     row("conn.rate", "P5", "new connections", "conn/s", Target::AtLeast(1.8)),

@@ -48,14 +48,12 @@ fn end(
 ) -> Result<Side, VariantError> {
     let mut command = Command::new(binary);
     command.args(words).args(["--threads", &setting.threads.to_string()]);
-    for (flag, text) in
-        [("cert", &credentials.chain), ("key", &credentials.key), ("root", &credentials.roots)]
+    for (flag, text) in [("cert", &credentials.chain), ("key", &credentials.key), ("ca", &credentials.roots)]
     {
         let path: PathBuf = setting.folder.join(format!("{name}-{flag}.pem"));
         write(&path, text)?;
         command.arg(format!("--{flag}")).arg(path);
     }
-    command.args(credentials.peers.iter().flat_map(|peer| ["--accept", peer]));
     let mut process = Process::start(name, &mut command, pod, &setting.folder)?;
     let ready = process.wait_listening(pod, listens)?;
     Ok(Side::one(process, ready))
