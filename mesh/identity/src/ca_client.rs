@@ -108,7 +108,8 @@ impl CertificateAuthority for CaClient {
     async fn issue(&self, identity: &Identity) -> Result<CertificateBundle, AuthorityError> {
         let key = PrivateKey::generate()?;
         let request = self.request(identity, certificate_request(&key, identity)?).await?;
-        let reply = self.client.clone().create_certificate(request).await.map_err(refusal)?;
+        let reply =
+            self.client.clone().create_certificate(request).await.map_err(|status| refusal(&status))?;
         let elements = reply.into_inner().cert_chain;
         Ok(CertificateBundle::from_reply(identity.clone(), key, &elements, SystemTime::now())?)
     }
@@ -135,7 +136,7 @@ async fn authorize(metadata: &mut MetadataMap, path: &Path) -> Result<(), Author
 }
 
 /// Tells an authority that does not answer from one that refuses.
-fn refusal(status: Status) -> AuthorityError {
+fn refusal(status: &Status) -> AuthorityError {
     // A transport error says "transport error"; its causes say what happened.
     let mut message = status.message().to_owned();
     let mut cause = status.source();

@@ -1,7 +1,6 @@
 //! The way to the controller: a gRPC channel over TLS whose server is verified by name against a root file. The
 //! certificate client uses it, and so may whoever else talks to the same controller (xDS).
 
-use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::bundle::RootBundle;
 use crate::tls::Tls;
+use crate::verify::explain;
 
 /// HTTP/2 PING interval and patience towards the controller: a dead one is noticed within 40 s.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -100,26 +100,32 @@ struct Dialer {
     server_name: ServerName<'static>,
 }
 
-fn dial(dialer: Arc<Dialer>) -> impl Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> {
-    async move {
-        let roots = tokio::fs::read_to_string(&dialer.root_file).await.map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!(
-                    "cannot read the controller's root certificate {}: {error}; it is mounted by Kubernetes or \
-                     written by `lateen up`",
-                    dialer.root_file.display()
-                ),
-            )
-        })?;
-        let config = RootBundle::from_pem(&roots)
-            .map_err(io::Error::other)
-            .and_then(|roots| dialer.tls.token_client(&roots).map_err(io::Error::other))?;
-        let (host, port) = &dialer.target;
-        let tcp = TcpStream::connect((host.as_str(), *port)).await?;
-        tcp.set_nodelay(true)?;
-        let stream = TlsConnector::from(config).connect(dialer.server_name.clone(), tcp).await?;
-        Ok(TokioIo::new(stream))
+async fn dial(dialer: Arc<Dialer>) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    let roots = tokio::fs::read_to_string(&dialer.root_file).await.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!(
+                "cannot read the controller's root certificate {}: {error}; it is mounted by Kubernetes or written \
+                 by `lateen up`",
+                dialer.root_file.display()
+            ),
+        )
+    })?;
+    let config = RootBundle::from_pem(&roots)
+        .map_err(io::Error::other)
+        .and_then(|roots| dialer.tls.token_client(&roots).map_err(io::Error::other))?;
+    let (host, port) = &dialer.target;
+    let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+    tcp.set_nodelay(true)?;
+    let stream = TlsConnector::from(config).connect(dialer.server_name.clone(), tcp).await.map_err(said)?;
+    Ok(TokioIo::new(stream))
+}
+
+/// A failed handshake in words that say what to look at.
+fn said(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(cause) => io::Error::new(error.kind(), explain(cause)),
+        None => error,
     }
 }
 

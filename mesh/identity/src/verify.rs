@@ -267,7 +267,8 @@ impl ServerCertVerifier for ExpectedServer {
 pub fn explain(error: &TlsError) -> String {
     match error {
         TlsError::InvalidCertificate(CertificateError::Other(OtherError(cause))) => cause.to_string(),
-        TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A root made anew has the old one's name and another key, hence a bad signature.
+        TlsError::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the peer's certificate is signed by no root of this mesh; has one side missed a change of roots?"
                 .to_owned()
         }

@@ -1,5 +1,7 @@
 //! What a reply of a certificate authority must be before it is used.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail like the tests themselves")]
+
 use std::time::{Duration, SystemTime};
 
 use identity::bundle::{BundleError, CertificateBundle, CertificateFacts, certificate_pem};

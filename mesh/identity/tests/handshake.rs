@@ -1,5 +1,7 @@
 //! Handshakes in memory: who accepts whom, and what is negotiated.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail like the tests themselves")]
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

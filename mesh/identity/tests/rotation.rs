@@ -1,5 +1,7 @@
 //! Rotation on a paused clock: the wall clock of these tests is the runtime's, so a day passes in no time.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail like the tests themselves")]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
