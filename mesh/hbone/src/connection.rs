@@ -316,15 +316,22 @@ impl Connection {
     }
 
     /// Registers the socket with this thread's runtime, if it is not registered yet.
-    pub(crate) fn into_registered(mut self) -> io::Result<Self> {
-        self.socket = match self.socket {
-            Socket::Plain(socket) => {
-                socket.set_nonblocking(true)?;
-                Socket::Registered(tokio::net::TcpStream::from_std(socket)?)
-            }
-            registered @ Socket::Registered(_) => registered,
+    pub(crate) fn register(&mut self) -> io::Result<()> {
+        if let Socket::Plain(socket) = &self.socket {
+            let socket = socket.try_clone()?;
+            socket.set_nonblocking(true)?;
+            self.socket = Socket::Registered(tokio::net::TcpStream::from_std(socket)?);
+        }
+        Ok(())
+    }
+
+    /// Closes the socket with a reset, so that the application learns that its connection broke.
+    pub fn abort(self) {
+        let linger = Some(std::time::Duration::ZERO);
+        let _ = match &self.socket {
+            Socket::Plain(socket) => socket2::SockRef::from(socket).set_linger(linger),
+            Socket::Registered(socket) => socket2::SockRef::from(socket).set_linger(linger),
         };
-        Ok(self)
     }
 
     pub(crate) fn undelivered(&self) -> usize {

@@ -31,6 +31,10 @@ pub mod passthrough;
 
 pub mod tunnel;
 
+mod protocol;
+
+mod frame;
+
 pub mod headers;
 
 pub mod hpack;
@@ -40,3 +44,6 @@ pub mod transport;
 pub mod pool;
 
 pub mod limits;
+
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;

@@ -25,6 +25,8 @@ pub struct Limits {
     /// Decoded bytes of one header block, counted as HTTP/2 does (name + value + 32 each): 64 KiB as ztunnel's
     /// server. Counted while decoding, so that a small block cannot grow large (`SETTINGS_MAX_HEADER_LIST_SIZE`).
     pub decoded_headers: usize,
+    /// Fields in one header block. 100; ztunnel sends three, Envoy's waypoints some ten.
+    pub header_fields: usize,
     /// CONTINUATION frames in one header block. 16: a block of 32 KiB needs two.
     pub continuations: u32,
     /// HPACK dynamic table a peer's encoder may use, bytes (`SETTINGS_HEADER_TABLE_SIZE`). 4096, HTTP/2's default.
@@ -76,6 +78,7 @@ impl Default for Limits {
             client_streams: 100,
             header_block: 32 << 10,
             decoded_headers: 64 << 10,
+            header_fields: 100,
             continuations: 16,
             header_table: 4096,
             resets_per_second: 1000,

@@ -1,11 +1,247 @@
 //! Plain TCP to plain TCP: the same connection value, without a tunnel.
+//!
+//! Small messages are copied through the thread's buffer, two system calls a message. A direction that fills the buffer
+//! is taken for bulk and moved by splice(2) through a pipe of the thread's, without a copy, until it slows down again.
 
-use crate::connection::Connection;
-use crate::splice::Finished;
+use std::future::poll_fn;
+use std::io::{self, Read, Write};
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::connection::{Connection, Order};
+use crate::splice::{End, Finished};
+use crate::transport::Scratch;
+
+mod pipe;
+
+use pipe::Pipe;
+
+/// A read as large as this is taken for bulk.
+const SMALL: usize = 16 << 10;
+/// Bytes one direction moves before others run.
+const TURN: usize = 512 << 10;
 
 /// Joins `connection` (our application's side) with `far`, a socket registered with this thread's runtime, until
-/// both directions have ended. Half-close passes both ways; [`Live`](crate::connection::Live) counts and cuts.
-pub async fn splice(connection: Connection, far: tokio::net::TcpStream) -> Finished {
-    let _ = far;
-    Finished { connection, end: crate::splice::End::Complete }
+/// both directions have ended. Half-close passes both ways; [`Live`](crate::connection::Live) counts and cuts. A detach
+/// has no effect.
+pub async fn splice(mut connection: Connection, far: TcpStream) -> Finished {
+    let end = match connection.register() {
+        Ok(()) => {
+            // It fails only on a socket that is already dead, which the first read will find out.
+            let _ = far.set_nodelay(true);
+            let mut directions = Directions::new(&mut connection);
+            poll_fn(|cx| turn(&mut connection, &far, &mut directions, cx)).await
+        }
+        Err(err) => End::Application(err),
+    };
+    connection.cost.live.unwatch();
+    Finished { connection, end }
+}
+
+#[derive(Debug)]
+struct Directions {
+    out: Direction,
+    back: Direction,
+    watched: bool,
+}
+
+/// Bytes on their way from one socket to the other.
+#[derive(Debug, Default)]
+struct Direction {
+    /// Read, not yet written.
+    pending: Vec<u8>,
+    at: usize,
+    pipe: Option<Pipe>,
+    bulk: bool,
+    /// The reading side has ended; `told` once the writing side knows.
+    ended: bool,
+    told: bool,
+}
+
+impl Directions {
+    fn new(connection: &mut Connection) -> Self {
+        let out = Direction { pending: std::mem::take(&mut connection.unsent), ..Direction::default() };
+        let residue = std::mem::take(&mut connection.residue);
+        let at = std::mem::take(&mut connection.residue_at);
+        Self { out, back: Direction { pending: residue, at, ..Direction::default() }, watched: false }
+    }
+}
+
+fn turn(
+    connection: &mut Connection,
+    far: &TcpStream,
+    both: &mut Directions,
+    cx: &mut Context<'_>,
+) -> Poll<End> {
+    let live = connection.cost.live.clone();
+    if !both.watched {
+        live.watch(cx.waker());
+        both.watched = true;
+    }
+    if let Some(Order::Cut(cause)) = live.take_order() {
+        let _ = SockRef::from(far).set_linger(Some(std::time::Duration::ZERO));
+        return Poll::Ready(End::Cut(cause.into()));
+    }
+    let near = match connection.registered() {
+        Ok(near) => near,
+        Err(err) => return Poll::Ready(End::Application(err)),
+    };
+    let out = both.out.pump(near, far, cx, |bytes| live.add_sent(bytes));
+    if let Poll::Ready(Err(err)) = out {
+        return Poll::Ready(failed(far, err));
+    }
+    let back = both.back.pump(far, near, cx, |bytes| live.add_received(bytes));
+    if let Poll::Ready(Err(err)) = back {
+        return Poll::Ready(failed(far, err));
+    }
+    connection.near_ended = both.out.ended;
+    (connection.far_ended, connection.far_end_delivered) = (both.back.ended, both.back.told);
+    if both.out.told && both.back.told { Poll::Ready(End::Complete) } else { Poll::Pending }
+}
+
+/// A broken side is passed on as a reset: the other application must not take it for an end.
+fn failed(far: &TcpStream, err: io::Error) -> End {
+    let _ = SockRef::from(far).set_linger(Some(std::time::Duration::ZERO));
+    End::Application(err)
+}
+
+impl Direction {
+    /// Moves what can be moved; ready only when this direction has ended or failed.
+    fn pump(
+        &mut self,
+        from: &TcpStream,
+        to: &TcpStream,
+        cx: &mut Context<'_>,
+        moved: impl Fn(usize),
+    ) -> Poll<io::Result<()>> {
+        let mut left = TURN;
+        while !self.told {
+            ready!(self.write_pending(to, cx, &moved))?;
+            if self.ended {
+                self.told = true;
+                // A side that is already gone needs no telling.
+                let _ = SockRef::from(to).shutdown(std::net::Shutdown::Write);
+                break;
+            }
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            ready!(from.poll_read_ready(cx))?;
+            let got = if self.bulk { self.fill_pipe(from)? } else { self.copy(from, to, &moved)? };
+            left = left.saturating_sub(got);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once and writes what came at once; the rest is pending. Returns how much was read.
+    fn copy(&mut self, from: &TcpStream, to: &TcpStream, moved: &impl Fn(usize)) -> io::Result<usize> {
+        let mut scratch = Scratch::take();
+        let result = self.copy_through(&mut scratch.raw[..SMALL], from, to, moved);
+        scratch.put();
+        result
+    }
+
+    fn copy_through(
+        &mut self,
+        buffer: &mut [u8],
+        from: &TcpStream,
+        to: &TcpStream,
+        moved: &impl Fn(usize),
+    ) -> io::Result<usize> {
+        let mut got = None;
+        let result = from.try_io(Interest::READABLE, || {
+            let len = (&*SockRef::from(from)).read(buffer)?;
+            got = Some(len);
+            // A short read has emptied the socket: forget the readiness, or the next turn asks the kernel again.
+            if len > 0 && len < SMALL { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        let Some(len) = got else {
+            return match result {
+                Err(err) if err.kind() != io::ErrorKind::WouldBlock => Err(err),
+                _ => Ok(0),
+            };
+        };
+        self.ended = len == 0;
+        self.bulk = len == SMALL;
+        let sent = match (&*SockRef::from(to)).write(&buffer[..len]) {
+            Ok(sent) => sent,
+            Err(err) if matches!(err.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+            Err(err) => return Err(err),
+        };
+        moved(sent);
+        self.pending.extend_from_slice(&buffer[sent..len]);
+        Ok(len)
+    }
+
+    /// Fills a pipe from the socket. Returns how much came.
+    fn fill_pipe(&mut self, from: &TcpStream) -> io::Result<usize> {
+        let mut pipe = match self.pipe.take() {
+            Some(pipe) => pipe,
+            None => Pipe::take()?,
+        };
+        match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            Ok(len) => {
+                self.ended = len == 0;
+                self.bulk = len >= SMALL;
+                self.keep(pipe);
+                Ok(len)
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                self.bulk = false;
+                self.keep(pipe);
+                Ok(0)
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    fn keep(&mut self, pipe: Pipe) {
+        if pipe.is_empty() {
+            pipe.put();
+        } else {
+            self.pipe = Some(pipe);
+        }
+    }
+
+    /// Writes what was read before; ready when nothing is left.
+    fn write_pending(
+        &mut self,
+        to: &TcpStream,
+        cx: &mut Context<'_>,
+        moved: &impl Fn(usize),
+    ) -> Poll<io::Result<()>> {
+        while self.at < self.pending.len() {
+            ready!(to.poll_write_ready(cx))?;
+            let rest = &self.pending[self.at..];
+            match to.try_io(Interest::WRITABLE, || (&*SockRef::from(to)).write(rest)) {
+                Ok(sent) => {
+                    moved(sent);
+                    self.at += sent;
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                Err(err) => return Poll::Ready(Err(err)),
+            }
+        }
+        if !self.pending.is_empty() {
+            (self.pending, self.at) = (Vec::new(), 0);
+        }
+        while let Some(pipe) = &mut self.pipe {
+            ready!(to.poll_write_ready(cx))?;
+            match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
+                Ok(sent) => moved(sent),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                Err(err) => return Poll::Ready(Err(err)),
+            }
+            if pipe.is_empty()
+                && let Some(pipe) = self.pipe.take()
+            {
+                pipe.put();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
 }

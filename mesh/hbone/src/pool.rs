@@ -1,12 +1,21 @@
 //! Tunnels by key, for one thread: who may share a tunnel with whom is the key's business.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
-use std::marker::PhantomData;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::headers::Headers;
 use crate::limits::Limits;
 use crate::tunnel::{Client, ConnectError, Opened};
+
+/// Tunnels tried for one CONNECT before giving up: one may go away or fill up between checkout and use.
+const TRIES: usize = 4;
 
 /// Why no stream could be had.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +33,7 @@ pub enum PoolError<E> {
 pub struct Counts {
     /// Keys with at least one tunnel or a dial under way.
     pub keys: usize,
-    /// Tunnels that are open.
+    /// Tunnels that take streams.
     pub tunnels: usize,
     /// Streams on them.
     pub streams: usize,
@@ -33,17 +42,48 @@ pub struct Counts {
 }
 
 /// The tunnels of one thread by key, usually {source identity, accepted destination identities, destination
-/// address, source address}. `!Send`; clone it freely within its thread.
-#[derive(Debug, Clone)]
-pub struct Pool<K> {
-    key: PhantomData<K>,
+/// address, source address}; `E` is what a dial fails with. `!Send`; clones share the pool.
+pub struct Pool<K, E> {
+    entries: Rc<RefCell<HashMap<K, Entry<E>>>>,
+    idle: std::time::Duration,
 }
 
-impl<K: Clone + Eq + Hash> Pool<K> {
+struct Entry<E> {
+    tunnels: Vec<Client>,
+    dial: Option<Rc<Dial<E>>>,
+}
+
+/// A dial that others wait for.
+struct Dial<E> {
+    done: Notify,
+    failed: RefCell<Option<E>>,
+    over: Cell<bool>,
+}
+
+/// What a checkout found.
+enum Found<E> {
+    Tunnel(Client),
+    Dialing(Rc<Dial<E>>),
+    /// Nobody dials: the caller does.
+    Ours(Rc<Dial<E>>),
+}
+
+impl<K, E> Clone for Pool<K, E> {
+    fn clone(&self) -> Self {
+        Self { entries: Rc::clone(&self.entries), idle: self.idle }
+    }
+}
+
+impl<K, E> fmt::Debug for Pool<K, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("keys", &self.entries.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
     /// An empty pool.
     pub fn new(limits: &Limits) -> Self {
-        let _ = limits;
-        Self { key: PhantomData }
+        Self { entries: Rc::default(), idle: limits.pool_idle }
     }
 
     /// Opens a stream on a pooled tunnel of `key`; if there is none with room, `dial` makes one. One dial at a time
@@ -53,32 +93,159 @@ impl<K: Clone + Eq + Hash> Pool<K> {
     ///
     /// # Errors
     /// [`PoolError::Dial`] with the dial's own error (cloned to those who waited), or the CONNECT's.
-    pub async fn connect<E: Clone, F: Future<Output = Result<Client, E>>>(
+    pub async fn connect<F: Future<Output = Result<Client, E>>>(
         &self,
         key: &K,
-        dial: impl FnOnce() -> F,
+        dial: impl Fn() -> F,
         authority: &str,
         headers: &Headers,
     ) -> Result<Opened, PoolError<E>> {
-        let _ = key;
-        let client = dial().await.map_err(PoolError::Dial)?;
-        Ok(client.connect(authority, headers).await?)
+        let mut tries = 0;
+        loop {
+            let client = match self.checkout(key) {
+                Found::Tunnel(client) => client,
+                Found::Dialing(dial) => {
+                    wait(&dial).await.map_err(PoolError::Dial)?;
+                    continue;
+                }
+                Found::Ours(under_way) => self.dial(key, under_way, dial()).await.map_err(PoolError::Dial)?,
+            };
+            tries += 1;
+            match client.connect(authority, headers).await {
+                // Nothing was done yet: another tunnel may be asked.
+                Err(ConnectError::AtCapacity | ConnectError::TunnelGone { unseen: true, .. })
+                    if tries < TRIES => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// A tunnel of `key` that can open streams now, if there is one (to resume connections on).
+    pub fn tunnel(&self, key: &K) -> Option<Client> {
+        let entries = self.entries.borrow();
+        entries.get(key)?.tunnels.iter().find(|client| client.capacity() > 0).cloned()
+    }
+
+    fn checkout(&self, key: &K) -> Found<E> {
+        let mut entries = self.entries.borrow_mut();
+        if !entries.contains_key(key) {
+            entries.insert(key.clone(), Entry { tunnels: Vec::new(), dial: None });
+        }
+        let entry = entries.get_mut(key).expect("inserted above if it was not there");
+        entry.tunnels.retain(Client::usable);
+        if let Some(client) = entry.tunnels.iter().find(|client| client.capacity() > 0) {
+            return Found::Tunnel(client.clone());
+        }
+        if let Some(dial) = &entry.dial {
+            return Found::Dialing(Rc::clone(dial));
+        }
+        let dial = Rc::new(Dial { done: Notify::new(), failed: RefCell::new(None), over: Cell::new(false) });
+        entry.dial = Some(Rc::clone(&dial));
+        Found::Ours(dial)
+    }
+
+    async fn dial(
+        &self,
+        key: &K,
+        under_way: Rc<Dial<E>>,
+        dial: impl Future<Output = Result<Client, E>>,
+    ) -> Result<Client, E> {
+        // Runs also when this future is dropped half-way: the next who waits then dials.
+        let finish = Finish { pool: self, key, dial: under_way };
+        let result = dial.await;
+        match &result {
+            Ok(client) => {
+                if let Some(entry) = self.entries.borrow_mut().get_mut(key) {
+                    entry.tunnels.push(client.clone());
+                }
+            }
+            Err(err) => *finish.dial.failed.borrow_mut() = Some(err.clone()),
+        }
+        result
     }
 
     /// Drains every tunnel whose key `gone` names (its endpoint was deleted, its certificate replaced): no new
-    /// streams, running ones finish. Returns how many.
-    pub fn evict(&self, gone: impl FnMut(&K) -> bool) -> usize {
-        let _ = gone;
-        0
+    /// streams, running ones finish. A dial under way is not stopped: its tunnel is drained by the next call.
+    /// Returns how many.
+    pub fn evict(&self, mut gone: impl FnMut(&K) -> bool) -> usize {
+        let mut evicted = 0;
+        self.entries.borrow_mut().retain(|key, entry| {
+            if gone(key) {
+                evicted += entry.tunnels.len();
+                entry.tunnels.drain(..).for_each(|client| client.drain());
+            }
+            entry.is_used()
+        });
+        evicted
     }
 
     /// Drains tunnels unused for `pool_idle`. Call it every few seconds. Returns how many.
     pub fn release_idle(&self) -> usize {
-        0
+        let now = Instant::now();
+        let idle = self.idle;
+        let mut released = 0;
+        self.entries.borrow_mut().retain(|_, entry| {
+            entry.tunnels.retain(|client| {
+                let unused = client.idle_since().is_some_and(|since| now.duration_since(since) >= idle);
+                if unused {
+                    client.drain();
+                    released += 1;
+                }
+                !unused && client.usable()
+            });
+            entry.is_used()
+        });
+        released
     }
 
     /// How full it is.
     pub fn counts(&self) -> Counts {
-        Counts::default()
+        let entries = self.entries.borrow();
+        let mut counts = Counts { keys: entries.len(), ..Counts::default() };
+        for entry in entries.values() {
+            counts.dialing += usize::from(entry.dial.is_some());
+            for client in entry.tunnels.iter().filter(|client| client.usable()) {
+                counts.tunnels += 1;
+                counts.streams += client.streams();
+            }
+        }
+        counts
     }
+}
+
+impl<E> Entry<E> {
+    fn is_used(&self) -> bool {
+        !self.tunnels.is_empty() || self.dial.is_some()
+    }
+}
+
+/// Ends a dial, however it went: those who wait go on.
+struct Finish<'p, K: Eq + Hash, E> {
+    pool: &'p Pool<K, E>,
+    key: &'p K,
+    dial: Rc<Dial<E>>,
+}
+
+impl<K: Eq + Hash, E> Drop for Finish<'_, K, E> {
+    fn drop(&mut self) {
+        let mut entries = self.pool.entries.borrow_mut();
+        if let Some(entry) = entries.get_mut(self.key) {
+            entry.dial = None;
+            if !entry.is_used() {
+                entries.remove(self.key);
+            }
+        }
+        self.dial.over.set(true);
+        self.dial.done.notify_waiters();
+    }
+}
+
+async fn wait<E: Clone>(dial: &Dial<E>) -> Result<(), E> {
+    // Made before the check: between the two nothing else runs, and a later end is noticed.
+    let done = dial.done.notified();
+    if !dial.over.get() {
+        done.await;
+    }
+    let failed = dial.failed.borrow().clone();
+    failed.map_or(Ok(()), Err)
 }

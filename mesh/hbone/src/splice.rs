@@ -1,17 +1,29 @@
 //! Joining a [`Connection`] and a CONNECT stream until both directions have ended.
+//!
+//! The way out (application to tunnel) is this future: it reads the socket straight into the tunnel's open records. The
+//! way in is the driver's: it writes the socket as the bytes arrive, and this future only finishes what the socket did
+//! not take at once. The connection itself lies in the stream's slot, so that the future is a pointer and a key.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSliceMut, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::connection::Connection;
+use socket2::SockRef;
+use tokio::io::Interest;
+
+use crate::connection::{Connection, Order};
+use crate::frame::code;
+use crate::protocol::Key;
+use crate::transport::{BATCH, Spare};
+use crate::tunnel::inner::{Inner, Use};
 use crate::tunnel::{Gone, Stream};
 
 /// How a spliced connection ended, with the connection itself: log it, drop it, park it or resume it.
 #[derive(Debug)]
 pub struct Finished {
-    /// The connection, with its counts and, when detached, its residue.
+    /// The connection, with its counts and, when detached, its residue. Its socket is open still: dropping it closes
+    /// it in order, [`Connection::abort`] resets it.
     pub connection: Connection,
     /// Why the splice ended.
     pub end: End,
@@ -22,7 +34,8 @@ pub struct Finished {
 pub enum End {
     /// Both directions ended, all bytes delivered.
     Complete,
-    /// The peer reset the stream with this HTTP/2 error code (an application's socket broke there, or a fault).
+    /// The peer reset the stream with this HTTP/2 error code: NO_ERROR (0) and CANCEL (8) are how an end says that it
+    /// needs no more; others mean that the application's socket broke there, or a fault.
     Reset(u32),
     /// Our application's socket failed; the peer was sent a reset.
     Application(io::Error),
@@ -34,24 +47,312 @@ pub enum End {
     CutByPeer(String),
     /// Both ends hold all that was sent: the connection can be resumed.
     Detached,
-    /// A detach was asked for, but the peer has no such capability or did not answer in time.
+    /// A detach was begun, but the peer did not answer in time, or its counts differ: the connection is lost.
     Undetachable,
     /// The pod's account is full: the text says of what.
     Account(crate::account::Full),
 }
 
-/// The future of [`Stream::splice`]. Small (one pointer and a key); dropping it resets the stream.
+/// The future of [`Stream::splice`]. Small (a pointer and a key); dropping it resets the stream.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Splice {
-    pub(crate) stream: Option<Stream>,
+    stream: Option<Stream>,
+}
+
+impl Splice {
+    pub(crate) fn new(stream: Stream, connection: Connection) -> Self {
+        install(&mut stream.shared.borrow_mut(), stream.key, connection);
+        Self { stream: Some(stream) }
+    }
+}
+
+/// Puts the connection into its stream's slot.
+fn install(inner: &mut Inner, key: Key, mut connection: Connection) {
+    let mut failed = connection.register().err().map(End::Application);
+    let stream = &mut inner.engine.streams[key];
+    if let Use::Bytes { pending, at, .. } = std::mem::take(&mut stream.ext.used) {
+        // What came before the splice was charged to nobody yet.
+        let early = &pending[at..];
+        connection.residue.extend_from_slice(early);
+        if let Err(full) = connection.cost.charge.hold(early.len()) {
+            failed.get_or_insert(End::Account(full));
+        }
+    }
+    connection.far_ended |= stream.remote_ended;
+    let near_ended = connection.near_ended;
+    stream.ext.used = Use::Splice(Box::new(connection));
+    if let Some(end) = failed {
+        inner.broken(key, end);
+    } else if near_ended {
+        // Resumed after its application had ended: the new stream must hear of that too.
+        inner.end(key);
+    }
 }
 
 impl Future for Splice {
     type Output = Finished;
 
-    fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Finished> {
-        let _ = &self.stream;
-        Poll::Pending
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
+        let stream = self.stream.as_ref().expect("a future is not polled after it was ready");
+        let mut inner = stream.shared.borrow_mut();
+        let Poll::Ready(end) = turn(&mut inner, stream.key, cx) else { return Poll::Pending };
+        let key = stream.key;
+        let Use::Splice(connection) = std::mem::take(&mut inner.engine.streams[key].ext.used) else {
+            unreachable!("the slot holds the connection until its splice is ready")
+        };
+        connection.cost.live.unwatch();
+        if matches!(end, End::Detached) {
+            // Both ends know: no reset is needed, and none may overtake the peer's last words.
+            inner.engine.streams[key].reset = true;
+        }
+        drop(inner);
+        self.stream = None;
+        Poll::Ready(Finished { connection: *connection, end })
     }
+}
+
+impl Drop for Splice {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.stream
+            && let Use::Splice(connection) = &stream.shared.borrow().engine.streams[stream.key].ext.used
+        {
+            connection.cost.live.unwatch();
+        }
+    }
+}
+
+/// The connection in a slot and the parts of the tunnel beside it.
+macro_rules! connection {
+    ($inner:expr, $key:expr) => {
+        match &mut $inner.engine.streams[$key].ext.used {
+            Use::Splice(connection) => connection,
+            _ => unreachable!("the slot holds the connection until its splice is ready"),
+        }
+    };
+}
+
+/// One poll: orders, then what waits for the socket, then what the socket has.
+fn turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> Poll<End> {
+    if let Some(end) = obey(inner, key, cx) {
+        return Poll::Ready(end);
+    }
+    let delivered = match deliver_residue(inner, key, cx) {
+        Ok(delivered) => delivered,
+        Err(err) => {
+            inner.reset(key, code::CONNECT_ERROR);
+            return Poll::Ready(End::Application(err));
+        }
+    };
+    if let Some(end) = over(inner, key, delivered) {
+        return Poll::Ready(end);
+    }
+    let slot = &mut inner.engine.streams[key].ext;
+    if let Some(parting) = &mut slot.parting {
+        return match (parting.answered, parting.expired(cx)) {
+            (true, _) => Poll::Ready(End::Detached),
+            (false, true) => Poll::Ready(End::Undetachable),
+            (false, false) => Poll::Pending,
+        };
+    }
+    if let Err(err) = read(inner, key, cx) {
+        inner.reset(key, code::CONNECT_ERROR);
+        return Poll::Ready(End::Application(err));
+    }
+    let connection = connection!(inner, key);
+    if connection.near_ended && connection.far_end_delivered {
+        return Poll::Ready(End::Complete);
+    }
+    Poll::Pending
+}
+
+/// What other threads have ordered.
+fn obey(inner: &mut Inner, key: Key, cx: &Context<'_>) -> Option<End> {
+    let slot = &mut inner.engine.streams[key].ext;
+    let known = slot.reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+    let Use::Splice(connection) = &slot.used else { return None };
+    if !known {
+        connection.cost.live.watch(cx.waker());
+        slot.reader = Some(cx.waker().clone());
+    }
+    match connection.cost.live.take_order()? {
+        Order::Cut(cause) => {
+            inner.explain(key, &cause);
+            inner.reset(key, code::CANCEL);
+            Some(End::Cut(cause.into()))
+        }
+        Order::Detach => {
+            inner.part(key);
+            None
+        }
+    }
+}
+
+/// Whether the stream is over, and what that means now that `delivered` says whether the application has all of it.
+fn over(inner: &mut Inner, key: Key, delivered: bool) -> Option<End> {
+    let stream = &mut inner.engine.streams[key];
+    // An end that needs no more has still sent what it sent before: that is delivered first.
+    let in_order = match &stream.ext.end {
+        Some(End::Reset(code::NO_ERROR | code::CANCEL)) => true,
+        Some(_) => return stream.ext.end.take(),
+        None => false,
+    };
+    if in_order {
+        return if delivered { stream.ext.end.take() } else { None };
+    }
+    let why = inner.gone.as_ref()?;
+    if stream.remote_ended && !delivered {
+        return None;
+    }
+    let connection = connection!(inner, key);
+    let complete = connection.near_ended && connection.far_end_delivered;
+    Some(if complete { End::Complete } else { End::Tunnel(why.clone()) })
+}
+
+/// Writes what the socket did not take when it arrived. Returns whether nothing is left.
+fn deliver_residue(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<bool> {
+    loop {
+        let connection = connection!(inner, key);
+        if connection.undelivered() == 0 {
+            break;
+        }
+        let socket = connection.registered()?;
+        if socket.poll_write_ready(cx)?.is_pending() {
+            return Ok(false);
+        }
+        let residue = &connection.residue[connection.residue_at..];
+        let sent = match socket.try_io(Interest::WRITABLE, || (&*SockRef::from(socket)).write(residue)) {
+            Ok(sent) => sent,
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(err) => return Err(err),
+        };
+        connection.residue_at += sent;
+        connection.cost.live.add_received(sent);
+        connection.cost.charge.release(sent);
+        if connection.undelivered() == 0 {
+            (connection.residue, connection.residue_at) = (Vec::new(), 0);
+        }
+        inner.engine.consumed(key, sent);
+        if !inner.engine.control.is_empty() {
+            inner.mark();
+        }
+    }
+    let connection = connection!(inner, key);
+    if connection.far_ended {
+        connection.deliver_end();
+    }
+    Ok(true)
+}
+
+/// Reads the socket into the open records until it is empty, a window or the room is, or the turn's share is used up.
+fn read(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<()> {
+    let result = read_turn(inner, key, cx);
+    // A buffer fetched for a socket that then had nothing goes back: an idle tunnel holds none.
+    if let Some(records) = inner.records.take_if(|records| records.is_empty()) {
+        Spare::put(records);
+    }
+    result
+}
+
+fn read_turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<()> {
+    let mut share = if inner.users > 1 { inner.limits.stream_bytes_per_turn } else { usize::MAX };
+    if !send_unsent(inner, key) {
+        return Ok(());
+    }
+    let mut bulk = false;
+    loop {
+        if connection!(inner, key).near_ended {
+            return Ok(());
+        }
+        let budget = inner.engine.budget(key).min(share);
+        if connection!(inner, key).registered()?.poll_read_ready(cx)?.is_pending() {
+            return Ok(());
+        }
+        if budget == 0 {
+            if share == 0 {
+                cx.waker().wake_by_ref();
+            }
+            // Otherwise a window is shut: its opening wakes us.
+            return Ok(());
+        }
+        // Most reads bring a request: one gap is cheaper than eight. A read that fills it asks for all.
+        match read_once(inner, key, budget, if bulk { BATCH } else { 1 })? {
+            Got::NoRoom => {
+                inner.queue(key);
+                return Ok(());
+            }
+            Got::NotReady => {}
+            Got::Ended => {
+                connection!(inner, key).near_ended = true;
+                inner.end(key);
+                return Ok(());
+            }
+            Got::Bytes(len) => {
+                bulk = true;
+                share = share.saturating_sub(len);
+                connection!(inner, key).cost.live.add_sent(len);
+                inner.engine.sent(key, len);
+                inner.mark();
+            }
+        }
+    }
+}
+
+enum Got {
+    /// The records are full until the next flush.
+    NoRoom,
+    NotReady,
+    Bytes(usize),
+    Ended,
+}
+
+/// One read of at most `most` gaps.
+fn read_once(inner: &mut Inner, key: Key, budget: usize, most: usize) -> io::Result<Got> {
+    let stream = &mut inner.engine.streams[key];
+    let Use::Splice(connection) = &stream.ext.used else { return Ok(Got::NotReady) };
+    let socket = connection.registered()?;
+    let records = inner.records.get_or_insert_with(Spare::take);
+    let mut gaps = std::array::from_fn::<_, BATCH, _>(|_| IoSliceMut::new(&mut []));
+    let found = records.gaps(budget, &mut gaps).min(most);
+    if found == 0 {
+        return Ok(Got::NoRoom);
+    }
+    let room: usize = gaps[..found].iter().map(|gap| gap.len()).sum();
+    let mut got = None;
+    let result = socket.try_io(Interest::READABLE, || {
+        let socket = SockRef::from(socket);
+        let len = match &mut gaps[..found] {
+            [one] => (&*socket).read(one)?,
+            many => (&*socket).read_vectored(many)?,
+        };
+        got = Some(len);
+        // A short read has emptied the socket: forget the readiness, or the next turn asks the kernel again. (An end
+        // that has come already is remembered apart.)
+        if len > 0 && len < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match (got, result) {
+        (Some(0), _) => Ok(Got::Ended),
+        (Some(len), _) => {
+            records.commit(stream.id, budget, len);
+            Ok(Got::Bytes(len))
+        }
+        (None, Err(err)) if err.kind() != io::ErrorKind::WouldBlock => Err(err),
+        (None, _) => Ok(Got::NotReady),
+    }
+}
+
+/// Sends what was read before the splice began; whether all of it is on its way.
+fn send_unsent(inner: &mut Inner, key: Key) -> bool {
+    let connection = connection!(inner, key);
+    if connection.unsent.is_empty() {
+        return true;
+    }
+    let mut unsent = std::mem::take(&mut connection.unsent);
+    let written = inner.write(key, &unsent);
+    unsent.drain(..written);
+    let connection = connection!(inner, key);
+    connection.cost.live.add_sent(written);
+    connection.cost.charge.release(written);
+    connection.unsent = unsent;
+    connection.unsent.is_empty()
 }

@@ -1,16 +1,50 @@
 //! The bytes below a tunnel: one large receive and one large send a turn, TLS or plain.
+//!
+//! A transport takes plaintext as whole records and gives plaintext as one slice; what it works in is a [`Scratch`]
+//! that all tunnels of a thread share, so that an idle tunnel holds no buffer at all.
 
 use std::io;
-use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::CertificateDer;
 
-use crate::limits::Limits;
+mod plain;
+mod records;
+mod scratch;
+mod tls;
+
+pub use plain::Plain;
+pub use scratch::Scratch;
+pub use tls::Tls;
+
+pub(crate) use records::{BATCH, RECORD, Records, Spare};
 
 /// A non-blocking byte transport that works in batches. Implemented by [`Tls`] and [`Plain`].
 pub trait Transport: 'static {
+    /// Receives once; the plaintext is in `scratch.plain` afterwards. Pending only when there is nothing to read.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<Received>>;
+
+    /// Takes all of `chunks` (each at most one record), seals and sends what the kernel accepts and keeps the rest.
+    ///
+    /// # Errors
+    /// The socket's or TLS's; the transport is dead then.
+    fn send(&mut self, cx: &mut Context<'_>, chunks: &[&[u8]], scratch: &mut Scratch) -> io::Result<()>;
+
+    /// Sends what is kept; ready when nothing is.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Says that nothing more will be sent (close_notify, FIN); ready when that has left.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
     /// The peer's certificate chain, leaf first, DER; empty without TLS.
     fn peer_certificates(&self) -> &[CertificateDer<'static>];
+}
+
+/// What one receive brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// The peer will send nothing more.
+    pub ended: bool,
 }
 
 /// Why a handshake did not succeed.
@@ -25,65 +59,4 @@ pub enum HandshakeError {
     /// It took longer than `handshake_timeout`.
     #[error("the TLS handshake took longer than {0:?}; the peer accepts connections but does not answer")]
     Timeout(std::time::Duration),
-}
-
-/// TLS over TCP, by rustls; the caller chooses suites, certificates and verification.
-#[derive(Debug)]
-pub struct Tls {
-    certificates: Vec<CertificateDer<'static>>,
-}
-
-impl Tls {
-    /// Shakes hands as a client. `socket` must be registered with the runtime of the thread that will own the tunnel.
-    ///
-    /// # Errors
-    /// [`HandshakeError`]; a refused certificate is `Tls`.
-    pub async fn connect(
-        socket: tokio::net::TcpStream,
-        config: Arc<rustls::ClientConfig>,
-        name: ServerName<'static>,
-        limits: &Limits,
-    ) -> Result<Self, HandshakeError> {
-        let _ = (socket, config, name, limits);
-        Ok(Self { certificates: Vec::new() })
-    }
-
-    /// Shakes hands as a server.
-    ///
-    /// # Errors
-    /// [`HandshakeError`]; a client without an acceptable certificate is `Tls`.
-    pub async fn accept(
-        socket: tokio::net::TcpStream,
-        config: Arc<rustls::ServerConfig>,
-        limits: &Limits,
-    ) -> Result<Self, HandshakeError> {
-        let _ = (socket, config, limits);
-        Ok(Self { certificates: Vec::new() })
-    }
-}
-
-impl Transport for Tls {
-    fn peer_certificates(&self) -> &[CertificateDer<'static>] {
-        &self.certificates
-    }
-}
-
-/// No TLS: an in-memory duplex or a plain socket, for tests and for hops that are encrypted below.
-#[derive(Debug)]
-pub struct Plain<S> {
-    io: S,
-}
-
-impl<S> Plain<S> {
-    /// Wraps a byte stream.
-    pub fn new(io: S) -> Self {
-        Self { io }
-    }
-}
-
-impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static> Transport for Plain<S> {
-    fn peer_certificates(&self) -> &[CertificateDer<'static>] {
-        let _ = &self.io;
-        &[]
-    }
 }

@@ -3,19 +3,30 @@
 //! `client` and `server` give a handle and a [`Driver`]; the driver is a future that reads, delivers, batches
 //! and sends, and must run on the thread that made it (`tokio::task::spawn_local`). Dropping it ends the tunnel.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::connection::{Connection, ConnectionId, Progress};
 use crate::headers::Headers;
 use crate::limits::Limits;
-use crate::splice::Splice;
+use crate::protocol::Role;
 use crate::transport::Transport;
+
+mod client;
+mod control;
+mod deliver;
+mod driver;
+pub(crate) mod inner;
+mod parting;
+mod server;
+mod stream;
+
+pub use client::{Client, Opened};
+pub use control::Resume;
+pub use driver::Driver;
+pub use server::{Request, Server};
+pub use stream::Stream;
+
+use inner::{Inner, Shared};
 
 /// Why a tunnel ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,236 +81,19 @@ pub enum ConnectError {
     Timeout,
 }
 
-/// A client's tunnel on `transport`, and the future that drives it.
+/// A client's tunnel on `transport`, and the future that drives it. To be called, and driven, on the thread whose
+/// runtime the transport's socket is registered with.
 pub fn client(transport: impl Transport, limits: Limits) -> (Client, Driver) {
-    let _ = (transport, limits);
-    (Client { shared: Rc::new(()) }, Driver { shared: Rc::new(()) })
+    let shared = share(Role::Client, transport, limits);
+    (Client::new(shared.clone()), Driver::new(shared))
 }
 
 /// A server's tunnel on `transport`, and the future that drives it.
 pub fn server(transport: impl Transport, limits: Limits) -> (Server, Driver) {
-    let _ = (transport, limits);
-    (Server { shared: Rc::new(()) }, Driver { shared: Rc::new(()) })
+    let shared = share(Role::Server, transport, limits);
+    (Server::new(shared.clone()), Driver::new(shared))
 }
 
-/// Runs a tunnel; resolves when it has ended. Spawn it with `tokio::task::spawn_local`.
-#[derive(Debug)]
-#[must_use = "a tunnel stands still unless its driver is polled"]
-pub struct Driver {
-    shared: Rc<()>,
-}
-
-impl Future for Driver {
-    type Output = Gone;
-
-    fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Gone> {
-        let _ = &self.shared;
-        Poll::Ready(Gone::Closed)
-    }
-}
-
-/// Opens CONNECT streams. Clones share the tunnel; when all clones and streams are gone the tunnel closes in order.
-#[derive(Debug, Clone)]
-pub struct Client {
-    shared: Rc<()>,
-}
-
-/// A CONNECT that was answered with 200.
-#[derive(Debug)]
-pub struct Opened {
-    /// The bytes, both ways.
-    pub stream: Stream,
-    /// The answer's headers (`baggage`, …).
-    pub headers: Headers,
-    /// The name both ends know it by, sent with the CONNECT.
-    pub id: ConnectionId,
-}
-
-impl Client {
-    /// Sends a CONNECT for `authority` (`ip:port`, `[v6]:port` or `host:port`) and waits for the answer; a fresh
-    /// connection id goes with it.
-    ///
-    /// # Errors
-    /// Everything but a 200: see [`ConnectError`].
-    pub async fn connect(&self, authority: &str, headers: &Headers) -> Result<Opened, ConnectError> {
-        let _ = (authority, headers, &self.shared);
-        Err(ConnectError::AtCapacity)
-    }
-
-    /// Sends a CONNECT that resumes a detached connection: its id and counts go with it, and the far side
-    /// answers 200 only if they match its own. Splice the same connection on the stream returned.
-    ///
-    /// # Errors
-    /// As [`Client::connect`]; `Refused` with 409 when the far side does not hold it or its counts differ.
-    pub async fn resume(
-        &self,
-        authority: &str,
-        headers: &Headers,
-        connection: &Connection,
-    ) -> Result<Opened, ConnectError> {
-        let _ = connection;
-        self.connect(authority, headers).await
-    }
-
-    /// Streams that can be opened now: 0 when full, draining or gone.
-    pub fn capacity(&self) -> usize {
-        0
-    }
-
-    /// Streams open now.
-    pub fn streams(&self) -> usize {
-        0
-    }
-
-    /// Since when no stream has been open; `None` while one is.
-    pub fn idle_since(&self) -> Option<tokio::time::Instant> {
-        None
-    }
-
-    /// Whether the far end is ours (it showed the capability): detach, resume and causes work.
-    pub fn capable(&self) -> bool {
-        false
-    }
-
-    /// The peer's certificate chain, leaf first, DER; empty without TLS.
-    pub fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
-        Vec::new()
-    }
-
-    /// No new streams; GOAWAY; the driver ends when the last stream has.
-    pub fn drain(&self) {}
-
-    /// Ends the tunnel and every stream on it now.
-    pub fn close(&self) {}
-}
-
-/// Takes CONNECT requests. Dropping it drains the tunnel.
-#[derive(Debug)]
-pub struct Server {
-    shared: Rc<()>,
-}
-
-impl Server {
-    /// The next request; `None` when the tunnel takes no more.
-    pub async fn accept(&mut self) -> Option<Request> {
-        let _ = &self.shared;
-        None
-    }
-
-    /// Streams open now.
-    pub fn streams(&self) -> usize {
-        0
-    }
-
-    /// The peer's certificate chain, leaf first, DER; empty without TLS.
-    pub fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
-        Vec::new()
-    }
-
-    /// GOAWAY: requests already sent are still taken, then none; the driver ends when the last stream has.
-    pub fn drain(&self) {}
-
-    /// Ends the tunnel and every stream on it now.
-    pub fn close(&self) {}
-}
-
-/// A resume that a request asks for: the id and what the far end has sent and received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resume {
-    /// The connection to go on with.
-    pub id: ConnectionId,
-    /// The far end's counts.
-    pub far: Progress,
-}
-
-impl Resume {
-    /// Whether `connection` is the one meant and both ends agree on every byte.
-    pub fn matches(&self, connection: &Connection) -> bool {
-        let near = connection.progress();
-        self.id == connection.id() && self.far.sent == near.received && self.far.received == near.sent
-    }
-}
-
-/// One CONNECT to answer. Dropping it refuses the stream.
-#[derive(Debug)]
-pub struct Request {
-    authority: String,
-    headers: Headers,
-    connection: Option<ConnectionId>,
-    resume: Option<Resume>,
-    stream: Stream,
-}
-
-impl Request {
-    /// `:authority`, as sent.
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
-
-    /// Its headers (`baggage`, `forwarded`, `traceparent`, …).
-    pub fn headers(&self) -> &Headers {
-        &self.headers
-    }
-
-    /// The connection's id, if the client is ours; otherwise use a random one.
-    pub fn connection(&self) -> Option<ConnectionId> {
-        self.connection
-    }
-
-    /// Whether it resumes a detached connection: splice that one, or refuse with 409.
-    pub fn resume(&self) -> Option<Resume> {
-        self.resume
-    }
-
-    /// Answers 200 with `headers`.
-    pub fn accept(self, headers: &Headers) -> Stream {
-        let _ = headers;
-        self.stream
-    }
-
-    /// Answers `status` with `headers` and ends the stream.
-    pub fn refuse(self, status: u16, headers: &Headers) {
-        let _ = (status, headers);
-    }
-}
-
-/// The bytes of one CONNECT stream. Splice a connection on it (the fast path), or use it as a byte stream.
-///
-/// Shutting it down ends our direction (END_STREAM); dropping it before both directions ended resets it.
-#[derive(Debug)]
-pub struct Stream {
-    shared: Rc<()>,
-}
-
-impl Stream {
-    /// Joins it with `connection` until both directions have ended.
-    pub fn splice(self, connection: Connection) -> Splice {
-        let _ = connection;
-        Splice { stream: Some(self) }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        _buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let _ = &self.shared;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+fn share(role: Role, transport: impl Transport, limits: Limits) -> Shared {
+    Rc::new(RefCell::new(Inner::new(role, Box::new(transport), limits)))
 }

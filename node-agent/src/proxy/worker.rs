@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::connections::{Connections, Listed};
-use super::pod::{Phase, Pod};
+use super::pod::Pod;
 use super::state::PATIENCE;
 use super::{Agent, accept, inbound};
 use crate::listeners::Listeners;
@@ -41,6 +41,8 @@ pub(crate) enum Job {
     List(oneshot::Sender<Vec<Listed>>),
     /// Say how many connections a pod has here.
     Count { uid: Arc<str>, answer: oneshot::Sender<usize> },
+    /// Say how many connections there are here.
+    Total(oneshot::Sender<usize>),
 }
 
 /// Tunnels that may be shared: from one pod under one identity to one address that may prove to be one of some.
@@ -83,7 +85,7 @@ impl Handle {
 pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) agent: Arc<Agent>,
-    pub(crate) pool: Pool<TunnelKey>,
+    pub(crate) pool: Pool<TunnelKey, super::dial::DialError>,
     pub(crate) connections: Rc<Connections>,
     served: Arc<AtomicUsize>,
     acceptors: RefCell<HashMap<Arc<str>, Vec<AbortHandle>>>,
@@ -176,6 +178,9 @@ impl Worker {
             Job::Count { uid, answer } => {
                 let _ = answer.send(self.connections.of_pod(&uid));
             }
+            Job::Total(answer) => {
+                let _ = answer.send(self.connections.len());
+            }
         }
     }
 
@@ -230,9 +235,4 @@ async fn evict_on_change(worker: Rc<Worker>) {
         let gone = replaced.borrow_and_update().clone();
         worker.pool.evict(|key| gone.iter().any(|workload| workload.addresses.contains(&key.next_hop.ip())));
     }
-}
-
-/// The phase in which a pod takes nothing new any more.
-pub(crate) fn takes_new(pod: &Pod) -> bool {
-    pod.phase() != Phase::Gone
 }

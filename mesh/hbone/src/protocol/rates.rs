@@ -1,0 +1,78 @@
+//! How often a peer may do what costs it nothing and us something, counted per second.
+
+use std::time::Duration;
+
+use super::Fault;
+use crate::frame::code;
+use crate::limits::Limits;
+
+/// Counters of the second that runs. A burst across the border of two seconds may reach twice the limit.
+#[derive(Debug)]
+pub(super) struct Rates {
+    second: u64,
+    resets: Left,
+    pings: Left,
+    settings: Left,
+    empty: Left,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    most: u32,
+    left: u32,
+    text: &'static str,
+}
+
+impl Left {
+    fn new(most: u32, text: &'static str) -> Self {
+        Self { most, left: most, text }
+    }
+
+    fn take(&mut self) -> Result<(), Fault> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => Err(Fault::new(code::ENHANCE_YOUR_CALM, self.text)),
+        }
+    }
+}
+
+impl Rates {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            second: 0,
+            resets: Left::new(limits.resets_per_second, "too many stream resets in one second"),
+            pings: Left::new(limits.pings_per_second, "too many PINGs in one second"),
+            settings: Left::new(limits.settings_per_second, "too many SETTINGS in one second"),
+            empty: Left::new(limits.empty_frames_per_second, "too many frames without content in one second"),
+        }
+    }
+
+    /// Starts a new second when `now` is in one.
+    pub(super) fn at(&mut self, now: Duration) {
+        if now.as_secs() != self.second {
+            self.second = now.as_secs();
+            for counter in [&mut self.resets, &mut self.pings, &mut self.settings, &mut self.empty] {
+                counter.left = counter.most;
+            }
+        }
+    }
+
+    pub(super) fn reset(&mut self) -> Result<(), Fault> {
+        self.resets.take()
+    }
+
+    pub(super) fn ping(&mut self) -> Result<(), Fault> {
+        self.pings.take()
+    }
+
+    pub(super) fn settings(&mut self) -> Result<(), Fault> {
+        self.settings.take()
+    }
+
+    pub(super) fn empty(&mut self) -> Result<(), Fault> {
+        self.empty.take()
+    }
+}

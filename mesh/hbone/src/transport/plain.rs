@@ -1,0 +1,67 @@
+//! A byte stream without TLS: in-memory pipes and plain sockets.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::scratch::Scratch;
+use super::{Received, Transport};
+
+/// No TLS: an in-memory duplex or a plain socket, for tests and for hops that are encrypted below.
+#[derive(Debug)]
+pub struct Plain<S> {
+    io: S,
+    unsent: Vec<u8>,
+    sent: usize,
+}
+
+impl<S> Plain<S> {
+    /// Wraps a byte stream.
+    pub fn new(io: S) -> Self {
+        Self { io, unsent: Vec::new(), sent: 0 }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Plain<S> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<Received>> {
+        let mut buffer = ReadBuf::new(&mut scratch.raw);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+        scratch.plain.clear();
+        scratch.plain.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(Received { ended: scratch.plain.is_empty() }))
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, chunks: &[&[u8]], _scratch: &mut Scratch) -> io::Result<()> {
+        for chunk in chunks {
+            self.unsent.extend_from_slice(chunk);
+        }
+        match self.poll_flush(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.unsent.len() {
+            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent[self.sent..]))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += sent;
+        }
+        (self.unsent, self.sent) = (Vec::new(), 0);
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        &[]
+    }
+}

@@ -1,0 +1,38 @@
+//! The buffers in which a thread's tunnels receive and seal: one set a thread, used by one tunnel at a time.
+
+use std::cell::Cell;
+
+/// Bytes of one receive. 64 to 128 KiB measured best; larger leaves the cache.
+pub(crate) const RECEIVE: usize = 128 << 10;
+
+/// One thread's working buffers. Nothing in them outlives a turn.
+#[derive(Debug)]
+pub struct Scratch {
+    /// What came from the socket.
+    pub(crate) raw: Box<[u8]>,
+    /// What it said.
+    pub(crate) plain: Vec<u8>,
+    /// What goes to the socket.
+    pub(crate) sealed: Vec<u8>,
+}
+
+thread_local! {
+    static IDLE: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Scratch {
+    /// The thread's buffers; give them back with [`Scratch::put`].
+    pub(crate) fn take() -> Box<Self> {
+        IDLE.take().unwrap_or_else(|| {
+            Box::new(Self {
+                raw: vec![0; RECEIVE].into_boxed_slice(),
+                plain: Vec::with_capacity(RECEIVE),
+                sealed: Vec::new(),
+            })
+        })
+    }
+
+    pub(crate) fn put(self: Box<Self>) {
+        IDLE.set(Some(self));
+    }
+}

@@ -1,0 +1,457 @@
+//! TLS by rustls' unbuffered API over a TCP socket: nothing is held between turns but an incomplete record and what
+//! the kernel has not taken yet.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::scratch::Scratch;
+use super::{HandshakeError, Received, Transport};
+use crate::limits::Limits;
+
+/// What a record grows by when it is sealed, at most: head, explicit nonce (1.2), type and tag.
+const OVERHEAD: usize = 64;
+/// The largest record a peer may send, head included. An incomplete one is kept between receives.
+const LARGEST_RECORD: usize = 5 + 16_384 + 256;
+
+/// TLS over TCP, by rustls; the caller chooses suites, certificates and verification.
+#[derive(Debug)]
+pub struct Tls {
+    socket: TcpStream,
+    session: Session,
+    /// The beginning of a record whose rest has not come.
+    partial: Vec<u8>,
+    /// Plaintext that came in one piece with the handshake's end.
+    early: Vec<u8>,
+    /// Sealed, not taken by the kernel yet.
+    unsent: Vec<u8>,
+    sent: usize,
+    certificates: Vec<CertificateDer<'static>>,
+    ended: bool,
+    closed: bool,
+}
+
+enum Session {
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Client(_) => "Client",
+            Self::Server(_) => "Server",
+        })
+    }
+}
+
+/// What rustls wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Call again: there may be more in the bytes already given.
+    Again,
+    /// Handshake bytes wait in `unsent`: send them before going on.
+    Transmit,
+    /// More bytes from the peer.
+    Read,
+    /// The handshake is over and all given bytes are read.
+    Traffic,
+    /// The peer said that it sends no more.
+    Ended,
+}
+
+impl Tls {
+    /// Shakes hands as a client. `socket` must be registered with the runtime of the thread that will own the tunnel.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; a refused certificate is `Tls`.
+    pub async fn connect(
+        socket: TcpStream,
+        config: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+        limits: &Limits,
+    ) -> Result<Self, HandshakeError> {
+        let session = UnbufferedClientConnection::new(config, name)?;
+        Self::shake_hands(socket, Session::Client(Box::new(session)), limits).await
+    }
+
+    /// Shakes hands as a server.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; a client without an acceptable certificate is `Tls`.
+    pub async fn accept(
+        socket: TcpStream,
+        config: Arc<rustls::ServerConfig>,
+        limits: &Limits,
+    ) -> Result<Self, HandshakeError> {
+        let session = UnbufferedServerConnection::new(config)?;
+        Self::shake_hands(socket, Session::Server(Box::new(session)), limits).await
+    }
+
+    async fn shake_hands(
+        socket: TcpStream,
+        session: Session,
+        limits: &Limits,
+    ) -> Result<Self, HandshakeError> {
+        // It fails only on a socket that is already dead, which the handshake will find out.
+        let _ = socket.set_nodelay(true);
+        let mut tls = Self {
+            socket,
+            session,
+            partial: Vec::new(),
+            early: Vec::new(),
+            unsent: Vec::new(),
+            sent: 0,
+            certificates: Vec::new(),
+            ended: false,
+            closed: false,
+        };
+        match tokio::time::timeout(limits.handshake_timeout, tls.handshake()).await {
+            Ok(result) => result?,
+            Err(_) => return Err(HandshakeError::Timeout(limits.handshake_timeout)),
+        }
+        let certificates = match &tls.session {
+            Session::Client(session) => session.peer_certificates(),
+            Session::Server(session) => session.peer_certificates(),
+        };
+        tls.certificates =
+            certificates.unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
+        Ok(tls)
+    }
+
+    async fn handshake(&mut self) -> Result<(), HandshakeError> {
+        loop {
+            let mut incoming = std::mem::take(&mut self.partial);
+            let mut early = std::mem::take(&mut self.early);
+            let (next, read) = self.process(&mut incoming, &mut early);
+            incoming.drain(..read);
+            self.partial = incoming;
+            self.early = early;
+            let next = match next {
+                Ok(next) => next,
+                Err(err) => {
+                    // The alert that names the reason is worth a try; the peer logs it.
+                    self.flush_alert().await;
+                    return Err(err.into());
+                }
+            };
+            match next {
+                Next::Again => {}
+                Next::Transmit => std::future::poll_fn(|cx| self.poll_flush(cx)).await?,
+                Next::Read => self.read_more().await?,
+                Next::Traffic => {
+                    std::future::poll_fn(|cx| self.poll_flush(cx)).await?;
+                    return Ok(());
+                }
+                Next::Ended => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            }
+        }
+    }
+
+    async fn flush_alert(&mut self) {
+        let mut partial = Vec::new();
+        let mut nothing = Vec::new();
+        while let (Ok(Next::Again | Next::Transmit), _) = self.process(&mut partial, &mut nothing) {}
+        let _ = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
+    }
+
+    /// Handshake only: appends one receive to `partial`.
+    async fn read_more(&mut self) -> io::Result<()> {
+        let mut part = [0u8; 4096];
+        loop {
+            self.socket.readable().await?;
+            match self.socket.try_read(&mut part) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(len) => {
+                    self.partial.extend_from_slice(&part[..len]);
+                    if self.partial.len() > 4 * LARGEST_RECORD {
+                        return Err(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            "a handshake larger than 64 KiB",
+                        ));
+                    }
+                    return Ok(());
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                Err(err) => return Err(err),
+            }
+        }
+    }
+
+    /// One step of rustls over `incoming`; plaintext is appended to `plain`, handshake bytes to `unsent`. Returns how
+    /// many bytes of `incoming` are done with.
+    fn process(&mut self, incoming: &mut [u8], plain: &mut Vec<u8>) -> (Result<Next, rustls::Error>, usize) {
+        match &mut self.session {
+            Session::Client(session) => {
+                advance(session.process_tls_records(incoming), plain, &mut self.unsent)
+            }
+            Session::Server(session) => {
+                advance(session.process_tls_records(incoming), plain, &mut self.unsent)
+            }
+        }
+    }
+
+    /// Decrypts all whole records of `raw`, which begins with what `partial` held; keeps the incomplete one.
+    fn open(&mut self, raw: &mut [u8], plain: &mut Vec<u8>) -> io::Result<()> {
+        let mut at = 0;
+        loop {
+            let (next, read) = self.process(&mut raw[at..], plain);
+            at += read;
+            match next.map_err(tls_error)? {
+                Next::Again | Next::Transmit => {}
+                Next::Read | Next::Traffic => break,
+                Next::Ended => {
+                    self.ended = true;
+                    break;
+                }
+            }
+        }
+        self.partial.clear();
+        self.partial.extend_from_slice(&raw[at..]);
+        if self.partial.is_empty() {
+            self.partial = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Runs `write` in rustls' state for sending; handshake bytes that are due (a KeyUpdate) go before.
+    fn with_traffic<R>(&mut self, write: impl FnOnce(&mut dyn Seal) -> R) -> io::Result<R> {
+        loop {
+            let status = match &mut self.session {
+                Session::Client(session) => {
+                    let status = session.process_tls_records(&mut self.partial);
+                    match status {
+                        UnbufferedStatus {
+                            state: Ok(ConnectionState::WriteTraffic(mut traffic)), ..
+                        } => {
+                            return Ok(write(&mut traffic));
+                        }
+                        other => advance(other, &mut self.early, &mut self.unsent),
+                    }
+                }
+                Session::Server(session) => {
+                    let status = session.process_tls_records(&mut self.partial);
+                    match status {
+                        UnbufferedStatus {
+                            state: Ok(ConnectionState::WriteTraffic(mut traffic)), ..
+                        } => {
+                            return Ok(write(&mut traffic));
+                        }
+                        other => advance(other, &mut self.early, &mut self.unsent),
+                    }
+                }
+            };
+            let (next, read) = status;
+            self.partial.drain(..read);
+            match next.map_err(tls_error)? {
+                Next::Again | Next::Transmit => {}
+                Next::Ended => self.ended = true,
+                Next::Read | Next::Traffic => {
+                    return Err(io::Error::other("TLS takes no data now; the session is closed"));
+                }
+            }
+        }
+    }
+
+    /// Sends from `bytes`; returns how many the kernel took.
+    fn try_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let result = (&*SockRef::from(&self.socket)).write(&bytes[sent..]);
+            match result {
+                Ok(len) => sent += len,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => match self.poll_writable(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(err)) => return Err(err),
+                    Poll::Pending => return Ok(sent),
+                },
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// After the kernel took no more: forgets the readiness that was noted and waits for a new one.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let _ = self.socket.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        self.socket.poll_write_ready(cx)
+    }
+}
+
+/// What [`WriteTraffic`] does, whichever side we are.
+trait Seal {
+    fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, EncryptError>;
+    fn close_notify(&mut self, out: &mut [u8]) -> Result<usize, EncryptError>;
+}
+
+impl Seal for WriteTraffic<'_, ClientConnectionData> {
+    fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, EncryptError> {
+        self.encrypt(plain, out)
+    }
+
+    fn close_notify(&mut self, out: &mut [u8]) -> Result<usize, EncryptError> {
+        self.queue_close_notify(out)
+    }
+}
+
+impl Seal for WriteTraffic<'_, ServerConnectionData> {
+    fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, EncryptError> {
+        self.encrypt(plain, out)
+    }
+
+    fn close_notify(&mut self, out: &mut [u8]) -> Result<usize, EncryptError> {
+        self.queue_close_notify(out)
+    }
+}
+
+/// Acts on one state of rustls; returns what it wants next and how much input is done with.
+fn advance<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    plain: &mut Vec<u8>,
+    unsent: &mut Vec<u8>,
+) -> (Result<Next, rustls::Error>, usize) {
+    let UnbufferedStatus { mut discard, state } = status;
+    let next = match state {
+        Err(err) => Err(err),
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+            match traffic.next_record() {
+                Some(Ok(record)) => {
+                    plain.extend_from_slice(record.payload);
+                    discard += record.discard;
+                }
+                Some(Err(err)) => break Err(err),
+                None => break Ok(Next::Again),
+            }
+        },
+        Ok(ConnectionState::EncodeTlsData(mut encode)) => {
+            let at = unsent.len();
+            // Asking with no room tells the size.
+            let size = match encode.encode(&mut []) {
+                Err(EncodeError::InsufficientSize(size)) => size.required_size,
+                _ => 0,
+            };
+            unsent.resize(at + size, 0);
+            match encode.encode(&mut unsent[at..]) {
+                Ok(_) => Ok(Next::Again),
+                Err(err) => Err(rustls::Error::General(err.to_string())),
+            }
+        }
+        Ok(ConnectionState::TransmitTlsData(transmit)) => {
+            transmit.done();
+            Ok(Next::Transmit)
+        }
+        Ok(ConnectionState::BlockedHandshake) => Ok(Next::Read),
+        Ok(ConnectionState::WriteTraffic(_)) => Ok(Next::Traffic),
+        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Next::Ended),
+        // Early data is never enabled; a state of a later rustls cannot be acted on.
+        Ok(_) => Err(rustls::Error::General("an unexpected TLS state".into())),
+    };
+    (next, discard)
+}
+
+fn tls_error(err: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, err)
+}
+
+impl Transport for Tls {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<Received>> {
+        scratch.plain.clear();
+        if !self.early.is_empty() {
+            scratch.plain = std::mem::take(&mut self.early);
+            return Poll::Ready(Ok(Received { ended: false }));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(Received { ended: true }));
+        }
+        let have = self.partial.len();
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            scratch.raw[..have].copy_from_slice(&self.partial);
+            let mut got = None;
+            let space = &mut scratch.raw[have..];
+            let room = space.len();
+            let result = self.socket.try_io(Interest::READABLE, || {
+                let len = (&*SockRef::from(&self.socket)).read(space)?;
+                got = Some(len);
+                // A short read has emptied the socket: forget the readiness, or the next turn asks the kernel again.
+                if len > 0 && len < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (got, result) {
+                (Some(0), _) => {
+                    self.ended = true;
+                    return Poll::Ready(Ok(Received { ended: true }));
+                }
+                (Some(len), _) => {
+                    self.open(&mut scratch.raw[..have + len], &mut scratch.plain)?;
+                    return Poll::Ready(Ok(Received { ended: self.ended }));
+                }
+                (None, Err(err)) if err.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(err)),
+                (None, _) => {}
+            }
+        }
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, chunks: &[&[u8]], scratch: &mut Scratch) -> io::Result<()> {
+        let sealed = &mut scratch.sealed;
+        let most: usize =
+            chunks.iter().map(|chunk| chunk.len() + (chunk.len() / 16_384 + 1) * OVERHEAD).sum();
+        if sealed.len() < most {
+            sealed.resize(most, 0);
+        }
+        let end = self.with_traffic(|traffic| {
+            let mut end = 0;
+            for chunk in chunks {
+                end += traffic.seal(chunk, &mut sealed[end..])?;
+            }
+            Ok::<usize, EncryptError>(end)
+        })?;
+        let end = end.map_err(|err| io::Error::other(err.to_string()))?;
+        if self.unsent.is_empty() {
+            let sent = self.try_send(cx, &sealed[..end])?;
+            self.unsent.extend_from_slice(&sealed[sent..end]);
+            return Ok(());
+        }
+        self.unsent.extend_from_slice(&sealed[..end]);
+        match self.poll_flush(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.sent += self.try_send(cx, &self.unsent[self.sent..])?;
+        if self.sent < self.unsent.len() {
+            return Poll::Pending;
+        }
+        (self.unsent, self.sent) = (Vec::new(), 0);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.closed {
+            self.closed = true;
+            let mut alert = [0u8; 128];
+            let len = self.with_traffic(|traffic| traffic.close_notify(&mut alert))?;
+            let len = len.map_err(|err| io::Error::other(err.to_string()))?;
+            self.unsent.extend_from_slice(&alert[..len]);
+        }
+        ready!(self.poll_flush(cx))?;
+        Poll::Ready(SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write))
+    }
+
+    fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+}

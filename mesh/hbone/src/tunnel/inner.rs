@@ -1,0 +1,249 @@
+//! What the handles, the streams and the driver of one tunnel share: one cell on one thread.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use super::Gone;
+use super::control::Control;
+use crate::connection::Connection;
+use crate::frame::code;
+use crate::headers::Headers;
+use crate::limits::Limits;
+use crate::protocol::{Engine, Event, Key, RequestHead, ResponseHead, Role};
+use crate::splice::End;
+use crate::transport::{Records, Spare, Transport};
+
+/// The cell. Nobody holds a borrow over an await or a call out of this crate.
+pub(crate) type Shared = Rc<RefCell<Inner>>;
+
+/// One tunnel's state.
+pub(crate) struct Inner {
+    pub(crate) role: Role,
+    pub(crate) limits: Limits,
+    pub(crate) engine: Engine<Slot>,
+    /// `None` once the driver has ended.
+    pub(crate) transport: Option<Box<dyn Transport>>,
+    /// DATA that leaves with the next flush; there only while something is in it.
+    pub(crate) records: Option<Records>,
+    pub(crate) driver: Option<Waker>,
+    /// The driver was woken and has not run since.
+    pub(crate) dirty: bool,
+    pub(crate) gone: Option<Gone>,
+    /// Told to end at once.
+    pub(crate) aborted: bool,
+    /// The code of a GOAWAY in which the peer blamed us.
+    pub(crate) blamed: Option<u32>,
+    /// Streams that wait for room in the records, in order.
+    pub(crate) waiting: VecDeque<Key>,
+    pub(crate) requests: VecDeque<(Key, Box<RequestHead>)>,
+    pub(crate) acceptor: Option<Waker>,
+    /// Handles that may still open or accept streams.
+    pub(crate) handles: usize,
+    /// Streams that are not the control stream.
+    pub(crate) users: usize,
+    pub(crate) idle_since: Option<Instant>,
+    pub(crate) control: Control,
+    pub(crate) events: Vec<Event>,
+}
+
+/// What a stream is used for.
+#[derive(Debug, Default)]
+pub(crate) enum Use {
+    /// Nothing yet, or nothing any more: what arrives is dropped.
+    #[default]
+    None,
+    /// A CONNECT that waits for its answer.
+    Opening,
+    /// A byte stream: received bytes wait here to be read. A CONNECT's answer stands in `head` until it is taken.
+    Bytes { pending: Vec<u8>, at: usize, head: Option<Box<ResponseHead>> },
+    /// A spliced connection: received bytes go straight to its socket.
+    Splice(Box<Connection>),
+    /// The control stream between two Lateen ends.
+    Control,
+}
+
+/// What the tunnel keeps with each stream.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    pub(crate) used: Use,
+    /// Who reads, or splices.
+    pub(crate) reader: Option<Waker>,
+    /// Who writes; a splice has one task for both.
+    pub(crate) writer: Option<Waker>,
+    /// Stands in `Inner::waiting`.
+    pub(crate) queued: bool,
+    /// Why the stream is over, once it is.
+    pub(crate) end: Option<End>,
+    /// A detach under way.
+    pub(crate) parting: Option<Box<super::parting::Parting>>,
+}
+
+impl Slot {
+    pub(crate) fn wake(&mut self) {
+        for waker in [&self.reader, &self.writer].into_iter().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Keeps `slot`'s waker current without cloning one that is.
+pub(crate) fn keep(slot: &mut Option<Waker>, waker: &Waker) {
+    if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        *slot = Some(waker.clone());
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(role: Role, transport: Box<dyn Transport>, limits: Limits) -> Self {
+        Self {
+            role,
+            engine: Engine::new(role, limits.clone()),
+            limits,
+            transport: Some(transport),
+            records: None,
+            driver: None,
+            dirty: true,
+            gone: None,
+            aborted: false,
+            blamed: None,
+            waiting: VecDeque::new(),
+            requests: VecDeque::new(),
+            acceptor: None,
+            handles: 1,
+            users: 0,
+            idle_since: Some(Instant::now()),
+            control: Control::default(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Something waits to be sent: the driver runs behind all tasks that are ready now, so that what they add leaves in
+    /// the same send.
+    pub(crate) fn mark(&mut self) {
+        if !self.dirty {
+            self.dirty = true;
+            if let Some(driver) = &self.driver {
+                driver.wake_by_ref();
+            }
+        }
+    }
+
+    /// The open records; a buffer is fetched if there is none.
+    pub(crate) fn records(&mut self) -> &mut Records {
+        self.records.get_or_insert_with(Spare::take)
+    }
+
+    /// Puts a stream in line for room in the records.
+    pub(crate) fn queue(&mut self, key: Key) {
+        let slot = &mut self.engine.streams[key].ext;
+        if !slot.queued {
+            slot.queued = true;
+            self.waiting.push_back(key);
+        }
+    }
+
+    /// Lays as much of `payload` as windows and records allow; returns how much.
+    pub(crate) fn write(&mut self, key: Key, payload: &[u8]) -> usize {
+        let budget = self.engine.budget(key).min(payload.len());
+        if budget == 0 {
+            return 0;
+        }
+        let id = self.engine.streams[key].id;
+        let written = self.records().write(id, &payload[..budget]);
+        if written < budget {
+            self.queue(key);
+        }
+        if written > 0 {
+            self.engine.sent(key, written);
+            self.mark();
+        }
+        written
+    }
+
+    /// Ends our direction of a stream; leaves behind the DATA already laid.
+    pub(crate) fn end(&mut self, key: Key) {
+        let stream = &mut self.engine.streams[key];
+        if stream.is_over() || stream.local_ended {
+            return;
+        }
+        stream.local_ended = true;
+        let head = crate::frame::data_head(stream.id, 0, true);
+        self.engine.trailing.extend_from_slice(&head);
+        self.mark();
+    }
+
+    pub(crate) fn reset(&mut self, key: Key, code: u32) {
+        self.engine.reset(key, code);
+        self.mark();
+    }
+
+    /// Forgets a stream; what it did not consume is granted to the connection again.
+    pub(crate) fn release(&mut self, key: Key) -> Slot {
+        let mut slot = self.engine.release(key);
+        if slot.queued {
+            self.waiting.retain(|waiting| *waiting != key);
+            slot.queued = false;
+        }
+        if let Use::Bytes { pending, at, .. } = &slot.used {
+            self.engine.consumed_unowned(pending.len() - at);
+        }
+        if !matches!(slot.used, Use::Control) {
+            self.users -= 1;
+            if self.users == 0 {
+                self.idle_since = Some(Instant::now());
+            }
+        }
+        self.mark();
+        slot
+    }
+
+    /// The tunnel has ended: its parts go, and everyone is told.
+    pub(crate) fn bury(&mut self, why: Gone) {
+        self.transport = None;
+        self.records = None;
+        self.tell(why);
+    }
+
+    /// Nothing more will come or go: everyone is told.
+    pub(crate) fn tell(&mut self, why: Gone) {
+        self.gone.get_or_insert(why);
+        for (key, _) in std::mem::take(&mut self.requests) {
+            self.release(key);
+        }
+        for (_, stream) in self.engine.streams.iter_mut() {
+            stream.ext.wake();
+        }
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.wake();
+        }
+    }
+
+    /// Opens a CONNECT; `None` without capacity.
+    pub(crate) fn open(&mut self, authority: &str, headers: &Headers, extra: &[(&str, &str)]) -> Option<Key> {
+        let slot = Slot { used: Use::Opening, ..Slot::default() };
+        let key = self.engine.open(authority, crate::protocol::fields(headers, extra), slot)?;
+        self.users += 1;
+        self.idle_since = None;
+        self.mark();
+        Some(key)
+    }
+
+    /// A stream that a request opened and nobody took: refused, so that the client may ask elsewhere.
+    pub(crate) fn turn_away(&mut self, key: Key) {
+        self.engine.reset(key, code::REFUSED_STREAM);
+        self.release(key);
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("role", &self.role)
+            .field("streams", &self.users)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,142 @@
+//! Taking a live connection off its tunnel: both ends stop, say what they sent, and keep what they have not delivered.
+//!
+//! An end that parts stops reading its application and says how much it has sent. The message travels behind that DATA,
+//! so who reads it has received every byte of it. The other end answers in kind. From then on nothing is on the way in
+//! either direction, and both connections, with their residues, are whole.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
+
+use tokio::time::Sleep;
+
+use super::control::{Garbled, Message, Parted};
+use super::inner::{Inner, Use};
+use crate::frame::{self, code};
+use crate::protocol::{Fault, Key};
+use crate::splice::End;
+
+/// A detach under way on one stream.
+#[derive(Debug)]
+pub(crate) struct Parting {
+    /// The other end has said what it sent, and we have it.
+    pub(crate) answered: bool,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Parting {
+    pub(crate) fn expired(&mut self, cx: &mut Context<'_>) -> bool {
+        self.deadline.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Inner {
+    /// Sends a message on the control stream, if there is one and its window allows; whether it did. It leaves behind
+    /// all DATA laid so far and before any reset that follows.
+    pub(crate) fn say(&mut self, message: &Message) -> bool {
+        let Some(key) = self.control.key else { return false };
+        let bytes = message.encode(self.limits.cause_text);
+        if self.engine.budget(key) < bytes.len() {
+            return false;
+        }
+        let id = self.engine.streams[key].id;
+        self.engine.trailing.extend_from_slice(&frame::data_head(id, bytes.len(), false));
+        self.engine.trailing.extend_from_slice(&bytes);
+        self.engine.sent(key, bytes.len());
+        self.mark();
+        true
+    }
+
+    fn parted(&self, key: Key) -> Option<Parted> {
+        let stream = &self.engine.streams[key];
+        let Use::Splice(connection) = &stream.ext.used else { return None };
+        let progress = connection.progress();
+        Some(Parted {
+            stream: stream.id,
+            id: connection.id(),
+            sent: progress.sent,
+            delivered: progress.delivered,
+        })
+    }
+
+    fn park(&mut self, key: Key, answered: bool) {
+        let deadline = Box::pin(tokio::time::sleep(self.limits.detach_timeout));
+        let slot = &mut self.engine.streams[key].ext;
+        slot.parting = Some(Box::new(Parting { answered, deadline }));
+        slot.wake();
+    }
+
+    /// Begins to take a spliced connection off. Nothing happens with a peer that does not know how: it goes on.
+    pub(crate) fn part(&mut self, key: Key) {
+        if self.engine.streams[key].ext.parting.is_some() {
+            return;
+        }
+        if let Some(parted) = self.parted(key)
+            && self.say(&Message::Detach(parted))
+        {
+            self.park(key, false);
+        }
+    }
+
+    /// Tells the other end why its connection is about to be reset.
+    pub(crate) fn explain(&mut self, key: Key, cause: &str) {
+        if let Some(Parted { stream, id, .. }) = self.parted(key) {
+            self.say(&Message::Closed { stream, id, cause: cause.to_owned() });
+        }
+    }
+
+    /// Bytes of the control stream.
+    pub(super) fn control_bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let mut messages = Vec::new();
+        self.control.receive(bytes, &mut messages).map_err(|Garbled| {
+            Fault::new(code::PROTOCOL_ERROR, "the control stream carries something that is no message")
+        })?;
+        for message in messages {
+            self.hear(message);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, message: Message) {
+        let (stream, id) = match &message {
+            Message::Detach(parted) | Message::Detached(parted) => (parted.stream, parted.id),
+            Message::Closed { stream, id, .. } => (*stream, *id),
+        };
+        // A message about a stream that has ended meanwhile, or about somebody else's connection, says nothing.
+        let Some(key) = self.engine.streams.find(stream) else { return };
+        let slot = &mut self.engine.streams[key].ext;
+        let Use::Splice(connection) = &mut slot.used else { return };
+        if connection.id() != id || slot.end.is_some() {
+            return;
+        }
+        match message {
+            Message::Closed { cause, .. } => {
+                slot.end = Some(End::CutByPeer(cause));
+                slot.wake();
+            }
+            Message::Detach(parted) | Message::Detached(parted) => {
+                connection.far_delivered = parted.delivered;
+                if parted.sent != connection.progress().received {
+                    slot.end = Some(End::Undetachable);
+                    slot.wake();
+                    return;
+                }
+                match &mut slot.parting {
+                    Some(parting) => {
+                        parting.answered = true;
+                        slot.wake();
+                    }
+                    None => self.answer(key),
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, key: Key) {
+        if let Some(parted) = self.parted(key)
+            && self.say(&Message::Detached(parted))
+        {
+            self.park(key, true);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The server's handle: takes CONNECT requests and answers them.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use rustls::pki_types::CertificateDer;
+
+use super::Stream;
+use super::control::{CAPABILITY, CAPABILITY_VALUE, Resume, capable, connection_of};
+use super::inner::{Shared, keep};
+use crate::connection::ConnectionId;
+use crate::headers::Headers;
+use crate::protocol::fields;
+
+/// Takes CONNECT requests. Dropping it drains the tunnel: streams that are open go on.
+#[derive(Debug)]
+pub struct Server {
+    shared: Shared,
+}
+
+impl Server {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self { shared }
+    }
+
+    /// The next request; `None` when the tunnel takes no more.
+    pub async fn accept(&mut self) -> Option<Request> {
+        poll_fn(|cx| {
+            let inner = &mut *self.shared.borrow_mut();
+            if let Some((key, head)) = inner.requests.pop_front() {
+                let stream = Stream { shared: self.shared.clone(), key };
+                return Poll::Ready(Some(Request {
+                    authority: head.authority,
+                    headers: head.headers,
+                    stream,
+                }));
+            }
+            if inner.gone.is_some() {
+                return Poll::Ready(None);
+            }
+            keep(&mut inner.acceptor, cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Streams open now.
+    pub fn streams(&self) -> usize {
+        self.shared.borrow().users
+    }
+
+    /// The peer's certificate chain, leaf first, DER; empty without TLS and after the tunnel has ended.
+    pub fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
+        let inner = self.shared.borrow();
+        inner.transport.as_ref().map(|transport| transport.peer_certificates().to_vec()).unwrap_or_default()
+    }
+
+    /// GOAWAY: requests already sent are still taken, then none; the driver ends when the last stream has.
+    pub fn drain(&self) {
+        let inner = &mut *self.shared.borrow_mut();
+        inner.engine.begin_drain();
+        inner.mark();
+    }
+
+    /// Ends the tunnel and every stream on it now.
+    pub fn close(&self) {
+        let inner = &mut *self.shared.borrow_mut();
+        inner.aborted = true;
+        inner.mark();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let inner = &mut *self.shared.borrow_mut();
+        inner.handles -= 1;
+        for (key, _) in std::mem::take(&mut inner.requests) {
+            inner.turn_away(key);
+        }
+        inner.mark();
+    }
+}
+
+/// One CONNECT to answer. Dropping it resets the stream.
+#[derive(Debug)]
+pub struct Request {
+    authority: String,
+    headers: Headers,
+    stream: Stream,
+}
+
+impl Request {
+    /// `:authority`, as sent: `ip:port`, `[v6]:port` or `host:port`; not checked beyond being text.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Its headers (`baggage`, `forwarded`, `traceparent`, …).
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The connection's id, if the client is ours; otherwise use a random one.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        connection_of(&self.headers)
+    }
+
+    /// Whether the far end is ours: detach, resume and causes work.
+    pub fn capable(&self) -> bool {
+        capable(&self.headers)
+    }
+
+    /// Whether it resumes a detached connection: splice that one, or refuse with 409.
+    pub fn resume(&self) -> Option<Resume> {
+        Resume::read(&self.headers)
+    }
+
+    /// Answers 200 with `headers`.
+    pub fn accept(self, headers: &Headers) -> Stream {
+        self.answer(200, headers, false);
+        self.stream
+    }
+
+    /// Answers `status` with `headers` and ends the stream.
+    pub fn refuse(self, status: u16, headers: &Headers) {
+        self.answer(status, headers, true);
+    }
+
+    fn answer(&self, status: u16, headers: &Headers, end: bool) {
+        let shown = [(CAPABILITY, CAPABILITY_VALUE)];
+        let extra = if self.capable() { &shown[..] } else { &[] };
+        let inner = &mut *self.stream.shared.borrow_mut();
+        inner.engine.respond(self.stream.key, status, fields(headers, extra), end);
+        inner.mark();
+    }
+}

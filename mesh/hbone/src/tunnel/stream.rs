@@ -1,0 +1,123 @@
+//! The bytes of one CONNECT stream, for who does not splice: an async byte stream.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::inner::{Shared, Use, keep};
+use crate::connection::Connection;
+use crate::frame::code;
+use crate::protocol::Key;
+use crate::splice::{End, Splice};
+
+/// The bytes of one CONNECT stream. Splice a connection on it (the fast path), or use it as a byte stream.
+///
+/// Shutting it down ends our direction (END_STREAM); dropping it before both directions ended resets it.
+pub struct Stream {
+    pub(crate) shared: Shared,
+    pub(crate) key: Key,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// Joins it with `connection` until both directions have ended, or it is cut or detached.
+    pub fn splice(self, connection: Connection) -> Splice {
+        Splice::new(self, connection)
+    }
+}
+
+fn gone(why: &super::Gone) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, why.clone())
+}
+
+fn over(end: &End) -> io::Error {
+    let text = match end {
+        End::Reset(code) => format!("the peer reset the stream (HTTP/2 code {code})"),
+        other => format!("the stream is over: {other:?}"),
+    };
+    io::Error::new(io::ErrorKind::ConnectionReset, text)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let inner = &mut *self.shared.borrow_mut();
+        let stream = &mut inner.engine.streams[self.key];
+        let ended = stream.remote_ended;
+        let Use::Bytes { pending, at, .. } = &mut stream.ext.used else { return Poll::Ready(Ok(())) };
+        let waiting = &pending[*at..];
+        if !waiting.is_empty() {
+            let len = waiting.len().min(buf.remaining());
+            buf.put_slice(&waiting[..len]);
+            *at += len;
+            if *at == pending.len() {
+                (*pending, *at) = (Vec::new(), 0);
+            }
+            inner.engine.consumed(self.key, len);
+            if !inner.engine.control.is_empty() {
+                inner.mark();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match &stream.ext.end {
+            // "I need no more of it" is an end like any other to who reads.
+            Some(End::Reset(code::NO_ERROR | code::CANCEL)) => return Poll::Ready(Ok(())),
+            Some(end) => return Poll::Ready(Err(over(end))),
+            None => {}
+        }
+        if ended {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(why) = &inner.gone {
+            return Poll::Ready(Err(gone(why)));
+        }
+        keep(&mut stream.ext.reader, cx.waker());
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let inner = &mut *self.shared.borrow_mut();
+        if let Some(why) = &inner.gone {
+            return Poll::Ready(Err(gone(why)));
+        }
+        let stream = &mut inner.engine.streams[self.key];
+        if let Some(end) = &stream.ext.end {
+            return Poll::Ready(Err(over(end)));
+        }
+        if stream.local_ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        keep(&mut stream.ext.writer, cx.waker());
+        match inner.write(self.key, bytes) {
+            0 => Poll::Pending,
+            written => Poll::Ready(Ok(written)),
+        }
+    }
+
+    /// Everything written leaves with the tunnel's next turn.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.borrow_mut().end(self.key);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.borrow_mut().release(self.key);
+    }
+}
