@@ -131,3 +131,29 @@ fn reads_the_first_name_that_is_an_identity() {
     assert_eq!(peer_identity(&[]), Err(PeerError::NoCertificate));
     assert!(matches!(peer_identity(&[vec![0x30, 0x03, 1, 2, 3].into()]), Err(PeerError::Malformed(_))));
 }
+
+#[test]
+fn a_damaged_certificate_ends_in_an_error_never_in_a_panic() {
+    let authority = TestAuthority::default();
+    let key = PrivateKey::generate().unwrap();
+    let good = authority.sign(&key.public(), &Leaf::of(&reviews())).swap_remove(0);
+    let now = SystemTime::now();
+    let mut refused = 0;
+    for position in 0..good.len() {
+        for value in [0x00, 0x01, 0x30, 0x7f, 0x80, 0x84, 0xff] {
+            let mut damaged = good.to_vec();
+            if damaged[position] == value {
+                continue;
+            }
+            damaged[position] = value;
+            let chain = vec![damaged.into()];
+            let _ = peer_identity(&chain);
+            let _ = CertificateFacts::read(&chain[0]);
+            let outcome = CertificateBundle::new(reviews(), key.clone(), chain, authority.roots(), now);
+            assert!(outcome.is_err(), "byte {position} set to {value:#x} was accepted");
+            refused += 1;
+        }
+        let _ = peer_identity(&[good[..position].to_vec().into()]);
+    }
+    assert!(refused > 2000, "{refused}");
+}

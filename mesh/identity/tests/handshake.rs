@@ -251,6 +251,10 @@ fn a_refusal_says_why() {
     let good = credentials(&tls, authority.bundle(&reviews));
     let foreign = credentials(&tls, authority.bundle(&workload("elsewhere.org", "sleep")));
     let stranger = credentials(&tls, TestAuthority::new("stranger").bundle(&reviews));
+    // A root that was made anew: the same name, another key.
+    let namesake = credentials(&tls, TestAuthority::default().bundle(&reviews));
+    let foreign_root = "client: the peer's certificate is signed by no root of this mesh; has one side missed a \
+                        change of roots?";
     for (client, server, expected, text) in [
         (
             &good,
@@ -266,13 +270,8 @@ fn a_refusal_says_why() {
             "server: the peer spiffe://elsewhere.org/ns/default/sa/sleep is of a foreign trust domain; accepted \
              here: cluster.local",
         ),
-        (
-            &good,
-            &stranger,
-            vec![reviews],
-            "client: the peer's certificate is signed by no root of this mesh; has one side missed a change of \
-             roots?",
-        ),
+        (&good, &stranger, vec![reviews.clone()], foreign_root),
+        (&good, &namesake, vec![reviews], foreign_root),
     ] {
         assert_eq!(shake(client, server, &expected).unwrap_err(), text);
     }

@@ -145,6 +145,26 @@ fn requests_by_table() {
     }
 }
 
+#[test]
+fn a_damaged_request_is_refused_and_never_panics() {
+    let key = PrivateKey::generate().unwrap();
+    let good = pem::parse(certificate_request(&key, &reviews()).unwrap()).unwrap().into_contents();
+    for position in 0..good.len() {
+        for value in [0x00, 0x01, 0x30, 0x7f, 0x80, 0x84, 0xff] {
+            let mut damaged = good.clone();
+            if damaged[position] == value {
+                continue;
+            }
+            damaged[position] = value;
+            let csr = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", damaged));
+            // What the signature does not cover is the form around it; the key it does.
+            if let Ok(public_key) = requested_key(&csr) {
+                assert_eq!(public_key, key.public(), "byte {position} set to {value:#x}");
+            }
+        }
+    }
+}
+
 /// OpenSSL as an outside judge of what we issue. It stands on every machine these tests run on; where it does not,
 /// the test says so.
 #[test]
