@@ -15,7 +15,7 @@ pub(crate) enum Support {
 }
 
 /// One kind.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
     /// API group, empty for the core group.
     pub(crate) group: &'static str,

@@ -13,6 +13,7 @@
 //! An object that is wrong is never read as if the wrong part were not there: it is [`Typed::Broken`], and
 //! its findings say why. A mesh kind that is not built yet is [`Typed::Unsupported`] and refused by name.
 
+mod analyze;
 mod check;
 mod cursor;
 mod decode;
@@ -29,6 +30,7 @@ mod state;
 mod suggest;
 mod yaml;
 
+pub use analyze::analyze;
 pub use finding::{Code, Finding, Level};
 pub use folder::{Batch, Folder, Watch};
 pub use node::{Entry, Node, Step, Value};

@@ -249,7 +249,7 @@ fn a_file_written_in_pieces_is_read_when_it_is_closed() {
     let (_watch, batches) = start(Folder::new([folder.path().to_owned()]));
     until(&batches, |_| true);
     let mut file = fs::File::create(folder.path().join("a.yaml")).expect("truncated");
-    write!(file, "{}---\n", account("a")).expect("written");
+    writeln!(file, "{}---", account("a")).expect("written");
     file.sync_all().expect("on disk");
     write!(file, "{}---\n{}", account("b"), account("c")).expect("written");
     drop(file);

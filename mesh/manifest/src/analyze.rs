@@ -1,0 +1,41 @@
+//! What only several objects together show: a policy that selects nobody, an attribute that nobody in the way
+//! can see, a name that leads nowhere. Pure: the same for `lateen analyze` and for whoever shows status.
+//!
+//! The files of an analysis are seldom all there is. So nothing is called missing unless the files describe
+//! the place where it would have to be: a policy alone in its file is not told that it selects nothing.
+
+mod inventory;
+mod layer7;
+mod references;
+mod selectors;
+
+use std::sync::Arc;
+
+use crate::{
+    finding::{Code, Finding, Level},
+    object::Object,
+    position::Position,
+};
+use inventory::Inventory;
+
+/// Findings about `objects` as a whole, by file and line. Policies in `root_namespace` are for all namespaces.
+pub fn analyze(objects: &[Arc<Object>], root_namespace: &str) -> Vec<Finding> {
+    let inventory = Inventory::new(objects, root_namespace);
+    let mut findings = Vec::new();
+    for object in objects {
+        findings.extend(selectors::check(object, &inventory));
+        findings.extend(layer7::check(object, &inventory));
+        findings.extend(references::check(object, &inventory));
+    }
+    findings.extend(references::undeclared_namespaces(objects, &inventory));
+    findings.sort_by(|a, b| a.position.cmp(&b.position));
+    findings
+}
+
+/// A finding about `object`.
+fn finding(level: Level, code: Code, object: &Object, at: Position, field: &str, message: String) -> Finding {
+    Finding::new(level, code, at, message).about(object.key().to_string()).in_field(field)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! What there is: namespaces, workloads, accounts, services and waypoints, as the checks look them up.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use serde_json::Value;
+
+use crate::{
+    istio::WorkloadSelector,
+    object::{Object, Typed},
+};
+
+/// The label by which a namespace, service or pod asks for a waypoint.
+pub(super) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+/// The annotation by which a waypoint stands in front of an account.
+pub(super) const FOR_ACCOUNT: &str = "istio.io/for-service-account";
+
+/// Something that makes pods, or a pod.
+pub(super) struct Workload<'a> {
+    pub(super) object: &'a Object,
+    pub(super) namespace: &'a str,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) account: &'a str,
+}
+
+pub(super) struct Inventory<'a> {
+    pub(super) root_namespace: &'a str,
+    pub(super) namespaces: HashMap<&'a str, &'a Object>,
+    pub(super) workloads: Vec<Workload<'a>>,
+    /// Namespace and name of every account that is declared or that a workload runs as.
+    pub(super) accounts: HashSet<(&'a str, &'a str)>,
+    /// Everything with a namespace, by kind, namespace and name.
+    named: HashMap<(&'a str, &'a str, &'a str), &'a Object>,
+    services: Vec<&'a Object>,
+    /// Namespace and account that a waypoint stands in front of.
+    account_waypoints: HashSet<(&'a str, &'a str)>,
+}
+
+impl<'a> Inventory<'a> {
+    pub(super) fn new(objects: &'a [Arc<Object>], root_namespace: &'a str) -> Self {
+        let mut inventory = Self {
+            root_namespace,
+            namespaces: HashMap::new(),
+            workloads: Vec::new(),
+            accounts: HashSet::new(),
+            named: HashMap::new(),
+            services: Vec::new(),
+            account_waypoints: HashSet::new(),
+        };
+        for object in objects {
+            inventory.add(object);
+        }
+        inventory
+    }
+
+    fn add(&mut self, object: &'a Object) {
+        let name = object.metadata.name.as_str();
+        let Some(namespace) = object.metadata.namespace.as_deref() else {
+            if matches!(object.spec, Typed::Namespace(_)) {
+                self.namespaces.insert(name, object);
+            }
+            return;
+        };
+        self.named.insert((object.kind.as_str(), namespace, name), object);
+        match &object.spec {
+            Typed::ServiceAccount(_) => {
+                self.accounts.insert((namespace, name));
+            }
+            Typed::Service(_) => self.services.push(object),
+            Typed::Gateway(gateway) if is_waypoint(&gateway.gateway_class_name) => {
+                if let Some(account) = object.annotation(FOR_ACCOUNT) {
+                    self.account_waypoints.insert((namespace, account));
+                }
+            }
+            _ => {
+                if let Some(workload) = workload(object, namespace) {
+                    self.accounts.insert((namespace, workload.account));
+                    self.workloads.push(workload);
+                }
+            }
+        }
+    }
+
+    /// The workloads of a policy of `namespace` with this selector.
+    pub(super) fn selected(
+        &self,
+        namespace: &str,
+        selector: Option<&WorkloadSelector>,
+    ) -> impl Iterator<Item = &Workload<'a>> {
+        let everywhere = namespace == self.root_namespace;
+        self.workloads
+            .iter()
+            .filter(move |workload| everywhere || workload.namespace == namespace)
+            .filter(move |workload| selector.is_none_or(|selector| selector.matches(&workload.labels)))
+    }
+
+    /// Whether the files say what is in a namespace, so that what they do not say is not there.
+    pub(super) fn describes(&self, namespace: &str) -> bool {
+        self.workloads.iter().any(|workload| workload.namespace == namespace)
+    }
+
+    /// The object of this kind, namespace and name.
+    pub(super) fn named(&self, kind: &str, namespace: &str, name: &str) -> Option<&'a Object> {
+        self.named.get(&(kind, namespace, name)).copied()
+    }
+
+    /// Whether some waypoint stands in front of `workload`: its own, its account's, a service's or its
+    /// namespace's.
+    pub(super) fn has_waypoint(&self, workload: &Workload<'_>) -> bool {
+        let namespace = self.namespaces.get(workload.namespace).copied();
+        let asks = |object: &Object| object.label(USE_WAYPOINT).is_some_and(|name| name != "none");
+        let own = workload.labels.get(USE_WAYPOINT).map(String::as_str);
+        let through_service = self
+            .services
+            .iter()
+            .filter(|service| service.metadata.namespace.as_deref() == Some(workload.namespace))
+            .any(|service| asks(service) && service_selects(service, &workload.labels));
+        own.is_some_and(|name| name != "none")
+            || through_service
+            || self.account_waypoints.contains(&(workload.namespace, workload.account))
+            || (own.is_none() && namespace.is_some_and(asks))
+    }
+}
+
+/// Classes that make a Gateway a waypoint.
+fn is_waypoint(class: &str) -> bool {
+    class.ends_with("-waypoint")
+}
+
+fn service_selects(service: &Object, labels: &BTreeMap<String, String>) -> bool {
+    let selector = service.raw.pointer("/spec/selector").and_then(Value::as_object);
+    selector.is_some_and(|selector| {
+        !selector.is_empty()
+            && selector.iter().all(|(key, value)| labels.get(key).map(String::as_str) == value.as_str())
+    })
+}
+
+fn workload<'a>(object: &'a Object, namespace: &'a str) -> Option<Workload<'a>> {
+    let pod = match &object.spec {
+        Typed::Pod(_) => &object.raw,
+        Typed::CronJob(_) => object.raw.pointer("/spec/jobTemplate/spec/template")?,
+        Typed::Deployment(_)
+        | Typed::ReplicaSet(_)
+        | Typed::StatefulSet(_)
+        | Typed::DaemonSet(_)
+        | Typed::Job(_) => object.raw.pointer("/spec/template")?,
+        _ => return None,
+    };
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    let account = ["/spec/serviceAccountName", "/spec/serviceAccount"]
+        .iter()
+        .find_map(|pointer| pod.pointer(pointer)?.as_str().filter(|name| !name.is_empty()));
+    Some(Workload {
+        object,
+        namespace,
+        labels: labels.map(|labels| labels.iter().filter_map(text).collect()).unwrap_or_default(),
+        account: account.unwrap_or("default"),
+    })
+}
