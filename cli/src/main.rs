@@ -1,1 +1,69 @@
-fn main() {}
+//! `lateen`: the command people type. It runs a whole mesh on one machine (`up`), works inside it (`exec`, `logs`,
+//! `get`) and takes it down; one file per command, `local/` is the mesh itself.
+
+mod analyze;
+mod args;
+mod control;
+mod down;
+mod echo;
+mod exec;
+mod get;
+mod local;
+mod logs;
+mod state;
+mod up;
+mod version;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use clap::Parser;
+
+/// Exit code of a command line that cannot be understood (`EX_USAGE` of sysexits.h).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing can be done when stdout or stderr is closed.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lateen: {error}");
+            let mut cause = error.source();
+            while let Some(inner) = cause {
+                eprintln!("  because: {inner}");
+                cause = inner.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command ends with: an exit code, or a reason told on stderr with exit code 1.
+pub(crate) type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+
+fn run(args: Args) -> Outcome {
+    let Args { mesh, namespace, command } = args;
+    let namespace = namespace.as_deref();
+    match command {
+        Command::Up(up) => up::run(mesh.as_deref(), &up),
+        Command::Exec(exec) => exec::run(mesh.as_deref(), namespace, &exec),
+        Command::Logs(logs) => logs::run(mesh.as_deref(), namespace, &logs),
+        Command::Get(get) => get::run(mesh.as_deref(), namespace, &get),
+        Command::Analyze(analyze) => analyze::run(&analyze),
+        Command::Down(down) => down::run(mesh.as_deref(), &down),
+        Command::Version(version) => version::run(mesh.as_deref(), &version),
+        Command::Echo(echo) => echo::run(&echo),
+        Command::Keeper(keeper) => local::keeper::run(&keeper),
+        Command::Init(init) => local::init::run(&init),
+        Command::Daemon(daemon) => local::daemon::run(&daemon),
+        Command::Container(container) => local::containers::enter::run(&container),
+        Command::Join(join) => local::containers::join::run(&join),
+    }
+}

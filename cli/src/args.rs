@@ -1,0 +1,250 @@
+//! The command line: every command, option, help text and example.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "Examples:
+  lateen up -f deploy/demo              a mesh from a folder of manifests, until Ctrl-C
+  lateen up -f app.yaml --detach        the same in the background; 0 once all is ready
+  lateen get pods -A                    what runs, and whether it is captured
+  lateen exec deploy/client -- curl -s http://reviews:9080/
+  lateen logs node-agent/node-1 --tail 20
+  lateen down                           takes it down
+
+Exit codes: 0 done, 1 failed, 64 command line not understood, 77 the machine lacks something `up` needs.
+`exec` passes on the exit code of its command.";
+
+/// A service mesh without sidecars.
+#[derive(Debug, Parser)]
+#[command(name = "lateen", version, about, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Args {
+    /// Which mesh of this machine (default: the only one running; `up` starts "default")
+    #[arg(long, global = true, value_name = "NAME", env = "LATEEN_MESH")]
+    pub(crate) mesh: Option<String>,
+
+    /// Namespace of the objects meant [default: default]
+    #[arg(short = 'n', long, global = true, value_name = "NS")]
+    pub(crate) namespace: Option<String>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a mesh on this machine from Kubernetes manifests
+    Up(UpArgs),
+    /// Run a command inside a pod
+    Exec(ExecArgs),
+    /// Print what a pod, a node agent, a waypoint or the controller wrote
+    Logs(LogsArgs),
+    /// Show the objects the mesh holds, with their status
+    Get(GetArgs),
+    /// Say what is wrong with manifests, before anything takes effect
+    Analyze(crate::analyze::AnalyzeArgs),
+    /// Take a mesh down; can be repeated
+    Down(DownArgs),
+    /// Versions of the client and of everything that runs
+    Version(VersionArgs),
+    /// An HTTP and TCP server that reports what it saw
+    Echo(EchoArgs),
+
+    // The rest is how `up` starts itself again inside namespaces.
+    #[command(name = "__keeper", hide = true)]
+    Keeper(MeshArgs),
+    #[command(name = "__init", hide = true)]
+    Init(MeshArgs),
+    #[command(name = "__daemon", hide = true)]
+    Daemon(MeshArgs),
+    #[command(name = "__container", hide = true)]
+    Container(SpecArgs),
+    #[command(name = "__join", hide = true)]
+    Join(SpecArgs),
+}
+
+/// `lateen up`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen up -f manifests/                       two nodes, in the foreground
+  lateen up -f app.yaml -f mesh.yaml --nodes 3 --mesh second --detach
+
+A container's image is not pulled: its command runs as a process of this machine, inside the pod's namespaces.
+Of a folder only *.yaml, *.yml and *.json are read, recursively; files that change take effect at once.")]
+pub(crate) struct UpArgs {
+    /// Manifest file or folder (can be repeated)
+    #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// How many nodes
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub(crate) nodes: u8,
+
+    /// Return once everything is ready and leave the mesh running
+    #[arg(short = 'd', long)]
+    pub(crate) detach: bool,
+
+    /// With --detach: how long everything may take to become ready, in seconds
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+}
+
+/// `lateen exec`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen exec deploy/client -- curl -s http://reviews:9080/
+  lateen exec -n shop db-0 -c postgres -- psql -U shop
+  echo hello | lateen exec client -- cat
+
+POD is a name, the unique beginning of one, or deploy/NAME, sts/NAME, job/NAME, svc/NAME.")]
+pub(crate) struct ExecArgs {
+    /// Pod: a name, its unique beginning, or KIND/NAME of what made it
+    pub(crate) pod: String,
+
+    /// Container of the pod (default: its first)
+    #[arg(short = 'c', long)]
+    pub(crate) container: Option<String>,
+
+    /// Keep every capability and the mesh's own user, to look at rules and sockets
+    #[arg(long)]
+    pub(crate) privileged: bool,
+
+    /// Pass stdin (always done)
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+
+    /// Accepted for kubectl's sake: the caller's terminal is passed as it is
+    #[arg(short = 't', long)]
+    pub(crate) tty: bool,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+/// `lateen logs`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen logs deploy/reviews-v1
+  lateen logs -f client
+  lateen logs node-agent/node-1 --tail 50
+  lateen logs ctrl")]
+pub(crate) struct LogsArgs {
+    /// POD, deploy/NAME, node-agent/NODE, waypoint/NAME or ctrl
+    pub(crate) source: String,
+
+    /// Container of the pod (default: its first)
+    #[arg(short = 'c', long)]
+    pub(crate) container: Option<String>,
+
+    /// Stay and print what is written from now on
+    #[arg(short = 'f', long)]
+    pub(crate) follow: bool,
+
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<usize>,
+
+    /// What the container wrote before its last restart
+    #[arg(short = 'p', long)]
+    pub(crate) previous: bool,
+}
+
+/// How `lateen get` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// a table with more columns
+    Wide,
+    /// the objects as YAML
+    Yaml,
+    /// the objects as JSON
+    Json,
+    /// kind/name, one a line
+    Name,
+}
+
+/// `lateen get`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen get pods -A -o wide
+  lateen get svc reviews -o yaml
+  lateen get authorizationpolicies -n shop
+  lateen get vs,dr")]
+pub(crate) struct GetArgs {
+    /// Kind, as kubectl takes it: pods, po, svc, Gateway, vs, … (several with commas)
+    pub(crate) kind: String,
+
+    /// Only the object of this name
+    pub(crate) name: Option<String>,
+
+    /// Of all namespaces
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+
+    /// How to print
+    #[arg(short = 'o', long, value_enum)]
+    pub(crate) output: Option<Format>,
+}
+
+/// `lateen down`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen down
+  lateen down --mesh second")]
+pub(crate) struct DownArgs {}
+
+/// `lateen version`
+#[derive(Debug, clap::Args)]
+pub(crate) struct VersionArgs {
+    /// Print JSON
+    #[arg(short = 'o', long, value_enum)]
+    pub(crate) output: Option<VersionFormat>,
+}
+
+/// How `lateen version` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VersionFormat {
+    /// one JSON object
+    Json,
+}
+
+/// `lateen echo`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen echo --http 8080 --name reviews --version v2
+  lateen echo --http 8080 --tcp 9000
+
+HTTP answers JSON: name, version, peer, local, method, path, headers, body size (plain text with ?format=text).
+TCP answers one line naming the peer, then sends back what it reads.")]
+pub(crate) struct EchoArgs {
+    /// Port of the HTTP server (can be repeated) [default without --tcp: 8080]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) http: Vec<u16>,
+
+    /// Port of the TCP server (can be repeated)
+    #[arg(long, value_name = "PORT")]
+    pub(crate) tcp: Vec<u16>,
+
+    /// Name to report [default: the host's]
+    #[arg(long, value_name = "N")]
+    pub(crate) name: Option<String>,
+
+    // `version = …` would collide with clap's own --version only at the top level; here it is an option.
+    /// Version to report
+    #[arg(long = "version", value_name = "V", default_value = "")]
+    pub(crate) reported: String,
+}
+
+/// What the hidden commands are told: where the mesh's folder is; the rest stands in it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MeshArgs {
+    /// The mesh's state folder
+    pub(crate) state: PathBuf,
+}
+
+/// A hidden command that reads what to do from a file and deletes it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SpecArgs {
+    /// JSON written by the daemon
+    pub(crate) spec: PathBuf,
+}

@@ -1,0 +1,86 @@
+//! `lateen down`: asks the mesh to take itself down, ends its keeper when it does not, removes what a crash left.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Outcome;
+use crate::args::DownArgs;
+use crate::control::{self, Request};
+use crate::state::{self, MeshDir};
+
+/// How long the mesh may take by itself.
+const POLITE: Duration = Duration::from_secs(18);
+/// How long its keeper may take when told to end.
+const FORCED: Duration = Duration::from_secs(8);
+
+/// Runs `down`.
+pub(crate) fn run(mesh: Option<&str>, _args: &DownArgs) -> Outcome {
+    let meshes = match mesh {
+        Some(name) => vec![MeshDir::named(name)?],
+        None => only_one()?,
+    };
+    for mesh in meshes.iter().filter(|mesh| mesh.exists()) {
+        take_down(mesh)?;
+        println!("mesh {:?} is down", mesh.name());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The only mesh there is, running or left behind; several are a question to the caller, none is done already.
+fn only_one() -> Result<Vec<MeshDir>, state::StateError> {
+    let all = state::known();
+    let running: Vec<MeshDir> = all.iter().filter(|mesh| mesh.is_running()).cloned().collect();
+    if running.len() > 1 {
+        return Err(state::StateError::Several(
+            running.iter().map(MeshDir::name).collect::<Vec<_>>().join(", "),
+        ));
+    }
+    Ok(if running.is_empty() { all } else { running })
+}
+
+fn take_down(mesh: &MeshDir) -> Result<(), Box<dyn std::error::Error>> {
+    if mesh.is_running() {
+        let asked = control::send(mesh, &Request::Down, &[]);
+        if asked.is_err() || !wait(mesh, POLITE) {
+            signal_keeper(mesh, Signal::SIGTERM);
+            if !wait(mesh, FORCED) {
+                // The kernel ends everything inside with it.
+                signal_keeper(mesh, Signal::SIGKILL);
+                if !wait(mesh, FORCED) {
+                    return Err(format!(
+                        "mesh {:?} does not end; see {}",
+                        mesh.name(),
+                        mesh.root().display()
+                    )
+                    .into());
+                }
+            }
+        }
+    }
+    mesh.remove()?;
+    Ok(())
+}
+
+/// Waits until nobody holds the mesh; false when it takes too long.
+fn wait(mesh: &MeshDir, patience: Duration) -> bool {
+    let begun = Instant::now();
+    while mesh.exists() && mesh.is_running() {
+        if begun.elapsed() > patience {
+            return false;
+        }
+        // An interrupted wait is a shorter one.
+        let _ = nix::poll::poll(&mut [], 20u16);
+    }
+    true
+}
+
+fn signal_keeper(mesh: &MeshDir, signal: Signal) {
+    // The lock is held, so the process that wrote its number here lives.
+    let keeper = mesh.read_mesh_file().ok().and_then(|file| file.keeper);
+    if let Some(process) = keeper.and_then(|id| i32::try_from(id).ok()) {
+        let _ = kill(Pid::from_raw(process), signal);
+    }
+}

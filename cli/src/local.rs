@@ -1,0 +1,41 @@
+//! The mesh on this machine. `keeper` makes the namespaces, `init` is process 1 in them, `daemon` runs the mesh:
+//!
+//! ```text
+//! files ─► source ─► world ─► scheduler (which pods) ─► pods (a task each: namespace, enrolment, containers, probes)
+//!                      │                                     │ status
+//!                      ├─► services (addresses, EndpointSlices) ◄┘
+//!                      ├─► rules, dns (how nodes reach service addresses and names)
+//!                      └─► store (objects/, read by ctrl and the node agents)
+//! ```
+
+pub(crate) mod daemon;
+pub(crate) mod init;
+pub(crate) mod keeper;
+
+pub(crate) mod preflight;
+mod sys;
+
+mod addresses;
+mod links;
+mod namespaces;
+mod nodes;
+
+pub(crate) mod manifests;
+mod source;
+mod store;
+
+mod clock;
+mod dns;
+mod rules;
+mod scheduler;
+mod services;
+mod world;
+
+pub(crate) mod containers;
+mod pods;
+mod probes;
+
+pub(crate) mod components;
+mod logs;
+mod server;
+mod supervise;

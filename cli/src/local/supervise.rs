@@ -1,0 +1,154 @@
+//! Keeps a component running: started in its namespace, its output kept, started again when it ends, asked whether it
+//! is ready.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::unix::pipe;
+use tokio::net::{TcpSocket, UnixStream};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::components::{Component, Ready};
+use super::logs::LogFile;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// How long a component may take to end when asked to.
+const GRACE: Duration = Duration::from_secs(6);
+/// Time between questions: until it is ready, and afterwards.
+const EAGER: Duration = Duration::from_millis(50);
+const STEADY: Duration = Duration::from_secs(2);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a supervised component tells the world.
+#[derive(Debug)]
+pub(crate) enum Health {
+    Ready(String),
+    /// Not ready, and why as far as is known.
+    Unready(String, String),
+}
+
+/// Runs a component until `stop`, then ends it.
+pub(crate) async fn run(component: Component, health: mpsc::Sender<Health>, stop: CancellationToken) {
+    let log = LogFile::new(&component.log);
+    let mut backoff = FIRST_BACKOFF;
+    while !stop.is_cancelled() {
+        let begun = Instant::now();
+        let why = match start(&component, &log).await {
+            Ok(mut child) => {
+                let status = tokio::select! {
+                    status = child.wait() => status,
+                    never = ask_forever(&component, &health) => match never {},
+                    () = stop.cancelled() => return end(&mut child).await,
+                };
+                match status {
+                    Ok(status) => format!("ended ({status}); its log: lateen logs {}", component.name),
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => format!("{}: {error}", component.program.display()),
+        };
+        log.write(format!("lateen: {} {why}\n", component.name).as_bytes());
+        let _ = health.send(Health::Unready(component.name.clone(), why)).await;
+        if begun.elapsed() > LONGEST_BACKOFF {
+            backoff = FIRST_BACKOFF;
+        }
+        let _ = tokio::time::timeout(backoff, stop.cancelled()).await;
+        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+    }
+}
+
+async fn start(component: &Component, log: &LogFile) -> io::Result<Child> {
+    let (output, end) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let second = end.try_clone()?;
+    let mut command = Command::new(&component.program);
+    command
+        .args(&component.arguments)
+        .envs(component.environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(end))
+        .stderr(Stdio::from(second))
+        .kill_on_drop(true)
+        .process_group(0);
+    let runtime = tokio::runtime::Handle::current();
+    // A child belongs to the namespace of the thread that starts it.
+    let child = component.netns.run(move || {
+        let _entered = runtime.enter();
+        command.spawn()
+    });
+    let child = child.await??;
+    log.clone().collect(pipe::Receiver::from_owned_fd(output)?);
+    Ok(child)
+}
+
+async fn end(child: &mut Child) {
+    let Some(process) = child.id().and_then(|id| i32::try_from(id).ok()) else { return };
+    let _ = kill(Pid::from_raw(process), Signal::SIGTERM);
+    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+        let _ = kill(Pid::from_raw(-process), Signal::SIGKILL);
+        let _ = child.wait().await;
+    }
+}
+
+/// Asks whether it is ready, and tells every change.
+async fn ask_forever(component: &Component, health: &mpsc::Sender<Health>) -> std::convert::Infallible {
+    let mut told: Option<bool> = None;
+    loop {
+        let answer = match tokio::time::timeout(PATIENCE, ask(&component.ready)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        if told != Some(answer.is_ok()) {
+            told = Some(answer.is_ok());
+            let name = component.name.clone();
+            let message = match &answer {
+                Ok(()) => Health::Ready(name),
+                Err(error) => Health::Unready(name, error.to_string()),
+            };
+            // The world outlives every component.
+            let _ = health.send(message).await;
+        }
+        tokio::time::sleep(if answer.is_ok() { STEADY } else { EAGER }).await;
+    }
+}
+
+async fn ask(ready: &Ready) -> io::Result<()> {
+    match ready {
+        Ready::Socket(path) => get_ready(UnixStream::connect(path).await?).await,
+        Ready::Tcp(netns, address) => {
+            let address: SocketAddr = *address;
+            let socket = netns.run(move || -> io::Result<_> {
+                let domain = socket2::Domain::for_address(address);
+                let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+                socket.set_nonblocking(true)?;
+                Ok(socket)
+            });
+            get_ready(TcpSocket::from_std_stream(socket.await??.into()).connect(address).await?).await
+        }
+    }
+}
+
+async fn get_ready(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> io::Result<()> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get("/healthz/ready").header("host", "localhost").body(Empty::<Bytes>::new());
+    let answer = sender.send_request(request.map_err(io::Error::other)?).await.map_err(io::Error::other);
+    driver.abort();
+    let status = answer?.status();
+    if status.is_success() { Ok(()) } else { Err(io::Error::other(format!("answers {status}"))) }
+}
