@@ -147,7 +147,7 @@ impl Decoder {
     /// Why it is refused, and for a policy what stands in its place.
     pub fn decode(&mut self, type_url: &str, name: &Str, value: Bytes) -> Result<Update, Refused> {
         if type_url == type_url::AUTHORIZATION {
-            return self.policy(name, value).map(Update::Policy);
+            return self.policy(name, &value).map(Update::Policy);
         }
         let read = self.check_size(&value).and_then(|()| match type_url {
             type_url::ADDRESS => self.address(name, value),
@@ -197,16 +197,16 @@ impl Decoder {
         Ok(read)
     }
 
-    fn policy(&mut self, name: &Str, value: Bytes) -> Result<Policy, Refused> {
+    fn policy(&mut self, name: &Str, value: &Bytes) -> Result<Policy, Refused> {
         let refuse = |decoder: &mut Self, error: FieldError, value: &Bytes| {
             let error = error.of(name);
             let instead = decoder.stand_in(name, value, &error);
             Refused { error, instead }
         };
-        if let Err(error) = self.check_size(&value) {
-            return Err(refuse(self, error, &value));
+        if let Err(error) = self.check_size(value) {
+            return Err(refuse(self, error, value));
         }
-        authz::read(&mut self.strings, name, value.clone()).map_err(|error| refuse(self, error, &value))
+        authz::read(&mut self.strings, name, value.clone()).map_err(|error| refuse(self, error, value))
     }
 
     /// The policy that denies everything a refused one covers. What cannot be made out is assumed to be wide, as

@@ -146,10 +146,12 @@ mod tests {
 
     #[test]
     fn finds_what_is_not_known() {
+        /// Where something is wrong, and which field is not known, if that is it.
+        type Found = Result<(), (String, Option<u32>)>;
         let unknown = |field: &'static str, number| Err((field.to_owned(), Some(number)));
         let wrong = |field: &'static str| Err((field.to_owned(), None));
         #[rustfmt::skip]
-        let cases: [(&Schema, &[u8], Result<(), (String, Option<u32>)>); 19] = [
+        let cases: [(&Schema, &[u8], Found); 19] = [
             (&OUTER, &[], Ok(())),
             // inner { text: "a" }
             (&OUTER, &[0x0a, 3, 0x0a, 1, b'a'], Ok(())),

@@ -171,17 +171,19 @@ fn for_foreign_peers_unseen_attributes_never_let_more_through() {
     let seen = Match { destination_ports: vec![80], ..Match::default() };
     let unseen = Match { unseen: vec!["methods".into()], ..Match::default() };
     let both = Match { unseen: vec!["methods".into()], ..seen.clone() };
-    let rule = |matches: &[Match]| Rule { clauses: [Clause { matches: matches.into() }].into() };
+    let rule = |matches: &[&Match]| Rule {
+        clauses: [Clause { matches: matches.iter().map(|one| (*one).clone()).collect() }].into(),
+    };
     let always = Rule { clauses: [Clause::default()].into() };
     let cases = [
-        (Action::Allow, rule(&[seen.clone()]), Some(rule(&[seen.clone()]))),
-        (Action::Allow, rule(&[both.clone()]), None),
-        (Action::Allow, rule(&[both.clone(), seen.clone()]), Some(rule(&[seen.clone()]))),
+        (Action::Allow, rule(&[&seen]), Some(rule(&[&seen]))),
+        (Action::Allow, rule(&[&both]), None),
+        (Action::Allow, rule(&[&both, &seen]), Some(rule(&[&seen]))),
         (Action::Allow, always.clone(), Some(always.clone())),
-        (Action::Deny, rule(&[both.clone()]), Some(rule(&[seen.clone()]))),
-        (Action::Deny, rule(&[unseen.clone()]), Some(always.clone())),
-        (Action::Deny, rule(&[seen.clone(), unseen]), Some(always)),
-        (Action::Deny, rule(&[Match::default()]), Some(rule(&[Match::default()]))),
+        (Action::Deny, rule(&[&both]), Some(rule(&[&seen]))),
+        (Action::Deny, rule(&[&unseen]), Some(always.clone())),
+        (Action::Deny, rule(&[&seen, &unseen]), Some(always)),
+        (Action::Deny, rule(&[&Match::default()]), Some(rule(&[&Match::default()]))),
     ];
     for (action, before, after) in cases {
         let policy = Policy { action, rules: [before].into(), ..full() };

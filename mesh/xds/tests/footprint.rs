@@ -1,0 +1,101 @@
+//! What a workload costs a proxy: memory once it is known, time to take it in (`targets.md` C4). One test in a
+//! process of its own, as it reads the process's memory.
+//!
+//! Time is judged in optimised builds only: `cargo test --release -p xds --test footprint -- --nocapture`.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use model::mesh::{Mesh, Update};
+use prost::Message;
+use proto::Any;
+use proto::discovery::{DeltaDiscoveryResponse, Node, Resource};
+use proto::type_url::ADDRESS;
+use proto::workload::address::Type;
+use proto::workload::{Address, Locality, Port, PortList, Workload};
+use xds::convert::Decoder;
+use xds::delta::subscriber::{Mode, Subscriber, Subscription};
+use xds::feed::Feed;
+
+const WORKLOADS: u32 = 100_000;
+const PER_DEPLOYMENT: u32 = 50;
+const PER_RESPONSE: u32 = 2_500;
+
+fn workload(number: u32) -> Workload {
+    let deployment = number / PER_DEPLOYMENT;
+    let (app, namespace) = (format!("app-{deployment}"), format!("team-{}", deployment % 100));
+    let name = format!("{app}-7d9c5b8f6c-{number:05x}");
+    let ports = PortList { ports: vec![Port { service_port: 80, target_port: 8080, app_protocol: 1 }] };
+    Workload {
+        uid: format!("Kubernetes//Pod/{namespace}/{name}"),
+        name,
+        addresses: vec![Bytes::copy_from_slice(&Ipv4Addr::from(0x0a00_0000 + number).octets())],
+        node: format!("node-{}", number % 1000),
+        tunnel_protocol: 1,
+        trust_domain: "cluster.local".into(),
+        service_account: app.clone(),
+        canonical_name: app.clone(),
+        canonical_revision: "v1".into(),
+        workload_name: app.clone(),
+        services: [(format!("{namespace}/{app}.{namespace}.svc.cluster.local"), ports)].into(),
+        locality: Some(Locality { region: "north".into(), zone: "north-a".into(), subzone: String::new() }),
+        namespace,
+        ..Default::default()
+    }
+}
+
+/// A response as it comes off the wire: resources are views of one buffer.
+fn response(from: u32) -> DeltaDiscoveryResponse {
+    let resource = |number| {
+        let workload = workload(number);
+        let name = workload.uid.clone();
+        let value = Address { r#type: Some(Type::Workload(workload)) }.encode_to_vec().into();
+        let resource = Some(Any { type_url: ADDRESS.into(), value });
+        Resource { name, version: format!("{number:016x}"), resource, ..Default::default() }
+    };
+    let resources = (from..from + PER_RESPONSE).map(resource).collect();
+    let response = DeltaDiscoveryResponse { type_url: ADDRESS.into(), resources, ..Default::default() };
+    DeltaDiscoveryResponse::decode(Bytes::from(response.encode_to_vec())).expect("what was encoded")
+}
+
+/// Anonymous memory of this process in bytes.
+fn anonymous_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+fn a_workload_costs_little() {
+    let subscription = Subscription { type_url: ADDRESS.into(), mode: Mode::All, required: true };
+    let mut subscriber = Subscriber::new(Node::default(), [subscription]);
+    let mut mesh = Mesh::new("".into(), Some("node-1".into()));
+    // Once, so that what is allocated once and for all is not counted.
+    drop(response(0));
+    let before = anonymous_memory();
+    let mut spent = Duration::ZERO;
+    {
+        let mut feed = Feed::new(Decoder::default(), |updates: Vec<Update>| {
+            for update in updates {
+                mesh.apply(update);
+            }
+        });
+        for from in (0..WORKLOADS).step_by(PER_RESPONSE as usize) {
+            let response = response(from);
+            let start = Instant::now();
+            let answer = subscriber.receive(response, &mut feed);
+            spent += start.elapsed();
+            assert_eq!(answer.error_detail, None);
+        }
+        // The decoder lives as long as the client.
+        let memory = (anonymous_memory() - before) / u64::from(WORKLOADS);
+        let time = spent / WORKLOADS;
+        println!("{memory} B and {time:?} a workload");
+        assert!(memory <= 700, "{memory} B a workload");
+        if !cfg!(debug_assertions) {
+            assert!(time <= Duration::from_micros(12), "{time:?} a workload");
+        }
+    }
+    assert_eq!(mesh.workloads().count(), WORKLOADS as usize);
+}
