@@ -6,8 +6,11 @@
 //!     redirect ── private socket, ZDS ──► pods (the proxy's feed)
 //! ```
 
-pub mod proxy;
+pub mod config;
+
 pub mod redirect;
+
+pub mod proxy;
 
 pub mod listeners;
 pub mod netns;

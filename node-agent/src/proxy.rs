@@ -39,6 +39,20 @@ pub(crate) mod worker;
 
 pub(crate) mod state;
 
+pub(crate) mod saved;
+
+pub(crate) mod members;
+
+pub(crate) mod members_metrics;
+
+pub(crate) mod dump;
+
+pub(crate) mod admin;
+
+mod app;
+
+pub use self::app::run;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,18 +61,22 @@ use daemon::metrics::traffic::Traffic;
 use hbone::account::{Account, AccountLimits};
 use hbone::limits::Limits;
 use identity::rotation::Certificates;
+use identity::tls::Tls;
+use model::mesh::Update;
+use tokio::sync::oneshot;
 
 use self::dns::Upstreams;
 use self::dns_metrics::DnsMetrics;
 use self::pod::Pod;
 use self::state::State;
-use self::worker::Handle;
+use self::worker::{Handle, Job};
 
 /// What all threads share.
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) state: State,
     pub(crate) certificates: Certificates,
+    pub(crate) tls: Tls,
     pub(crate) traffic: Traffic,
     pub(crate) log: Log,
     pub(crate) limits: Limits,
@@ -67,6 +85,8 @@ pub(crate) struct Agent {
     pub(crate) upstreams: Upstreams,
     pub(crate) dns_metrics: DnsMetrics,
     pub(crate) pods: Mutex<HashMap<Arc<str>, Arc<Pod>>>,
+    /// The settings in force, for `/config_dump`.
+    pub(crate) config: serde_json::Value,
 }
 
 impl Agent {
@@ -77,5 +97,30 @@ impl Agent {
     fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Pod>>> {
         // The map is whole between any two calls on it.
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the controller said.
+    fn take(&self, updates: Vec<Update>) {
+        let settings = updates.iter().rev().find_map(|update| match update {
+            Update::Settings(settings) => Some(settings.clone()),
+            _ => None,
+        });
+        if let Some(settings) = settings {
+            // Before any connection is judged by a workload of the new trust domain.
+            let aliases = settings.trust_domain_aliases.into_iter();
+            self.tls.trust_domains().set(std::iter::once(settings.trust_domain).chain(aliases));
+        }
+        self.state.apply(updates);
+    }
+
+    /// How many connections there are on all threads.
+    async fn connections(&self) -> usize {
+        let mut count = 0;
+        for worker in &self.workers {
+            let (answer, counted) = oneshot::channel();
+            worker.send(Job::Total(answer)).await;
+            count += counted.await.unwrap_or(0);
+        }
+        count
     }
 }

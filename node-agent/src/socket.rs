@@ -206,3 +206,14 @@ pub fn accept_stream(listener: BorrowedFd<'_>) -> io::Result<std::net::TcpStream
     let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
     Ok(socket.into())
 }
+
+/// Watches a listener for connections, without a wrapper that would register what it accepts.
+///
+/// # Errors
+/// When the runtime refuses the descriptor.
+pub fn watch_listener(listener: std::net::TcpListener) -> io::Result<AsyncFd<std::net::TcpListener>> {
+    // SAFETY: the listener owns its descriptor and stays inside the AsyncFd, which gives it out by reference only.
+    #[allow(unsafe_code)]
+    let watched = unsafe { AsyncFd::register_with_interest(listener, tokio::io::Interest::READABLE) };
+    Ok(watched?)
+}

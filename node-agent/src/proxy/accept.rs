@@ -2,7 +2,7 @@
 //! registered with a reactor before it is on the thread that will carry it.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,15 +10,13 @@ use std::time::Duration;
 
 use model::address::{OriginalDestination, PeerAddress};
 use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
 use super::pod::Pod;
 use super::worker::{Job, Worker};
 use super::{dns, inbound, outbound, plaintext};
 use crate::listeners::{Listeners, Slot};
-use crate::socket::{accept_stream, canonical, original_destination, tune_tcp};
+use crate::socket::{accept_stream, canonical, original_destination, tune_tcp, watch_listener};
 
 /// Connections taken from a listener before others get their turn.
 const BATCH: usize = 32;
@@ -83,7 +81,7 @@ fn place_tunnel(worker: &Rc<Worker>, pod: &Arc<Pod>, accepted: Accepted) {
 }
 
 async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, handle: Handler) {
-    let listener = match AsyncFd::register_with_interest(listener, Interest::READABLE) {
+    let listener = match watch_listener(listener.into()) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, pod = %pod.name, "a listener cannot be watched; check the limit of open files");
@@ -110,7 +108,7 @@ async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, handle
 }
 
 /// Takes one connection, non-blocking from the start.
-fn accept(listener: &OwnedFd) -> io::Result<Accepted> {
+fn accept(listener: &TcpListener) -> io::Result<Accepted> {
     let socket = accept_stream(listener.as_fd())?;
     let reference = SockRef::from(&socket);
     tune_tcp(&reference)?;

@@ -1,6 +1,5 @@
 //! What the controller has told of the mesh, shared by all threads: one writer, readers that clone `Arc`s out.
 
-use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -67,23 +66,6 @@ impl State {
             revision.any += 1;
             revision.rules += u64::from(rejudge);
         });
-    }
-
-    /// Drops everything that a fresh and complete set of names does not contain (after a restart from saved state).
-    pub(crate) fn retain_addresses(&self, known: &HashSet<String>) {
-        let gone: Vec<Update> = {
-            let mesh = self.read();
-            let workloads = mesh.workloads().map(|workload| workload.uid.clone());
-            let services = mesh.services().map(|service| Str::from(service.key.to_string()));
-            workloads
-                .chain(services)
-                .filter(|name| !known.contains(&**name))
-                .map(Update::RemoveAddress)
-                .collect()
-        };
-        if !gone.is_empty() {
-            self.apply(gone);
-        }
     }
 
     /// Changes, as they happen.

@@ -1,0 +1,269 @@
+//! Every setting of the node agent once: name, default, meaning. The help text and `docs/configuration.md` are made
+//! from this table. Names are Istio's where Istio has the setting.
+
+use std::path::PathBuf;
+
+use daemon::settings::{Setting, Settings, SettingsError};
+
+/// The settings' names.
+pub mod name {
+    #![allow(missing_docs, reason = "the table beside it says what each means")]
+
+    pub const NODE_NAME: &str = "NODE_NAME";
+    pub const RUN_DIR: &str = "RUN_DIR";
+    pub const SOURCE: &str = "SOURCE";
+    pub const OBJECTS: &str = "OBJECTS";
+    pub const ZDS_SOCKET: &str = "INPOD_UDS";
+    pub const REDIRECT_SOCKET: &str = "REDIRECT_UDS";
+    pub const FOREIGN_PROXY: &str = "FOREIGN_PROXY";
+    pub const START_PROXY: &str = "START_PROXY";
+    pub const DNS_CAPTURE: &str = "AMBIENT_DNS_CAPTURE";
+    pub const DROP_UNCARRIED: &str = "DROP_UNCARRIED";
+    pub const LEAVE_GRACE: &str = "LEAVE_GRACE";
+    pub const NFT: &str = "NFT";
+    pub const CLEANUP: &str = "CLEANUP";
+    pub const DRAIN: &str = "TERMINATION_GRACE_PERIOD";
+    pub const XDS_ADDRESS: &str = "XDS_ADDRESS";
+    pub const XDS_ROOT_CA: &str = "XDS_ROOT_CA";
+    pub const ALT_XDS_HOSTNAME: &str = "ALT_XDS_HOSTNAME";
+    pub const CA_ADDRESS: &str = "CA_ADDRESS";
+    pub const CA_ROOT_CA: &str = "CA_ROOT_CA";
+    pub const ALT_CA_HOSTNAME: &str = "ALT_CA_HOSTNAME";
+    pub const TOKEN_FILE: &str = "TOKEN_FILE";
+    pub const CLUSTER_ID: &str = "CLUSTER_ID";
+    pub const NETWORK: &str = "NETWORK";
+    pub const INSTANCE_IP: &str = "INSTANCE_IP";
+    pub const POD_NAME: &str = "POD_NAME";
+    pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
+    pub const SECRET_TTL: &str = "SECRET_TTL";
+    pub const KEY_EXCHANGE: &str = "KEY_EXCHANGE";
+    pub const WORKER_THREADS: &str = "WORKER_THREADS";
+    pub const DNS_UPSTREAMS: &str = "DNS_UPSTREAMS";
+    pub const ADMIN_PORT: &str = "ADMIN_PORT";
+    pub const STATS_PORT: &str = "STATS_PORT";
+    pub const READINESS_PORT: &str = "READINESS_PORT";
+    pub const LOG_LEVEL: &str = "LOG_LEVEL";
+    pub const LOG_FORMAT: &str = "LOG_FORMAT";
+}
+
+const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default, meaning }
+}
+
+/// The table.
+pub const TABLE: &[Setting] = &[
+    setting(name::NODE_NAME, "", "The node this agent runs on."),
+    setting(name::RUN_DIR, "/var/run/lateen", "Folder of the redirecting role's sockets."),
+    setting(
+        name::SOURCE,
+        "",
+        "Files and folders of manifests that the redirecting role reads namespaces from; may be repeated. None: the Kubernetes API.",
+    ),
+    setting(
+        name::OBJECTS,
+        "",
+        "Folder of the objects that a mesh without Kubernetes writes: pods, and where redirection is noted.",
+    ),
+    setting(
+        name::ZDS_SOCKET,
+        "/var/run/ztunnel/ztunnel.sock",
+        "Socket on which the redirecting role names pods to the proxy (ZDS).",
+    ),
+    setting(
+        name::REDIRECT_SOCKET,
+        "",
+        "Socket on which our own redirecting role hands listeners and state to the proxy. None: a foreign one (istio-cni), the proxy opens its own listeners.",
+    ),
+    setting(
+        name::FOREIGN_PROXY,
+        "false",
+        "Another program than ours (ztunnel) is the proxy: the redirecting role starts none and keeps no listeners.",
+    ),
+    setting(
+        name::START_PROXY,
+        "true",
+        "Whether the redirecting role starts `node-agent proxy`, and again when it ends. Never a foreign one.",
+    ),
+    setting(
+        name::DNS_CAPTURE,
+        "true",
+        "Whether captured pods' DNS queries are captured, where a pod's annotation ambient.istio.io/dns-capture says nothing.",
+    ),
+    setting(
+        name::DROP_UNCARRIED,
+        "false",
+        "Whether captured pods lose what the mesh does not carry (UDP but DNS, SCTP) instead of having it pass beside the mesh.",
+    ),
+    setting(
+        name::LEAVE_GRACE,
+        "5s",
+        "How long at least a pod that leaves the mesh still takes tunnels, until its peers know.",
+    ),
+    setting(name::NFT, "nft", "The nftables command."),
+    setting(
+        name::CLEANUP,
+        "false",
+        "Whether the redirecting role takes pods' rules away when it ends. Otherwise they stay, so that nothing passes in the clear.",
+    ),
+    setting(name::XDS_ADDRESS, "https://istiod.istio-system.svc:15012", "Where the controller is."),
+    setting(
+        name::XDS_ROOT_CA,
+        "/var/run/secrets/istio/root-cert.pem",
+        "PEM file with the roots that vouch for the controller.",
+    ),
+    setting(
+        name::ALT_XDS_HOSTNAME,
+        "",
+        "The name in the controller's certificate, where it is not the address's host.",
+    ),
+    setting(name::CA_ADDRESS, "https://istiod.istio-system.svc:15012", "Where certificates are issued."),
+    setting(
+        name::CA_ROOT_CA,
+        "/var/run/secrets/istio/root-cert.pem",
+        "PEM file with the roots that vouch for the certificate authority.",
+    ),
+    setting(
+        name::ALT_CA_HOSTNAME,
+        "",
+        "The name in the authority's certificate, where it is not the address's host.",
+    ),
+    setting(
+        name::TOKEN_FILE,
+        "/var/run/secrets/tokens/istio-token",
+        "File with the token that proves this agent to the controller.",
+    ),
+    setting(name::CLUSTER_ID, "Kubernetes", "This cluster's name."),
+    setting(name::NETWORK, "", "This node's network, where there are several."),
+    setting(name::INSTANCE_IP, "", "This agent's own address."),
+    setting(name::POD_NAME, "node-agent", "This agent's own pod."),
+    setting(name::POD_NAMESPACE, "istio-system", "The namespace of this agent's own pod."),
+    setting(name::SECRET_TTL, "24h", "Lifetime asked for certificates; they are renewed at half of it."),
+    setting(
+        name::KEY_EXCHANGE,
+        "x25519",
+        "Key exchange offered first: x25519, hybrid (post-quantum X25519MLKEM768 where the peer has it) or pqc (hybrid only).",
+    ),
+    setting(
+        name::WORKER_THREADS,
+        "0",
+        "Threads that carry connections; 0 for one a CPU of this process's share.",
+    ),
+    setting(
+        name::DNS_UPSTREAMS,
+        "",
+        "Name servers (IP or IP:PORT) for what is not the mesh's; may be repeated. None: those of /etc/resolv.conf.",
+    ),
+    setting(name::ADMIN_PORT, "15000", "Port of the admin page, on loopback."),
+    setting(name::STATS_PORT, "15020", "Port of the metrics."),
+    setting(name::READINESS_PORT, "15021", "Port of readiness."),
+    setting(name::DRAIN, "5s", "How long connections may take to end after SIGTERM."),
+    setting(name::LOG_LEVEL, "info", "Levels of the log: LEVEL or SCOPE=LEVEL, with commas between."),
+    setting(name::LOG_FORMAT, "plain", "Form of the log: plain or json."),
+];
+
+/// Flags that set several settings, or one under a shorter name.
+const SHORT: &[(&str, &[&str])] = &[
+    ("--node", &[name::NODE_NAME]),
+    ("--ctrl", &[name::XDS_ADDRESS, name::CA_ADDRESS]),
+    ("--root-cert", &[name::XDS_ROOT_CA, name::CA_ROOT_CA]),
+    ("--token", &[name::TOKEN_FILE]),
+];
+
+/// Reads flags and, for what they leave out, the environment.
+///
+/// # Errors
+/// A flag that is in no table, or one without a value.
+pub fn read(
+    args: impl IntoIterator<Item = String>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Settings, SettingsError> {
+    let mut expanded = Vec::new();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let (flag, inline) = match arg.split_once('=') {
+            Some((flag, value)) => (flag, Some(value.to_owned())),
+            None => (arg.as_str(), None),
+        };
+        let Some((_, names)) = SHORT.iter().find(|(short, _)| *short == flag) else {
+            expanded.push(arg);
+            continue;
+        };
+        let value = inline.or_else(|| args.next()).ok_or_else(|| SettingsError::NoValue(flag.to_owned()))?;
+        for setting in TABLE.iter().filter(|setting| names.contains(&setting.name)) {
+            expanded.extend([setting.flag(), value.clone()]);
+        }
+    }
+    Settings::read(TABLE, expanded, env)
+}
+
+/// Where the redirecting role listens: the sockets of ZDS, of our own proxy, and of the CNI plugin.
+#[must_use]
+pub fn sockets(settings: &Settings) -> [PathBuf; 3] {
+    ["zds.sock", "redirect.sock", "cni.sock"]
+        .map(|file| PathBuf::from(settings.text(name::RUN_DIR)).join(file))
+}
+
+/// The settings as environment variables, for the role that the other starts. With a run folder of our own, that
+/// is also where the proxy finds the redirecting role's sockets.
+pub fn environment(settings: &Settings) -> Vec<(String, String)> {
+    let mut all: Vec<(&'static str, String)> = TABLE
+        .iter()
+        .map(|setting| (setting.name, settings.list(setting.name).join(",")))
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    let run_dir = settings.text(name::RUN_DIR);
+    all.retain(|(known, _)| ![name::ZDS_SOCKET, name::REDIRECT_SOCKET].contains(known));
+    all.push((name::ZDS_SOCKET, format!("{run_dir}/zds.sock")));
+    all.push((name::REDIRECT_SOCKET, format!("{run_dir}/redirect.sock")));
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_flags_set_what_they_stand_for() {
+        let args = ["--node", "node-1", "--ctrl=https://a:1", "--run-dir", "/r"].map(str::to_owned);
+        let settings = read(args, |_| None).unwrap();
+        assert_eq!(settings.text(name::NODE_NAME), "node-1");
+        assert_eq!(settings.text(name::XDS_ADDRESS), "https://a:1");
+        assert_eq!(settings.text(name::CA_ADDRESS), "https://a:1");
+        let env = environment(&settings);
+        assert!(env.contains(&(name::ZDS_SOCKET.to_owned(), "/r/zds.sock".to_owned())), "{env:?}");
+    }
+
+    /// The page of the documentation has this table, word by word; `UPDATE_DOCS=1 cargo test -p node-agent config`
+    /// writes it there.
+    #[test]
+    fn the_documentation_agrees() {
+        const BEGIN: &str =
+            "<!-- node-agent: made by `UPDATE_DOCS=1 cargo test -p node-agent config` -->\n\n";
+        const END: &str = "\n<!-- end of node-agent -->\n";
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        let section = format!("{BEGIN}{}{END}", daemon::settings::markdown("node-agent", TABLE));
+        let text = std::fs::read_to_string(&page).unwrap_or_else(|_| "# Configuration\n".into());
+        if std::env::var_os("UPDATE_DOCS").is_none() {
+            let stale = "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test -p node-agent config";
+            assert!(text.contains(&section), "{stale}");
+            return;
+        }
+        let (before, after) = match (text.find(BEGIN), text.find(END)) {
+            (Some(begin), Some(end)) => (text[..begin].to_owned(), text[end + END.len()..].to_owned()),
+            _ => (format!("{text}\n"), String::new()),
+        };
+        std::fs::write(&page, format!("{before}{section}{after}")).unwrap();
+    }
+
+    #[test]
+    fn every_name_is_there_once() {
+        for setting in TABLE {
+            assert_eq!(
+                TABLE.iter().filter(|other| other.name == setting.name).count(),
+                1,
+                "{}",
+                setting.name
+            );
+        }
+    }
+}

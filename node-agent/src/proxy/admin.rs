@@ -1,0 +1,203 @@
+//! What an operator asks of the proxy: readiness (15021), metrics (15020), and the admin page on loopback (15000).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use daemon::http::{Answer, Routes, serve_tcp};
+use daemon::metrics::Metrics;
+use daemon::readiness::Readiness;
+use daemon::settings::Settings;
+use daemon::shutdown::Shutdown;
+use http::Method;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use xds::client::{Ending, Observer};
+
+use super::app::StartError;
+use super::connections::Listed;
+use super::dump::dump;
+use super::worker::Job;
+use super::{Agent, members_metrics};
+use crate::config::name;
+
+/// The three ports, open.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    admin: TcpListener,
+    stats: TcpListener,
+    readiness: TcpListener,
+}
+
+/// Opens the ports.
+///
+/// # Errors
+/// One is taken.
+pub(crate) async fn listen(settings: &Settings) -> Result<Ports, StartError> {
+    let port = |name| settings.parse::<u16>(name, "a port");
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Ok(Ports {
+        admin: bind(SocketAddr::new(loopback, port(name::ADMIN_PORT)?)).await?,
+        stats: bind(any(port(name::STATS_PORT)?)).await?,
+        readiness: bind(any(port(name::READINESS_PORT)?)).await?,
+    })
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        // A node without IPv6 has no [::].
+        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
+            TcpListener::bind(v4).await.map_err(|error| taken(v4, error))
+        }
+        Err(error) => Err(taken(address, error)),
+    }
+}
+
+fn taken(address: SocketAddr, error: std::io::Error) -> StartError {
+    StartError::Value(format!(
+        "cannot listen on {address}: {error}; is another node agent running here? The ports are settings, see --help"
+    ))
+}
+
+/// Serves all three until dropped.
+pub(crate) async fn serve(
+    ports: Ports,
+    agent: Arc<Agent>,
+    metrics: Metrics,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) {
+    metrics.register_istio(|registry| {
+        let labels = vec![("component", "ztunnel"), ("tag", env!("CARGO_PKG_VERSION"))];
+        registry.register_collector(Box::new(Build(labels)));
+    });
+    metrics
+        .register(|registry| registry.register_collector(Box::new(members_metrics::Members(agent.clone()))));
+    let ready = readiness.clone();
+    let readiness_routes = Routes::default().on(Method::GET, "/healthz/ready", move |_| {
+        let (status, text) = ready.answer();
+        async move { Answer::text(status, text) }
+    });
+    tokio::join!(
+        serve_tcp(ports.readiness, readiness_routes),
+        serve_tcp(ports.stats, metrics.routes(Routes::default())),
+        serve_tcp(ports.admin, admin(agent, &metrics, readiness, shutdown)),
+    );
+}
+
+/// `istio_build`, whose value is its labels.
+#[derive(Debug)]
+struct Build(Vec<(&'static str, &'static str)>);
+
+impl prometheus_client::collector::Collector for Build {
+    fn encode(
+        &self,
+        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        use prometheus_client::encoding::EncodeMetric;
+        use prometheus_client::metrics::MetricType;
+        use prometheus_client::metrics::gauge::ConstGauge;
+        let mut metric = encoder.encode_descriptor("build", "What this is", None, MetricType::Gauge)?;
+        ConstGauge::new(1i64).encode(metric.encode_family(&self.0)?)
+    }
+}
+
+fn admin(agent: Arc<Agent>, metrics: &Metrics, readiness: Readiness, shutdown: Shutdown) -> Routes {
+    let log = agent.log.clone();
+    let routes = Routes::default()
+        .on(Method::GET, "/config_dump", move |_| {
+            let agent = agent.clone();
+            async move { config_dump(&agent).await }
+        })
+        .on(Method::GET, "/healthz/ready", move |_| {
+            let (status, text) = readiness.answer();
+            async move { Answer::text(status, text) }
+        })
+        .on(Method::POST, "/quitquitquit", move |_| {
+            shutdown.begin();
+            async { Answer::text(200, "shutting down\n") }
+        })
+        .on(Method::GET, "/version", |_| async { Answer::json(&super::dump::version()) })
+        .on(Method::GET, "/", |_| async {
+            Answer::text(
+                200,
+                "GET /config_dump /healthz/ready /metrics /version; POST /logging?level=… /quitquitquit\n",
+            )
+        });
+    metrics.routes(log.routes(routes))
+}
+
+async fn config_dump(agent: &Agent) -> Answer {
+    let connections = list(agent).await;
+    let certificates = serde_json::to_value(agent.certificates.list()).unwrap_or_else(|_| json!([]));
+    let mut pods: Vec<_> = agent.pods().values().cloned().collect();
+    pods.sort_by(|a, b| a.uid.cmp(&b.uid));
+    let page = dump(&agent.state.read(), &certificates, &pods, &connections, agent.config.clone());
+    Answer::json(&page)
+}
+
+/// The connections of all threads.
+pub(crate) async fn list(agent: &Agent) -> Vec<Listed> {
+    let mut all = Vec::new();
+    for worker in &agent.workers {
+        let (answer, listed) = oneshot::channel();
+        worker.send(Job::List(answer)).await;
+        all.extend(listed.await.unwrap_or_default());
+    }
+    all
+}
+
+/// The `istio_xds_*` series.
+#[derive(Debug)]
+pub(crate) struct XdsMetrics {
+    messages: Family<Url, Counter>,
+    bytes: Family<Url, Counter>,
+    terminations: Family<Reason, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Url {
+    url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: String,
+}
+
+impl XdsMetrics {
+    /// Registers the series.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let this =
+            Self { messages: Family::default(), bytes: Family::default(), terminations: Family::default() };
+        metrics.register_istio(|registry| {
+            registry.register("xds_message", "Messages from the controller", this.messages.clone());
+            registry.register("xds_message_bytes", "Bytes from the controller", this.bytes.clone());
+            let help = "Connections to the controller that ended";
+            registry.register("xds_connection_terminations", help, this.terminations.clone());
+        });
+        this
+    }
+}
+
+impl Observer for XdsMetrics {
+    fn received(&self, type_url: &str, bytes: usize) {
+        let url = Url { url: type_url.to_owned() };
+        self.messages.get_or_create(&url).inc();
+        self.bytes.get_or_create(&url).inc_by(bytes as u64);
+    }
+
+    fn ended(&self, ending: Ending) {
+        let reason = Reason { reason: format!("{ending:?}") };
+        self.terminations.get_or_create(&reason).inc();
+    }
+}

@@ -1,0 +1,309 @@
+//! The proxying role from its start to its end: settings in, threads, controller, certificates and pods joined.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use daemon::log::Log;
+use daemon::metrics::Metrics;
+use daemon::metrics::traffic::Traffic;
+use daemon::readiness::Readiness;
+use daemon::settings::{Settings, SettingsError};
+use daemon::shutdown::Shutdown;
+use daemon::tasks::Tasks;
+use hbone::account::AccountLimits;
+use hbone::limits::Limits;
+use identity::ca_client::{CaClient, CaClientSettings};
+use identity::control_plane::{self, ControlPlaneSettings};
+use identity::rotation::{Certificates, RotationSettings};
+use identity::tls::{KeyExchange, Tls, TlsSettings};
+use model::address::Str;
+use proto::type_url;
+use tokio::time::{sleep, timeout};
+use xds::client::{Client, ClientConfig, ClientHandle, Roots};
+use xds::convert::Decoder;
+use xds::delta::subscriber::{Mode, Subscriber, Subscription};
+use xds::feed::Feed as Updates;
+use xds::node::NodeInfo;
+
+use super::dns::Upstreams;
+use super::dns_metrics::DnsMetrics;
+use super::pod::Phase;
+use super::saved::SavedState;
+use super::state::State;
+use super::{Agent, admin, members, worker};
+use crate::config::name;
+use crate::pods::{Feed, FeedHandle, Sources};
+
+/// Why the role could not start; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A setting's value makes no sense.
+    #[error("{0}")]
+    Value(String),
+    /// The system refused something.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+}
+
+/// Runs the role until it is told to end.
+///
+/// # Errors
+/// It could not start.
+pub fn run(settings: &Settings, log: &Log) -> Result<(), Box<dyn std::error::Error>> {
+    // Threads of their own carry connections; this one has the controller and the pods.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(settings, log.clone()))?;
+    Ok(())
+}
+
+async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
+    let metrics = Metrics::default();
+    let readiness = Readiness::default();
+    readiness.pending(STATE);
+    readiness.pending(PODS);
+    let shutdown = Shutdown::default();
+    let tasks = Tasks::default();
+
+    let (agent, mailboxes) = agent(settings, log, &metrics)?;
+    for (index, mailbox) in mailboxes.into_iter().enumerate() {
+        worker::start(index, agent.clone(), mailbox)
+            .map_err(|error| StartError::System("a worker thread could not be started", error))?;
+    }
+    let private = settings.text(name::REDIRECT_SOCKET);
+    let sources = Sources {
+        zds: settings.text(name::ZDS_SOCKET).into(),
+        private: (!private.is_empty()).then(|| PathBuf::from(private)),
+    };
+    let listeners = admin::listen(settings).await?;
+    tasks.spawn(
+        "admin",
+        admin::serve(listeners, agent.clone(), metrics.clone(), readiness.clone(), shutdown.clone()),
+    );
+    tasks.spawn("certificates", certificates(settings, &agent)?);
+    tasks.spawn("expire series", expire_series(agent.clone()));
+
+    // The hand-over first: whoever was served before us is served again before the controller has said a word.
+    let (feed, saved) = tokio::select! {
+        opened = Feed::open(sources) => opened,
+        signalled = shutdown.signalled() => {
+            let cause = signalled.map_err(|error| StartError::System("signals cannot be handled", error))?;
+            tracing::info!(cause, "ending before the redirecting role was there");
+            return Ok(());
+        }
+    };
+    let mut decoder = Decoder::default();
+    let mut subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
+    let restored = saved.is_some_and(|saved| match saved.read() {
+        Ok(bytes) => restore(&agent, &mut decoder, &mut subscriber, &bytes),
+        Err(error) => {
+            tracing::warn!(%error, "the predecessor's state could not be read; the controller is asked for all");
+            false
+        }
+    });
+    let (client, handle) = Client::new(client_config(settings), subscriber, updates(agent.clone(), decoder));
+    let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
+    tasks.spawn("controller", async move { match client.run().await {} });
+    if restored {
+        readiness.done(STATE);
+    }
+    tasks.spawn("ready", ready(handle.clone(), readiness.clone()));
+    let feed_handle = feed.handle();
+    tasks.spawn("save", save(agent.clone(), handle, feed_handle));
+    tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, shutdown.clone()));
+
+    let cause =
+        shutdown.signalled().await.map_err(|error| StartError::System("signals cannot be handled", error))?;
+    tracing::info!(cause, "draining");
+    drain(&agent, settings.duration(name::DRAIN)?).await;
+    tasks.stop().await;
+    Ok(())
+}
+
+const STATE: &str = "state from the controller";
+/// What readiness calls the pods of the hand-over.
+pub(crate) const PODS: &str = "pods of this node";
+
+/// Puts together what all threads share, and the mailboxes of the threads.
+fn agent(
+    settings: &Settings,
+    log: Log,
+    metrics: &Metrics,
+) -> Result<(Arc<Agent>, Vec<worker::Mailbox>), StartError> {
+    let key_exchange: KeyExchange = settings.parse(name::KEY_EXCHANGE, "x25519, hybrid or pqc")?;
+    let tls = Tls::new(TlsSettings { key_exchange, ..TlsSettings::default() });
+    let traffic = Traffic::default();
+    metrics.register_istio(|registry| registry.register_collector(Box::new(traffic.clone())));
+    let dns_metrics = metrics.register_istio(DnsMetrics::new);
+    let upstreams = Upstreams::new(&settings.list(name::DNS_UPSTREAMS), "/etc/resolv.conf".as_ref())
+        .map_err(StartError::Value)?;
+    let threads: usize = settings.parse(name::WORKER_THREADS, "a number of threads, or 0 for one a CPU")?;
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        given => given,
+    };
+    let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
+    let agent = Agent {
+        state: State::new(settings.text(name::NETWORK), settings.text(name::NODE_NAME)),
+        certificates: Certificates::new(tls.clone(), RotationSettings::default()),
+        tls,
+        traffic,
+        log,
+        limits: Limits::default(),
+        account_limits: AccountLimits::default(),
+        workers,
+        upstreams,
+        dns_metrics,
+        pods: Mutex::new(HashMap::new()),
+        config: config_page(settings),
+    };
+    Ok((Arc::new(agent), mailboxes))
+}
+
+/// The settings in force, as `/config_dump` shows them; there are no secrets among them.
+fn config_page(settings: &Settings) -> serde_json::Value {
+    let values: BTreeMap<&str, &str> =
+        crate::config::TABLE.iter().map(|setting| (setting.name, settings.text(setting.name))).collect();
+    serde_json::json!(values)
+}
+
+fn certificates(
+    settings: &Settings,
+    agent: &Arc<Agent>,
+) -> Result<impl Future<Output = ()> + use<>, StartError> {
+    let value = |error: &dyn std::fmt::Display| StartError::Value(error.to_string());
+    let mut plane =
+        ControlPlaneSettings::new(settings.text(name::CA_ADDRESS), settings.text(name::CA_ROOT_CA));
+    plane.server_name = optional(settings, name::ALT_CA_HOSTNAME);
+    let channel = control_plane::channel(&agent.tls, &plane).map_err(|error| value(&error))?;
+    let ca = CaClientSettings {
+        token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
+        cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
+        lifetime: settings.duration(name::SECRET_TTL)?,
+        impersonate: true,
+        headers: Vec::new(),
+    };
+    let client = CaClient::new(channel, ca).map_err(|error| value(&error))?;
+    Ok(agent.certificates.drive(client))
+}
+
+fn optional(settings: &Settings, name: &'static str) -> Option<String> {
+    Some(settings.text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn node(settings: &Settings) -> NodeInfo {
+    let ip = settings.text(name::INSTANCE_IP).parse().ok();
+    NodeInfo::new("ztunnel", ip, settings.text(name::POD_NAME), settings.text(name::POD_NAMESPACE))
+        .on_node(settings.text(name::NODE_NAME))
+}
+
+fn client_config(settings: &Settings) -> ClientConfig {
+    ClientConfig {
+        address: settings.text(name::XDS_ADDRESS).to_owned(),
+        roots: Roots::File(settings.text(name::XDS_ROOT_CA).into()),
+        server_name: optional(settings, name::ALT_XDS_HOSTNAME),
+        token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
+        cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
+        headers: Vec::new(),
+    }
+}
+
+/// Everything; the mesh's own settings only from a controller that knows them.
+fn subscriptions() -> [Subscription; 3] {
+    let all =
+        |type_url: &str, required| Subscription { type_url: Str::from(type_url), mode: Mode::All, required };
+    [all(type_url::MESH_SETTINGS, false), all(type_url::AUTHORIZATION, true), all(type_url::ADDRESS, true)]
+}
+
+fn updates(agent: Arc<Agent>, decoder: Decoder) -> Updates<impl FnMut(Vec<model::mesh::Update>) + Send> {
+    Updates::new(decoder, move |updates| agent.take(updates))
+}
+
+/// Goes on from what the predecessor saved; false if there was nothing usable.
+fn restore(agent: &Agent, decoder: &mut Decoder, subscriber: &mut Subscriber, bytes: &[u8]) -> bool {
+    let Some(saved) = SavedState::read(bytes) else {
+        tracing::warn!("the predecessor's state has another form; the controller is asked for all");
+        return false;
+    };
+    let mut updates = Vec::with_capacity(saved.resources().len());
+    let mut versions: BTreeMap<&str, Vec<(Str, String)>> = BTreeMap::new();
+    for resource in saved.resources() {
+        let name = Str::from(resource.name.as_str());
+        if let Ok(update) = decoder.decode(&resource.type_url, &name, resource.value.clone()) {
+            updates.push(update);
+            versions.entry(&resource.type_url).or_default().push((name, resource.version.clone()));
+        }
+    }
+    let count = updates.len();
+    agent.take(updates);
+    for (type_url, versions) in versions {
+        subscriber.restore(type_url, versions);
+    }
+    match agent.certificates.import(&saved.certificates) {
+        Ok(certificates) => tracing::info!(resources = count, certificates, "going on from the saved state"),
+        Err(error) => tracing::warn!(%error, "the saved certificates are of no use"),
+    }
+    count > 0
+}
+
+async fn ready(handle: ClientHandle, readiness: Readiness) {
+    if handle.ready().await.is_ok() {
+        readiness.done(STATE);
+    }
+}
+
+/// Keeps what is known for a successor: soon after a change, and at most a tenth of the time.
+async fn save(agent: Arc<Agent>, controller: ClientHandle, pods: FeedHandle) {
+    const SOON: Duration = Duration::from_millis(200);
+    let mut changes = agent.state.changes();
+    let mut certificates = agent.certificates.changes();
+    loop {
+        let started = tokio::time::Instant::now();
+        if let Err(error) = save_once(&agent, &controller, &pods).await {
+            tracing::warn!(%error, "the state was not saved; a restart would have to ask the controller");
+        }
+        sleep(SOON.max(started.elapsed() * 10)).await;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            changed = certificates.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn save_once(agent: &Agent, controller: &ClientHandle, pods: &FeedHandle) -> Result<(), String> {
+    let mut versions = HashMap::new();
+    for type_url in [type_url::ADDRESS, type_url::AUTHORIZATION, type_url::MESH_SETTINGS] {
+        versions.insert(type_url, controller.versions(type_url).await.map_err(|error| error.to_string())?);
+    }
+    let certificates = agent.certificates.export();
+    let versions = |type_url| versions.get(type_url).cloned().unwrap_or_default();
+    let bytes = prost::Message::encode_to_vec(&SavedState::of(&agent.state.read(), versions, certificates));
+    pods.store(&bytes).await.map_err(|error| error.to_string())
+}
+
+/// Series of pods that are gone go too.
+async fn expire_series(agent: Arc<Agent>) {
+    loop {
+        sleep(Duration::from_secs(300)).await;
+        agent.traffic.expire();
+    }
+}
+
+/// Lets what is under way end: no new tunnels, and GOAWAY on those there are.
+async fn drain(agent: &Agent, within: Duration) {
+    for pod in agent.pods().values() {
+        pod.set_phase(Phase::Draining);
+    }
+    let ended = async {
+        while agent.connections().await > 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    if timeout(within, ended).await.is_err() {
+        tracing::info!(?within, "connections are left after the grace period, ending them");
+    }
+}

@@ -1,0 +1,139 @@
+//! The node's pods as they come and go: each gets a home thread, its certificate ahead of need, and an end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::readiness::Readiness;
+use daemon::shutdown::Shutdown;
+use model::Identity;
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Agent;
+use super::app::PODS;
+use super::pod::{Phase, Pod};
+use super::worker::Job;
+use crate::listeners::Listeners;
+use crate::pods::{self, Feed, FeedHandle, PodEvent};
+
+/// How often it is looked whether a leaving pod has ended its last connection.
+const DRAIN_CHECK: Duration = Duration::from_millis(100);
+
+/// Follows the events of pods until the process ends.
+pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readiness, shutdown: Shutdown) {
+    let handle = feed.handle();
+    let mut members = Members { agent, handle, next_home: 0, identities: HashMap::new() };
+    let mut check = interval(DRAIN_CHECK);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            event = feed.next() => match event {
+                Some(PodEvent::Synced) => readiness.done(PODS),
+                Some(PodEvent::Superseded) => {
+                    tracing::info!("a newer proxy has taken over");
+                    shutdown.begin();
+                }
+                Some(event) => members.take(event).await,
+                None => return,
+            },
+            _ = check.tick() => members.report_drained().await,
+        }
+    }
+}
+
+struct Members {
+    agent: Arc<Agent>,
+    handle: FeedHandle,
+    next_home: usize,
+    /// Which pod's certificate is fetched ahead, by pod.
+    identities: HashMap<Arc<str>, Identity>,
+}
+
+impl Members {
+    async fn take(&mut self, event: PodEvent) {
+        match event {
+            PodEvent::Add { pod, answer } => answer.give(self.add(*pod).await),
+            PodEvent::Listeners { uid, listeners } => self.listen(&uid, listeners).await,
+            PodEvent::Draining { uid } => self.set_phase(&uid, Phase::Draining),
+            PodEvent::Resumed { uid } => self.set_phase(&uid, Phase::Serving),
+            PodEvent::Remove { uid } => self.remove(&uid).await,
+            PodEvent::Synced | PodEvent::Superseded => {}
+        }
+    }
+
+    async fn add(&mut self, added: pods::Pod) -> Result<(), String> {
+        self.remove(&added.uid).await;
+        let listeners = match added.listeners {
+            Some(listeners) => listeners,
+            None => Listeners::open(&added.netns, true).map_err(|error| error.to_string())?,
+        };
+        let home = self.next_home % self.agent.workers.len();
+        self.next_home += 1;
+        let pod = Arc::new(Pod::new(&added.uid, added.info, added.netns, self.agent.account(), home));
+        if added.draining {
+            pod.set_phase(Phase::Draining);
+        }
+        self.agent.pods().insert(pod.uid.clone(), pod.clone());
+        self.warm_up(&pod);
+        tracing::info!(pod = %pod.name, namespace = %pod.namespace, "serving");
+        self.agent.workers[home].send(Job::Serve { pod, listeners }).await;
+        Ok(())
+    }
+
+    /// Fetches the pod's certificate before its first connection needs it.
+    fn warm_up(&mut self, pod: &Pod) {
+        let trust_domain = self.agent.state.read().settings().trust_domain.clone();
+        let identity = Identity::new(trust_domain, pod.namespace.as_str(), pod.service_account.as_str());
+        self.agent.certificates.prefetch(&identity);
+        self.identities.insert(pod.uid.clone(), identity);
+    }
+
+    async fn listen(&self, uid: &str, listeners: Listeners) {
+        let Some(pod) = self.agent.pods().get(uid).cloned() else { return };
+        let home = pod.home;
+        self.agent.workers[home].send(Job::Serve { pod, listeners }).await;
+    }
+
+    fn set_phase(&self, uid: &str, phase: Phase) {
+        if let Some(pod) = self.agent.pods().get(uid) {
+            pod.set_phase(phase);
+        }
+    }
+
+    async fn remove(&mut self, uid: &str) {
+        let Some(pod) = self.agent.pods().remove(uid) else { return };
+        pod.set_phase(Phase::Gone);
+        for worker in &self.agent.workers {
+            worker.send(Job::Stop { uid: pod.uid.clone() }).await;
+        }
+        if let Some(identity) = self.identities.remove(&pod.uid)
+            && !self.identities.values().any(|other| *other == identity)
+        {
+            self.agent.certificates.forget(&identity);
+        }
+        tracing::info!(pod = %pod.name, namespace = %pod.namespace, "no longer serving");
+    }
+
+    /// Tells the redirecting role which leaving pods have ended their last connection.
+    async fn report_drained(&self) {
+        let draining: Vec<Arc<Pod>> =
+            self.agent.pods().values().filter(|pod| pod.phase() == Phase::Draining).cloned().collect();
+        for pod in draining {
+            if connections_of(&self.agent, &pod).await == 0 {
+                self.handle.drained(&pod.uid).await;
+            }
+        }
+    }
+}
+
+/// How many connections a pod has on all threads.
+async fn connections_of(agent: &Agent, pod: &Pod) -> usize {
+    let mut count = 0;
+    for worker in &agent.workers {
+        let (answer, counted) = oneshot::channel();
+        worker.send(Job::Count { uid: pod.uid.clone(), answer }).await;
+        count += counted.await.unwrap_or(0);
+    }
+    count
+}

@@ -1,0 +1,35 @@
+//! How many pods are served, under ztunnel's names.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::Agent;
+use super::pod::Phase;
+
+/// Counts the pods at each scrape.
+#[derive(Debug)]
+pub(crate) struct Members(pub(crate) Arc<Agent>);
+
+impl Collector for Members {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let (mut active, mut draining) = (0i64, 0i64);
+        for pod in self.0.pods().values() {
+            match pod.phase() {
+                Phase::Serving => active += 1,
+                Phase::Draining | Phase::Gone => draining += 1,
+            }
+        }
+        let mut gauge = |name: &str, help: &str, value: i64| {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(metric)
+        };
+        gauge("workload_manager_active_proxy_count", "Pods served", active)?;
+        gauge("workload_manager_pending_proxy_count", "Pods not yet served", 0)?;
+        gauge("workload_manager_draining_proxy_count", "Pods that leave the mesh", draining)
+    }
+}
