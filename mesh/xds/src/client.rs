@@ -159,7 +159,7 @@ impl<H: Handler> Client<H> {
     ) -> Result<DeltaDiscoveryRequest, ConnectError> {
         let response = response.map_err(ConnectError::from_status)?.ok_or(ConnectError::Closed)?;
         self.observer.received(&response.type_url, response.encoded_len());
-        let answer = self.subscriber.receive(response, &mut self.handler);
+        let answer = self.subscriber.receive(response, &mut self.handler)?;
         let ready = self.subscriber.is_ready();
         self.link.send_if_modified(|link| std::mem::replace(&mut link.ready, ready) != ready);
         Ok(answer)

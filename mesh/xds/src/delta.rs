@@ -9,6 +9,7 @@
 //! Versions are hashes of contents, so replicas of the controller agree without talking, and a client that comes
 //! back is sent what changed and nothing else.
 
+mod digest;
 pub mod session;
 pub mod store;
 pub mod subscriber;

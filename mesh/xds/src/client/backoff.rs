@@ -47,7 +47,7 @@ impl Backoff {
 impl Ending {
     pub(super) fn of(error: &ConnectError) -> Self {
         match error {
-            ConnectError::Closed => Self::Benign,
+            ConnectError::Closed | ConnectError::StartOver(_) => Self::Benign,
             ConnectError::Status(status) => Self::of_status(status),
             _ => Self::NoConnection,
         }

@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Streaming};
 
 use super::ClientConfig;
+use crate::delta::subscriber::StartOver;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -56,6 +57,9 @@ pub enum ConnectError {
     /// The controller ended the stream.
     #[error("the stream has ended")]
     Closed,
+    /// The controller is not the one it was.
+    #[error(transparent)]
+    StartOver(#[from] StartOver),
 }
 
 impl ConnectError {

@@ -15,7 +15,8 @@ use model::address::Str;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use thiserror::Error;
 
-use self::topic::Topic;
+use self::topic::{Chunk, Topic};
+use super::digest;
 use super::store::{Revision, Store};
 
 /// Responses that may be on their way unacknowledged.
@@ -42,6 +43,8 @@ struct InFlight {
     nonce: String,
     place: usize,
     completes: Option<Revision>,
+    /// It asks for names; its acknowledgement lists them.
+    asks: bool,
     names: Vec<Str>,
 }
 
@@ -113,23 +116,30 @@ impl Session {
         let Some(place) = shelves.iter().position(|shelf| *shelf.type_url == request.type_url) else {
             return Ok(Some(Event::UnknownType { type_url: request.type_url }));
         };
-        let event = self.acknowledged(&shelves[place].type_url, &request);
+        let answered = self.acknowledged(&request);
         if self.topics.len() <= place {
             self.topics.resize_with(place + 1, || None);
         }
         match &mut self.topics[place] {
-            Some(topic) => topic.subscribe(
-                &shelves[place],
-                &request.resource_names_subscribe,
-                &request.resource_names_unsubscribe,
-            ),
-            empty => *empty = Some(Topic::open(&shelves[place], store.revision(), request)),
+            Some(topic) => {
+                if answered.as_ref().is_some_and(|response| response.asks && response.place == place) {
+                    topic.read_log(&shelves[place], store.revision()).ok_or(SessionError::Behind)?;
+                    topic.listed(&shelves[place], &request.initial_resource_versions);
+                }
+                topic.subscribe(
+                    &shelves[place],
+                    &request.resource_names_subscribe,
+                    &request.resource_names_unsubscribe,
+                );
+            }
+            empty => *empty = Some(Topic::open(&shelves[place], store.revision(), &request)),
         }
+        let event = answered.and_then(|response| response.event(&shelves[place].type_url, request));
         let names = self.topics[place].as_ref().map_or(0, Topic::names);
         if names > MAX_NAMES { Err(SessionError::TooManyNames) } else { Ok(event) }
     }
 
-    fn acknowledged(&mut self, type_url: &Str, request: &DeltaDiscoveryRequest) -> Option<Event> {
+    fn acknowledged(&mut self, request: &DeltaDiscoveryRequest) -> Option<InFlight> {
         let place = self.in_flight.iter().position(|response| response.nonce == request.response_nonce)?;
         let response = self.in_flight.remove(place)?;
         let earlier = self.in_flight.iter().take(place).any(|earlier| earlier.place == response.place);
@@ -139,11 +149,7 @@ impl Session {
         {
             topic.acked(revision);
         }
-        let type_url = type_url.clone();
-        Some(match &request.error_detail {
-            None => Event::Acked { type_url, names: response.names },
-            Some(detail) => Event::Nacked { type_url, names: response.names, error: detail.message.clone() },
-        })
+        Some(response)
     }
 
     /// The next response, if the client lacks anything and has acknowledged enough of what it was sent.
@@ -153,6 +159,13 @@ impl Session {
     pub fn next(&mut self, store: &Store) -> Result<Option<DeltaDiscoveryResponse>, SessionError> {
         self.read_log(store)?;
         if self.in_flight.len() >= MAX_UNACKED {
+            return Ok(None);
+        }
+        if let Some(response) = (0..self.topics.len()).find_map(|place| self.ask(store, place)) {
+            return Ok(Some(response));
+        }
+        // Until it is known what the client has of one type, the order of types could not be kept.
+        if self.topics.iter().flatten().any(Topic::is_waiting) {
             return Ok(None);
         }
         for place in 0..self.topics.len() {
@@ -175,17 +188,25 @@ impl Session {
         Ok(())
     }
 
+    /// Asks for the names in the buckets whose digests differ.
+    fn ask(&mut self, store: &Store, place: usize) -> Option<DeltaDiscoveryResponse> {
+        let chunk = self.topics[place].as_mut()?.ask()?;
+        Some(self.send(store, place, chunk, true))
+    }
+
     fn respond(&mut self, store: &Store, place: usize, removals: bool) -> Option<DeltaDiscoveryResponse> {
-        let topic = self.topics[place].as_mut()?;
         let shelf = &store.shelves()[place];
-        let chunk = topic.take(shelf, removals, self.response_bytes)?;
+        let chunk = self.topics[place].as_mut()?.take(shelf, removals, self.response_bytes)?;
+        Some(self.send(store, place, chunk, false))
+    }
+
+    fn send(&mut self, store: &Store, place: usize, chunk: Chunk, asks: bool) -> DeltaDiscoveryResponse {
         self.sent += 1;
-        let nonce = self.sent.to_string();
-        let completes = topic.complete();
+        let nonce = digest::nonce(self.sent);
+        let completes = self.topics[place].as_ref().and_then(Topic::complete);
         let names = chunk.names();
-        let response = chunk.into_response(shelf, store.revision(), nonce.clone());
-        self.in_flight.push_back(InFlight { nonce, place, completes, names });
-        Some(response)
+        self.in_flight.push_back(InFlight { nonce: nonce.clone(), place, completes, asks, names });
+        chunk.into_response(&store.shelves()[place], store.revision(), nonce)
     }
 
     /// Up to which revision the client is known to have everything of a type; nothing if it has not subscribed.
@@ -199,5 +220,19 @@ impl Session {
     pub fn types<'a>(&'a self, store: &'a Store) -> impl Iterator<Item = &'a Str> {
         let topics = self.topics.iter().zip(store.shelves());
         topics.filter(|(topic, _)| topic.is_some()).map(|(_, shelf)| &shelf.type_url)
+    }
+}
+
+impl InFlight {
+    /// What an answer to it says; nothing of interest if it only asked.
+    fn event(self, type_url: &Str, request: DeltaDiscoveryRequest) -> Option<Event> {
+        if self.asks {
+            return None;
+        }
+        let (type_url, names) = (type_url.clone(), self.names);
+        Some(match request.error_detail {
+            None => Event::Acked { type_url, names },
+            Some(detail) => Event::Nacked { type_url, names, error: detail.message },
+        })
     }
 }

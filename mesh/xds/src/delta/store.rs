@@ -2,12 +2,13 @@
 //! a client's lack is found in the time that the changes take, not the mesh.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use model::address::Str;
 use prost::Message;
 
+use super::digest::Digests;
 use super::version::Version;
 
 /// Changes of a type that are remembered at least. A client that has not even looked at the newest revision for
@@ -56,6 +57,8 @@ pub(super) struct Shelf {
     by_key: HashMap<Str, BTreeSet<Str>>,
     log: VecDeque<Change>,
     forgotten: Revision,
+    /// Of what is there now, once somebody has asked.
+    digests: OnceLock<Digests>,
 }
 
 /// A resource has become another one, is new, or is gone.
@@ -222,6 +225,7 @@ impl Shelf {
             by_key: HashMap::new(),
             log: VecDeque::new(),
             forgotten: 0,
+            digests: OnceLock::new(),
         }
     }
 
@@ -233,6 +237,7 @@ impl Shelf {
             return false;
         }
         let before = before.cloned();
+        self.digests.take();
         if let Some(before) = &before {
             self.forget_keys(before);
         }
@@ -247,6 +252,7 @@ impl Shelf {
 
     fn remove(&mut self, revision: Revision, name: &Str) -> bool {
         let Some(before) = self.resources.remove(name) else { return false };
+        self.digests.take();
         self.forget_keys(&before);
         self.log.push_back(Change { revision, name: before.name.clone(), before: Some(before.version) });
         true
@@ -295,6 +301,12 @@ impl Shelf {
     pub(super) fn changes_since(&self, revision: Revision) -> Option<impl Iterator<Item = &Change>> {
         let start = self.log.partition_point(|change| change.revision <= revision);
         (revision >= self.forgotten).then(|| self.log.range(start..))
+    }
+
+    /// The digests of all names and versions.
+    pub(super) fn digests(&self) -> &Digests {
+        let resources = || self.resources.iter().map(|(name, resource)| (&**name, resource.version));
+        self.digests.get_or_init(|| Digests::of(resources()))
     }
 
     /// Names of the resources that have another name, or go with a resource of that name.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use model::address::Str;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status};
+use thiserror::Error;
 
+use super::digest::{self, Digests};
 use super::version::Version;
 
 /// Names all resources.
@@ -16,6 +18,8 @@ const REFUSED: &str = "refused";
 /// Refusals named in one answer, and the length of each, in bytes.
 const MAX_REFUSALS_NAMED: usize = 16;
 const MAX_REFUSAL_LENGTH: usize = 512;
+/// With more resources than this, their digests are shorter than their names.
+const DIGESTS_ABOVE: usize = 512;
 
 /// What to subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,25 +86,43 @@ pub trait Handler: Send {
 pub struct Subscriber {
     node: Node,
     topics: Vec<Topic>,
+    /// The last server that answered was one of ours.
+    ours: bool,
+    digests_above: usize,
 }
+
+/// The server does not understand how it was told what is there: connect again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("this controller has to be told everything that is here")]
+pub struct StartOver;
 
 #[derive(Debug)]
 struct Topic {
     subscription: Subscription,
-    has: HashMap<Str, Had>,
+    /// What is there in a version of ours: a hundred thousand of them, so an entry is small.
+    has: HashMap<Str, Version>,
+    /// What is there otherwise.
+    other: HashMap<Str, Other>,
     demanded: BTreeSet<Str>,
     answered: bool,
+    /// On this stream, digests stand for the names.
+    digested: bool,
+}
+
+/// What is there of a resource, if not a version of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Other {
+    /// A version of another controller's.
+    Text(Box<str>),
+    /// No version could be read.
+    Refused,
 }
 
 /// What is there of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Had {
-    /// A version of ours.
-    Version(Version),
-    /// A version of another controller's.
-    Text(Box<str>),
-    /// No version could be read.
-    Refused,
+    Ours(Version),
+    Other(Other),
 }
 
 impl Subscriber {
@@ -109,10 +131,20 @@ impl Subscriber {
         let topic = |subscription| Topic {
             subscription,
             has: HashMap::new(),
+            other: HashMap::new(),
             demanded: BTreeSet::new(),
             answered: false,
+            digested: false,
         };
-        Self { node, topics: subscriptions.into_iter().map(topic).collect() }
+        let topics = subscriptions.into_iter().map(topic).collect();
+        Self { node, topics, ours: false, digests_above: DIGESTS_ABOVE }
+    }
+
+    /// The same, with digests for more resources than this.
+    #[cfg(test)]
+    pub(crate) fn digests_above(mut self, resources: usize) -> Self {
+        self.digests_above = resources;
+        self
     }
 
     /// Whether everything required has been received once.
@@ -121,16 +153,27 @@ impl Subscriber {
     }
 
     /// The requests that open a stream: what is wanted and what is there already.
-    pub fn connect(&self) -> Vec<DeltaDiscoveryRequest> {
+    pub fn connect(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        for topic in &mut self.topics {
+            let many = topic.has.len() + topic.other.len() > self.digests_above;
+            topic.digested = self.ours && many && topic.subscription.mode == Mode::All;
+        }
         self.topics.iter().map(|topic| topic.open(self.node.clone())).collect()
     }
 
     /// Hands a response to the handler and returns the answer to it.
+    ///
+    /// # Errors
+    /// The stream has to be opened anew.
     pub fn receive(
         &mut self,
         response: DeltaDiscoveryResponse,
         handler: &mut dyn Handler,
-    ) -> DeltaDiscoveryRequest {
+    ) -> Result<DeltaDiscoveryRequest, StartOver> {
+        self.ours = digest::is_ours(&response.nonce);
+        if !self.ours && self.topics.iter().any(|topic| topic.digested) {
+            return Err(StartOver);
+        }
         let answer = DeltaDiscoveryRequest {
             type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),
@@ -142,14 +185,17 @@ impl Subscriber {
                 type_url = response.type_url,
                 "the controller sends a type that was not asked for"
             );
-            return answer;
+            return Ok(answer);
         };
+        if let Some(initial_resource_versions) = topic.asked(&response) {
+            return Ok(DeltaDiscoveryRequest { initial_resource_versions, ..answer });
+        }
         let rejections = topic.receive(response, handler);
         // A refused response is an answer too: what was good in it is in force.
         topic.answered = true;
         let error_detail =
             (!rejections.is_empty()).then(|| Status { code: 0, message: describe(&rejections) });
-        DeltaDiscoveryRequest { error_detail, ..answer }
+        Ok(DeltaDiscoveryRequest { error_detail, ..answer })
     }
 
     /// Asks for a resource by any of its names. Nothing to send if it was asked for before.
@@ -181,7 +227,7 @@ impl Subscriber {
     /// Takes up what was there before a restart: the caller has the resources in force again.
     pub fn restore(&mut self, type_url: &str, versions: impl IntoIterator<Item = (Str, String)>) {
         if let Some(topic) = self.topic(type_url) {
-            topic.has.extend(versions.into_iter().map(|(name, version)| (name, Had::from(version.as_str()))));
+            versions.into_iter().for_each(|(name, version)| topic.set(name, Had::from(version.as_str())));
             topic.answered = true;
         }
     }
@@ -202,13 +248,47 @@ impl Topic {
             type_url: self.subscription.type_url.to_string(),
             resource_names_subscribe: asterisk().into_iter().chain(names).collect(),
             resource_names_unsubscribe: asterisk(),
-            initial_resource_versions: self.versions(),
+            initial_resource_versions: if self.digested { self.digests() } else { self.versions() },
             ..Default::default()
         }
     }
 
     fn versions(&self) -> BTreeMap<String, String> {
-        self.has.iter().map(|(name, had)| (name.to_string(), had.to_string())).collect()
+        let ours = self.has.iter().map(|(name, version)| (name.to_string(), version.to_string()));
+        ours.chain(self.other.iter().map(|(name, other)| (name.to_string(), other.to_string()))).collect()
+    }
+
+    fn digests(&self) -> BTreeMap<String, String> {
+        let versions = self.versions();
+        Digests::of(versions.iter().map(|(name, version)| (name.as_str(), version))).to_versions()
+    }
+
+    /// What is there of the names that the server asks for, if that is what it does.
+    fn asked(&self, response: &DeltaDiscoveryResponse) -> Option<BTreeMap<String, String>> {
+        let buckets: Option<BTreeSet<u8>> =
+            response.removed_resources.iter().map(|name| digest::bucket_named(name)).collect();
+        let buckets = buckets.filter(|buckets| self.digested && !buckets.is_empty())?;
+        let mut versions = self.versions();
+        versions.retain(|name, _| buckets.contains(&digest::bucket(name)));
+        Some(versions)
+    }
+
+    fn get(&self, name: &str) -> Option<Had> {
+        let ours = self.has.get(name).map(|version| Had::Ours(*version));
+        ours.or_else(|| self.other.get(name).cloned().map(Had::Other))
+    }
+
+    fn set(&mut self, name: Str, had: Had) {
+        match had {
+            Had::Ours(version) => {
+                self.other.remove(&name);
+                self.has.insert(name, version);
+            }
+            Had::Other(other) => {
+                self.has.remove(&name);
+                self.other.insert(name, other);
+            }
+        }
     }
 
     fn receive(&mut self, response: DeltaDiscoveryResponse, handler: &mut dyn Handler) -> Vec<Rejection> {
@@ -219,7 +299,7 @@ impl Topic {
             let name = self.shared_name(&resource.name);
             match content(&resource, &response.type_url) {
                 Ok(value) => {
-                    let replaces = self.has.get(&name).is_some_and(|had| *had != Had::Refused);
+                    let replaces = self.get(&name).is_some_and(|had| had != Had::Other(Other::Refused));
                     versions.push((name.clone(), Had::from(resource.version.as_str())));
                     resources.push(Received { name, value, replaces });
                 }
@@ -230,6 +310,7 @@ impl Topic {
             response.removed_resources.iter().map(|name| self.shared_name(name)).collect();
         for name in &removed {
             self.has.remove(name);
+            self.other.remove(name);
         }
         let type_url = self.subscription.type_url.clone();
         let revision = response.system_version_info;
@@ -240,18 +321,19 @@ impl Topic {
 
     /// What was taken over is there in its version; of what was refused, what was there before.
     fn record(&mut self, versions: Vec<(Str, Had)>, rejections: &[Rejection]) {
-        let mut before: HashMap<Str, Had> = HashMap::new();
+        let mut before = Vec::with_capacity(rejections.len());
         for rejection in rejections {
-            let had = self.has.get(&rejection.name).cloned().unwrap_or(Had::Refused);
-            before.insert(rejection.name.clone(), had);
+            let had = self.get(&rejection.name).unwrap_or(Had::Other(Other::Refused));
+            before.push((rejection.name.clone(), had));
         }
-        self.has.extend(versions);
-        self.has.extend(before);
+        versions.into_iter().chain(before).for_each(|(name, had)| self.set(name, had));
     }
 
     /// The name as it is already held, so that equal names are one.
     fn shared_name(&self, name: &str) -> Str {
-        self.has.get_key_value(name).map_or_else(|| Str::from(name), |(name, _)| name.clone())
+        let known = self.has.get_key_value(name).map(|(name, _)| name);
+        let known = known.or_else(|| self.other.get_key_value(name).map(|(name, _)| name));
+        known.map_or_else(|| Str::from(name), Str::clone)
     }
 }
 
@@ -285,17 +367,16 @@ fn describe(rejections: &[Rejection]) -> String {
 impl From<&str> for Had {
     fn from(text: &str) -> Self {
         match text.parse() {
-            Ok(version) => Self::Version(version),
-            Err(_) if text == REFUSED => Self::Refused,
-            Err(_) => Self::Text(text.into()),
+            Ok(version) => Self::Ours(version),
+            Err(_) if text == REFUSED => Self::Other(Other::Refused),
+            Err(_) => Self::Other(Other::Text(text.into())),
         }
     }
 }
 
-impl std::fmt::Display for Had {
+impl std::fmt::Display for Other {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Version(version) => version.fmt(f),
             Self::Text(text) => f.write_str(text),
             Self::Refused => f.write_str(REFUSED),
         }

@@ -149,7 +149,7 @@ impl Link {
         }
         let response = self.downstream.remove(0);
         let answer = self.subscriber.receive(response, &mut self.memory);
-        self.upstream.push(answer);
+        self.upstream.push(answer.expect("a server of ours"));
         true
     }
 

@@ -1,7 +1,7 @@
 //! One client's subscription to one type.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use model::address::Str;
 use proto::Any;
 use proto::discovery::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
+use super::super::digest::{self, Digests};
 use super::super::store::{Resource, Revision, Shelf};
 use super::super::version::Version;
 
@@ -25,6 +26,10 @@ pub(super) struct Topic {
     /// What may have to be sent, with what the client has of it.
     pending: BTreeMap<Str, Had>,
     walk: Walk,
+    /// Buckets of names in which the client has something else, until it has said what.
+    differing: BTreeSet<u8>,
+    /// It has not been asked yet.
+    ask_due: bool,
     /// A first response is due even if there is nothing to send: the client waits for it.
     first_due: bool,
     /// The store's log is read so far.
@@ -66,7 +71,7 @@ pub(super) struct Chunk {
 
 impl Topic {
     /// The first request of a type: without names it is for all.
-    pub(super) fn open(shelf: &Shelf, revision: Revision, request: DeltaDiscoveryRequest) -> Self {
+    pub(super) fn open(shelf: &Shelf, revision: Revision, request: &DeltaDiscoveryRequest) -> Self {
         let DeltaDiscoveryRequest {
             resource_names_subscribe: subscribe,
             resource_names_unsubscribe: unsubscribe,
@@ -81,24 +86,51 @@ impl Topic {
             has: HashMap::new(),
             pending: BTreeMap::new(),
             walk: Walk::Done,
+            differing: BTreeSet::new(),
+            ask_due: false,
             first_due: wildcard,
             read: revision,
             acked: 0,
         };
         if wildcard && has.is_empty() {
             topic.walk = Walk::Start;
-        } else if wildcard {
-            topic.compare(shelf, &has);
+        } else if !wildcard {
+            topic.compare_named(shelf, has);
+        } else if let Some(digests) = Digests::from_versions(has) {
+            topic.differing = shelf.digests().differences(&digests);
+            topic.ask_due = !topic.differing.is_empty();
         } else {
-            topic.compare_named(shelf, &has);
+            topic.compare(shelf, has, |_| true);
         }
-        topic.subscribe(shelf, &subscribe, &unsubscribe);
+        topic.subscribe(shelf, subscribe, unsubscribe);
         topic
     }
 
-    /// What a wildcard client lacks, given all it has.
-    fn compare(&mut self, shelf: &Shelf, has: &BTreeMap<String, String>) {
-        for (name, version) in has {
+    /// What to ask the client: removals of the buckets in which it has something else.
+    pub(super) fn ask(&mut self) -> Option<Chunk> {
+        if !std::mem::replace(&mut self.ask_due, false) {
+            return None;
+        }
+        let removed = self.differing.iter().map(|bucket| digest::bucket_name(*bucket).into()).collect();
+        Some(Chunk { removed, ..Chunk::default() })
+    }
+
+    /// Whether the client is yet to say what it has.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.differing.is_empty()
+    }
+
+    /// The client has said what it has in the buckets that differ. What the log said of them was about another's.
+    pub(super) fn listed(&mut self, shelf: &Shelf, has: &BTreeMap<String, String>) {
+        let differing = std::mem::take(&mut self.differing);
+        let differs = |name: &str| differing.contains(&digest::bucket(name));
+        self.pending.retain(|name, _| !differs(name));
+        self.compare(shelf, has, differs);
+    }
+
+    /// What a wildcard client lacks, given all it has of the names that are in question.
+    fn compare(&mut self, shelf: &Shelf, has: &BTreeMap<String, String>, asked: impl Fn(&str) -> bool) {
+        for (name, version) in has.iter().filter(|(name, _)| asked(name)) {
             let had = had(version);
             let current = shelf.resources.get_key_value(name.as_str());
             if current.is_none_or(|(_, resource)| had != Had::Version(resource.version())) {
@@ -106,7 +138,8 @@ impl Topic {
                 self.pending.insert(name, had);
             }
         }
-        for name in shelf.resources.keys().filter(|name| !has.contains_key(&***name)) {
+        let unknown = |name: &&Str| asked(name) && !has.contains_key(&***name);
+        for name in shelf.resources.keys().filter(unknown) {
             self.pending.insert(name.clone(), Had::Nothing);
         }
     }
@@ -172,6 +205,8 @@ impl Topic {
             return;
         }
         self.walk = Walk::Done;
+        self.differing.clear();
+        self.ask_due = false;
         self.pending.clear();
         for name in self.named.clone() {
             self.add(shelf, &name);
@@ -251,7 +286,7 @@ impl Topic {
 
     /// Whether the client lacks anything.
     pub(super) fn has_work(&self) -> bool {
-        self.first_due || self.walk != Walk::Done || !self.pending.is_empty()
+        self.first_due || self.is_waiting() || self.walk != Walk::Done || !self.pending.is_empty()
     }
 
     /// What to send next, closed once it has `limit` bytes; without removals if other types have to go first.

@@ -116,9 +116,11 @@ proptest! {
     fn all_of_everything_arrives_once(
         history in proptest::collection::vec(happening(), 0..60),
         response_bytes in prop_oneof![Just(1), Just(12), Just(1 << 20)],
+        digests_above in prop_oneof![Just(0), Just(2), Just(1000)],
     ) {
         let mut store = Store::new(TYPES);
         let mut link = Link::with_response_bytes(response_bytes, TYPES.map(all));
+        link.subscriber = link.subscriber.digests_above(digests_above);
         for happening in history {
             if !matches!(happening, Happening::Demand(_) | Happening::Release(_)) {
                 happen(&mut store, &mut link, happening);

@@ -321,7 +321,7 @@ fn stale_and_foreign_nonces_are_not_answers() {
     let mut link = Link::new([all(ADDRESS)]);
     link.settle(&store);
     link.events.clear();
-    for nonce in ["", "1", "999", "x"] {
+    for nonce in ["", "1", "lateen/1", "lateen/999", "x"] {
         let error_detail = Some(proto::discovery::Status { code: 3, message: "late".into() });
         link.upstream.push(DeltaDiscoveryRequest {
             type_url: ADDRESS.into(),
@@ -342,7 +342,7 @@ fn a_type_that_was_not_asked_for_is_acknowledged_and_left() {
         nonce: "7".into(),
         ..Default::default()
     };
-    let answer = link.subscriber.receive(response, &mut link.memory);
+    let answer = link.subscriber.receive(response, &mut link.memory).unwrap();
     assert_eq!((answer.response_nonce.as_str(), answer.error_detail), ("7", None));
     assert!(link.memory.deliveries.is_empty());
     assert!(!link.subscriber.is_ready());
@@ -362,7 +362,7 @@ fn a_resource_without_content_or_of_another_type_is_refused() {
         resources: vec![envelope("a", None), envelope("b", any(POLICY)), envelope("c", any(ADDRESS))],
         ..Default::default()
     };
-    let answer = link.subscriber.receive(response, &mut link.memory);
+    let answer = link.subscriber.receive(response, &mut link.memory).unwrap();
     let text = answer.error_detail.unwrap().message;
     assert!(text.contains("a: ") && text.contains("b: ") && !text.contains("c: "), "{text}");
     assert_eq!(link.held(ADDRESS), [("c", "")]);
@@ -378,4 +378,62 @@ fn too_many_names_end_the_stream() {
         ..Default::default()
     };
     assert_eq!(session.request(&store, request), Err(crate::delta::session::SessionError::TooManyNames));
+}
+
+#[test]
+fn with_digests_nothing_is_listed_that_is_the_same() {
+    let mut store = Store::new(TYPES);
+    let mut edit = Edit::new();
+    edit.replace(ADDRESS, (0..2000).map(|number| resource(&format!("pod-{number}"), "1")));
+    store.apply(edit);
+    let mut link = Link::new([all(POLICY), all(ADDRESS)]);
+    let listed =
+        |link: &Link| link.upstream.iter().map(|request| request.initial_resource_versions.len()).max();
+    assert_eq!(listed(&link), Some(0));
+    link.settle(&store);
+    link.log();
+    link.reconnect();
+    assert_eq!(listed(&link), Some(256));
+    link.settle(&store);
+    assert_eq!(link.log(), ["", ""]);
+
+    put(&mut store, ADDRESS, "pod-7", "2");
+    put(&mut store, ADDRESS, "new", "1");
+    remove(&mut store, ADDRESS, "pod-8");
+    link.reconnect();
+    while link.server_reads(&store) {}
+    while link.server_writes(&store) {}
+    // It has asked and says nothing else, whatever changes meanwhile, in the buckets in question or beside them.
+    assert_eq!(link.downstream.len(), 1);
+    assert_eq!(link.downstream[0].removed_resources.len(), 3);
+    put(&mut store, ADDRESS, "pod-7", "1");
+    put(&mut store, ADDRESS, "pod-9", "2");
+    while link.client_reads() {}
+    let names = link.upstream[0].initial_resource_versions.len();
+    assert!((1..60).contains(&names), "{names} names listed");
+    link.settle(&store);
+    assert_eq!(link.log(), ["", "+new +pod-9 -pod-8"]);
+    assert_eq!(link.memory.repeated, Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_does_not_know_digests_is_told_everything() {
+    let store = filled();
+    let mut link = Link::new([all(ADDRESS)]);
+    link.subscriber = Subscriber::new(Node::default(), [all(ADDRESS)]).digests_above(0);
+    link.reconnect();
+    link.settle(&store);
+    link.reconnect();
+    assert_eq!(link.upstream[0].initial_resource_versions.len(), 256);
+    let foreign = DeltaDiscoveryResponse {
+        type_url: ADDRESS.into(),
+        nonce: "7".into(),
+        removed_resources: link.upstream[0].initial_resource_versions.keys().cloned().collect(),
+        ..Default::default()
+    };
+    link.log();
+    assert!(link.subscriber.receive(foreign, &mut link.memory).is_err());
+    assert_eq!(link.log(), Vec::<String>::new());
+    link.reconnect();
+    assert_eq!(link.upstream[0].initial_resource_versions.len(), 2);
 }
