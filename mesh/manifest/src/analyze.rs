@@ -8,6 +8,7 @@ mod inventory;
 mod layer7;
 mod references;
 mod selectors;
+mod uncarried;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub fn analyze(objects: &[Arc<Object>], root_namespace: &str) -> Vec<Finding> {
         findings.extend(selectors::check(object, &inventory));
         findings.extend(layer7::check(object, &inventory));
         findings.extend(references::check(object, &inventory));
+        findings.extend(uncarried::check(object, &inventory));
     }
     findings.extend(references::undeclared_namespaces(objects, &inventory));
     findings.sort_by(|a, b| a.position.cmp(&b.position));

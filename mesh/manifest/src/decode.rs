@@ -28,6 +28,8 @@ pub(crate) struct Problem {
     pub(crate) field: String,
     pub(crate) message: String,
     pub(crate) fix: Option<String>,
+    /// A field that the type does not have; everything else is a wrong type.
+    pub(crate) is_unknown_field: bool,
 }
 
 /// Reads `root` as a `T`. The value is there unless a type was wrong; unknown fields alone leave it readable.
@@ -105,7 +107,8 @@ impl De<'_> {
     }
 
     fn error(&self, message: String, fix: Option<String>) -> Error {
-        let problem = Problem { at: self.at(), field: self.path.to_string(), message, fix };
+        let problem =
+            Problem { at: self.at(), field: self.path.to_string(), message, fix, is_unknown_field: false };
         Error { problem: Some(problem), message: String::new(), culprit: Some(self.node) }
     }
 

@@ -41,6 +41,8 @@ pub enum Code {
     IgnoredKind,
     /// A file that could not be read, or that exceeds a limit.
     Unreadable,
+    /// Traffic that passes beside the mesh where somebody may rely on the contrary.
+    NotCarried,
     /// Something is named that is not there (Istio: `ReferencedResourceNotFound`).
     ReferencedResourceNotFound,
     /// The object does not fit its schema or breaks one of its rules (Istio: `SchemaValidationError`).
@@ -62,6 +64,7 @@ impl Code {
             Self::UnsupportedKind => "LAT0003",
             Self::IgnoredKind => "LAT0004",
             Self::Unreadable => "LAT0005",
+            Self::NotCarried => "LAT0006",
             Self::ReferencedResourceNotFound => "IST0101",
             Self::Schema => "IST0106",
             Self::NoMatchingWorkloads => "IST0127",

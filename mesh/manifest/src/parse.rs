@@ -26,6 +26,9 @@ use crate::{
     yaml::{self, Fault},
 };
 
+/// How many findings one object may give before the rest is only counted.
+const MAX_FINDINGS: usize = 100;
+
 /// What a text held.
 #[derive(Debug, Default)]
 pub struct Parsed {
@@ -49,18 +52,21 @@ pub fn parse(text: &str, file: &Arc<Path>) -> Parsed {
     for document in yaml::documents(text) {
         let faults = document.faults;
         match document.root {
-            Some(root) => Reader { file, parsed: &mut parsed }.document(root, faults),
+            Some(root) => Reader { file, parsed: &mut parsed, trusted: false }.document(root, faults),
             None => parsed.findings.extend(faults.into_iter().map(|fault| fault_finding(file, fault))),
         }
     }
     parsed
 }
 
-/// Reads an object, or a list of them, that is JSON already, such as an API server's answer. `origin` stands
-/// in for the file in what is said about it.
+/// Reads an object, or a list of them, that an API server answered. `origin` stands in for the file in what is
+/// said about it.
+///
+/// The server has checked its own kinds, and may be newer than this: their unknown fields are left alone. A
+/// policy is checked as ever, since a field of it that is not known here would be one that is not enforced.
 pub fn from_json(value: &serde_json::Value, origin: &Arc<Path>) -> Parsed {
     let mut parsed = Parsed::default();
-    Reader { file: origin, parsed: &mut parsed }.document(Node::from_json(value), Vec::new());
+    Reader { file: origin, parsed: &mut parsed, trusted: true }.document(Node::from_json(value), Vec::new());
     parsed
 }
 
@@ -97,6 +103,8 @@ struct Any {
 struct Reader<'a> {
     file: &'a Arc<Path>,
     parsed: &'a mut Parsed,
+    /// Whether Kubernetes' own kinds have been checked already.
+    trusted: bool,
 }
 
 impl Reader<'_> {
@@ -156,18 +164,33 @@ impl Reader<'_> {
 
     /// Names the object in its findings, and takes it out of force when one of them is an error.
     fn conclude(&mut self, mut object: Object, first: usize) {
-        let findings = &mut self.parsed.findings[first..];
         let key = object.key();
+        let findings = &mut self.parsed.findings[first..];
         for finding in findings.iter_mut().filter(|_| !key.name.is_empty()) {
             finding.object.get_or_insert_with(|| key.to_string());
         }
         findings.sort_by_key(|finding| (finding.position.line, finding.position.column));
         let broken = findings.iter().any(|finding| finding.level == Level::Error);
+        self.shorten(first);
         if broken && !matches!(object.spec, Typed::Unsupported | Typed::Other) {
             object.spec = Typed::Broken;
         }
         if !key.name.is_empty() {
             self.parsed.objects.push(object);
+        }
+    }
+
+    /// Leaves out what nobody would read any more, and says so.
+    fn shorten(&mut self, first: usize) {
+        let findings = &mut self.parsed.findings;
+        let Some(more) = findings.len().checked_sub(first + MAX_FINDINGS).filter(|more| *more > 0) else {
+            return;
+        };
+        findings.truncate(first + MAX_FINDINGS);
+        if let Some(mut last) = findings.last().cloned() {
+            (last.field, last.fix) = (String::new(), None);
+            last.message = format!("{more} more about this object");
+            findings.push(last);
         }
     }
 
@@ -222,7 +245,7 @@ impl Reader<'_> {
     }
 
     fn ignored(&mut self, root: &Node) -> Typed {
-        let _: Option<Any> = self.decode(root, false);
+        let _: Option<Any> = self.decode(root, Unknown::Allowed);
         let kind = root.get("kind");
         let at = kind.map_or(root.at, |node| node.at);
         let name = kind.and_then(Node::text).unwrap_or_default();
@@ -235,6 +258,7 @@ impl Reader<'_> {
 
     fn known(&mut self, root: &Node, kind: &Kind) -> Typed {
         let before = self.parsed.findings.len();
+        let unknown = if self.trusted && !is_policy(kind) { Unknown::Allowed } else { Unknown::Refused };
         let typed = match kind.name {
             "Namespace" => self.whole::<Namespace>(root).map(Typed::Namespace),
             "ServiceAccount" => self.whole::<ServiceAccount>(root).map(Typed::ServiceAccount),
@@ -250,14 +274,19 @@ impl Reader<'_> {
             "Job" => self.whole::<Job>(root).map(Typed::Job),
             "CronJob" => self.whole::<CronJob>(root).map(Typed::CronJob),
             "EndpointSlice" => self.whole::<EndpointSlice>(root).map(Typed::EndpointSlice),
-            "Gateway" => self.spec::<Gateway>(root).map(Typed::Gateway),
-            "AuthorizationPolicy" => self.spec::<AuthorizationPolicy>(root).map(Typed::AuthorizationPolicy),
-            "PeerAuthentication" => self.spec::<PeerAuthentication>(root).map(Typed::PeerAuthentication),
+            "Gateway" => self.spec::<Gateway>(root, unknown).map(Typed::Gateway),
+            "AuthorizationPolicy" => {
+                self.spec::<AuthorizationPolicy>(root, unknown).map(Typed::AuthorizationPolicy)
+            }
+            "PeerAuthentication" => {
+                self.spec::<PeerAuthentication>(root, unknown).map(Typed::PeerAuthentication)
+            }
             _ => None,
         };
         let Some(typed) = typed else { return Typed::Broken };
         // Rules about values only make sense where the fields are right; else one mistake is told twice.
-        if self.parsed.findings.len() == before {
+        let checked = self.trusted && !is_policy(kind);
+        if self.parsed.findings.len() == before && !checked {
             let report = check::Report::new(self.file, &mut self.parsed.findings);
             check::object(&Cursor::root(root), &typed, report);
         }
@@ -265,23 +294,38 @@ impl Reader<'_> {
     }
 
     fn whole<T: DeserializeOwned>(&mut self, root: &Node) -> Option<Box<T>> {
-        self.decode::<T>(root, true).map(Box::new)
+        let unknown = if self.trusted { Unknown::Allowed } else { Unknown::Refused };
+        self.decode::<T>(root, unknown).map(Box::new)
     }
 
-    fn spec<S: DeserializeOwned + Default>(&mut self, root: &Node) -> Option<Box<S>> {
-        self.decode::<Frame<S>>(root, true).map(|frame| Box::new(frame.spec))
+    fn spec<S: DeserializeOwned + Default>(&mut self, root: &Node, unknown: Unknown) -> Option<Box<S>> {
+        self.decode::<Frame<S>>(root, unknown).map(|frame| Box::new(frame.spec))
     }
 
-    fn decode<T: DeserializeOwned>(&mut self, root: &Node, report_unknown: bool) -> Option<T> {
+    fn decode<T: DeserializeOwned>(&mut self, root: &Node, unknown: Unknown) -> Option<T> {
         let (value, problems) = decode::<T>(root);
-        if report_unknown || value.is_none() {
-            for Problem { at, field, message, fix } in problems {
+        for Problem { at, field, message, fix, is_unknown_field } in problems {
+            if !(is_unknown_field && unknown == Unknown::Allowed) {
                 self.say(at, &field, message, fix);
             }
         }
-        check::metadata(&Cursor::root(root), check::Report::new(self.file, &mut self.parsed.findings));
+        if !self.trusted {
+            check::metadata(&Cursor::root(root), check::Report::new(self.file, &mut self.parsed.findings));
+        }
         value
     }
+}
+
+/// What to do with fields that a type does not have.
+#[derive(Clone, Copy, PartialEq)]
+enum Unknown {
+    Refused,
+    Allowed,
+}
+
+/// Kinds that decide who may do what.
+fn is_policy(kind: &Kind) -> bool {
+    kind.group.ends_with("istio.io")
 }
 
 /// An object of a namespaced kind that names no namespace belongs to `default`.

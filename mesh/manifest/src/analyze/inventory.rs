@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    istio::WorkloadSelector,
+    istio::{MutualTlsMode, WorkloadSelector},
     object::{Object, Typed},
 };
 
@@ -23,6 +23,7 @@ pub(super) struct Workload<'a> {
     pub(super) namespace: &'a str,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) account: &'a str,
+    pub(super) host_network: bool,
 }
 
 pub(super) struct Inventory<'a> {
@@ -36,6 +37,8 @@ pub(super) struct Inventory<'a> {
     services: Vec<&'a Object>,
     /// Namespace and account that a waypoint stands in front of.
     account_waypoints: HashSet<(&'a str, &'a str)>,
+    /// The mode of a PeerAuthentication for a whole namespace.
+    peer_modes: HashMap<&'a str, MutualTlsMode>,
 }
 
 impl<'a> Inventory<'a> {
@@ -48,6 +51,7 @@ impl<'a> Inventory<'a> {
             named: HashMap::new(),
             services: Vec::new(),
             account_waypoints: HashSet::new(),
+            peer_modes: HashMap::new(),
         };
         for object in objects {
             inventory.add(object);
@@ -69,6 +73,12 @@ impl<'a> Inventory<'a> {
                 self.accounts.insert((namespace, name));
             }
             Typed::Service(_) => self.services.push(object),
+            Typed::PeerAuthentication(peer) => {
+                let labels = peer.selector.as_ref().map(|selector| &selector.match_labels);
+                if let Some(mtls) = peer.mtls.filter(|_| labels.is_none_or(|labels| labels.is_empty())) {
+                    self.peer_modes.insert(namespace, mtls.mode);
+                }
+            }
             Typed::Gateway(gateway) if is_waypoint(&gateway.gateway_class_name) => {
                 if let Some(account) = object.annotation(FOR_ACCOUNT) {
                     self.account_waypoints.insert((namespace, account));
@@ -99,6 +109,12 @@ impl<'a> Inventory<'a> {
     /// Whether the files say what is in a namespace, so that what they do not say is not there.
     pub(super) fn describes(&self, namespace: &str) -> bool {
         self.workloads.iter().any(|workload| workload.namespace == namespace)
+    }
+
+    /// Whether every workload of a namespace refuses callers without an identity, unless it says otherwise.
+    pub(super) fn is_strict(&self, namespace: &str) -> bool {
+        let mode = |namespace| self.peer_modes.get(namespace).filter(|mode| **mode != MutualTlsMode::Unset);
+        mode(namespace).or_else(|| mode(self.root_namespace)) == Some(&MutualTlsMode::Strict)
     }
 
     /// The object of this kind, namespace and name.
@@ -158,5 +174,6 @@ fn workload<'a>(object: &'a Object, namespace: &'a str) -> Option<Workload<'a>> 
         namespace,
         labels: labels.map(|labels| labels.iter().filter_map(text).collect()).unwrap_or_default(),
         account: account.unwrap_or("default"),
+        host_network: pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)),
     })
 }

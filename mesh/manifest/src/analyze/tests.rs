@@ -146,7 +146,7 @@ fn names_that_lead_nowhere() {
     assert_eq!(
         said(&[&waypoint, MESH]),
         [
-            "8:17 Warning IST0101 there is no service account `revews` in namespace shop: the waypoint is for nobody => did you \
+            "7:17 Warning IST0101 there is no service account `revews` in namespace shop: the waypoint is for nobody => did you \
           mean `reviews`?"
         ]
     );
@@ -160,4 +160,30 @@ fn names_that_lead_nowhere() {
         ]
     );
     assert_eq!(said(&[asks, MESH, WAYPOINT]), Vec::<String>::new());
+}
+
+#[test]
+fn what_passes_beside_a_strict_namespace() {
+    let strict = |namespace: &str, mode: &str| {
+        let head = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: ";
+        format!("{head}{{name: p, namespace: {namespace}}}\nspec: {{mtls: {{mode: {mode}}}}}\n")
+    };
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec:\n  ports:\n  - {name: dns, port: 53, protocol: \
+                   UDP}\n  - {name: quic, port: 443, protocol: UDP}\n  - {name: web, port: 80}\n";
+    let expected = "7:39 Warning LAT0006 UDP port 443 passes beside the mesh: STRICT does not protect it, and no policy is \
+                    asked => protect it with a NetworkPolicy";
+    for (peers, expected) in [
+        (vec![], vec![]),
+        (vec![strict("shop", "PERMISSIVE")], vec![]),
+        (vec![strict("shop", "STRICT")], vec![expected]),
+        (vec![strict("istio-system", "STRICT")], vec![expected]),
+        (vec![strict("istio-system", "STRICT"), strict("shop", "UNSET")], vec![expected]),
+        (vec![strict("istio-system", "STRICT"), strict("shop", "PERMISSIVE")], vec![]),
+    ] {
+        let texts: Vec<&str> = std::iter::once(service).chain(peers.iter().map(String::as_str)).collect();
+        assert_eq!(said(&texts), expected, "{peers:?}");
+    }
+    let host = MESH.replace("{serviceAccountName: reviews,", "{hostNetwork: true,");
+    let found = said(&[&host, &strict("shop", "STRICT")]);
+    assert!(found[0].contains("LAT0006 pods on the node's network are not captured"), "{found:?}");
 }

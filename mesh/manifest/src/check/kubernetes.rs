@@ -81,7 +81,7 @@ pub(super) fn workload(root: &Cursor<'_>, report: &mut Report<'_>) {
         .get("template")
         .and_then(|template| template.get("metadata")?.get("labels"))
         .map(|labels| labels.node);
-    for (key, value) in wanted.fields() {
+    for (key, value) in wanted.fields().take(metadata::MAX_LABELS) {
         if labels.and_then(|labels| labels.get(key)).and_then(Node::text) != value.node.text() {
             let message = format!(
                 "the selector wants `{key}: {}`, which the template's labels do not have",

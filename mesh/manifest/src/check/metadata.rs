@@ -3,6 +3,9 @@
 use super::Report;
 use crate::cursor::Cursor;
 
+/// More than anybody has, and few enough to compare each with each.
+pub(super) const MAX_LABELS: usize = 1000;
+
 /// The rules of `metadata`, for every kind.
 pub(crate) fn check(root: &Cursor<'_>, mut report: Report<'_>) {
     let report = &mut report;
@@ -102,6 +105,9 @@ fn dns_fix(text: &str) -> Option<String> {
 
 /// Keys and values of labels.
 pub(super) fn check_labels(labels: &Cursor<'_>, report: &mut Report<'_>) {
+    if labels.node.entries().len() > MAX_LABELS {
+        return report.error_at_key(labels, format!("more than {MAX_LABELS} labels"), None);
+    }
     for (key, value) in labels.fields() {
         qualified_name(key, &value, report);
         if value.node.text().is_some_and(|text| !is_label_value(text)) {

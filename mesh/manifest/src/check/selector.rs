@@ -3,8 +3,6 @@
 use super::{Report, metadata};
 use crate::cursor::Cursor;
 
-/// Istio's limit of labels in a selector.
-const MAX_LABELS: usize = 4096;
 /// Istio's limit of targets.
 const MAX_TARGETS: usize = 16;
 
@@ -19,9 +17,6 @@ const TARGETS: [(&str, &str); 4] = [
 /// The rules of a `selector`.
 pub(super) fn selector(spec: &Cursor<'_>, report: &mut Report<'_>) {
     let Some(labels) = spec.get("selector").and_then(|selector| selector.get("matchLabels")) else { return };
-    if labels.node.entries().len() > MAX_LABELS {
-        report.error(&labels, format!("more than {MAX_LABELS} labels"), None);
-    }
     for (key, value) in labels.fields() {
         if key.is_empty() {
             report.error_at_key(&value, "a label without a key", None);

@@ -4,7 +4,7 @@ use std::slice;
 
 use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-use super::{De, Error, Problem, hint, hint::Scope, key_deserializer};
+use super::{De, Error, MAX_PROBLEMS, Problem, hint, hint::Scope, key_deserializer};
 use crate::node::{Entry, Node, Path};
 
 /// A list being read.
@@ -51,14 +51,19 @@ impl<'a> Fields<'a> {
 
     /// Notes a field that the struct does not have; the value is not looked at.
     fn unknown(&self, entry: &Entry, known: &'static [&'static str]) {
+        let mut noted = self.object.context.unknown.borrow_mut();
+        if noted.len() >= MAX_PROBLEMS {
+            return;
+        }
         let path = Path::Key(self.object.path, &entry.key);
         let problem = Problem {
             at: entry.at,
             field: path.to_string(),
             message: format!("unknown field `{}`", entry.key),
             fix: hint::for_unknown(entry, self.all, known, self.object.scope),
+            is_unknown_field: true,
         };
-        self.object.context.unknown.borrow_mut().push(problem);
+        noted.push(problem);
     }
 }
 
@@ -83,6 +88,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
                     field: Path::Key(self.object.path, &entry.key).to_string(),
                     message: std::mem::take(&mut error.message),
                     fix: None,
+                    is_unknown_field: false,
                 });
                 error.culprit = Some(&entry.node);
                 error

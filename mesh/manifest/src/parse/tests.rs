@@ -22,3 +22,63 @@ fn shown(findings: &[Finding]) -> Vec<String> {
     };
     findings.iter().map(one).collect()
 }
+
+#[test]
+fn an_api_server_is_believed_about_its_own_kinds_but_not_about_policies() {
+    let origin = Arc::from(Path::new("the API server"));
+    let newer = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "a"},
+        "spec": {"containers": [{"name": "c", "fieldOfNextYear": 1}]}});
+    let parsed = super::from_json(&newer, &origin);
+    assert_eq!(shown(&parsed.findings), Vec::<String>::new());
+    assert!(matches!(parsed.objects[0].spec, crate::Typed::Pod(_)));
+    let policy = serde_json::json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "p", "namespace": "a"}, "spec": {"rules": [{"from": [{"source": {"planets": ["mars"]}}]}]}});
+    let parsed = super::from_json(&policy, &origin);
+    assert!(matches!(parsed.objects[0].spec, crate::Typed::Broken));
+    let finding = &parsed.findings[0];
+    assert!(finding.to_string().starts_with("the API server: error: unknown field `planets`"), "{finding}");
+}
+
+#[test]
+fn what_is_said_of_one_object_has_an_end() {
+    let ports = "    - operation: {ports: [x]}\n".repeat(300);
+    let text = format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec:\n  rules:\n  - to:\n{ports}"
+    );
+    let parsed = read(&text);
+    assert_eq!(parsed.findings.len(), 101);
+    assert_eq!(parsed.findings[100].message, "200 more about this object");
+}
+
+/// Damages good manifests in every way that a slip of the hand does: nothing panics, what is said points into
+/// the text, and a text that says something else than before is read or complained about.
+#[test]
+fn damaged_text_never_panics_and_findings_point_into_it() {
+    let good = include_str!("tests/bookinfo.yaml");
+    let lines: Vec<&str> = good.lines().collect();
+    let mut silent = 0;
+    for (index, line) in lines.iter().enumerate() {
+        for damage in 0..6 {
+            let changed = match damage {
+                0 => String::new(),
+                1 => format!(" {line}"),
+                2 => line.strip_prefix("  ").unwrap_or(line).to_owned(),
+                3 => line.replacen(':', "", 1),
+                4 => format!("{line}\n{line}"),
+                _ => format!("\t{line}"),
+            };
+            let mut all: Vec<&str> = lines.clone();
+            all[index] = &changed;
+            let text = all.join("\n");
+            let parsed = read(&text);
+            let rows = u32::try_from(text.lines().count()).expect("few lines") + 1;
+            for finding in &parsed.findings {
+                assert!((1..=rows).contains(&finding.position.line), "{finding}\n{text}");
+            }
+            silent += usize::from(parsed.findings.is_empty());
+        }
+    }
+    let share = silent * 100 / (lines.len() * 6);
+    // Removing a whole optional line, for example, gives another good manifest.
+    assert!(share < 35, "{share} % of the damage goes unnoticed");
+}

@@ -1,6 +1,6 @@
 //! Parser events to a tree: duplicate keys found, aliases and merge keys resolved, within the budget.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_saphyr::granit_parser::{Event, ScalarStyle, Span, Tag};
 
@@ -31,7 +31,7 @@ struct Frame {
 
 enum Content {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, key: Option<(String, Mark)> },
+    Map { entries: Vec<Entry>, known: HashSet<String>, key: Option<(String, Mark)> },
 }
 
 impl<'b> Builder<'b> {
@@ -72,7 +72,7 @@ impl<'b> Builder<'b> {
             }
             Event::SequenceStart(_, anchor, _) => self.open(at, anchor, Content::List(Vec::new())),
             Event::MappingStart(_, anchor, _) => {
-                self.open(at, anchor, Content::Map { entries: Vec::new(), key: None })
+                self.open(at, anchor, Content::Map { entries: Vec::new(), known: HashSet::new(), key: None })
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(id) => self.alias(id, at),
@@ -140,14 +140,15 @@ impl<'b> Builder<'b> {
         };
         match &mut frame.content {
             Content::List(items) => items.push(node),
-            Content::Map { entries, key } => match key.take() {
+            Content::Map { entries, known, key } => match key.take() {
                 None => *key = Some(key_text(node)?),
+                // A merge key may stand several times.
+                Some((key, at)) if key == "<<" || known.insert(key.clone()) => {
+                    entries.push(Entry { key, at, node });
+                }
                 Some((key, at)) => {
-                    let first = entries.iter().find(|entry| entry.key == key).map(|entry| entry.at);
-                    match first {
-                        None => entries.push(Entry { key, at, node }),
-                        Some(first) => self.duplicate(&key, at, first),
-                    }
+                    let first = entries.iter().find(|entry| entry.key == key).map_or(at, |entry| entry.at);
+                    self.duplicate(&key, at, first);
                 }
             },
         }
@@ -188,6 +189,7 @@ impl<'b> Builder<'b> {
             return Ok(entries);
         }
         let (merges, mut own): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|e| e.key == "<<");
+        let mut known: HashSet<String> = own.iter().map(|entry| entry.key.clone()).collect();
         for merge in merges {
             let sources = match merge.node.value {
                 Value::Map(_) => vec![merge.node],
@@ -202,7 +204,7 @@ impl<'b> Builder<'b> {
                 Value::Map(entries) => entries,
                 _ => Vec::new(),
             }) {
-                if !own.iter().any(|e| e.key == entry.key) {
+                if known.insert(entry.key.clone()) {
                     own.push(entry);
                 }
             }
