@@ -58,12 +58,11 @@ pub fn receive(server: bool, bytes: &[u8], size: usize, acting: bool) -> Outcome
     for mut piece in bytes.chunks(size.max(1)) {
         while !piece.is_empty() && outcome.fault.is_none() {
             let mut events = Vec::new();
-            let mut released = Vec::new();
             let read = engine.receive(Duration::ZERO, piece, &mut events);
             for event in &events {
                 outcome.note(event, piece);
                 if acting {
-                    act(&mut engine, event, &mut released);
+                    act(&mut engine, event);
                 }
             }
             match read {
@@ -81,29 +80,17 @@ pub fn receive(server: bool, bytes: &[u8], size: usize, acting: bool) -> Outcome
     outcome
 }
 
-/// Events of one batch may name a stream that an earlier one of them made us forget: `released`.
-fn act(engine: &mut Engine<()>, event: &Event, released: &mut Vec<Key>) {
-    let (Event::Request(key, _)
-    | Event::Response(key, _)
-    | Event::Data { key, .. }
-    | Event::End(key)
-    | Event::Reset(key, _)
-    | Event::Writable(key)) = event
-    else {
-        return;
-    };
-    if released.contains(key) {
-        return;
-    }
+/// Events of one batch may name a stream that an earlier one of them made us forget.
+fn act(engine: &mut Engine<()>, event: &Event) {
+    let Some(key) = event.stream().filter(|key| engine.streams.contains(*key)) else { return };
     match event {
         // Even ones are refused at once, as a policy would.
-        Event::Request(..) if key % 2 == 0 => engine.respond(*key, 403, no_fields(), true),
-        Event::Request(..) => engine.respond(*key, 200, no_fields(), false),
-        Event::Data { len, .. } => engine.consumed(*key, *len as usize),
+        Event::Request(..) if key % 2 == 0 => engine.respond(key, 403, no_fields(), true),
+        Event::Request(..) => engine.respond(key, 200, no_fields(), false),
+        Event::Data { len, .. } => engine.consumed(key, *len as usize),
         _ => {}
     }
-    if engine.streams[*key].is_over() {
-        released.push(*key);
-        engine.release(*key);
+    if engine.streams[key].is_over() {
+        engine.release(key);
     }
 }

@@ -61,6 +61,21 @@ pub(crate) enum Event {
     Pong,
 }
 
+impl Event {
+    /// The stream it happened to, if to one.
+    pub(crate) fn stream(&self) -> Option<Key> {
+        match self {
+            Self::Request(key, _)
+            | Self::Response(key, _)
+            | Self::Data { key, .. }
+            | Self::End(key)
+            | Self::Reset(key, _)
+            | Self::Writable(key) => Some(*key),
+            Self::AllWritable | Self::GoAway { .. } | Self::Pong => None,
+        }
+    }
+}
+
 /// The peer broke the connection's rules: it ends with GOAWAY and this code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {

@@ -48,6 +48,10 @@ impl<T> Streams<T> {
         self.by_id.get(&id).copied()
     }
 
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.slab.contains(key)
+    }
+
     pub(crate) fn insert(&mut self, stream: StreamState<T>) -> Key {
         let id = stream.id;
         let key = self.slab.insert(stream);

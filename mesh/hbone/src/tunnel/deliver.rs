@@ -37,6 +37,10 @@ impl Inner {
         let mut next = 0;
         while let Some(event) = events.get_mut(next).map(|event| std::mem::replace(event, Event::Pong)) {
             next += 1;
+            if event.stream().is_some_and(|key| !self.engine.streams.contains(key)) {
+                self.too_late(&event);
+                continue;
+            }
             match event {
                 Event::Data { key, start, len } => {
                     let mut pieces = [IoSlice::new(&[]); PIECES];
@@ -64,6 +68,14 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// An event of a stream that an earlier one of the same batch made us forget: a request turned away, a control
+    /// stream that is over. Its key cannot mean another stream yet: a batch that forgets one opens none.
+    fn too_late(&mut self, event: &Event) {
+        if let Event::Data { len, .. } = event {
+            self.engine.consumed_unowned(*len as usize);
+        }
     }
 
     /// Payload for a stream: written to its socket now, or kept for who reads it.
