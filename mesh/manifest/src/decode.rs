@@ -54,7 +54,7 @@ pub(crate) fn decode<T: DeserializeOwned>(root: &Node) -> (Option<T>, Vec<Proble
                 return (sound.then_some(value), problems);
             }
             Err(error) => {
-                problems.extend(error.problem);
+                problems.extend(error.problem.map(|problem| *problem));
                 match error.culprit {
                     Some(node) if problems.len() < MAX_PROBLEMS => left_out.push(node),
                     _ => {
@@ -109,7 +109,7 @@ impl De<'_> {
     fn error(&self, message: String, fix: Option<String>) -> Error {
         let problem =
             Problem { at: self.at(), field: self.path.to_string(), message, fix, is_unknown_field: false };
-        Error { problem: Some(problem), message: String::new(), culprit: Some(self.node) }
+        Error { problem: Some(Box::new(problem)), message: String::new(), culprit: Some(self.node) }
     }
 
     /// An error that a type's own code raised gets the place of the value it was raised for.
@@ -191,7 +191,7 @@ impl De<'_> {
 /// What went wrong, and which value to leave out when looking for more.
 #[derive(Debug)]
 struct Error {
-    problem: Option<Problem>,
+    problem: Option<Box<Problem>>,
     /// What a type's own code said, until the place is added.
     message: String,
     culprit: Option<*const Node>,

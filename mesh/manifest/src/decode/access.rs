@@ -83,12 +83,14 @@ impl<'de> MapAccess<'de> for Fields<'_> {
             }
             self.current = Some(entry);
             return seed.deserialize(key_deserializer(&entry.key)).map(Some).map_err(|mut error| {
-                error.problem.get_or_insert_with(|| Problem {
-                    at: entry.at,
-                    field: Path::Key(self.object.path, &entry.key).to_string(),
-                    message: std::mem::take(&mut error.message),
-                    fix: None,
-                    is_unknown_field: false,
+                error.problem.get_or_insert_with(|| {
+                    Box::new(Problem {
+                        at: entry.at,
+                        field: Path::Key(self.object.path, &entry.key).to_string(),
+                        message: std::mem::take(&mut error.message),
+                        fix: None,
+                        is_unknown_field: false,
+                    })
                 });
                 error.culprit = Some(&entry.node);
                 error
