@@ -1,0 +1,39 @@
+# What people do here. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help demo build test test-full lint bench fuzz e2e docs
+
+CARGO ?= cargo
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+demo: ## a two-node mesh of a small bookshop on this machine (ONCE=1: show everything, then end)
+	@ONCE="$(ONCE)" deploy/demo/demo
+
+build: ## the commands, in target/release
+	$(CARGO) build --release --workspace --bins
+
+test: ## every test, in its short form (PREBUILT=1: run what was built before)
+	@PREBUILT="$(PREBUILT)" scripts/test
+
+test-full: ## every test at its full size
+	@LATEEN_FULL=1 PREBUILT="$(PREBUILT)" scripts/test
+
+e2e: ## only the end-to-end tests
+	@ONLY=e2e scripts/test
+
+lint: ## formatting, lints, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
+	else echo "cargo-deny is not installed (cargo install cargo-deny): licences were not checked"; fi
+
+bench: ## the table of ratios against plain TCP and Envoy (ZTUNNEL=PATH adds ztunnel)
+	$(CARGO) build --release --workspace --bins --examples
+	target/release/bench table $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(ENVOY),--envoy $(ENVOY)) $(BENCH_ARGS)
+
+fuzz: ## ten minutes of fuzzing, shared by all targets (SECONDS=600)
+	fuzz/run $(or $(SECONDS),600)
+
+docs: ## docs/configuration.md from the tables of settings
+	$(CARGO) run -q -p node-agent --example configuration > docs/configuration.md
