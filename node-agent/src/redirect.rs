@@ -1,6 +1,287 @@
 //! The redirecting role: captures the node's pods, one network namespace at a time, and keeps what a proxy needs
-//! over its own restarts.
+//! over its own restarts. This file joins its parts.
+//!
+//! ```text
+//! manifests ─► catalog ─► reconcile ─┬► enrol ─► rules, listeners ─► private socket, ZDS ─► proxy
+//!          CNI plugin ──► cni ───────┘                                        ▲
+//!                                     supervise ── starts, restarts ──────────┘
+//! ```
+
+pub mod catalog;
+pub mod eligible;
+
+pub mod cni;
+pub mod reconcile;
+
+pub mod enrol;
 
 pub mod apply;
-pub mod enrol;
 pub mod rules;
+
+pub mod notes;
+
+pub mod supervise;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use daemon::{
+    http::{Answer, Routes, serve_unix},
+    settings::{Settings, SettingsError},
+    shutdown::Shutdown,
+};
+use futures_util::{StreamExt, stream};
+use http::Method;
+use manifest::{Folder, State, Watch};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tracing::{info, warn};
+
+use self::{
+    catalog::Catalog,
+    cni::Endpoint,
+    eligible::Verdict,
+    enrol::{Enroller, Policy},
+    notes::Notes,
+    reconcile::Capturer,
+    rules::RuleSet,
+    supervise::Program,
+};
+use crate::{
+    config::{self, name},
+    private::server::PrivateServer,
+    zds::server::ZdsServer,
+};
+
+/// Pods prepared at once when the role starts: each takes a child process for some ten milliseconds.
+const PREPARED_AT_ONCE: usize = 8;
+
+/// What the role needs to be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose pods.
+    pub node: String,
+    /// The ZDS socket.
+    pub zds: PathBuf,
+    /// The private socket.
+    pub private: PathBuf,
+    /// The socket of the CNI plugin.
+    pub cni: PathBuf,
+    /// Manifests.
+    pub sources: Vec<PathBuf>,
+    /// Folder of the mesh's own objects.
+    pub objects: PathBuf,
+    /// How pods are enrolled.
+    pub policy: Policy,
+    /// What rules do where a pod does not say.
+    pub defaults: RuleSet,
+    /// The proxy to start; `None` where it is started otherwise.
+    pub proxy: Option<Program>,
+    /// Whether rules are taken out at the end.
+    pub clean_up: bool,
+}
+
+/// Why the role cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RedirectError {
+    /// A setting.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A setting without which there is nothing to do.
+    #[error("{0} is not set; {1}")]
+    Missing(&'static str, &'static str),
+    /// A socket or folder.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl RedirectError {
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::System { what, source }
+    }
+}
+
+impl Options {
+    /// Options from the settings.
+    ///
+    /// # Errors
+    /// When one is missing or cannot be read.
+    pub fn from_settings(settings: &Settings) -> Result<Self, RedirectError> {
+        let required = |name: &'static str, why: &'static str| match settings.text(name) {
+            "" => Err(RedirectError::Missing(name, why)),
+            text => Ok(text.to_owned()),
+        };
+        let foreign_proxy = settings.switch(name::FOREIGN_PROXY)?;
+        let [zds, private, cni] = config::sockets(settings);
+        let start = settings.switch(name::START_PROXY)? && !foreign_proxy;
+        Ok(Self {
+            node: required(name::NODE_NAME, "give the name of this node with --node")?,
+            zds,
+            private,
+            cni,
+            sources: settings.list(name::SOURCE).into_iter().map(PathBuf::from).collect(),
+            objects: required(name::OBJECTS, "give the folder of the mesh's objects with --objects")?.into(),
+            policy: Policy {
+                nft: settings.text(name::NFT).to_owned(),
+                foreign_proxy,
+                leave_grace: settings.duration(name::LEAVE_GRACE)?,
+            },
+            defaults: RuleSet {
+                dns: settings.switch(name::DNS_CAPTURE)?,
+                drop_uncarried: settings.switch(name::DROP_UNCARRIED)?,
+                ..RuleSet::default()
+            },
+            proxy: if start { Some(proxy_program(settings)?) } else { None },
+            clean_up: settings.switch(name::CLEANUP)?,
+        })
+    }
+}
+
+/// This binary in its other role, with the same settings.
+fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
+    let path = std::env::current_exe().map_err(RedirectError::system("cannot tell this program's path"))?;
+    let env = config::environment(settings);
+    Ok(Program {
+        path,
+        args: vec!["proxy".into()],
+        env: env.into_iter().map(|(key, value)| (key, value.into())).collect(),
+        drain: settings.duration(name::DRAIN)? + Duration::from_secs(1),
+    })
+}
+
+/// Runs the role until `shutdown` begins. On the main thread, in a single-threaded runtime: the proxy dies with
+/// the thread that started it.
+///
+/// Pods keep their rules when the role ends, unless told otherwise: what belongs to the mesh is cut off without
+/// it, not exposed.
+///
+/// # Errors
+/// When a socket cannot be made or the manifests cannot be watched.
+pub async fn run(options: Options, shutdown: Shutdown) -> Result<(), RedirectError> {
+    raise_open_files();
+    for folder in [&options.zds, &options.private, &options.cni].into_iter().filter_map(|path| path.parent())
+    {
+        std::fs::create_dir_all(folder)
+            .map_err(RedirectError::system(format!("cannot make {}", folder.display())))?;
+    }
+    let zds = ZdsServer::new();
+    let (private, drained) = PrivateServer::new();
+    let enroller = Enroller::new(options.policy.clone(), zds.clone(), private.clone())
+        .map_err(RedirectError::system("cannot tell the agent's own network namespace; is /proc mounted?"))?;
+    let notes = Notes::new(State::at(&options.objects));
+    let capturer = Capturer { enroller: enroller.clone(), notes, defaults: options.defaults.clone() };
+
+    let (_watch, catalog) = watch_manifests(&options).await?;
+    prepare_all(&capturer, &catalog.borrow().clone()).await;
+
+    let mut tasks = JoinSet::new();
+    let listening = |path: &PathBuf| RedirectError::system(format!("cannot listen on {}", path.display()));
+    if !options.policy.foreign_proxy {
+        tasks.spawn(private.serve(&options.private).map_err(listening(&options.private))?);
+    }
+    tasks.spawn(zds.serve(&options.zds).map_err(listening(&options.zds))?);
+    tasks.spawn(follow_drained(enroller.clone(), drained));
+    tasks.spawn(reconcile::run(capturer.clone(), catalog.clone()));
+    let endpoint = Endpoint { capturer, catalog };
+    let routes = health(endpoint.routes(Routes::default()), zds);
+    tasks.spawn(serve_unix(&options.cni, routes).map_err(listening(&options.cni))?);
+    info!(node = options.node, "redirecting");
+
+    match options.proxy {
+        Some(program) => supervise::run(program, shutdown).await,
+        None => shutdown.begun().await,
+    }
+    tasks.shutdown().await;
+    if options.clean_up {
+        enroller.clean_up().await;
+    }
+    Ok(())
+}
+
+/// `GET /healthz`: whether a proxy is connected.
+fn health(routes: Routes, zds: ZdsServer) -> Routes {
+    routes.on(Method::GET, "/healthz", move |_| {
+        let connected = zds.is_connected();
+        async move {
+            if connected {
+                Answer::text(200, "ok\n")
+            } else {
+                Answer::text(
+                    503,
+                    "no proxy is connected; look at the log of `node-agent proxy` on this node\n",
+                )
+            }
+        }
+    })
+}
+
+/// Watches the manifests; returns once everything that is there has been read.
+async fn watch_manifests(options: &Options) -> Result<(Watch, watch::Receiver<Arc<Catalog>>), RedirectError> {
+    let mut catalog = Catalog::new(&options.node);
+    let (sender, mut receiver) = watch::channel(None);
+    let folder = Folder::new(options.sources.clone()).with_state(options.objects.clone());
+    let watch = Watch::start(folder, move |batch| {
+        catalog.apply(&batch);
+        sender.send(Some(Arc::new(catalog.clone()))).is_ok()
+    })
+    .map_err(RedirectError::system("cannot watch the manifests"))?;
+    let first = match receiver.wait_for(Option::is_some).await {
+        Ok(first) => first.clone().unwrap_or_default(),
+        Err(_) => Arc::default(),
+    };
+    let (plain, catalogs) = watch::channel(first);
+    tokio::spawn(async move {
+        while receiver.changed().await.is_ok() {
+            let current = receiver.borrow_and_update().clone();
+            if let Some(current) = current
+                && plain.send(current).is_err()
+            {
+                return;
+            }
+        }
+    });
+    Ok((watch, catalogs))
+}
+
+/// Rules and listeners of every pod that was captured by an earlier run, before the first proxy may connect: its
+/// snapshot must name them all, or it would let them go.
+async fn prepare_all(capturer: &Capturer, catalog: &Catalog) {
+    let captured = catalog.pods().filter(|pod| pod.is_noted() && catalog.verdict(pod) == Verdict::Captured);
+    let pods: Vec<_> = captured.cloned().collect();
+    stream::iter(pods)
+        .for_each_concurrent(PREPARED_AT_ONCE, |pod| async move {
+            let prepared = async {
+                let spec = capturer.spec(&pod, None)?;
+                capturer.enroller.prepare(spec).await.map_err(reconcile::CaptureError::from)
+            };
+            if let Err(error) = prepared.await {
+                warn!(%error, pod = pod.name, namespace = pod.namespace, "a captured pod could not be taken over");
+            }
+        })
+        .await;
+}
+
+async fn follow_drained(enroller: Enroller, mut drained: mpsc::Receiver<String>) {
+    while let Some(uid) = drained.recv().await {
+        enroller.drained(&uid).await;
+    }
+}
+
+/// Nine descriptors a pod, here and in the proxy: the usual soft limit of 1,024 is a hundred pods.
+fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        warn!(%error, soft, "the limit of open files could not be raised");
+    }
+}

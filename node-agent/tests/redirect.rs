@@ -1,6 +1,8 @@
 //! The redirecting role in real network namespaces: what the rules catch, what they leave alone, and what
 //! survives. Needs root or a user namespace (`unshare -Ur`), `ip` and `nft`.
 
+#[path = "redirect/bed.rs"]
+mod bed;
 #[path = "redirect/setup.rs"]
 mod setup;
 
@@ -10,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bed::{PEER_V4, PEER_V6, POD_V4, POD_V6, UID, ip, patient};
 use node_agent::{
     listeners::Slot,
     netns::in_namespace,
@@ -17,7 +20,7 @@ use node_agent::{
     redirect::rules::{PROBE_V4, PROBE_V6},
     socket::{bind_transparent, canonical, marked_tcp, original_destination},
 };
-use setup::{PEER_V4, PEER_V6, POD_V4, POD_V6, Setup, UID, accept, ip, patient};
+use setup::{Setup, accept};
 use socket2::SockRef;
 use testkit::netns::Netns;
 
@@ -90,7 +93,10 @@ async fn probes_pass_beside_the_mesh() {
     let _served = setup.enrol_and_serve().await;
     for (probe, pod) in [(PROBE_V4, POD_V4), (PROBE_V6, POD_V6)] {
         let prefix = if ip(probe).is_ipv4() { 32 } else { 128 };
-        setup.peer.ip(&format!("addr add {probe}/{prefix} dev lo{}", if prefix == 128 { " nodad" } else { "" })).unwrap();
+        setup
+            .peer
+            .ip(&format!("addr add {probe}/{prefix} dev lo{}", if prefix == 128 { " nodad" } else { "" }))
+            .unwrap();
         // Neighbours find each other under their own addresses first.
         drop(connect(&setup.peer, (ip(pod), 80).into()));
         let app = setup.pod.run(|| TcpListener::bind((ip(pod), 8080)).unwrap()).unwrap();

@@ -112,7 +112,65 @@ struct Shared {
     zds: ZdsServer,
     private: PrivateServer,
     own: NetnsId,
-    pods: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Standing>>>>,
+    pods: Mutex<HashMap<String, Arc<Slot>>>,
+}
+
+/// One pod: how it stands, and the same for those who only look.
+#[derive(Debug, Default)]
+struct Slot {
+    standing: tokio::sync::Mutex<Standing>,
+    status: Mutex<Status>,
+}
+
+/// How a pod stands, for those who only look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing of ours is in it, as far as is known.
+    #[default]
+    Out,
+    /// Its rules stand; the proxy has not acknowledged it.
+    Pending,
+    /// It is captured by these rules and served.
+    Served(RuleSet),
+    /// It is leaving.
+    Draining,
+}
+
+impl Slot {
+    async fn lock(&self) -> Held<'_> {
+        Held { standing: self.standing.lock().await, status: &self.status }
+    }
+}
+
+/// A pod's standing, held; the status is brought up to date when it is let go.
+struct Held<'a> {
+    standing: tokio::sync::MutexGuard<'a, Standing>,
+    status: &'a Mutex<Status>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = match &*self.standing {
+            Standing::Out => Status::Out,
+            Standing::In { served: false, .. } => Status::Pending,
+            Standing::In { served: true, spec } => Status::Served(spec.rules.clone()),
+            Standing::Draining { .. } => Status::Draining,
+        };
+    }
+}
+
+impl std::ops::Deref for Held<'_> {
+    type Target = Standing;
+
+    fn deref(&self) -> &Standing {
+        &self.standing
+    }
+}
+
+impl std::ops::DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
 }
 
 impl Enroller {
@@ -125,19 +183,25 @@ impl Enroller {
         Ok(Self { shared: Arc::new(Shared { policy, zds, private, own, pods: Mutex::default() }) })
     }
 
-    fn standing(&self, uid: &str) -> Arc<tokio::sync::Mutex<Standing>> {
-        let mut pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        pods.entry(uid.to_owned()).or_default().clone()
-    }
-
-    fn drop_standing(&self, uid: &str) {
-        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-    }
-
-    /// Uids of all pods whose rules stand.
+    /// The `nft` command.
     #[must_use]
-    pub fn uids(&self) -> HashSet<String> {
-        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    pub fn nft(&self) -> &str {
+        &self.shared.policy.nft
+    }
+
+    fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Slot>>> {
+        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, uid: &str) -> Arc<Slot> {
+        self.pods().entry(uid.to_owned()).or_default().clone()
+    }
+
+    /// How each pod stands.
+    #[must_use]
+    pub fn statuses(&self) -> HashMap<String, Status> {
+        let status = |slot: &Slot| slot.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.pods().iter().map(|(uid, slot)| (uid.clone(), status(slot))).collect()
     }
 
     /// Captures a pod: rules, listeners, then the proxy's acknowledgement, waited for until `deadline`. Can be
@@ -146,22 +210,16 @@ impl Enroller {
     /// # Errors
     /// See [`EnrolError`]; what stands by then stays, until [`forget`](Self::forget).
     pub async fn enrol(&self, spec: PodSpec, deadline: Instant) -> Result<(), EnrolError> {
-        self.check_namespace(&spec)?;
-        let standing = self.standing(&spec.uid);
-        let mut standing = standing.lock().await;
+        self.check(&spec)?;
+        let slot = self.slot(&spec.uid);
+        let mut standing = slot.lock().await;
         if let Standing::In { spec: before, served: true } = &*standing
             && before.netns.id() == spec.netns.id()
             && before.rules == spec.rules
         {
             return Ok(());
         }
-        apply::install(&spec.netns, &self.shared.policy.nft, &spec.rules).await?;
-        let pod = CapturedPod { uid: spec.uid.clone(), info: spec.info.clone(), netns: spec.netns.clone() };
-        // Remembered first: whichever proxy gets the listeners also finds the pod in its snapshot.
-        self.shared.zds.remember(pod.clone());
-        let listening = self.listen(&spec, &pod, &standing).await;
-        *standing = Standing::In { spec, served: false };
-        listening?;
+        let pod = self.install(spec, &mut standing).await?;
         self.shared.zds.add(pod.clone(), deadline).await?;
         if let Standing::In { served, .. } = &mut *standing {
             *served = true;
@@ -170,8 +228,37 @@ impl Enroller {
         Ok(())
     }
 
+    /// The first half of [`enrol`](Self::enrol), without a proxy: rules and listeners. At the start of the role,
+    /// so that the first proxy finds every pod in its hand-over.
+    ///
+    /// # Errors
+    /// See [`EnrolError`].
+    pub async fn prepare(&self, spec: PodSpec) -> Result<(), EnrolError> {
+        self.check(&spec)?;
+        let slot = self.slot(&spec.uid);
+        let mut standing = slot.lock().await;
+        if matches!(*standing, Standing::Out) {
+            self.install(spec, &mut standing).await?;
+        }
+        Ok(())
+    }
+
+    async fn install(&self, spec: PodSpec, standing: &mut Standing) -> Result<CapturedPod, EnrolError> {
+        apply::install(&spec.netns, &self.shared.policy.nft, &spec.rules).await?;
+        let pod = CapturedPod { uid: spec.uid.clone(), info: spec.info.clone(), netns: spec.netns.clone() };
+        // Remembered first: whichever proxy gets the listeners also finds the pod in its snapshot.
+        self.shared.zds.remember(pod.clone());
+        let listening = self.listen(&spec, &pod, standing).await;
+        *standing = Standing::In { spec, served: false };
+        listening?;
+        Ok(pod)
+    }
+
     /// Never the agent's own namespace, and never another pod's: a stale path must not capture a stranger.
-    fn check_namespace(&self, spec: &PodSpec) -> Result<(), EnrolError> {
+    ///
+    /// # Errors
+    /// When it is one of those.
+    pub fn check(&self, spec: &PodSpec) -> Result<(), EnrolError> {
         if spec.netns.id() == self.shared.own {
             return Err(EnrolError::OwnNamespace);
         }
@@ -214,9 +301,9 @@ impl Enroller {
     /// # Errors
     /// When the rules cannot be changed; the pod is captured as before.
     pub async fn release(&self, uid: &str) -> Result<(), EnrolError> {
-        let standing = self.standing(uid);
-        let mut guard = standing.lock().await;
-        let Standing::In { spec, .. } = &*guard else { return Ok(()) };
+        let slot = self.slot(uid);
+        let mut standing = slot.lock().await;
+        let Standing::In { spec, .. } = &*standing else { return Ok(()) };
         let spec = spec.clone();
         let rules = RuleSet { phase: Phase::Draining, ..spec.rules.clone() };
         apply::install(&spec.netns, &self.shared.policy.nft, &rules).await?;
@@ -226,17 +313,17 @@ impl Enroller {
             uid,
             "released: nothing new is captured"
         );
-        *guard = Standing::Draining { spec };
-        drop(guard);
-        tokio::spawn(self.clone().drain(uid.to_owned(), standing));
+        *standing = Standing::Draining { spec };
+        drop(standing);
+        tokio::spawn(self.clone().drain(uid.to_owned(), slot));
         Ok(())
     }
 
     /// The second half of a release. Peers go on using the tunnel until they have heard of it, so the proxy is
     /// told only after the grace.
-    async fn drain(self, uid: String, standing: Arc<tokio::sync::Mutex<Standing>>) {
+    async fn drain(self, uid: String, slot: Arc<Slot>) {
         sleep(self.shared.policy.leave_grace).await;
-        if !matches!(*standing.lock().await, Standing::Draining { .. }) {
+        if !matches!(*slot.lock().await, Standing::Draining { .. }) {
             return;
         }
         if self.shared.policy.foreign_proxy {
@@ -248,35 +335,35 @@ impl Enroller {
 
     /// The last captured connection of a leaving pod has ended: everything of ours leaves its namespace.
     pub async fn drained(&self, uid: &str) {
-        let standing = self.standing(uid);
-        let mut standing = standing.lock().await;
-        let Standing::Draining { spec } = std::mem::take(&mut *standing) else {
-            return;
-        };
+        let slot = self.slot(uid);
+        let mut standing = slot.lock().await;
+        let Standing::Draining { spec } = &*standing else { return };
+        let spec = spec.clone();
+        *standing = Standing::Out;
         self.shared.zds.remove(uid).await;
         self.shared.private.release(uid).await;
         if let Err(error) = apply::remove(&spec.netns, &self.shared.policy.nft).await {
             warn!(%error, uid, "a released pod keeps idle rules");
         }
-        self.drop_standing(uid);
+        self.pods().remove(uid);
         info!(pod = spec.info.name, namespace = spec.info.namespace, uid, "left the mesh");
     }
 
     /// The pod is gone, and its namespace with it: only our side is tidied up.
     pub async fn forget(&self, uid: &str) {
-        let standing = self.standing(uid);
-        let mut standing = standing.lock().await;
+        let slot = self.slot(uid);
+        let mut standing = slot.lock().await;
         *standing = Standing::Out;
         self.shared.zds.remove(uid).await;
         self.shared.private.release(uid).await;
-        self.drop_standing(uid);
+        self.pods().remove(uid);
     }
 
     /// Takes rules and routes out of every pod (`--cleanup`): connections that were captured end.
     pub async fn clean_up(&self) {
-        for uid in self.uids() {
-            let standing = self.standing(&uid);
-            let mut standing = standing.lock().await;
+        let slots: Vec<_> = self.pods().drain().collect();
+        for (uid, slot) in slots {
+            let mut standing = slot.lock().await;
             if let Standing::In { spec, .. } | Standing::Draining { spec } = std::mem::take(&mut *standing)
                 && let Err(error) = apply::remove(&spec.netns, &self.shared.policy.nft).await
             {

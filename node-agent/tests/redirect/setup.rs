@@ -1,7 +1,7 @@
-//! A pod's namespace, a peer's beside it, and a redirector in this process.
+//! A redirector in this process with one pod, and a test that plays the proxy.
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, OwnedFd},
     process::Command,
     time::Duration,
@@ -10,86 +10,16 @@ use std::{
 use node_agent::{
     listeners::{Listeners, Slot},
     netns::NetnsFd,
-    pods::{Feed, PodEvent, Sources},
-    private::server::PrivateServer,
+    pods::{Feed, PodEvent},
     redirect::{
         apply,
-        enrol::{EnrolError, Enroller, PodSpec, Policy},
-        rules::RuleSet,
+        enrol::{EnrolError, Enroller, PodSpec},
     },
-    zds::{WorkloadInfo, server::ZdsServer},
 };
-use testkit::netns::{End, Netns, join};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use testkit::netns::Netns;
+use tokio::time::{Instant, timeout};
 
-pub(crate) const UID: &str = "0f6a6ab8-6d3c-4d57-9a50-8c4f4f3a1f11";
-pub(crate) const POD_V4: &str = "10.77.0.2";
-pub(crate) const POD_V6: &str = "fd77::2";
-pub(crate) const PEER_V4: &str = "10.77.0.1";
-pub(crate) const PEER_V6: &str = "fd77::1";
-
-pub(crate) fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-/// Waits at most five seconds where it would wait for ever.
-pub(crate) fn patient(stream: &TcpStream) {
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-}
-
-/// Pod and peer, joined; everything the pod does not know goes to the peer.
-pub(crate) fn pod_and_peer() -> (Netns, Netns) {
-    let (pod, peer) = (Netns::new("pod").unwrap(), Netns::new("peer").unwrap());
-    join(
-        End { namespace: &pod, interface: "eth0", addresses: &[(ip(POD_V4), 24), (ip(POD_V6), 64)] },
-        End { namespace: &peer, interface: "eth0", addresses: &[(ip(PEER_V4), 24), (ip(PEER_V6), 64)] },
-    )
-    .unwrap();
-    pod.ip(&format!("route add default via {PEER_V4}")).unwrap();
-    pod.ip(&format!("-6 route add default via {PEER_V6}")).unwrap();
-    (pod, peer)
-}
-
-/// The redirector's three parts, served in a folder.
-pub(crate) struct Redirector {
-    pub(crate) enroller: Enroller,
-    pub(crate) zds: ZdsServer,
-    pub(crate) folder: tempfile::TempDir,
-    _tasks: JoinSet<()>,
-}
-
-impl Redirector {
-    pub(crate) fn new(policy: Policy) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let zds = ZdsServer::new();
-        let (private, mut drained) = PrivateServer::new();
-        let enroller = Enroller::new(policy, zds.clone(), private.clone()).unwrap();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(zds.serve(&folder.path().join("zds.sock")).unwrap());
-        tasks.spawn(private.serve(&folder.path().join("redirect.sock")).unwrap());
-        let drainer = enroller.clone();
-        tasks.spawn(async move {
-            while let Some(uid) = drained.recv().await {
-                drainer.drained(&uid).await;
-            }
-        });
-        Self { enroller, zds, folder, _tasks: tasks }
-    }
-
-    pub(crate) fn sources(&self) -> Sources {
-        Sources {
-            zds: self.folder.path().join("zds.sock"),
-            private: Some(self.folder.path().join("redirect.sock")),
-        }
-    }
-}
-
-pub(crate) fn policy() -> Policy {
-    Policy { leave_grace: Duration::from_millis(50), ..Policy::default() }
-}
+use crate::bed::{Redirector, patient, pod_and_peer, policy, spec};
 
 /// What a proxy got for its pod.
 pub(crate) struct Served {
@@ -117,20 +47,6 @@ pub(crate) struct Alone {
     pub(crate) peer: Netns,
     pub(crate) enroller: Enroller,
     _redirector: Redirector,
-}
-
-pub(crate) fn spec(pod: &Netns) -> PodSpec {
-    PodSpec {
-        uid: UID.into(),
-        info: WorkloadInfo {
-            name: "reviews-0".into(),
-            namespace: "books".into(),
-            service_account: "reviews".into(),
-        },
-        netns: NetnsFd::from_fd(pod.fd().try_clone_to_owned().unwrap()).unwrap(),
-        ips: vec![ip(POD_V4)],
-        rules: RuleSet::default(),
-    }
 }
 
 impl Alone {

@@ -1,0 +1,182 @@
+//! Whether a pod belongs to the mesh, and what its rules should do: pure functions of the pod and its namespace.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use super::rules::{RuleSet, is_interface_name};
+
+/// Label, on namespaces and pods, that enrols (`ambient`) or, on a pod, opts out (`none`).
+pub const MODE_LABEL: &str = "istio.io/dataplane-mode";
+/// Annotation that an injected sidecar leaves.
+const SIDECAR_ANNOTATION: &str = "sidecar.istio.io/status";
+/// Annotation with the path of the pod's network namespace, where there is no runtime to ask.
+pub const NETNS_ANNOTATION: &str = "lateen.dev/netns";
+/// Annotation that captures nothing inbound: for a gateway that must see its clients as they are.
+const BYPASS_INBOUND_ANNOTATION: &str = "ambient.istio.io/bypass-inbound-capture";
+/// Annotation that says whether DNS queries are captured, over the node's default.
+const DNS_ANNOTATION: &str = "ambient.istio.io/dns-capture";
+/// Annotation with interfaces behind which something else speaks for the pod.
+const VIRTUAL_INTERFACES_ANNOTATION: &str = "istio.io/reroute-virtual-interfaces";
+/// Annotation by which the redirecting role notes what it did.
+pub const REDIRECTION_ANNOTATION: &str = "ambient.istio.io/redirection";
+
+/// Labels or annotations.
+pub type Names = BTreeMap<String, String>;
+
+/// What of a pod the redirecting role looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Kubernetes uid.
+    pub uid: String,
+    /// Name.
+    pub name: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Service account, `default` where none is named.
+    pub service_account: String,
+    /// Node it runs on; empty while it has none.
+    pub node: String,
+    /// Its addresses, as far as they are known.
+    pub ips: Vec<IpAddr>,
+    /// Labels.
+    pub labels: Names,
+    /// Annotations.
+    pub annotations: Names,
+    /// Whether it uses its node's network.
+    pub host_network: bool,
+    /// `status.phase`.
+    pub phase: String,
+}
+
+/// Whether a pod is to be captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Captured,
+    /// It is not, for this reason.
+    Left(&'static str),
+    /// It has run to its end: its namespace is going away.
+    Ended,
+}
+
+impl PodFacts {
+    /// Whether the pod belongs to the mesh; its own label comes before that of its namespace.
+    #[must_use]
+    pub fn verdict(&self, namespace: &Names) -> Verdict {
+        if matches!(self.phase.as_str(), "Succeeded" | "Failed") {
+            return Verdict::Ended;
+        }
+        if self.host_network {
+            return Verdict::Left("it uses its node's network (hostNetwork)");
+        }
+        if self.annotations.contains_key(SIDECAR_ANNOTATION) {
+            return Verdict::Left("it has an injected sidecar");
+        }
+        let own = self.labels.get(MODE_LABEL).map(String::as_str);
+        let of_namespace = namespace.get(MODE_LABEL).map(String::as_str);
+        match (own, of_namespace) {
+            (Some("ambient"), _) => Verdict::Captured,
+            (Some("none"), _) => Verdict::Left("its label istio.io/dataplane-mode=none"),
+            (_, Some("ambient")) => Verdict::Captured,
+            _ => Verdict::Left("neither it nor its namespace has the label istio.io/dataplane-mode=ambient"),
+        }
+    }
+
+    /// What its rules should do, from the node's `defaults` and its annotations. An annotation that says neither
+    /// true nor false leaves the default.
+    #[must_use]
+    pub fn rules(&self, defaults: &RuleSet) -> RuleSet {
+        let says = |name: &str| self.annotations.get(name).and_then(|text| text.parse::<bool>().ok());
+        let interfaces = self.annotations.get(VIRTUAL_INTERFACES_ANNOTATION).map_or("", String::as_str);
+        let interfaces = interfaces.split(',').map(str::trim).filter(|name| is_interface_name(name));
+        RuleSet {
+            dns: says(DNS_ANNOTATION).unwrap_or(defaults.dns),
+            inbound: !says(BYPASS_INBOUND_ANNOTATION).unwrap_or(!defaults.inbound),
+            virtual_interfaces: interfaces.map(str::to_owned).collect(),
+            ..defaults.clone()
+        }
+    }
+
+    /// Where its network namespace is said to be.
+    #[must_use]
+    pub fn netns(&self) -> Option<PathBuf> {
+        self.annotations.get(NETNS_ANNOTATION).map(PathBuf::from)
+    }
+
+    /// Whether it is marked as captured (or to be captured) already.
+    #[must_use]
+    pub fn is_noted(&self) -> bool {
+        self.annotations.contains_key(REDIRECTION_ANNOTATION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Names, PodFacts, Verdict};
+    use crate::redirect::rules::RuleSet;
+
+    fn names(pairs: &[(&str, &str)]) -> Names {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn mode(value: &str) -> Names {
+        if value.is_empty() { Names::new() } else { names(&[("istio.io/dataplane-mode", value)]) }
+    }
+
+    #[test]
+    fn labels_decide_the_pods_own_first() {
+        for (namespace, pod, captured) in [
+            ("", "", false),
+            ("ambient", "", true),
+            ("ambient", "none", false),
+            ("ambient", "ambient", true),
+            ("", "ambient", true),
+            ("none", "ambient", true),
+            ("none", "", false),
+            ("ambient", "unheard-of", true),
+        ] {
+            let facts = PodFacts { labels: mode(pod), ..PodFacts::default() };
+            let verdict = facts.verdict(&mode(namespace));
+            assert_eq!(verdict == Verdict::Captured, captured, "{namespace:?} {pod:?}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn some_pods_are_never_captured() {
+        let ambient = mode("ambient");
+        let host = PodFacts { host_network: true, ..PodFacts::default() };
+        assert!(matches!(host.verdict(&ambient), Verdict::Left(why) if why.contains("hostNetwork")));
+        let sidecar =
+            PodFacts { annotations: names(&[("sidecar.istio.io/status", "{}")]), ..PodFacts::default() };
+        assert!(matches!(sidecar.verdict(&ambient), Verdict::Left(why) if why.contains("sidecar")));
+        for phase in ["Succeeded", "Failed"] {
+            let ended = PodFacts { phase: phase.into(), ..PodFacts::default() };
+            assert_eq!(ended.verdict(&ambient), Verdict::Ended);
+        }
+        for phase in ["Pending", "Running", ""] {
+            let alive = PodFacts { phase: phase.into(), ..PodFacts::default() };
+            assert_eq!(alive.verdict(&ambient), Verdict::Captured);
+        }
+    }
+
+    #[test]
+    fn annotations_shape_the_rules() {
+        let defaults = RuleSet::default();
+        assert_eq!(PodFacts::default().rules(&defaults), defaults);
+        let facts = PodFacts {
+            annotations: names(&[
+                ("ambient.istio.io/dns-capture", "false"),
+                ("ambient.istio.io/bypass-inbound-capture", "true"),
+                ("istio.io/reroute-virtual-interfaces", "k6t-eth0, docker0,\"evil\""),
+            ]),
+            ..PodFacts::default()
+        };
+        let rules = facts.rules(&defaults);
+        assert!(!rules.dns && !rules.inbound);
+        assert_eq!(rules.virtual_interfaces, ["k6t-eth0", "docker0"]);
+        let unclear = PodFacts {
+            annotations: names(&[("ambient.istio.io/dns-capture", "maybe")]),
+            ..PodFacts::default()
+        };
+        assert!(unclear.rules(&defaults).dns);
+    }
+}

@@ -1,0 +1,67 @@
+//! Which action follows from what a pod should be and how it stands.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use manifest::{Batch, parse};
+
+use super::{Action, actions};
+use crate::redirect::{catalog::Catalog, enrol::Status, rules::RuleSet};
+
+/// A catalog with one pod of this namespace label, phase and annotations.
+fn catalog(mode: &str, phase: &str, annotations: &str) -> Catalog {
+    let text = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: books, labels: {{istio.io/dataplane-mode: {mode}}}}}\n\
+         ---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: books, uid: u, \
+         annotations: {{lateen.dev/netns: /run/x{annotations}}}}}\n\
+         spec: {{nodeName: n, containers: [{{name: c, image: i}}]}}\nstatus: {{phase: {phase}}}\n"
+    );
+    let parsed = parse(&text, &Arc::from(Path::new("test.yaml")));
+    let mut catalog = Catalog::new("n");
+    catalog
+        .apply(&Batch { upserted: parsed.objects.into_iter().map(Arc::new).collect(), ..Batch::default() });
+    catalog
+}
+
+/// A word for the action on the pod.
+fn action(catalog: &Catalog, status: Status) -> &'static str {
+    let stand = HashMap::from([("u".to_owned(), status)]);
+    match actions(catalog, &stand, &RuleSet::default()).remove("u") {
+        Some(Action::Capture(_)) => "capture",
+        Some(Action::Release(_)) => "release",
+        Some(Action::Clear(_)) => "clear",
+        Some(Action::Forget) => "forget",
+        None => "",
+    }
+}
+
+#[test]
+fn what_should_be_and_what_is() {
+    const NOTED: &str = ", ambient.istio.io/redirection: enabled";
+    const NO_DNS: &str = ", ambient.istio.io/dns-capture: 'false'";
+    let served = || Status::Served(RuleSet::default());
+    for (mode, phase, annotations, status, expected) in [
+        ("ambient", "Running", "", Status::Out, "capture"),
+        ("ambient", "Pending", "", Status::Out, ""),
+        ("ambient", "Pending", NOTED, Status::Out, "capture"),
+        ("ambient", "Running", "", Status::Pending, "capture"),
+        ("ambient", "Running", "", served(), ""),
+        ("ambient", "Running", NO_DNS, served(), "capture"),
+        ("ambient", "Running", "", Status::Draining, "capture"),
+        ("none", "Running", "", Status::Out, ""),
+        ("none", "Running", NOTED, Status::Out, "clear"),
+        ("none", "Running", "", Status::Pending, "release"),
+        ("none", "Running", "", served(), "release"),
+        ("none", "Running", "", Status::Draining, ""),
+        ("ambient", "Succeeded", "", served(), "forget"),
+        ("ambient", "Failed", "", Status::Draining, "forget"),
+        ("ambient", "Succeeded", "", Status::Out, ""),
+    ] {
+        let catalog = catalog(mode, phase, annotations);
+        assert_eq!(action(&catalog, status.clone()), expected, "{mode} {phase} {annotations:?} {status:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_gone_is_forgotten() {
+    assert_eq!(action(&Catalog::new("n"), Status::Served(RuleSet::default())), "forget");
+}
