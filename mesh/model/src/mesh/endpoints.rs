@@ -6,10 +6,14 @@ use std::sync::Arc;
 use crate::address::Str;
 use crate::workload::Workload;
 
+/// Up to so many endpoints are looked through. Nearly all services have fewer, and then need no index.
+const INDEXED_ABOVE: usize = 64;
+
 /// The workloads behind a service.
 #[derive(Debug, Default)]
 pub struct Endpoints {
     list: Vec<Arc<Workload>>,
+    /// Places in the list by uid, once it is long; empty before.
     places: HashMap<Str, u32>,
     /// Only grows: an estimate that is too large costs a few draws, never a wrong one.
     largest_capacity: u32,
@@ -18,23 +22,40 @@ pub struct Endpoints {
 impl Endpoints {
     pub(super) fn insert(&mut self, workload: Arc<Workload>) {
         self.largest_capacity = self.largest_capacity.max(workload.profile.capacity);
-        match self.places.get(&workload.uid) {
-            Some(&place) => self.list[place as usize] = workload,
-            None => {
-                // More than four thousand million endpoints of one service are not to be had.
-                let place = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
-                self.places.insert(workload.uid.clone(), place);
-                self.list.push(workload);
+        if let Some(place) = self.place(&workload.uid) {
+            self.list[place] = workload;
+            return;
+        }
+        self.list.push(workload);
+        if self.list.len() > INDEXED_ABOVE || !self.places.is_empty() {
+            // All of them when the list has just become long, else the last.
+            for place in self.places.len()..self.list.len() {
+                self.note(place);
             }
         }
     }
 
     pub(super) fn remove(&mut self, uid: &str) {
-        let Some(place) = self.places.remove(uid) else { return };
-        self.list.swap_remove(place as usize);
-        if let Some(moved) = self.list.get(place as usize) {
-            self.places.insert(moved.uid.clone(), place);
+        let Some(place) = self.place(uid) else { return };
+        self.list.swap_remove(place);
+        if self.places.remove(uid).is_some() && place < self.list.len() {
+            self.note(place);
         }
+        if self.list.len() < INDEXED_ABOVE / 2 {
+            self.places = HashMap::new();
+        }
+    }
+
+    fn place(&self, uid: &str) -> Option<usize> {
+        if self.places.is_empty() {
+            return self.list.iter().position(|workload| &*workload.uid == uid);
+        }
+        self.places.get(uid).map(|place| *place as usize)
+    }
+
+    fn note(&mut self, place: usize) {
+        // More than four thousand million endpoints of one service are not to be had.
+        self.places.insert(self.list[place].uid.clone(), u32::try_from(place).unwrap_or(u32::MAX));
     }
 
     /// All of them, in no order.
@@ -50,5 +71,51 @@ impl Endpoints {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::tests::workload;
+
+    fn endpoint(number: usize) -> Arc<Workload> {
+        Arc::new(workload(&format!("uid-{number}"), &[]))
+    }
+
+    /// Grows and shrinks across the length from which there is an index, and compares with a plain list.
+    #[test]
+    fn are_those_that_were_put_in_and_not_taken_out() {
+        let mut endpoints = Endpoints::default();
+        let mut expected: Vec<String> = Vec::new();
+        let check = |endpoints: &Endpoints, expected: &mut Vec<String>| {
+            let mut found: Vec<String> = endpoints.all().iter().map(|one| one.uid.to_string()).collect();
+            found.sort();
+            expected.sort();
+            assert_eq!(found, *expected);
+        };
+        let put = |endpoints: &mut Endpoints, expected: &mut Vec<String>, number: usize| {
+            endpoints.insert(endpoint(number));
+            endpoints.insert(endpoint(number));
+            expected.push(format!("uid-{number}"));
+        };
+        for number in 0..3 * INDEXED_ABOVE {
+            put(&mut endpoints, &mut expected, number);
+            check(&endpoints, &mut expected);
+        }
+        for round in 0..3 {
+            // Down into the range where the index is kept, up again, and down to where it is dropped.
+            let down_to = if round == 2 { 0 } else { INDEXED_ABOVE / 2 + round };
+            while expected.len() > down_to {
+                let uid = expected.remove(expected.len() / 2);
+                endpoints.remove(&uid);
+                endpoints.remove(&uid);
+                check(&endpoints, &mut expected);
+            }
+            for number in 1000 * (round + 1)..1000 * (round + 1) + INDEXED_ABOVE {
+                put(&mut endpoints, &mut expected, number);
+                check(&endpoints, &mut expected);
+            }
+        }
     }
 }
