@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Version(VersionArgs),
     /// An HTTP and TCP server that reports what it saw
     Echo(EchoArgs),
+    /// Look at the packets of this network: counts by port, and whether a marker is among them
+    Capture(crate::capture::CaptureArgs),
 
     // The rest is how `up` starts itself again inside namespaces.
     #[command(name = "__keeper", hide = true)]

@@ -3,6 +3,7 @@
 
 mod analyze;
 mod args;
+mod capture;
 mod control;
 mod down;
 mod echo;
@@ -60,6 +61,7 @@ fn run(args: Args) -> Outcome {
         Command::Down(down) => down::run(mesh.as_deref(), &down),
         Command::Version(version) => version::run(mesh.as_deref(), &version),
         Command::Echo(echo) => echo::run(&echo),
+        Command::Capture(capture) => capture::run(&capture),
         Command::Keeper(keeper) => local::keeper::run(&keeper),
         Command::Init(init) => local::init::run(&init),
         Command::Daemon(daemon) => local::daemon::run(&daemon),
