@@ -36,6 +36,6 @@ mod pods;
 mod probes;
 
 pub(crate) mod components;
-mod logs;
+pub(crate) mod logs;
 mod server;
 mod supervise;

@@ -1,4 +1,53 @@
-//! placeholder
-pub(crate) fn run(_: Option<&str>, _: &crate::args::VersionArgs) -> crate::Outcome {
-    Ok(std::process::ExitCode::SUCCESS)
+//! `lateen version`: of the client, and of everything that runs in the mesh.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::Outcome;
+use crate::args::{VersionArgs, VersionFormat};
+use crate::control::{self, Reply, Request};
+use crate::state::{self, StateError};
+
+/// Runs `version`. Without a mesh only the client has one.
+pub(crate) fn run(mesh: Option<&str>, args: &VersionArgs) -> Outcome {
+    let client = env!("CARGO_PKG_VERSION");
+    let running = match state::select(mesh) {
+        Ok(mesh) => Some(mesh),
+        Err(StateError::NoneRunning) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let components: BTreeMap<String, String> = match &running {
+        None => BTreeMap::new(),
+        Some(mesh) => match control::ask(mesh, &Request::Status)? {
+            Reply::Status(status) => status.components,
+            other => return Err(control::ControlError::Malformed(format!("{other:?}")).into()),
+        },
+    };
+    let of = |prefix: &str| -> BTreeMap<&str, &str> {
+        let named = components
+            .iter()
+            .filter_map(|(name, version)| Some((name.strip_prefix(prefix)?, version.as_str())));
+        named.collect()
+    };
+    if args.output == Some(VersionFormat::Json) {
+        let report = json!({
+            "client": client,
+            "mesh": running.as_ref().map(state::MeshDir::name),
+            "controlPlane": components.get("ctrl"),
+            "nodeAgents": of("node-agent/"),
+            "waypoints": of("waypoint/"),
+        });
+        println!("{report:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("client          {client}");
+    for (name, version) in &components {
+        println!("{name:<15} {version}");
+    }
+    if running.is_none() {
+        println!("no mesh is running");
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -109,6 +109,9 @@ pub(crate) fn node_agent(host: &Arc<Host>, node: &Node) -> Component {
     flag(&mut arguments, "--ctrl", ctrl_url());
     flag(&mut arguments, "--root-cert", host.dir.ctrl().join("root-cert.pem"));
     flag(&mut arguments, "--token", host.dir.tokens().join(&node.name));
+    flag(&mut arguments, "--instance-ip", node.addresses.v4.to_string());
+    // What captured pods ask for and the mesh does not know, the node's own server does.
+    flag(&mut arguments, "--dns-upstreams", addresses::DNS_V4.to_string());
     let name = format!("node-agent/{}", node.name);
     Component {
         log: log_path(host, &name),

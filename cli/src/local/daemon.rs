@@ -18,7 +18,7 @@ use super::containers::run::Host;
 use super::namespaces::Netns;
 use super::nodes::{self, Node};
 use super::server::Server;
-use super::source::{self, Source};
+use super::source;
 use super::world::{Message, Network, World};
 use super::{dns, rules, server, supervise};
 use crate::Outcome;
@@ -96,7 +96,7 @@ async fn live(args: &MeshArgs) -> Result<(), Box<dyn std::error::Error>> {
     let world = tokio::spawn(world.run(inbox));
     let stop = CancellationToken::new();
     let supervised = start_components(components, &to_world, &stop);
-    let _watcher = follow_files(&host, &to_world)?;
+    let _watcher = source::watch(&host.file.sources, to_world.clone())?;
     let down = CancellationToken::new();
     let server = Server { host: Arc::clone(&host), world: to_world.clone(), down: down.clone() };
     tokio::spawn(server.run(listener));
@@ -179,33 +179,6 @@ fn start_components(
         }
     });
     supervised
-}
-
-/// Reads the files, now and after every change; what is returned must be kept.
-fn follow_files(
-    host: &Arc<Host>,
-    world: &mpsc::Sender<Message>,
-) -> notify::Result<notify::RecommendedWatcher> {
-    let (watcher, mut changed) = source::watch(&host.file.sources)?;
-    let mut source = Source::new(host.file.sources.clone());
-    let world = world.clone();
-    tokio::spawn(async move {
-        loop {
-            let read = tokio::task::spawn_blocking(move || {
-                let result = source.read();
-                (source, result)
-            });
-            let Ok((back, (objects, problems))) = read.await else { return };
-            source = back;
-            if world.send(Message::Objects { objects, problems }).await.is_err() {
-                return;
-            }
-            if changed.recv().await.is_none() {
-                return;
-            }
-        }
-    });
-    Ok(watcher)
 }
 
 /// Ends pods, then components. What takes too long is left to the kernel, which ends everything with process 1.

@@ -2,15 +2,14 @@
 //! resources are ctrl's to read, from the same files.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodTemplateSpec, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use manifest::{Object, Typed};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::scheduler::{Kind, Owner, Workload, safe_hash};
 
@@ -44,62 +43,66 @@ pub(crate) struct Manifests {
 }
 
 impl Manifests {
-    /// Types the objects; what does not fit its kind is left out and told.
-    pub(crate) fn from_objects<'a>(objects: impl IntoIterator<Item = &'a Value>) -> (Self, Vec<String>) {
+    /// Sorts the objects in force; kinds that want pods and get none here are told.
+    pub(crate) fn from_objects(objects: &[Arc<Object>]) -> (Self, Vec<String>) {
         let mut manifests = Self::default();
         let mut problems = Vec::new();
         for object in objects {
-            if let Err(problem) = manifests.add(object) {
-                problems.push(problem);
-            }
+            manifests.add(object, &mut problems);
         }
         (manifests, problems)
     }
 
-    fn add(&mut self, object: &Value) -> Result<(), String> {
-        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-        match kind {
-            "Pod" => self.add_pod(typed(object)?),
-            "Deployment" => self.add_deployment(typed(object)?),
-            "StatefulSet" => self.add_stateful_set(typed(object)?),
-            "DaemonSet" => self.add_daemon_set(typed(object)?),
-            "Job" => self.add_job(typed(object)?),
-            "Namespace" => {
-                let meta: ObjectMeta = typed(object.get("metadata").unwrap_or(&Value::Null))?;
-                self.namespaces.insert(meta.name.unwrap_or_default(), meta.labels.unwrap_or_default());
+    fn add(&mut self, object: &Object, problems: &mut Vec<String>) {
+        let name = ObjectName {
+            namespace: object.metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+            name: object.metadata.name.clone(),
+        };
+        match &object.spec {
+            Typed::Pod(pod) => self.add_pod(&name, Pod::clone(pod)),
+            Typed::Deployment(deployment) => self.add_deployment(&name, Deployment::clone(deployment)),
+            Typed::StatefulSet(set) => self.add_stateful_set(&name, StatefulSet::clone(set)),
+            Typed::DaemonSet(set) => self.add_daemon_set(&name, DaemonSet::clone(set)),
+            Typed::Job(job) => self.add_job(&name, Job::clone(job)),
+            Typed::Namespace(_) => {
+                self.namespaces.insert(name.name, object.metadata.labels.clone());
             }
-            "ConfigMap" => insert(&mut self.config_maps, object)?,
-            "Secret" => insert(&mut self.secrets, object)?,
-            "EndpointSlice" => insert(&mut self.endpoint_slices, object)?,
-            // A Knative or other Service is not ours.
-            "Service" if object.get("apiVersion").and_then(Value::as_str) == Some("v1") => {
-                insert(&mut self.services, object)?;
+            Typed::ConfigMap(map) => {
+                self.config_maps.insert(name, ConfigMap::clone(map));
             }
-            "ReplicaSet" | "CronJob" | "ReplicationController" => {
-                let name = name_of(object);
-                return Err(format!(
-                    "{kind} {name}: lateen up makes no pods for this kind; use a Deployment or a Job"
+            Typed::Secret(secret) => {
+                self.secrets.insert(name, Secret::clone(secret));
+            }
+            Typed::EndpointSlice(slice) => {
+                self.endpoint_slices.insert(name, EndpointSlice::clone(slice));
+            }
+            Typed::Service(service) => {
+                self.services.insert(name, Service::clone(service));
+            }
+            Typed::ReplicaSet(_) | Typed::CronJob(_) => {
+                let at = &object.position;
+                let kind = &object.kind;
+                problems.push(format!(
+                    "{at}: {kind} {name} makes no pods in lateen up; use a Deployment or a Job"
                 ));
             }
             _ => {}
         }
-        Ok(())
     }
 
-    fn add_pod(&mut self, pod: Pod) {
+    fn add_pod(&mut self, name: &ObjectName, pod: Pod) {
         let template = PodTemplateSpec { metadata: Some(pod.metadata.clone()), spec: pod.spec };
-        self.push(Kind::Pod, &pod.metadata, template, 1);
+        self.push(Kind::Pod, name, template, 1);
     }
 
-    fn add_deployment(&mut self, deployment: Deployment) {
+    fn add_deployment(&mut self, name: &ObjectName, deployment: Deployment) {
         let spec = deployment.spec.unwrap_or_default();
         let recreate = spec.strategy.and_then(|s| s.type_).as_deref() == Some("Recreate");
-        let workload =
-            self.push(Kind::Deployment, &deployment.metadata, spec.template, count(spec.replicas, 1));
+        let workload = self.push(Kind::Deployment, name, spec.template, count(spec.replicas, 1));
         workload.one_by_one = recreate;
     }
 
-    fn add_stateful_set(&mut self, set: StatefulSet) {
+    fn add_stateful_set(&mut self, name: &ObjectName, set: StatefulSet) {
         let spec = set.spec.unwrap_or_default();
         let parallel = spec.pod_management_policy.as_deref() == Some("Parallel");
         let mut template = spec.template;
@@ -109,21 +112,20 @@ impl Manifests {
                 super::containers::volumes::add_claim(pod, claim.metadata.name.unwrap_or_default());
             }
         }
-        let workload = self.push(Kind::StatefulSet, &set.metadata, template, count(spec.replicas, 1));
+        let workload = self.push(Kind::StatefulSet, name, template, count(spec.replicas, 1));
         workload.one_by_one = !parallel;
     }
 
-    fn add_daemon_set(&mut self, set: DaemonSet) {
+    fn add_daemon_set(&mut self, name: &ObjectName, set: DaemonSet) {
         let spec = set.spec.unwrap_or_default();
-        self.push(Kind::DaemonSet, &set.metadata, spec.template, 0);
+        self.push(Kind::DaemonSet, name, spec.template, 0);
     }
 
-    fn add_job(&mut self, job: Job) {
+    fn add_job(&mut self, name: &ObjectName, job: Job) {
         let spec = job.spec.unwrap_or_default();
         let parallelism = count(spec.parallelism, 1);
         let suspended = spec.suspend == Some(true);
-        let workload =
-            self.push(Kind::Job, &job.metadata, spec.template, if suspended { 0 } else { parallelism });
+        let workload = self.push(Kind::Job, name, spec.template, if suspended { 0 } else { parallelism });
         workload.completions = count(spec.completions, 1);
         workload.backoff_limit = count(spec.backoff_limit, 6);
     }
@@ -131,20 +133,14 @@ impl Manifests {
     fn push(
         &mut self,
         kind: Kind,
-        meta: &ObjectMeta,
+        name: &ObjectName,
         template: PodTemplateSpec,
         replicas: usize,
     ) -> &mut Workload {
-        let owner = Owner {
-            kind,
-            namespace: meta.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
-            name: meta.name.clone().unwrap_or_default(),
-        };
+        let owner = Owner { kind, namespace: name.namespace.clone(), name: name.name.clone() };
         let hash = safe_hash(&to_bytes(&template));
         let workload =
             Workload { owner, template, hash, replicas, one_by_one: false, completions: 1, backoff_limit: 6 };
-        // An object that stands in two files counts once; which one is ctrl's to complain about.
-        self.workloads.retain(|other| other.owner != workload.owner);
         self.workloads.push(workload);
         self.workloads.last_mut().expect("pushed in the line above")
     }
@@ -159,22 +155,16 @@ fn count(given: Option<i32>, default: usize) -> usize {
     given.map_or(default, |n| usize::try_from(n).unwrap_or(0))
 }
 
-fn name_of(object: &Value) -> ObjectName {
-    let text = |key: &str| object.pointer(&format!("/metadata/{key}")).and_then(Value::as_str);
-    ObjectName {
-        namespace: text("namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned(),
-        name: text("name").unwrap_or_default().to_owned(),
-    }
-}
-
-fn typed<T: DeserializeOwned>(object: &Value) -> Result<T, String> {
-    T::deserialize(object).map_err(|error| {
-        let kind = object.get("kind").and_then(Value::as_str).unwrap_or("object");
-        format!("{kind} {}: {error}", name_of(object))
-    })
-}
-
-fn insert<T: DeserializeOwned>(map: &mut BTreeMap<ObjectName, T>, object: &Value) -> Result<(), String> {
-    map.insert(name_of(object), typed(object)?);
-    Ok(())
+/// Objects as a file would hold them.
+#[cfg(test)]
+pub(crate) fn from_json(values: &[serde_json::Value]) -> Manifests {
+    let file: Arc<std::path::Path> = Arc::from(std::path::Path::new("test.json"));
+    let parsed = values.iter().map(|value| manifest::from_json(value, &file));
+    let objects: Vec<Arc<Object>> = parsed
+        .flat_map(|parsed| {
+            assert_eq!(parsed.findings, [], "a test's object is wrong");
+            parsed.objects.into_iter().map(Arc::new)
+        })
+        .collect();
+    Manifests::from_objects(&objects).0
 }

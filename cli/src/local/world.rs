@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node as NodeObject, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use manifest::Object;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ use super::supervise::Health;
 pub(crate) enum Message {
     /// The files' objects, all of them.
     Objects {
-        objects: Vec<Value>,
+        objects: Vec<Arc<Object>>,
         problems: Vec<String>,
     },
     Pod(Report),
@@ -204,7 +205,7 @@ impl World {
         }
     }
 
-    fn note_objects(&mut self, objects: &[Value], problems: Vec<String>) {
+    fn note_objects(&mut self, objects: &[Arc<Object>], problems: Vec<String>) {
         let (manifests, more) = Manifests::from_objects(objects);
         for problem in problems.into_iter().chain(more) {
             self.events.note(problem);
@@ -422,12 +423,12 @@ impl World {
             if self.written.get(&(*kind, name.clone())) == Some(object) {
                 continue;
             }
-            if let Err(error) = self.store.write(kind, Some(&name.namespace), &name.name, object) {
+            if let Err(error) = self.store.write(object.clone()) {
                 self.events.note(format!("{kind} {name} cannot be written: {error}"));
             }
         }
         for (kind, name) in self.written.keys().filter(|key| !wanted.contains_key(*key)) {
-            if let Err(error) = self.store.remove(kind, Some(&name.namespace), &name.name) {
+            if let Err(error) = self.store.remove(kind, &name.namespace, &name.name) {
                 self.events.note(format!("{kind} {name} cannot be removed: {error}"));
             }
         }
@@ -458,11 +459,9 @@ impl World {
                 "nodeInfo": {"kubeletVersion": env!("CARGO_PKG_VERSION")},
             },
         });
-        if let Err(error) = self.store.write("Node", None, &node.name, &object) {
+        if let Err(error) = self.store.write(object) {
             self.events.note(format!("Node {} cannot be written: {error}", node.name));
         }
-        // What is written is read back by the types others use.
-        debug_assert!(serde_json::from_value::<NodeObject>(object).is_ok(), "a Node that is none");
     }
 
     /// Everything that is not ready yet, in words.

@@ -243,13 +243,12 @@ mod tests {
     use serde_json::json;
 
     use super::{VolumeFolders, mounts, write};
-    use crate::local::manifests::Manifests;
+    use crate::local::manifests::{Manifests, from_json};
 
     fn manifests(data: serde_json::Value) -> Manifests {
-        Manifests::from_objects(&[
+        from_json(&[
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data}),
         ])
-        .0
     }
 
     #[test]

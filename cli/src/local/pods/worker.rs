@@ -373,12 +373,9 @@ impl PodTask {
     /// Writes the Pod object and tells the world.
     async fn publish(&mut self, body: &mut Body) {
         status::apply(&mut self.pod, &body.standings, body.networked, &now());
-        let (store, pod) = (self.store.clone(), self.pod.clone());
-        let written = tokio::task::spawn_blocking(move || {
-            let meta = &pod.metadata;
-            let name = meta.name.as_deref().unwrap_or_default();
-            store.write("Pod", meta.namespace.as_deref(), name, &pod)
-        });
+        // A Pod comes from JSON and goes back to it.
+        let (store, object) = (self.store.clone(), serde_json::to_value(&self.pod).unwrap_or_default());
+        let written = tokio::task::spawn_blocking(move || store.write(object));
         if let Ok(Err(error)) = written.await {
             eprintln!("pod {}: its object cannot be written: {error}", display_name(&self.pod));
         }
@@ -400,7 +397,9 @@ impl PodTask {
     /// Takes everything away that the pod had, its object first: the node agent lets go of it then.
     async fn vanish(self, body: Option<&Body>) {
         let name = self.pod.metadata.name.clone().unwrap_or_default();
-        if let Err(error) = self.store.remove("Pod", self.pod.metadata.namespace.as_deref(), &name) {
+        if let Err(error) =
+            self.store.remove("Pod", self.pod.metadata.namespace.as_deref().unwrap_or_default(), &name)
+        {
             eprintln!("pod {}: its object cannot be removed: {error}", display_name(&self.pod));
         }
         if let Some(body) = body {

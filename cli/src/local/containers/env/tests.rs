@@ -6,17 +6,15 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use serde_json::{Value, json};
 
 use super::{EnvSource, command_line, environment, expand};
-use crate::local::manifests::Manifests;
+use crate::local::manifests::{Manifests, from_json};
 
 fn manifests() -> Manifests {
-    let (manifests, problems) = Manifests::from_objects(&[
+    from_json(&[
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"A": "1", "B": "2"}}),
         // "s3cret" and plain text.
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"},
                "data": {"P": "czNjcmV0"}, "stringData": {"Q": "plain"}}),
-    ]);
-    assert_eq!(problems, Vec::<String>::new());
-    manifests
+    ])
 }
 
 fn container(value: &Value) -> Container {
