@@ -259,7 +259,6 @@ fn read_turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<()
     if !send_unsent(inner, key) {
         return Ok(());
     }
-    let mut bulk = false;
     loop {
         if connection!(inner, key).near_ended {
             return Ok(());
@@ -276,7 +275,8 @@ fn read_turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<()
             return Ok(());
         }
         // Most reads bring a request: one gap is cheaper than eight. A read that fills it asks for all.
-        match read_once(inner, key, budget, if bulk { BATCH } else { 1 })? {
+        let most = if inner.engine.streams[key].ext.bulk { BATCH } else { 1 };
+        match read_once(inner, key, budget, most)? {
             Got::NoRoom => {
                 inner.queue(key);
                 return Ok(());
@@ -288,7 +288,6 @@ fn read_turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<()
                 return Ok(());
             }
             Got::Bytes(len) => {
-                bulk = true;
                 share = share.saturating_sub(len);
                 connection!(inner, key).cost.live.add_sent(len);
                 inner.engine.sent(key, len);
@@ -309,7 +308,9 @@ enum Got {
 /// One read of at most `most` gaps.
 fn read_once(inner: &mut Inner, key: Key, budget: usize, most: usize) -> io::Result<Got> {
     let stream = &mut inner.engine.streams[key];
-    let Use::Splice(connection) = &stream.ext.used else { return Ok(Got::NotReady) };
+    let id = stream.id;
+    let slot = &mut stream.ext;
+    let Use::Splice(connection) = &slot.used else { return Ok(Got::NotReady) };
     let socket = connection.registered()?;
     let records = inner.records.get_or_insert_with(Spare::take);
     let mut gaps = std::array::from_fn::<_, BATCH, _>(|_| IoSliceMut::new(&mut []));
@@ -317,6 +318,7 @@ fn read_once(inner: &mut Inner, key: Key, budget: usize, most: usize) -> io::Res
     if found == 0 {
         return Ok(Got::NoRoom);
     }
+    let first = gaps[0].len();
     let room: usize = gaps[..found].iter().map(|gap| gap.len()).sum();
     let mut got = None;
     let result = socket.try_io(Interest::READABLE, || {
@@ -333,7 +335,8 @@ fn read_once(inner: &mut Inner, key: Key, budget: usize, most: usize) -> io::Res
     match (got, result) {
         (Some(0), _) => Ok(Got::Ended),
         (Some(len), _) => {
-            records.commit(stream.id, budget, len);
+            slot.bulk = len >= first;
+            records.commit(id, budget, len);
             Ok(Got::Bytes(len))
         }
         (None, Err(err)) if err.kind() != io::ErrorKind::WouldBlock => Err(err),

@@ -74,6 +74,8 @@ pub(crate) struct Slot {
     pub(crate) reader: Option<Waker>,
     /// Who writes; a splice has one task for both.
     pub(crate) writer: Option<Waker>,
+    /// Its last read filled all it was given: the next one gets more.
+    pub(crate) bulk: bool,
     /// Stands in `Inner::waiting`.
     pub(crate) queued: bool,
     /// Why the stream is over, once it is.
