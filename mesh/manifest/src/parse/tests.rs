@@ -82,3 +82,29 @@ fn damaged_text_never_panics_and_findings_point_into_it() {
     // Removing a whole optional line, for example, gives another good manifest.
     assert!(share < 35, "{share} % of the damage goes unnoticed");
 }
+
+/// Bytes changed at random (the same ones each time): no panic, whatever comes out.
+#[test]
+fn random_damage_never_panics() {
+    let good = include_str!("tests/bookinfo.yaml").as_bytes();
+    let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap_or(0) % below
+    };
+    let alphabet = b" \n\t:-[]{}\"'#&*!|>%@,?~<0a\\";
+    for _ in 0..400 {
+        let mut bytes = good.to_vec();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            match random(3) {
+                0 => bytes[at] = alphabet[random(alphabet.len())],
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, alphabet[random(alphabet.len())]),
+            }
+        }
+        if let Ok(text) = std::str::from_utf8(&bytes) {
+            read(text);
+        }
+    }
+}

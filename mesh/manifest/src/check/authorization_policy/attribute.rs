@@ -140,16 +140,15 @@ fn port(value: &Cursor<'_>, report: &mut Report<'_>) {
     }
 }
 
-/// `{*}` stands for one segment and `{**}` for any number; nothing else can stand in braces, and such a
-/// template has no other wildcard.
+/// `{*}` stands for what is between two slashes and `{**}` for any number of segments; nothing else can stand
+/// in braces, and such a template has no other wildcard.
 fn path(value: &Cursor<'_>, report: &mut Report<'_>) {
     let text = value.text();
     if !text.contains("{*}") && !text.contains("{**}") {
         return;
     }
     let rest = text.replace("{**}", "").replace("{*}", "");
-    let whole_segments = text.split('/').all(|part| !part.contains('{') || matches!(part, "{*}" | "{**}"));
-    if rest.contains(['{', '}', '*']) || !whole_segments {
+    if rest.contains(['{', '}', '*']) {
         let fix = Some(
             "use only `{*}` for one segment and `{**}` for several, as in `/shops/{*}/items`".to_owned(),
         );

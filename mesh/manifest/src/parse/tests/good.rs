@@ -144,3 +144,16 @@ fn a_broken_policy_still_says_whom_it_was_for() {
     };
     assert_eq!(read(&policy("{}")).objects[0].key(), key);
 }
+
+#[test]
+fn what_kubectl_prints_is_read_again() {
+    let parsed = read(include_str!("printed.yaml"));
+    assert_eq!(shown(&parsed.findings), Vec::<String>::new());
+    let pod = &parsed.objects[0];
+    assert_eq!(pod.metadata.uid.as_deref(), Some("5b1d"));
+    assert_eq!(pod.metadata.creation_timestamp.as_deref(), Some("2026-01-02T03:04:05Z"));
+    let Typed::Pod(typed) = &pod.spec else { panic!("a pod") };
+    let ready =
+        typed.status.as_ref().and_then(|status| status.conditions.as_ref()).map(|all| all[0].status.as_str());
+    assert_eq!(ready, Some("True"));
+}
