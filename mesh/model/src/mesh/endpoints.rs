@@ -20,10 +20,12 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// Puts an endpoint in. The caller has taken out what the workload was before; only if it names a service twice
+    /// is it there already.
     pub(super) fn insert(&mut self, workload: Arc<Workload>) {
         self.largest_capacity = self.largest_capacity.max(workload.profile.capacity);
-        if let Some(place) = self.place(&workload.uid) {
-            self.list[place] = workload;
+        // Looking through the list for each endpoint put in would cost more than all the rest.
+        if self.list.last().is_some_and(|last| last.uid == workload.uid) {
             return;
         }
         self.list.push(workload);
