@@ -15,7 +15,7 @@ fn analyse(text: &str) -> (String, u8) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("policy.yaml");
     fs::write(&path, text).expect("written");
-    let findings = examine(&[path.clone()], std::io::empty()).expect("readable");
+    let findings = examine(std::slice::from_ref(&path), std::io::empty()).expect("readable");
     let log = Report::new(&findings, Level::Info).log(false);
     let log = log.replace(&path.display().to_string(), "policy.yaml");
     (log, exit_code(&findings, Level::Warning))
