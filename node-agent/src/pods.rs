@@ -398,6 +398,7 @@ impl Shared {
             None => Err("the pod was removed meanwhile".into()),
         };
         if result.is_err() {
+            // Told once; the next addition starts the pod anew.
             members.failed(&uid);
             self.table().remove(&uid);
         }
@@ -423,7 +424,7 @@ impl Shared {
 
     fn confirm(&self, uid: &str, netns: NetnsId) -> Option<watch::Receiver<Outcome>> {
         let mut table = self.table();
-        let entry = table.get_mut(uid).filter(|entry| entry.netns == netns && !entry.has_failed())?;
+        let entry = table.get_mut(uid).filter(|entry| entry.netns == netns)?;
         entry.unconfirmed = false;
         Some(entry.outcome.clone())
     }

@@ -181,7 +181,8 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<(), RedirectErr
     let capturer = Capturer { enroller: enroller.clone(), notes, defaults: options.defaults.clone() };
 
     let (_watch, catalog) = watch_manifests(&options).await?;
-    prepare_all(&capturer, &catalog.borrow().clone()).await;
+    let first = catalog.borrow().clone();
+    prepare_all(&capturer, &first).await;
 
     let mut tasks = JoinSet::new();
     let listening = |path: &PathBuf| RedirectError::system(format!("cannot listen on {}", path.display()));

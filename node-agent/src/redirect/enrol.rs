@@ -197,6 +197,15 @@ impl Enroller {
         self.pods().entry(uid.to_owned()).or_default().clone()
     }
 
+    /// Drops an empty slot, unless somebody waits to use it: two of them for one pod would contradict each other.
+    fn drop_slot(&self, uid: &str, slot: &Arc<Slot>) {
+        let mut pods = self.pods();
+        // The map's and the caller's own.
+        if Arc::strong_count(slot) <= 2 {
+            pods.remove(uid);
+        }
+    }
+
     /// How each pod stands.
     #[must_use]
     pub fn statuses(&self) -> HashMap<String, Status> {
@@ -345,7 +354,7 @@ impl Enroller {
         if let Err(error) = apply::remove(&spec.netns, &self.shared.policy.nft).await {
             warn!(%error, uid, "a released pod keeps idle rules");
         }
-        self.pods().remove(uid);
+        self.drop_slot(uid, &slot);
         info!(pod = spec.info.name, namespace = spec.info.namespace, uid, "left the mesh");
     }
 
@@ -356,7 +365,7 @@ impl Enroller {
         *standing = Standing::Out;
         self.shared.zds.remove(uid).await;
         self.shared.private.release(uid).await;
-        self.pods().remove(uid);
+        self.drop_slot(uid, &slot);
     }
 
     /// Takes rules and routes out of every pod (`--cleanup`): connections that were captured end.

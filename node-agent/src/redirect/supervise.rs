@@ -97,9 +97,16 @@ async fn drain(mut child: Child, time: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{fs, time::Duration};
 
-    use super::{PAUSE_LAST, pause};
+    use daemon::shutdown::Shutdown;
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    use tokio::time::timeout;
+
+    use super::{PAUSE_LAST, Program, pause, run};
 
     #[test]
     fn the_first_restart_is_at_once_and_the_pause_is_bounded() {
@@ -107,5 +114,41 @@ mod tests {
         assert_eq!(pause(2), Duration::from_millis(10));
         assert_eq!(pause(3), Duration::from_millis(20));
         assert_eq!(pause(40), PAUSE_LAST);
+    }
+
+    #[tokio::test]
+    async fn a_killed_child_is_replaced_and_the_last_one_drains() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let script =
+            "echo $$ $ROLE >> $LOG; trap 'echo drained >> $LOG; exit' TERM; while :; do sleep 0.05; done";
+        let program = Program {
+            path: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: vec![("ROLE".into(), "proxy".into()), ("LOG".into(), log.clone().into())],
+            drain: Duration::from_secs(5),
+        };
+        let shutdown = Shutdown::default();
+        let running = tokio::spawn(run(program, shutdown.clone()));
+        let lines = async |count: usize| {
+            let wait = async {
+                loop {
+                    let text = fs::read_to_string(&log).unwrap_or_default();
+                    if text.lines().count() >= count {
+                        return text.lines().map(str::to_owned).collect::<Vec<_>>();
+                    }
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            timeout(Duration::from_secs(5), wait).await.expect("lines in time")
+        };
+        let first = lines(1).await;
+        let pid = first[0].strip_suffix(" proxy").unwrap().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        let both = lines(2).await;
+        assert_ne!(both[0], both[1]);
+        shutdown.begin();
+        timeout(Duration::from_secs(5), running).await.expect("drains").unwrap();
+        assert_eq!(lines(3).await[2], "drained");
     }
 }

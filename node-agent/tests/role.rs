@@ -1,0 +1,294 @@
+//! The whole redirecting role on real files: pods come by the CNI endpoint or by their labels, and leave again;
+//! what was done is noted on them.
+
+#[path = "redirect/bed.rs"]
+mod bed;
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    time::Duration,
+};
+
+use bed::{PEER_V4, POD_V4, UID, ip, pod_and_peer, policy};
+use daemon::shutdown::Shutdown;
+use manifest::State;
+use node_agent::{
+    pods::{Feed, Pod, PodEvent, Sources},
+    redirect::{self, Options, rules::RuleSet},
+};
+use serde_json::{Value, json};
+use testkit::netns::Netns;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    task::JoinHandle,
+    time::timeout,
+};
+
+const NODE: &str = "node-1";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Role {
+    folder: tempfile::TempDir,
+    shutdown: Shutdown,
+    running: JoinHandle<()>,
+}
+
+fn namespace(folder: &Path, mode: &str) {
+    let text = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: books, labels: {{istio.io/dataplane-mode: {mode}}}}}\n"
+    );
+    fs::write(folder.join("source/namespace.yaml.new"), text).unwrap();
+    fs::rename(folder.join("source/namespace.yaml.new"), folder.join("source/namespace.yaml")).unwrap();
+}
+
+fn pod_object(pod: &Netns, phase: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "reviews-0", "namespace": "books", "uid": UID,
+            "annotations": {"lateen.dev/netns": pod.path()},
+        },
+        "spec": {"nodeName": NODE, "serviceAccountName": "reviews", "containers": [{"name": "c", "image": "i"}]},
+        "status": {"phase": phase, "podIPs": [{"ip": POD_V4}]},
+    })
+}
+
+impl Role {
+    async fn start(folder: tempfile::TempDir, clean_up: bool) -> Self {
+        let at = |name: &str| folder.path().join(name);
+        let options = Options {
+            node: NODE.into(),
+            zds: at("run/zds.sock"),
+            private: at("run/redirect.sock"),
+            cni: at("run/cni.sock"),
+            sources: vec![at("source")],
+            objects: at("objects"),
+            policy: policy(),
+            defaults: RuleSet::default(),
+            proxy: None,
+            clean_up,
+        };
+        let shutdown = Shutdown::default();
+        let ends = shutdown.clone();
+        let running = tokio::spawn(async move { redirect::run(options, ends).await.unwrap() });
+        let role = Self { folder, shutdown, running };
+        role.until(|role| role.folder.path().join("run/cni.sock").exists()).await;
+        role
+    }
+
+    fn objects(&self) -> State {
+        State::at(self.folder.path().join("objects"))
+    }
+
+    /// The proxy, played by the test.
+    async fn proxy(&self) -> Feed {
+        let at = |name: &str| self.folder.path().join("run").join(name);
+        Feed::open(Sources { zds: at("zds.sock"), private: Some(at("redirect.sock")) }).await.0
+    }
+
+    /// What is noted on the pod.
+    fn note(&self) -> Option<String> {
+        let pod = self.objects().read("Pod", Some("books"), "reviews-0").unwrap()?;
+        Some(pod["metadata"]["annotations"]["ambient.istio.io/redirection"].as_str()?.to_owned())
+    }
+
+    async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        let wait = async {
+            while !holds(self) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("it comes about in time");
+    }
+
+    async fn call(&self, head: &str, body: &str) -> (u16, String) {
+        let mut socket = UnixStream::connect(self.folder.path().join("run/cni.sock")).await.unwrap();
+        let request = format!(
+            "{head} HTTP/1.1\r\nhost: unix\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, socket.read_to_string(&mut answer)).await.expect("answered in time").unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    async fn cmd_add(&self, pod: &Netns, name: &str) -> (u16, String) {
+        let body = json!({
+            "Netns": pod.path(), "PodName": name, "PodNamespace": "books", "PodUID": UID,
+            "IPs": [{"Interface": 0, "Address": {"IP": POD_V4, "Mask": "/////w=="}}],
+        });
+        self.call("POST /cmdadd", &body.to_string()).await
+    }
+
+    async fn stop(self) -> tempfile::TempDir {
+        self.shutdown.begin();
+        timeout(PATIENCE, self.running).await.expect("ends in time").unwrap();
+        self.folder
+    }
+}
+
+fn folder(mode: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("source")).unwrap();
+    namespace(folder.path(), mode);
+    folder
+}
+
+async fn next(feed: &mut Feed) -> PodEvent {
+    timeout(PATIENCE, feed.next()).await.expect("an event in time").unwrap()
+}
+
+/// The next event is this one, of the pod.
+async fn expect(feed: &mut Feed, word: &str) {
+    let event = format!("{:?}", next(feed).await);
+    assert_eq!(event, format!("{word} {{ uid: {UID:?} }}"));
+}
+
+/// Takes the next pod on, or refuses it.
+async fn take_on(feed: &mut Feed, outcome: Result<(), String>) -> Box<Pod> {
+    loop {
+        match next(feed).await {
+            PodEvent::Add { pod, answer } => {
+                answer.give(outcome);
+                return pod;
+            }
+            PodEvent::Synced => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn reaches(from: &Netns, to: SocketAddr, listener: &TcpListener) -> bool {
+    let _client = from.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap()).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener.accept().is_ok()
+}
+
+#[tokio::test]
+async fn a_pod_starts_once_it_is_captured_and_leaves_with_its_label() {
+    let (pod, peer) = pod_and_peer();
+    let role = Role::start(folder("ambient"), false).await;
+    role.objects().write(&pod_object(&pod, "Pending")).unwrap();
+    assert_eq!(role.call("GET /healthz", "").await.0, 503);
+    let mut feed = role.proxy().await;
+    let (added, taken) = tokio::join!(role.cmd_add(&pod, "reviews-0"), take_on(&mut feed, Ok(())));
+    assert_eq!(added, (200, String::new()));
+    assert_eq!(taken.info.service_account, "reviews");
+    assert_eq!(role.note().as_deref(), Some("enabled"));
+    assert_eq!(role.call("GET /healthz", "").await.0, 200);
+
+    let address: SocketAddr = (ip(POD_V4), 8080).into();
+    let app = pod.run(|| TcpListener::bind(address).unwrap()).unwrap();
+    assert!(!reaches(&peer, address, &app), "captured");
+
+    namespace(role.folder.path(), "none");
+    expect(&mut feed, "Draining").await;
+    assert_eq!(role.note(), None, "its peers hear of it first");
+    assert!(reaches(&peer, address, &app), "let go");
+    feed.handle().drained(UID).await;
+    expect(&mut feed, "Remove").await;
+
+    namespace(role.folder.path(), "ambient");
+    role.objects()
+        .update("Pod", Some("books"), "reviews-0", |pod| pod["status"]["phase"] = json!("Running"))
+        .unwrap();
+    take_on(&mut feed, Ok(())).await;
+    role.until(|role| role.note().as_deref() == Some("enabled")).await;
+    assert!(!reaches(&peer, address, &app), "captured while running");
+
+    role.objects().remove("Pod", Some("books"), "reviews-0").unwrap();
+    expect(&mut feed, "Remove").await;
+    role.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_captured_does_not_start() {
+    let (pod, _peer) = pod_and_peer();
+    let role = Role::start(folder("ambient"), false).await;
+    role.objects().write(&pod_object(&pod, "Pending")).unwrap();
+    let mut feed = role.proxy().await;
+    let refusal = take_on(&mut feed, Err("no certificate".into()));
+    let ((status, words), _) = tokio::join!(role.cmd_add(&pod, "reviews-0"), refusal);
+    assert_eq!(status, 500);
+    assert!(words.contains("no certificate"), "{words}");
+    assert_ne!(role.note().as_deref(), Some("enabled"));
+
+    let (status, words) = role.call("POST /cmdadd", "{}").await;
+    assert_eq!(status, 400, "{words}");
+    let (status, words) = role.cmd_add(&pod, "unheard-of").await;
+    assert_eq!(status, 500);
+    assert!(words.contains("no news of pod books/unheard-of"), "{words}");
+    role.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_outside_the_mesh_starts_at_once() {
+    let (pod, _peer) = pod_and_peer();
+    let role = Role::start(folder("none"), false).await;
+    role.objects().write(&pod_object(&pod, "Pending")).unwrap();
+    assert_eq!(role.cmd_add(&pod, "reviews-0").await.0, 200, "without any proxy");
+    assert_eq!(role.note(), None);
+    assert!(!rules(&pod).contains("lateen"));
+    role.stop().await;
+}
+
+fn rules(pod: &Netns) -> String {
+    pod.exec(std::process::Command::new("nft").args(["list", "ruleset"])).unwrap()
+}
+
+/// The role ends and starts again: rules stand meanwhile, the pod is in the first hand-over, and a pod that no
+/// longer belongs to the mesh is cleared.
+#[tokio::test]
+async fn a_restart_takes_over_what_stands() {
+    let (pod, peer) = pod_and_peer();
+    let role = Role::start(folder("ambient"), false).await;
+    role.objects().write(&pod_object(&pod, "Running")).unwrap();
+    let mut feed = role.proxy().await;
+    take_on(&mut feed, Ok(())).await;
+    role.until(|role| role.note().as_deref() == Some("enabled")).await;
+    drop(feed);
+    let folder = role.stop().await;
+
+    let remote: SocketAddr = (ip(PEER_V4), 80).into();
+    let listener = peer.run(|| TcpListener::bind(remote).unwrap()).unwrap();
+    let alone = pod.run(|| TcpStream::connect_timeout(&remote, Duration::from_secs(5))).unwrap();
+    assert_eq!(alone.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused, "cut off, not exposed");
+
+    let role = Role::start(folder, false).await;
+    let mut feed = role.proxy().await;
+    let pod_again = match next(&mut feed).await {
+        PodEvent::Add { pod, answer } => {
+            answer.give(Ok(()));
+            pod
+        }
+        other => panic!("the hand-over comes first: {other:?}"),
+    };
+    assert!(pod_again.listeners.is_some());
+    assert!(!reaches(&pod, remote, &listener), "captured");
+    drop(feed);
+    let folder = role.stop().await;
+
+    namespace(folder.path(), "none");
+    let role = Role::start(folder, false).await;
+    role.until(|role| role.note().is_none()).await;
+    assert!(!rules(&pod).contains("lateen"));
+    assert!(reaches(&pod, remote, &listener), "free");
+    role.stop().await;
+}
+
+#[tokio::test]
+async fn asked_to_it_leaves_nothing_behind() {
+    let (pod, _peer) = pod_and_peer();
+    let role = Role::start(folder("ambient"), true).await;
+    role.objects().write(&pod_object(&pod, "Running")).unwrap();
+    let mut feed = role.proxy().await;
+    take_on(&mut feed, Ok(())).await;
+    assert!(rules(&pod).contains("lateen"));
+    role.stop().await;
+    assert!(!rules(&pod).contains("lateen"));
+}
