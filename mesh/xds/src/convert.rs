@@ -5,6 +5,7 @@
 //! Writing is its inverse, used by the controller.
 
 pub mod authz;
+pub mod resource;
 pub mod service;
 pub mod settings;
 pub mod workload;

@@ -65,7 +65,8 @@ impl SavedState {
             };
             resources.push(saved);
         }
-        for policy in mesh.policies().filter(|policy| policy.invalid.is_none()) {
+        // Also those that stand in for what could not be read: on the wire they deny everything.
+        for policy in mesh.policies() {
             let value = authz::to_wire(policy).encode_to_vec();
             resources.push(resource(type_url::AUTHORIZATION, &policies, policy.name.to_string(), value));
         }

@@ -238,8 +238,13 @@ fn unseen_attributes(one: &Extension) -> Result<Vec<String>, FieldError> {
     Ok(content.attributes)
 }
 
-/// The policy as it is sent, under `namespace/name`.
+/// The policy as it is sent, under `namespace/name`. One that stands in for what could not be read denies everything
+/// on the wire, too: whoever reads it (a successor that goes on from what was saved) denies no less.
 pub fn to_wire(policy: &Policy) -> wire::Authorization {
+    if policy.invalid.is_some() {
+        let everything = [Rule::default()].into();
+        return to_wire(&Policy { action: Action::Deny, rules: everything, invalid: None, ..policy.clone() });
+    }
     let clause =
         |clause: &Clause| wire::Clause { matches: clause.matches.iter().map(match_to_wire).collect() };
     let rule = |rule: &Rule| wire::Rule { clauses: rule.clauses.iter().map(clause).collect() };

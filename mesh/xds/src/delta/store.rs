@@ -54,11 +54,18 @@ pub struct Store {
 pub(super) struct Shelf {
     pub(super) type_url: Str,
     pub(super) resources: BTreeMap<Str, Arc<Resource>>,
-    by_key: HashMap<Str, BTreeSet<Str>>,
+    by_key: HashMap<Str, Names>,
     log: VecDeque<Change>,
     forgotten: Revision,
     /// Of what is there now, once somebody has asked.
     digests: OnceLock<Digests>,
+}
+
+/// Names of resources: nearly always one, which then costs no tree.
+#[derive(Debug)]
+enum Names {
+    One(Str),
+    Several(BTreeSet<Str>),
 }
 
 /// A resource has become another one, is new, or is gone.
@@ -242,7 +249,10 @@ impl Shelf {
             self.forget_keys(before);
         }
         for key in resource.keys() {
-            self.by_key.entry(key.clone()).or_default().insert(name.clone());
+            match self.by_key.get_mut(key) {
+                Some(names) => names.add(name.clone()),
+                None => drop(self.by_key.insert(key.clone(), Names::One(name.clone()))),
+            }
         }
         let before = before.map(|before| before.version);
         self.log.push_back(Change { revision, name: name.clone(), before });
@@ -273,11 +283,8 @@ impl Shelf {
 
     fn forget_keys(&mut self, resource: &Resource) {
         for key in resource.keys() {
-            if let Some(names) = self.by_key.get_mut(key) {
-                names.remove(&resource.name);
-                if names.is_empty() {
-                    self.by_key.remove(key);
-                }
+            if self.by_key.get_mut(key).is_some_and(|names| names.remove(&resource.name)) {
+                self.by_key.remove(key);
             }
         }
     }
@@ -311,7 +318,33 @@ impl Shelf {
 
     /// Names of the resources that have another name, or go with a resource of that name.
     pub(super) fn named_by(&self, key: &str) -> impl Iterator<Item = &Str> {
-        self.by_key.get(key).into_iter().flatten()
+        let (one, several) = match self.by_key.get(key) {
+            None => (None, None),
+            Some(Names::One(name)) => (Some(name), None),
+            Some(Names::Several(names)) => (None, Some(names)),
+        };
+        one.into_iter().chain(several.into_iter().flatten())
+    }
+}
+
+impl Names {
+    fn add(&mut self, name: Str) {
+        match self {
+            Self::One(first) if *first == name => {}
+            Self::One(first) => *self = Self::Several([first.clone(), name].into()),
+            Self::Several(names) => drop(names.insert(name)),
+        }
+    }
+
+    /// True when nobody is left.
+    fn remove(&mut self, name: &Str) -> bool {
+        match self {
+            Self::One(first) => first == name,
+            Self::Several(names) => {
+                names.remove(name);
+                names.is_empty()
+            }
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use model::authz::{Action, Policy, PolicyScope, Rule};
 use model::mesh::{Settings, Update};
 use model::workload::{PolicyName, Workload};
-use prost::Message;
 use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -18,7 +17,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Identity, ServerTlsConfig};
 use xds::client::{Client, ClientConfig, ClientHandle, Ending, Observer, Roots};
-use xds::convert::{Decoder, authz};
+use xds::convert::{Decoder, resource};
 use xds::delta::store::{Edit, Resource, Revision};
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::feed::Feed;
@@ -64,7 +63,7 @@ pub(crate) struct Mesh {
 }
 
 fn publisher() -> Arc<Publisher> {
-    Arc::new(Publisher::new([MESH_SETTINGS, AUTHORIZATION, ADDRESS]))
+    Arc::new(Publisher::new(resource::TYPES))
 }
 
 impl Mesh {
@@ -148,8 +147,7 @@ impl Drop for Mesh {
 
 pub(crate) fn settings(trust_domain: &str) -> (&'static str, Resource) {
     let settings = Settings { trust_domain: trust_domain.into(), ..Settings::default() };
-    let wire = xds::convert::settings::to_wire(&settings, "");
-    (MESH_SETTINGS, Resource::pack(proto::MESH_SETTINGS_NAME, &wire))
+    (MESH_SETTINGS, resource::settings(&settings, ""))
 }
 
 pub(crate) fn workload(uid: &str, policies: &[&str]) -> (&'static str, Resource) {
@@ -173,8 +171,7 @@ pub(crate) fn policy(name: &str, matching: bool) -> (&'static str, Resource) {
         dry_run: false,
         invalid: None,
     };
-    let bytes = authz::to_wire(&policy).encode_to_vec();
-    (AUTHORIZATION, Resource::new(format!("default/{name}"), bytes.into()))
+    (AUTHORIZATION, resource::policy(&policy))
 }
 
 /// What a proxy knows.

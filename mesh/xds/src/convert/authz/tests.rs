@@ -160,6 +160,13 @@ fn a_refused_policy_denies_all_of_its_scope_instead() {
 }
 
 #[test]
+fn a_stand_in_denies_everything_on_the_wire_too() {
+    let stand_in = Policy { action: Action::Allow, invalid: Some("unreadable".into()), ..full() };
+    let read = read_back(&to_wire(&stand_in)).unwrap();
+    assert_eq!((read.action, read.rules), (Action::Deny, [Rule::default()].into()));
+}
+
+#[test]
 fn what_is_too_large_is_refused() {
     let value = Bytes::from(vec![0; crate::convert::MAX_RESOURCE_BYTES + 1]);
     let refused = Decoder::default().decode(type_url::AUTHORIZATION, &"a/b".into(), value).unwrap_err();
