@@ -1,8 +1,12 @@
 //! A proxy is killed, and another takes over: the same listeners, the connections that waited in their queues,
 //! the state it left. The proxies are processes of their own: this test binary, run again in another role.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
 #[path = "redirect/bed.rs"]
 mod bed;
+#[path = "redirect/redirector.rs"]
+mod redirector;
 
 use std::{
     collections::BTreeMap,
@@ -12,11 +16,12 @@ use std::{
     time::Duration,
 };
 
-use bed::{PEER_V4, POD_V4, POD_V6, Redirector, UID, ip, patient, pod_and_peer, policy, spec};
+use bed::{PEER_V4, POD_V4, POD_V6, UID, ip, pod_and_peer, policy};
 use node_agent::{
     listeners::Slot,
     pods::{Feed, PodEvent, Sources},
 };
+use redirector::{Redirector, patient, spec};
 use tokio::time::Instant;
 
 /// Names the folder of the sockets to a test binary that plays a proxy.

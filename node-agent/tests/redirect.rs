@@ -1,8 +1,12 @@
 //! The redirecting role in real network namespaces: what the rules catch, what they leave alone, and what
 //! survives. Needs root or a user namespace (`unshare -Ur`), `ip` and `nft`.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
 #[path = "redirect/bed.rs"]
 mod bed;
+#[path = "redirect/redirector.rs"]
+mod redirector;
 #[path = "redirect/setup.rs"]
 mod setup;
 
@@ -12,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use bed::{PEER_V4, PEER_V6, POD_V4, POD_V6, UID, ip, patient};
+use bed::{PEER_V4, PEER_V6, POD_V4, POD_V6, UID, ip};
 use node_agent::{
     listeners::Slot,
     netns::in_namespace,
@@ -20,6 +24,7 @@ use node_agent::{
     redirect::rules::{PROBE_V4, PROBE_V6},
     socket::{bind_transparent, canonical, marked_tcp, original_destination},
 };
+use redirector::patient;
 use setup::{Setup, accept};
 use socket2::SockRef;
 use testkit::netns::Netns;

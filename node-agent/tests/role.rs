@@ -1,6 +1,8 @@
 //! The whole redirecting role on real files: pods come by the CNI endpoint or by their labels, and leave again;
 //! what was done is noted on them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
 #[path = "redirect/bed.rs"]
 mod bed;
 

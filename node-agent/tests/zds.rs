@@ -1,6 +1,8 @@
 //! ZDS against scripted peers: what a proxy sees of our redirector, what our proxy's feed makes of a redirector,
 //! and what either does when the other breaks the protocol.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
 use std::{
     io::IoSlice,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},

@@ -19,7 +19,10 @@ use node_agent::{
 use testkit::netns::Netns;
 use tokio::time::{Instant, timeout};
 
-use crate::bed::{Redirector, patient, pod_and_peer, policy, spec};
+use crate::{
+    bed::{pod_and_peer, policy},
+    redirector::{Redirector, patient, spec},
+};
 
 /// What a proxy got for its pod.
 pub(crate) struct Served {
