@@ -70,11 +70,9 @@ impl Connections {
         Registered { table: self.clone(), key }
     }
 
-    /// Brings the byte counters of all connections up to date.
-    pub(crate) fn count(&self) {
-        for (_, entry) in self.0.borrow().iter() {
-            entry.record.count(&entry.live);
-        }
+    /// Brings the byte counters of all connections up to date; returns the bytes carried since the last time.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.borrow().iter().map(|(_, entry)| entry.record.count(&entry.live)).sum()
     }
 
     /// Judges all inbound connections again and cuts those that may not go on. Returns whether some wait for a

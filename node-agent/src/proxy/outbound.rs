@@ -17,13 +17,21 @@ use super::accept::Accepted;
 use super::finish::{self, outcome};
 use super::pod::Pod;
 use super::record::{Ends, Failure, Record, flags, refused_early};
-use super::worker::Worker;
+use super::worker::{Job, Worker};
 use super::{dial, traceparent};
 
 /// Carries a captured connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) {
     match decide(&worker, &pod, &accepted).await {
-        Ok((source, Plan::Tunnel(tunnel))) => through_tunnel(worker, pod, accepted, source, tunnel).await,
+        Ok((source, Plan::Tunnel(tunnel))) => match worker.less_busy() {
+            Some(other) => {
+                let tunnel = Box::new(tunnel);
+                if !other.try_send(Job::Outbound { pod, accepted, source, tunnel }) {
+                    tracing::warn!("every worker has too much to do, refusing a connection");
+                }
+            }
+            None => through_tunnel(worker, pod, accepted, source, tunnel).await,
+        },
         Ok((source, Plan::Plain(plain))) => in_plain(worker, pod, accepted, source, plain).await,
         Ok((source, Plan::Refuse(refusal))) => {
             let ends = ends(&accepted, source, None);
@@ -110,7 +118,8 @@ fn refuse(worker: &Worker, accepted: &Accepted, ends: Ends, failure: Failure) {
     Record::open(ends, &worker.agent.traffic, &worker.agent.log).end(None, Some(failure));
 }
 
-async fn through_tunnel(
+/// Carries a connection through a tunnel of this thread.
+pub(crate) async fn through_tunnel(
     worker: Rc<Worker>,
     pod: Arc<Pod>,
     accepted: Accepted,

@@ -188,8 +188,9 @@ impl Record {
         self.established.set(true);
     }
 
-    /// Brings the counters of bytes up to date; long connections are counted while they last.
-    pub(crate) fn count(&self, live: &Live) {
+    /// Brings the counters of bytes up to date (long connections are counted while they last) and returns how many
+    /// there were since the last time.
+    pub(crate) fn count(&self, live: &Live) -> u64 {
         let (sent, received) = self.counted.get();
         let now = (live.sent(), live.received());
         self.counted.set(now);
@@ -200,6 +201,7 @@ impl Record {
         };
         self.series.received.fetch_add(to_server, Ordering::Relaxed);
         self.series.sent.fetch_add(to_client, Ordering::Relaxed);
+        to_server + to_client
     }
 
     /// Ends the record: the counters, and the line in the access log.

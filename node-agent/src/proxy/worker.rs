@@ -6,25 +6,30 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hbone::pool::Pool;
 use model::Identity;
 use model::address::{NextHop, PeerAddress};
+use model::plan::Tunnel;
+use model::workload::Workload;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::accept::Accepted;
 use super::connections::{Connections, Listed};
 use super::pod::Pod;
 use super::state::PATIENCE;
-use super::{Agent, accept, inbound};
+use super::{Agent, accept, inbound, outbound};
 use crate::listeners::Listeners;
 
 /// Jobs that may wait for a thread.
 const MAILBOX: usize = 4096;
+/// Bytes a second from which a thread lets others have new tunnels: about half of what one thread carries.
+const BUSY: u64 = 256 << 20;
 /// How often byte counters are brought up to date and idle tunnels looked for.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -37,6 +42,8 @@ pub(crate) enum Job {
     Stop { uid: Arc<str> },
     /// Serve a tunnel that another thread accepted.
     Tunnel { pod: Arc<Pod>, socket: TcpStream, peer: PeerAddress, local: SocketAddr },
+    /// Carry a connection that another thread accepted and is too busy for.
+    Outbound { pod: Arc<Pod>, accepted: Accepted, source: Arc<Workload>, tunnel: Box<Tunnel> },
     /// List the connections.
     List(oneshot::Sender<Vec<Listed>>),
     /// Say how many connections a pod has here.
@@ -58,8 +65,16 @@ pub(crate) struct TunnelKey {
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     jobs: mpsc::Sender<Job>,
-    /// Tunnels that the thread serves.
-    tunnels: Arc<AtomicUsize>,
+    load: Arc<Load>,
+}
+
+/// What a thread has to do, as the others see it.
+#[derive(Debug, Default)]
+struct Load {
+    /// Tunnels that it serves.
+    tunnels: AtomicUsize,
+    /// Bytes that it carried in the last second.
+    bytes: AtomicU64,
 }
 
 impl Handle {
@@ -76,7 +91,12 @@ impl Handle {
 
     /// Tunnels that the thread serves.
     pub(crate) fn tunnels(&self) -> usize {
-        self.tunnels.load(Ordering::Relaxed)
+        self.load.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the thread carried in the last second.
+    fn bytes(&self) -> u64 {
+        self.load.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -87,17 +107,17 @@ pub(crate) struct Worker {
     pub(crate) agent: Arc<Agent>,
     pub(crate) pool: Pool<TunnelKey, super::dial::DialError>,
     pub(crate) connections: Rc<Connections>,
-    served: Arc<AtomicUsize>,
+    load: Arc<Load>,
     acceptors: RefCell<HashMap<Arc<str>, Vec<AbortHandle>>>,
 }
 
 /// Counts a tunnel served while it lasts.
 #[derive(Debug)]
-pub(crate) struct Served(Arc<AtomicUsize>);
+pub(crate) struct Served(Arc<Load>);
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -105,14 +125,14 @@ impl Drop for Served {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     jobs: mpsc::Receiver<Job>,
-    served: Arc<AtomicUsize>,
+    load: Arc<Load>,
 }
 
 /// Makes a thread's mailbox.
 pub(crate) fn mailbox() -> (Handle, Mailbox) {
     let (sender, jobs) = mpsc::channel(MAILBOX);
-    let served = Arc::new(AtomicUsize::new(0));
-    (Handle { jobs: sender, tunnels: served.clone() }, Mailbox { jobs, served })
+    let load = Arc::<Load>::default();
+    (Handle { jobs: sender, load: load.clone() }, Mailbox { jobs, load })
 }
 
 /// Starts a thread; it ends when its mailbox is dropped.
@@ -141,7 +161,7 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
         pool: Pool::new(&agent.limits),
         agent,
         connections: Rc::default(),
-        served: mailbox.served.clone(),
+        load: mailbox.load.clone(),
         acceptors: RefCell::default(),
     });
     let follow_rules = tokio::task::spawn_local(judge_on_change(worker.clone()));
@@ -155,7 +175,7 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
                 None => break,
             },
             _ = tick.tick() => {
-                worker.connections.count();
+                worker.load.bytes.store(worker.connections.count(), Ordering::Relaxed);
                 worker.pool.release_idle();
             }
         }
@@ -171,6 +191,10 @@ impl Worker {
             Job::Stop { uid } => self.stop(&uid),
             Job::Tunnel { pod, socket, peer, local } => {
                 tokio::task::spawn_local(inbound::serve(self.clone(), pod, socket, peer, local));
+            }
+            Job::Outbound { pod, accepted, source, tunnel } => {
+                let carried = outbound::through_tunnel(self.clone(), pod, accepted, source, *tunnel);
+                tokio::task::spawn_local(carried);
             }
             Job::List(answer) => {
                 let _ = answer.send(self.connections.list());
@@ -200,8 +224,17 @@ impl Worker {
 
     /// Counts a tunnel served until the guard is dropped.
     pub(crate) fn served(&self) -> Served {
-        self.served.fetch_add(1, Ordering::Relaxed);
-        Served(self.served.clone())
+        self.load.tunnels.fetch_add(1, Ordering::Relaxed);
+        Served(self.load.clone())
+    }
+
+    /// A thread to give a new tunnel's connection to, where this one is busy and that one is not.
+    pub(crate) fn less_busy(&self) -> Option<&Handle> {
+        let own = self.load.bytes.load(Ordering::Relaxed);
+        if own < BUSY {
+            return None;
+        }
+        self.agent.workers.iter().min_by_key(|other| other.bytes()).filter(|other| other.bytes() < own / 2)
     }
 }
 
