@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Ready { what: String, detail: String },
     /// Something a person should know.
     Note { text: String },
+    /// Something that will not become ready by waiting: a detached start gives up, others can mend the file.
+    Stuck { text: String },
     /// All is ready.
     Up { summary: String },
     /// It cannot start; everything has been or is being taken down.

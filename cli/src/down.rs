@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::Outcome;
 use crate::args::DownArgs;
 use crate::control::{self, Request};
 use crate::state::{self, MeshDir};
+use crate::{Outcome, say};
 
 /// How long the mesh may take by itself.
 const POLITE: Duration = Duration::from_secs(18);
@@ -24,7 +24,7 @@ pub(crate) fn run(mesh: Option<&str>, _args: &DownArgs) -> Outcome {
     };
     for mesh in meshes.iter().filter(|mesh| mesh.exists()) {
         take_down(mesh)?;
-        println!("mesh {:?} is down", mesh.name());
+        say(&format!("mesh {:?} is down", mesh.name()));
     }
     Ok(ExitCode::SUCCESS)
 }

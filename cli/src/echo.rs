@@ -11,8 +11,8 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::Outcome;
 use crate::args::EchoArgs;
+use crate::{Outcome, say};
 
 /// Port without any option.
 const DEFAULT_PORT: u16 = 8080;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &EchoArgs) -> Outcome {
         for port in &args.tcp {
             tokio::spawn(tcp::serve(listen(*port)?, Arc::clone(&identity)));
         }
-        println!("{} listens: http {http:?}, tcp {:?}", identity.name, args.tcp);
+        say(&format!("{} listens: http {http:?}, tcp {:?}", identity.name, args.tcp));
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

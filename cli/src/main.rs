@@ -15,6 +15,7 @@ mod state;
 mod up;
 mod version;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use args::{Args, Command};
@@ -48,6 +49,16 @@ fn main() -> ExitCode {
 
 /// What a command ends with: an exit code, or a reason told on stderr with exit code 1.
 pub(crate) type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+
+/// Prints a line on stdout. Whoever reads it may have left, which is no reason to end.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Prints a line on stderr, likewise.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
 
 fn run(args: Args) -> Outcome {
     let Args { mesh, namespace, command } = args;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::Outcome;
 use crate::args::UpArgs;
-use crate::control::Event;
+use crate::control::{self, Event, Reply, Request};
 use crate::local::keeper::DETACH;
 use crate::local::{components, preflight};
 use crate::state::{DEFAULT_MESH, MeshDir, MeshFile, StateError};
+use crate::{Outcome, complain, say};
 
 /// Variables of the caller that containers get; everything else of the caller's environment stays outside.
 const PASSED: [&str; 7] = ["HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ"];
@@ -29,14 +29,14 @@ pub(crate) fn run(mesh: Option<&str>, args: &UpArgs) -> Outcome {
         Ok(file) => file,
         Err(missing @ preflight::Missing::Source { .. }) => return Err(missing.into()),
         Err(missing) => {
-            eprintln!("lateen: {missing}");
+            complain(&format!("lateen: {missing}"));
             return Ok(ExitCode::from(preflight::UNSUITABLE));
         }
     };
     // The keeper starts before there is a second thread, which is how it likes to be started.
     let mut keeper = start_keeper(&mesh, &file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let end = runtime.block_on(follow(&mut keeper, args))?;
+    let end = runtime.block_on(follow(&mesh, &mut keeper, args))?;
     finish(&mesh, keeper, end)
 }
 
@@ -100,7 +100,11 @@ fn start_keeper(mesh: &MeshDir, file: &MeshFile) -> Result<Child, Box<dyn std::e
 }
 
 /// Prints events until the mesh is to be left or taken down.
-async fn follow(keeper: &mut Child, args: &UpArgs) -> Result<End, Box<dyn std::error::Error>> {
+async fn follow(
+    mesh: &MeshDir,
+    keeper: &mut Child,
+    args: &UpArgs,
+) -> Result<End, Box<dyn std::error::Error>> {
     let stdout = keeper.stdout.take().ok_or("the keeper has no stdout")?;
     let stdout = tokio::process::ChildStdout::from_std(stdout)?;
     let mut events = BufReader::new(stdout).lines();
@@ -109,7 +113,6 @@ async fn follow(keeper: &mut Child, args: &UpArgs) -> Result<End, Box<dyn std::e
     let mut hangup = signal(SignalKind::hangup())?;
     let deadline = tokio::time::sleep(Duration::from_secs(args.timeout));
     tokio::pin!(deadline);
-    let mut waiting_for = String::new();
     loop {
         let line = tokio::select! {
             line = events.next_line() => line?,
@@ -117,30 +120,38 @@ async fn follow(keeper: &mut Child, args: &UpArgs) -> Result<End, Box<dyn std::e
             _ = terminate.recv() => return Ok(End::TakeDown(ExitCode::from(143))),
             _ = hangup.recv() => return Ok(End::TakeDown(ExitCode::from(129))),
             () = &mut deadline, if args.detach => {
-                let reason = format!("not ready after {} s{waiting_for}", args.timeout);
-                return Ok(End::Failed(reason, 1));
+                return Ok(End::Failed(late(mesh, args.timeout), 1));
             }
         };
         let Some(line) = line else { return Ok(End::Vanished) };
         match serde_json::from_str(&line)? {
             Event::Ready { what, detail } => {
-                println!("{what:<32} ready{}{detail}", if detail.is_empty() { "" } else { "   " })
+                say(&format!("{what:<32} ready{}{detail}", if detail.is_empty() { "" } else { "   " }))
             }
-            Event::Note { text } => {
-                eprintln!("{text}");
-                waiting_for = format!("; last heard: {text}");
-            }
+            Event::Note { text } => complain(&text),
+            Event::Stuck { text } if args.detach => return Ok(End::Failed(text, 1)),
+            Event::Stuck { text } => complain(&text),
             Event::Failed { reason, code } => return Ok(End::Failed(reason, code)),
             Event::Up { summary } if args.detach => {
-                println!("{summary}");
+                say(&summary);
                 return Ok(End::Detached);
             }
             Event::Up { summary } => {
                 let hint = if io::stdout().is_terminal() { "; Ctrl-C takes it down" } else { "" };
-                println!("{summary}{hint}");
+                say(&format!("{summary}{hint}"));
             }
         }
     }
+}
+
+/// What is missing when time is up.
+fn late(mesh: &MeshDir, seconds: u64) -> String {
+    let waiting = match control::ask(mesh, &Request::Status) {
+        Ok(Reply::Status(status)) => status.waiting.join("\n  "),
+        Ok(other) => format!("{other:?}"),
+        Err(error) => error.to_string(),
+    };
+    format!("not ready after {seconds} s (more with --timeout); waiting for:\n  {waiting}")
 }
 
 /// Lets the keeper go, or waits until it has taken everything down.
@@ -158,7 +169,7 @@ fn finish(mesh: &MeshDir, mut keeper: Child, end: End) -> Outcome {
         End::Detached => Ok(ExitCode::SUCCESS),
         End::TakeDown(code) => Ok(code),
         End::Failed(reason, code) => {
-            eprintln!("lateen: {reason}");
+            complain(&format!("lateen: {reason}"));
             Ok(ExitCode::from(code))
         }
         // `lateen down` from elsewhere ends it properly.

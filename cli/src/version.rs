@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::Outcome;
 use crate::args::{VersionArgs, VersionFormat};
 use crate::control::{self, Reply, Request};
 use crate::state::{self, StateError};
+use crate::{Outcome, say};
 
 /// Runs `version`. Without a mesh only the client has one.
 pub(crate) fn run(mesh: Option<&str>, args: &VersionArgs) -> Outcome {
@@ -39,15 +39,15 @@ pub(crate) fn run(mesh: Option<&str>, args: &VersionArgs) -> Outcome {
             "nodeAgents": of("node-agent/"),
             "waypoints": of("waypoint/"),
         });
-        println!("{report:#}");
+        say(&format!("{report:#}"));
         return Ok(ExitCode::SUCCESS);
     }
-    println!("client          {client}");
+    say(&format!("client          {client}"));
     for (name, version) in &components {
-        println!("{name:<15} {version}");
+        say(&format!("{name:<15} {version}"));
     }
     if running.is_none() {
-        println!("no mesh is running");
+        say("no mesh is running");
     }
     Ok(ExitCode::SUCCESS)
 }

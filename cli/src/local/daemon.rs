@@ -46,6 +46,12 @@ impl Events {
         self.send(&Event::Note { text });
     }
 
+    /// Tells that something will not become ready by waiting.
+    pub(crate) fn stuck(&self, text: String) {
+        eprintln!("{text}");
+        self.send(&Event::Stuck { text });
+    }
+
     pub(crate) fn up(&self, summary: String) {
         self.send(&Event::Up { summary });
     }

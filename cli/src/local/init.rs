@@ -5,6 +5,7 @@
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -56,6 +57,7 @@ fn collect(daemon: Pid) -> Result<Option<u8>, Errno> {
 fn prepare_mounts() -> Result<(), Box<dyn std::error::Error>> {
     use nix::mount::{MsFlags, mount};
     let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
     let hardened = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

@@ -85,11 +85,10 @@ fn hold(mesh: &MeshDir, file: &MeshFile) -> Result<u8, Refusal> {
     watch(child, &signals)
 }
 
-/// New PID, mount, network, UTS and IPC namespaces for the children; for an ordinary user inside a user namespace
-/// that maps the caller to root.
+/// New PID, network, UTS and IPC namespaces for the children; for an ordinary user inside a user namespace that maps
+/// the caller to root. Mounts stay the machine's: the keeper has to remove files that are mount points inside.
 fn enter_namespaces(file: &MeshFile) -> Result<(), Refusal> {
     let others = CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC;

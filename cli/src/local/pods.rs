@@ -9,7 +9,7 @@ pub(crate) mod worker;
 
 use k8s_openapi::api::core::v1::Pod;
 
-pub(crate) use status::trouble;
+pub(crate) use status::{stuck, trouble};
 
 /// Host name of a pod's processes.
 pub(crate) fn hostname(pod: &Pod) -> String {

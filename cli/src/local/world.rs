@@ -83,6 +83,8 @@ struct Entry {
     live: Arc<Live>,
     leaving: bool,
     announced: bool,
+    /// Why waiting will not help it, as last told.
+    stuck: Option<String>,
 }
 
 /// Key of an object written to the store.
@@ -217,6 +219,13 @@ impl World {
     fn note_pod(&mut self, pod: Pod) {
         let Some(entry) = self.pods.get_mut(pod.metadata.uid.as_deref().unwrap_or_default()) else { return };
         entry.pod = pod;
+        let stuck = super::pods::stuck(&entry.pod);
+        if entry.stuck != stuck {
+            if let Some(reason) = &stuck {
+                self.events.stuck(format!("pod {}: {reason}", display_name(&entry.pod)));
+            }
+            entry.stuck = stuck;
+        }
         if !entry.announced && settled(entry) {
             entry.announced = true;
             let phase = entry.pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
@@ -271,7 +280,7 @@ impl World {
             }
         }
         for reason in unplaced.difference(&self.unplaced) {
-            self.events.note(reason.clone());
+            self.events.stuck(reason.clone());
         }
         self.unplaced = unplaced;
     }
@@ -347,6 +356,7 @@ impl World {
             live,
             leaving: false,
             announced: false,
+            stuck: None,
         };
         self.pods.insert(uid, entry);
     }

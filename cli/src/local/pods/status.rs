@@ -184,6 +184,20 @@ pub(crate) fn trouble(pod: &Pod) -> Option<String> {
     Some(words.collect::<Vec<_>>().join("; "))
 }
 
+/// What about a pod will not change by waiting: a command that is not there, a ConfigMap in no file.
+pub(crate) fn stuck(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let mut all =
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    all.find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let hopeless =
+            matches!(waiting.reason.as_deref(), Some("RunContainerError" | "CreateContainerConfigError"));
+        let message = waiting.message.as_deref().unwrap_or_default();
+        hopeless.then(|| format!("container {}: {message}", container.name))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
