@@ -38,7 +38,10 @@ pub(crate) struct Options {
     /// Idle connections for the memory of one; 0 leaves that out.
     #[arg(long)]
     idle: Option<usize>,
-    /// A ztunnel built with `--features testing`.
+    /// Workloads more, for the memory of one; 0 leaves that out.
+    #[arg(long, default_value_t = 100_000)]
+    workloads: u32,
+    /// A ztunnel.
     #[arg(long, value_name = "PATH")]
     ztunnel: Option<PathBuf>,
     /// An Envoy; else the variable ENVOY, else `envoy` on the PATH.
@@ -47,9 +50,15 @@ pub(crate) struct Options {
     /// The example `tunnel_end` of mesh/hbone; else the one beside this program, under examples/.
     #[arg(long, value_name = "PATH")]
     bare: Option<PathBuf>,
+    /// Our node agent; else the one beside this program.
+    #[arg(long, value_name = "PATH")]
+    lateen: Option<PathBuf>,
     /// Round-robin real-time scheduling for all, which keeps a machine's other work out of the figures.
     #[arg(long)]
     real_time: bool,
+    /// Keep the logs and configuration of all processes in this folder.
+    #[arg(long, value_name = "FOLDER")]
+    logs: Option<PathBuf>,
     /// Every sample, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -61,11 +70,17 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     raise_descriptor_limit();
     let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let folder = tempfile::Builder::new().prefix("lbench-").tempdir()?;
-    let setting = setting(options, folder.path().to_owned())?;
+    let kept = options.logs.clone().unwrap_or_else(|| folder.path().to_owned());
+    fs::create_dir_all(&kept)?;
+    let setting = setting(options, kept)?;
     let (kinds, extent) = (chosen(&options.variants), extent(options));
     let (running, _) = start(&kinds, &setting);
     let mut samples = rounds::fresh(&running, &extent);
     drop(running);
+    if options.workloads > 0 {
+        let (running, _) = start(&kinds, &setting);
+        samples.extend(rounds::crowded(&running, options.workloads));
+    }
     let (running, absent) = start(&kinds, &setting);
     samples.extend(rounds::loaded(&running, &extent));
     if let Some(path) = &options.json {
@@ -86,13 +101,17 @@ fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
         Some(threads) => threads,
         None => available_parallelism()?.get(),
     };
-    let beside = std::env::current_exe()?.with_file_name("examples").join("tunnel_end");
+    let beside = |path: &str| {
+        let found = std::env::current_exe().ok()?.with_file_name(path);
+        found.is_file().then_some(found)
+    };
     Ok(Setting {
         folder,
         threads,
         envoy: options.envoy.clone().or_else(testkit::envoy::binary),
         ztunnel: options.ztunnel.clone(),
-        bare: options.bare.clone().or_else(|| Some(beside).filter(|path| path.is_file())),
+        bare: options.bare.clone().or_else(|| beside("examples/tunnel_end")),
+        lateen: options.lateen.clone().or_else(|| beside("node-agent")),
     })
 }
 

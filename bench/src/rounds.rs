@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use testkit::netns::NetnsError;
 use thiserror::Error;
@@ -230,6 +231,41 @@ fn idle(variants: &[Running], connections: usize) -> Vec<Sample> {
         Sample { round: 0, variant: running.kind.name(), row: "idle.back", value }
     }));
     samples
+}
+
+/// What a workload more costs a node proxy, in memory and to take in; of fresh proxies.
+pub(crate) fn crowded(variants: &[Running], workloads: u32) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for running in variants {
+        let Some(controller) = &running.controller else { continue };
+        let pids = running.pids();
+        let (memory, cpu) = (measure::memory(&pids), measure::cpu(&pids));
+        controller.crowd(workloads);
+        settle(&pids);
+        let each = 1.0 / f64::from(workloads) / pids.len() as f64;
+        let grown = (measure::memory(&pids).resident as f64 - memory.resident as f64) * 1024.0 * each;
+        let spent = (measure::cpu(&pids) - cpu).as_secs_f64() * 1e6 * each;
+        for (row, value) in [("workloads.memory", grown), ("workloads.cpu", spent)] {
+            samples.push(Sample { round: 0, variant: running.kind.name(), row, value });
+        }
+    }
+    samples
+}
+
+/// Waits until the proxies have been still for a second, after work, for a minute at most.
+fn settle(pids: &[Pid]) {
+    let begun = measure::cpu(pids);
+    let (mut last, mut still) = (begun, 0);
+    for _ in 0..300 {
+        pause(Duration::from_millis(200));
+        let now = measure::cpu(pids);
+        still = if now - last < Duration::from_millis(4) { still + 1 } else { 0 };
+        last = now;
+        // The controller needs a while before there is anything to take in.
+        if still >= 5 && now - begun > Duration::from_millis(20) {
+            return;
+        }
+    }
 }
 
 /// Opens the connections, looks, closes them.

@@ -2,6 +2,8 @@
 
 mod bare;
 mod envoy;
+mod lateen;
+mod node;
 mod plain;
 mod rules;
 mod zds;
@@ -17,6 +19,7 @@ use nix::unistd::Pid;
 use testkit::netns::{Netns, NetnsError};
 use thiserror::Error;
 
+use crate::control::{ControlError, Controller};
 use crate::process::{Process, ProcessError};
 use crate::topology::Topology;
 
@@ -25,6 +28,8 @@ use crate::topology::Topology;
 pub(crate) enum Kind {
     /// Client and server with nothing between them but the cable.
     Plain,
+    /// Our node agents.
+    Lateen,
     /// Two ends of `mesh/hbone` alone: its example `tunnel_end`.
     Bare,
     /// Envoy, one TLS connection for each TCP connection.
@@ -40,6 +45,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
+            Self::Lateen => "lateen",
             Self::Bare => "bare",
             Self::EnvoyTls => "envoy-tls",
             Self::EnvoyHbone => "envoy-hbone",
@@ -59,6 +65,7 @@ pub(crate) struct Setting {
     pub envoy: Option<PathBuf>,
     pub ztunnel: Option<PathBuf>,
     pub bare: Option<PathBuf>,
+    pub lateen: Option<PathBuf>,
 }
 
 /// One side's proxies.
@@ -94,6 +101,8 @@ pub(crate) struct Running {
     pub target: SocketAddr,
     /// Where it reaches the outside in the clear through the same proxy, if the variant does that.
     pub outside: Option<SocketAddr>,
+    /// Who tells the proxies of the mesh, if they are told.
+    pub controller: Option<Controller>,
 }
 
 impl Running {
@@ -133,6 +142,9 @@ pub(crate) enum VariantError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Its controller.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// Certificates for it.
     #[error("cannot make certificates: {0}")]
     Certificates(#[from] rcgen::Error),
@@ -143,6 +155,7 @@ pub(crate) fn start(kind: Kind, setting: &Setting) -> Result<Running, VariantErr
     let topology = Topology::build(kind.name(), &setting.folder)?;
     match kind {
         Kind::Plain => Ok(plain::start(topology)),
+        Kind::Lateen => lateen::start(topology, setting),
         Kind::Bare => bare::start(topology, setting),
         Kind::EnvoyTls => envoy::start(envoy::Tunnel::Tls, topology, setting),
         Kind::EnvoyHbone => envoy::start(envoy::Tunnel::Hbone, topology, setting),

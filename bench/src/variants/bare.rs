@@ -33,7 +33,15 @@ pub(super) fn start(topology: Topology, setting: &Setting) -> Result<Running, Va
         end(binary, "bare-server", &server, &certificates.server, &topology.server, TUNNEL, setting)?;
     let client_side =
         end(binary, "bare-client", &client, &certificates.client, &topology.client, ENTRY, setting)?;
-    Ok(Running { kind: Kind::Bare, client_side, server_side, topology, target: ENTRY, outside: None })
+    Ok(Running {
+        kind: Kind::Bare,
+        client_side,
+        server_side,
+        topology,
+        target: ENTRY,
+        outside: None,
+        controller: None,
+    })
 }
 
 /// Starts one end and waits until it listens.

@@ -14,5 +14,6 @@ pub(super) fn start(topology: Topology) -> Running {
         topology,
         target: SocketAddr::new(SERVER, PORT),
         outside: Some(SocketAddr::new(OUTSIDE, PORT)),
+        controller: None,
     }
 }

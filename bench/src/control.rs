@@ -1,0 +1,117 @@
+//! A controller for node proxies under test: tells them of the two pods (and, for memory, of a crowd), signs what
+//! they ask for. Istio's own protocols, so that ztunnel and our agent are driven alike.
+//!
+//! It listens inside each proxy's namespace, on loopback, and believes everyone: only what is measured is there.
+
+mod ca;
+mod mesh;
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
+use testkit::netns::{Netns, NetnsError};
+use thiserror::Error;
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Identity, ServerTlsConfig};
+use xds::node::NodeInfo;
+use xds::server::{Control, Publisher, Server};
+
+use self::ca::Ca;
+
+/// Where it is, seen from a proxy.
+const AT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
+
+/// Why the controller could not be had.
+#[derive(Debug, Error)]
+pub(crate) enum ControlError {
+    /// Its own key or certificates.
+    #[error("the controller's certificates: {0}")]
+    Certificates(#[from] rcgen::Error),
+    /// Its files, sockets or threads.
+    #[error("the controller: {0}")]
+    Io(#[from] io::Error),
+    /// Its TLS.
+    #[error("the controller's TLS: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// A proxy's namespace.
+    #[error(transparent)]
+    Namespace(#[from] NetnsError),
+}
+
+/// The controller of one variant; gone with this value.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    runtime: Runtime,
+    publisher: Arc<Publisher>,
+    ca: Arc<Ca>,
+    /// PEM file of the roots that vouch for it.
+    pub roots: PathBuf,
+    /// File with a token; any will do.
+    pub token: PathBuf,
+}
+
+impl Controller {
+    /// Knows the two pods; listens nowhere yet.
+    pub(crate) fn start(folder: &Path) -> Result<Self, ControlError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let publisher = Arc::new(Publisher::new([MESH_SETTINGS, AUTHORIZATION, ADDRESS]));
+        publisher.apply(mesh::pods());
+        let ca = Arc::new(Ca::new()?);
+        let (roots, token) = (folder.join("controller-roots.pem"), folder.join("controller-token"));
+        fs::write(&roots, ca.root())?;
+        fs::write(&token, "bench")?;
+        Ok(Self { runtime, publisher, ca, roots, token })
+    }
+
+    /// Its address, for a proxy in a namespace where it [listens](Self::listen).
+    pub(crate) fn address() -> String {
+        format!("https://{AT}")
+    }
+
+    /// Listens in this namespace too.
+    pub(crate) fn listen(&self, namespace: &Netns) -> Result<(), ControlError> {
+        let listener = namespace.run(|| std::net::TcpListener::bind(AT))??;
+        listener.set_nonblocking(true)?;
+        let (certificate, key) = self.ca.server(AT.ip())?;
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+        let serve = tonic::transport::Server::builder()
+            .tls_config(tls)?
+            .add_service(Server::new(Arc::new(Everyone(self.publisher.clone()))).into_service())
+            .add_service(self.ca.clone().into_service());
+        let _inside = self.runtime.enter();
+        let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener)?);
+        self.runtime.spawn(async move {
+            if let Err(error) = serve.serve_with_incoming(incoming).await {
+                eprintln!("bench: the controller: {error}");
+            }
+        });
+        Ok(())
+    }
+
+    /// Tells all proxies of so many workloads more.
+    pub(crate) fn crowd(&self, workloads: u32) {
+        self.publisher.apply(mesh::crowd(workloads));
+    }
+}
+
+/// Shows everything to everyone.
+struct Everyone(Arc<Publisher>);
+
+impl Control for Everyone {
+    type Caller = ();
+
+    async fn authenticate(&self, _: &MetadataMap, _: Option<SocketAddr>) -> Result<(), Status> {
+        Ok(())
+    }
+
+    fn view(&self, (): &(), _: &NodeInfo) -> Result<Arc<Publisher>, Status> {
+        Ok(self.0.clone())
+    }
+}
