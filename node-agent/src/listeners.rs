@@ -192,7 +192,7 @@ fn open_address(slot: Slot, address: SocketAddr) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
-    if kind == Type::STREAM {
+    if address.ip().is_unspecified() {
         set_transparent(&socket, address)?;
     }
     socket.bind(&address.into())?;
@@ -208,8 +208,5 @@ fn set_transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() {
         socket.set_ip_transparent_v6(true)?;
     }
-    if address.is_ipv4() || address.ip().is_unspecified() {
-        socket.set_ip_transparent_v4(true)?;
-    }
-    Ok(())
+    socket.set_ip_transparent_v4(true)
 }

@@ -48,6 +48,8 @@ const QUEUE: usize = 256;
 /// First and longest pause between attempts to reach the redirector.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_LAST: Duration = Duration::from_secs(15);
+/// Attempts (a good second) before it is worth a warning.
+const PATIENT_ATTEMPTS: u32 = 7;
 /// How long an `Add` waits for the pod's listeners, which were sent before it over the other socket.
 const LISTENERS_TIME: Duration = Duration::from_millis(500);
 
@@ -219,6 +221,9 @@ async fn connect_private(path: &std::path::Path) -> (PrivateClient, Option<Saved
         match PrivateClient::connect(path).await {
             Ok(connected) => return connected,
             Err(error @ PrivateError::Refused(_)) => warn!(%error, "trying again"),
+            Err(error) if attempt >= PATIENT_ATTEMPTS => {
+                warn!(%error, path = %path.display(), "the redirector is not there; is `node-agent redirect` running?");
+            }
             Err(error) => debug!(%error, "the redirector is not there yet"),
         }
         sleep(pause(attempt)).await;

@@ -173,8 +173,9 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<(), RedirectErr
         std::fs::create_dir_all(folder)
             .map_err(RedirectError::system(format!("cannot make {}", folder.display())))?;
     }
-    let zds = ZdsServer::new();
     let (private, drained) = PrivateServer::new();
+    let foreign = options.policy.foreign_proxy;
+    let zds = if foreign { ZdsServer::new() } else { ZdsServer::for_own(private.clone()) };
     let enroller = Enroller::new(options.policy.clone(), zds.clone(), private.clone())
         .map_err(RedirectError::system("cannot tell the agent's own network namespace; is /proc mounted?"))?;
     let notes = Notes::new(State::at(&options.objects));
@@ -186,7 +187,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<(), RedirectErr
 
     let mut tasks = JoinSet::new();
     let listening = |path: &PathBuf| RedirectError::system(format!("cannot listen on {}", path.display()));
-    if !options.policy.foreign_proxy {
+    if !foreign {
         tasks.spawn(private.serve(&options.private).map_err(listening(&options.private))?);
     }
     tasks.spawn(zds.serve(&options.zds).map_err(listening(&options.zds))?);

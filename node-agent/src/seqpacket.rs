@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+    sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -37,6 +37,14 @@ impl SeqPacket {
 
     fn new(socket: Socket) -> io::Result<Self> {
         Ok(Self { io: socket::watched(socket)? })
+    }
+
+    /// The process at the other end.
+    ///
+    /// # Errors
+    /// When the socket is not connected.
+    pub fn peer_pid(&self) -> io::Result<i32> {
+        Ok(getsockopt(self.io.get_ref(), PeerCredentials)?.pid())
     }
 
     /// Sends one datagram with descriptors; waits while the peer's queue is full.

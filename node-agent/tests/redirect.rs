@@ -175,6 +175,24 @@ async fn the_application_sees_its_real_peer_and_its_replies_come_back() {
     }
 }
 
+/// A pod without IPv6, as most clusters have: what needs it is left out.
+#[tokio::test]
+async fn a_pod_without_ipv6_is_captured() {
+    let mut setup = Setup::new().await;
+    setup.pod.sysctl("ipv6/conf/all/disable_ipv6", "1").unwrap();
+    let mut served = setup.enrol_and_serve().await;
+    assert!(served.take(Slot::DnsUdpV6).is_none() && served.take(Slot::DnsTcpV6).is_none());
+    let to: SocketAddr = "10.99.9.9:80".parse().unwrap();
+    let mut client = connect(&setup.pod, to);
+    let (mut captured, _) = accept(&mut served, Slot::Outbound).await;
+    assert_eq!(original_destination(&SockRef::from(&captured)).unwrap(), to);
+    echo_once(&mut client, &mut captured);
+    setup.enroller.release(UID).await.unwrap();
+    assert!(matches!(setup.next_event().await, PodEvent::Draining { .. }));
+    setup.feed.handle().drained(UID).await;
+    setup.until_rules_are_gone().await;
+}
+
 #[tokio::test]
 async fn what_the_proxy_sends_is_not_captured() {
     let mut setup = Setup::new().await;

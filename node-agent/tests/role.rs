@@ -17,6 +17,7 @@ use bed::{PEER_V4, POD_V4, UID, ip, pod_and_peer, policy};
 use daemon::shutdown::Shutdown;
 use manifest::State;
 use node_agent::{
+    listeners::Listeners,
     pods::{Feed, Pod, PodEvent, Sources},
     redirect::{self, Options, rules::RuleSet},
 };
@@ -60,8 +61,12 @@ fn pod_object(pod: &Netns, phase: &str) -> Value {
 
 impl Role {
     async fn start(folder: tempfile::TempDir, clean_up: bool) -> Self {
+        Self::start_with(folder, |options| options.clean_up = clean_up).await
+    }
+
+    async fn start_with(folder: tempfile::TempDir, choose: impl FnOnce(&mut Options)) -> Self {
         let at = |name: &str| folder.path().join(name);
-        let options = Options {
+        let mut options = Options {
             node: NODE.into(),
             zds: at("run/zds.sock"),
             private: at("run/redirect.sock"),
@@ -71,8 +76,9 @@ impl Role {
             policy: policy(),
             defaults: RuleSet::default(),
             proxy: None,
-            clean_up,
+            clean_up: false,
         };
+        choose(&mut options);
         let shutdown = Shutdown::default();
         let ends = shutdown.clone();
         let running = tokio::spawn(async move { redirect::run(options, ends).await.unwrap() });
@@ -293,4 +299,37 @@ async fn asked_to_it_leaves_nothing_behind() {
     assert!(rules(&pod).contains("lateen"));
     role.stop().await;
     assert!(!rules(&pod).contains("lateen"));
+}
+
+/// A proxy that does not speak the private socket (ztunnel) is served only where it is asked for: there no listener
+/// of ours stands in the pod, and the proxy opens its own.
+#[tokio::test]
+async fn a_foreign_proxy_is_a_choice() {
+    let (pod, _peer) = pod_and_peer();
+    let role = Role::start(folder("ambient"), false).await;
+    role.objects().write(&pod_object(&pod, "Running")).unwrap();
+    let at = |role: &Role| Sources { zds: role.folder.path().join("run/zds.sock"), private: None };
+    let mut stranger = Feed::open(at(&role)).await.0;
+    let nothing = timeout(Duration::from_millis(300), stranger.next()).await;
+    assert!(nothing.is_err(), "turned away: {nothing:?}");
+    drop(stranger);
+    let folder = role.stop().await;
+
+    let role = Role::start_with(folder, |options| options.policy.foreign_proxy = true).await;
+    assert!(listening(&pod).is_empty(), "{}", listening(&pod));
+    let mut foreign = Feed::open(at(&role)).await.0;
+    let taken = take_on(&mut foreign, Ok(())).await;
+    assert!(taken.listeners.is_none());
+    role.until(|role| role.note().as_deref() == Some("enabled")).await;
+    let opened = Listeners::open(&taken.netns, true).unwrap();
+    assert!(listening(&pod).contains(":15008"));
+    drop(opened);
+    namespace(role.folder.path(), "none");
+    expect(&mut foreign, "Remove").await;
+    role.until(|_| !rules(&pod).contains("lateen")).await;
+    role.stop().await;
+}
+
+fn listening(pod: &Netns) -> String {
+    pod.exec(std::process::Command::new("ss").args(["-Hlnt"])).unwrap()
 }

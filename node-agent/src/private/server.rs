@@ -51,6 +51,8 @@ struct State {
     pods: BTreeMap<String, Held>,
     saved: Option<Arc<Saved>>,
     proxy: Option<Proxy>,
+    /// Processes of all proxies connected, also of those that a newer one has superseded.
+    pids: Vec<i32>,
     next_id: u64,
 }
 
@@ -98,6 +100,12 @@ impl PrivateServer {
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.shared.connected.subscribe()
+    }
+
+    /// Whether this process is one of our own proxies.
+    #[must_use]
+    pub fn has_peer(&self, pid: i32) -> bool {
+        self.state().pids.contains(&pid)
     }
 
     /// Whether this pod's listeners are held here.
@@ -182,6 +190,8 @@ impl PrivateServer {
             let _ = socket.send(&refusal.encode_to_vec(), &[]).await;
             return;
         }
+        let pid = socket.peer_pid().unwrap_or_default();
+        self.state().pids.push(pid);
         let (id, saved, pods, mut letters) = self.connect().await;
         info!(pods = pods.len(), state = saved.is_some(), "handing everything over to a new proxy");
         let outcome = async {
@@ -189,7 +199,7 @@ impl PrivateServer {
             self.converse(&socket, &mut letters).await
         };
         let reason = outcome.await.err().unwrap_or_default();
-        self.disconnect(id);
+        self.disconnect(id, pid);
         info!(reason, "the proxy has left the private socket");
     }
 
@@ -211,8 +221,11 @@ impl PrivateServer {
         (id, saved, pods, receiver)
     }
 
-    fn disconnect(&self, id: u64) {
+    fn disconnect(&self, id: u64, pid: i32) {
         let mut state = self.state();
+        if let Some(index) = state.pids.iter().position(|known| *known == pid) {
+            state.pids.swap_remove(index);
+        }
         if state.proxy.as_ref().is_some_and(|proxy| proxy.id == id) {
             state.proxy = None;
             drop(state);

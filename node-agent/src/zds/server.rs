@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use super::{IO_TIME, MAX_MESSAGE};
 use crate::{
     netns::NetnsFd,
+    private::server::PrivateServer,
     seqpacket::{SeqListener, SeqPacket},
 };
 
@@ -65,6 +66,8 @@ pub struct ZdsServer {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// Where our own proxies show themselves first; `None` admits every proxy.
+    own: Option<PrivateServer>,
     /// Counts connections that have become usable, for those who wait for one.
     connected: watch::Sender<u64>,
 }
@@ -97,10 +100,21 @@ impl Default for ZdsServer {
 }
 
 impl ZdsServer {
-    /// A server that knows no pod yet.
+    /// A server that knows no pod yet, for any proxy.
     #[must_use]
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared { state: Mutex::default(), connected: watch::Sender::new(0) }) }
+        Self::with(None)
+    }
+
+    /// The same for our own proxies, which are connected to `private` first. The listeners are held there: a
+    /// proxy that opened its own beside them would share their connections with a queue that nobody empties.
+    #[must_use]
+    pub fn for_own(private: PrivateServer) -> Self {
+        Self::with(Some(private))
+    }
+
+    fn with(own: Option<PrivateServer>) -> Self {
+        Self { shared: Arc::new(Shared { state: Mutex::default(), own, connected: watch::Sender::new(0) }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,7 +207,11 @@ impl ZdsServer {
     }
 
     async fn serve_proxy(self, socket: SeqPacket) {
-        if let Err(reason) = expect_hello(&socket).await {
+        let welcome = match self.admit(&socket) {
+            Ok(()) => expect_hello(&socket).await,
+            refused => refused,
+        };
+        if let Err(reason) = welcome {
             warn!(reason, "a client of the ZDS socket was turned away");
             return;
         }
@@ -206,6 +224,17 @@ impl ZdsServer {
         let reason = outcome.await.err().unwrap_or_default();
         self.disconnect(id);
         info!(reason, "a proxy has disconnected");
+    }
+
+    fn admit(&self, socket: &SeqPacket) -> Result<(), String> {
+        let Some(own) = &self.shared.own else { return Ok(()) };
+        let pid = socket.peer_pid().map_err(|error| error.to_string())?;
+        if own.has_peer(pid) {
+            return Ok(());
+        }
+        Err(format!(
+            "process {pid} is not our own proxy; to let another one proxy (ztunnel), set FOREIGN_PROXY=true"
+        ))
     }
 
     /// Takes the snapshot and joins the list of proxies in one step: what is added after it goes through the

@@ -23,6 +23,10 @@ pub(crate) fn pod_and_peer() -> (Netns, Netns) {
         End { namespace: &peer, interface: "eth0", addresses: &[(ip(PEER_V4), 24), (ip(PEER_V6), 64)] },
     )
     .unwrap();
+    // As strict as a distribution may have it: returning packets must not need laxity.
+    for interface in ["all", "lo", "eth0"] {
+        pod.sysctl(&format!("ipv4/conf/{interface}/rp_filter"), "1").unwrap();
+    }
     pod.ip(&format!("route add default via {PEER_V4}")).unwrap();
     pod.ip(&format!("-6 route add default via {PEER_V6}")).unwrap();
     (pod, peer)

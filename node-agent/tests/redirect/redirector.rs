@@ -40,8 +40,8 @@ impl Redirector {
 
     /// One that does not serve yet.
     pub(crate) fn in_folder(policy: Policy, folder: tempfile::TempDir) -> Self {
-        let zds = ZdsServer::new();
         let (private, mut drained) = PrivateServer::new();
+        let zds = ZdsServer::for_own(private.clone());
         let enroller = Enroller::new(policy, zds.clone(), private.clone()).unwrap();
         let mut tasks = JoinSet::new();
         let drainer = enroller.clone();
