@@ -1,0 +1,163 @@
+//! From changes of the index to an edit of what is published: the changed keys are translated, nothing else.
+
+use std::collections::{BTreeSet, HashMap};
+
+use model::address::Str;
+use model::authz::Policy;
+use model::service::Service;
+use model::workload::Workload;
+use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
+use proto::workload::Address;
+use proto::workload::address::Type;
+use xds::convert;
+use xds::delta::store::{Edit, Resource};
+
+use crate::index::{Changes, Index, Name};
+use crate::source::Batch;
+use crate::translate::{self, Context, authz, peer_authentication};
+
+/// The types that are published, in the order in which they depend on one another: a policy arrives before the
+/// workload that names it.
+pub const TYPES: [&str; 3] = [MESH_SETTINGS, AUTHORIZATION, ADDRESS];
+
+/// Everything that is known, and what was made of it.
+#[derive(Debug)]
+pub struct Compiler {
+    index: Index,
+    context: Context,
+    /// The workloads that came of each slice.
+    of_slices: HashMap<Name, BTreeSet<Str>>,
+    begun: bool,
+}
+
+/// What changes at clients, by what they understand.
+#[derive(Debug, Default)]
+pub struct Edits {
+    /// For proxies that know our extensions.
+    pub ours: Edit,
+    /// For those that would overlook them.
+    pub foreign: Edit,
+    /// How many keys were translated.
+    pub translated: usize,
+}
+
+impl Compiler {
+    /// Of a mesh in which nothing is known yet.
+    pub fn new(context: Context) -> Self {
+        let index = Index::new(context.settings.root_namespace.clone());
+        Self { index, context, of_slices: HashMap::new(), begun: false }
+    }
+
+    /// What is known.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The mesh.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Takes a batch into account, and says what is to be published because of it.
+    pub fn apply(&mut self, batch: &Batch) -> Edits {
+        let changes = self.index.apply(batch);
+        let mut edits = Edits::default();
+        if !std::mem::replace(&mut self.begun, true) {
+            self.begin(&mut edits);
+        }
+        self.policies(&changes, &mut edits);
+        self.addresses(&changes, &mut edits);
+        edits
+    }
+
+    /// What is there whatever the configuration says.
+    fn begin(&self, edits: &mut Edits) {
+        let settings = convert::settings::to_wire(&self.context.settings, &self.context.network);
+        edits.put(MESH_SETTINGS, Resource::pack(proto::MESH_SETTINGS_NAME, &settings));
+        edits.put_policy(&peer_authentication::static_strict(&self.context.settings.root_namespace));
+    }
+
+    fn policies(&self, changes: &Changes, edits: &mut Edits) {
+        let root_namespace = &self.context.settings.root_namespace;
+        for name in &changes.policies {
+            let object = self.index.policy_object(name);
+            match object.and_then(|object| authz::policy(object, root_namespace).policy) {
+                Some(policy) => edits.put_policy(&policy),
+                None => edits.remove(AUTHORIZATION, name.to_string().into()),
+            }
+        }
+        for name in &changes.peer_rules {
+            match peer_authentication::converted(&self.index, name) {
+                Some(policy) => edits.put_policy(&policy),
+                None => {
+                    edits.remove(AUTHORIZATION, peer_authentication::policy_name(name).to_string().into());
+                }
+            }
+        }
+    }
+
+    fn addresses(&mut self, changes: &Changes, edits: &mut Edits) {
+        for name in &changes.services {
+            match self.index.service(name) {
+                Some(facts) => edits.put_service(&translate::service::service(&self.context, facts)),
+                None => edits.remove(ADDRESS, self.context.host(name).to_string().into()),
+            }
+        }
+        for name in &changes.pods {
+            let pod = self.index.pod(name);
+            match pod.and_then(|pod| translate::workload::pod(&self.index, &self.context, pod)) {
+                Some(workload) => edits.put_workload(&workload),
+                None => edits.remove(ADDRESS, translate::workload::pod_uid(&self.context, name)),
+            }
+        }
+        for name in &changes.slices {
+            let slice = self.index.slice(name);
+            let workloads = slice
+                .map(|slice| translate::workload::slice(&self.index, &self.context, slice))
+                .unwrap_or_default();
+            let now: BTreeSet<Str> = workloads.iter().map(|workload| workload.uid.clone()).collect();
+            let before = self.of_slices.remove(name).unwrap_or_default();
+            before.difference(&now).for_each(|uid| edits.remove(ADDRESS, uid.clone()));
+            workloads.iter().for_each(|workload| edits.put_workload(workload));
+            if !now.is_empty() {
+                self.of_slices.insert(name.clone(), now);
+            }
+        }
+    }
+}
+
+impl Edits {
+    fn put(&mut self, type_url: &str, resource: Resource) {
+        self.translated += 1;
+        self.ours.put(type_url, resource.clone());
+        self.foreign.put(type_url, resource);
+    }
+
+    fn remove(&mut self, type_url: &str, name: Str) {
+        self.translated += 1;
+        self.ours.remove(type_url, name.clone());
+        self.foreign.remove(type_url, name);
+    }
+
+    fn put_policy(&mut self, policy: &Policy) {
+        let name = policy.name.to_string();
+        let pack = |wire| Resource::pack(name.as_str(), &wire);
+        self.translated += 1;
+        self.ours.put(AUTHORIZATION, pack(convert::authz::to_wire(policy)));
+        self.foreign.put(AUTHORIZATION, pack(convert::authz::to_wire_without_extensions(policy)));
+    }
+
+    fn put_service(&mut self, service: &Service) {
+        let message = Address { r#type: Some(Type::Service(convert::service::to_wire(service))) };
+        let resource = Resource::pack(service.key.to_string(), &message);
+        self.put(ADDRESS, resource.with_aliases(convert::service::aliases(service)));
+    }
+
+    fn put_workload(&mut self, workload: &Workload) {
+        let message = Address { r#type: Some(Type::Workload(convert::workload::to_wire(workload))) };
+        let services = workload.profile.services.iter().map(|(service, _)| service.to_string().into());
+        let resource = Resource::pack(workload.uid.clone(), &message);
+        let resource = resource.with_aliases(convert::workload::aliases(workload)).with_part_of(services);
+        self.put(ADDRESS, resource);
+    }
+}

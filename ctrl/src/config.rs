@@ -1,0 +1,167 @@
+//! Every setting of the controller once: name, default, meaning. The help text and `docs/configuration.md` are made
+//! from this table. Names are Istio's where Istio has the setting.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use daemon::settings::{Setting, Settings, SettingsError};
+use identity::tls::KeyExchange;
+use ipnet::IpNet;
+use model::address::Str;
+use model::mesh;
+
+use crate::ca::issue::Lifetimes;
+use crate::translate::Context;
+
+const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default, meaning }
+}
+
+/// The table.
+pub const TABLE: &[Setting] = &[
+    setting(
+        "SOURCE",
+        "",
+        "Files and folders of manifests; may be repeated. Of a folder *.yaml, *.yml and *.json are read.",
+    ),
+    setting(
+        "OBJECTS",
+        "",
+        "Folder of the objects that a mesh without Kubernetes writes: pods, nodes, endpoints, services with addresses.",
+    ),
+    setting(
+        "STATE",
+        "/var/lib/lateen",
+        "Folder of what outlives a restart: the root certificate with its key, policies as they were last good; and of admin.sock.",
+    ),
+    setting("LISTEN", ":15012", "Address of the xDS and certificate services."),
+    setting(
+        "TOKENS",
+        "/var/lib/lateen/tokens",
+        "Folder of bearer tokens, one a file: the file's name is the node's, or NAMESPACE_ACCOUNT for a workload's own proxy.",
+    ),
+    setting(
+        "POD_CIDRS",
+        "",
+        "Ranges of the mesh's own pods: an address in one is waited for, never taken for one outside the mesh.",
+    ),
+    setting("CLUSTER_ID", "Kubernetes", "This cluster's name."),
+    setting("TRUST_DOMAIN", "cluster.local", "Trust domain of the identities issued here."),
+    setting("TRUST_DOMAIN_ALIASES", "", "Trust domains whose identities count as well."),
+    setting("ROOT_NAMESPACE", "istio-system", "The namespace whose policies are for the whole mesh."),
+    setting("DOMAIN_SUFFIX", "cluster.local", "What follows SERVICE.NAMESPACE.svc in host names."),
+    setting("NETWORK", "", "Name of the network that addresses belong to, where there are several."),
+    setting(
+        "ROOT_CA_DIR",
+        "",
+        "Folder of a plugged-in authority: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem. None: one of our own is made and kept.",
+    ),
+    setting("DEFAULT_WORKLOAD_CERT_TTL", "24h", "Lifetime of certificates for which the caller asks none."),
+    setting("MAX_WORKLOAD_CERT_TTL", "2160h", "Longest lifetime of a certificate."),
+    setting(
+        "ISTIOD_CUSTOM_HOST",
+        "",
+        "Further names and addresses of the controller, for its own certificate.",
+    ),
+    setting("KEY_EXCHANGE", "x25519", "Key exchange offered first: x25519, hybrid or hybrid-only."),
+    setting("MONITORING_ADDR", ":15014", "Address of metrics and readiness."),
+    setting("TERMINATION_GRACE_PERIOD", "5s", "How long calls may take to end after SIGTERM."),
+    setting("LOG_LEVEL", "info", "Levels of the log: LEVEL or SCOPE=LEVEL, with commas between."),
+    setting("LOG_FORMAT", "plain", "Form of the log: plain or json."),
+];
+
+/// The settings, read.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Files and folders of manifests.
+    pub sources: Vec<PathBuf>,
+    /// The mesh's own objects.
+    pub objects: Option<PathBuf>,
+    /// What outlives a restart.
+    pub state: PathBuf,
+    /// Of xDS and certificates.
+    pub listen: SocketAddr,
+    /// Who may call.
+    pub tokens: PathBuf,
+    /// The mesh.
+    pub context: Context,
+    /// A plugged-in authority.
+    pub plugged_authority: Option<PathBuf>,
+    /// Of certificates.
+    pub lifetimes: Lifetimes,
+    /// Further names of the controller.
+    pub names: Vec<String>,
+    /// The key exchange offered first.
+    pub key_exchange: KeyExchange,
+    /// Of metrics and readiness.
+    pub monitoring: SocketAddr,
+    /// For calls to end.
+    pub grace: Duration,
+}
+
+/// Reads flags and the environment.
+///
+/// # Errors
+/// A flag that is not in the table, or one without a value.
+pub fn read(
+    args: impl IntoIterator<Item = String>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Settings, SettingsError> {
+    Settings::read(TABLE, args, env)
+}
+
+impl Config {
+    /// From the settings.
+    ///
+    /// # Errors
+    /// A value that cannot be read.
+    pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        let path = |name| Some(settings.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
+        Ok(Self {
+            sources: settings.list("SOURCE").into_iter().map(PathBuf::from).collect(),
+            objects: path("OBJECTS"),
+            state: path("STATE").unwrap_or_default(),
+            listen: address(settings, "LISTEN")?,
+            tokens: path("TOKENS").unwrap_or_default(),
+            context: context(settings)?,
+            plugged_authority: path("ROOT_CA_DIR"),
+            lifetimes: Lifetimes {
+                default: settings.duration("DEFAULT_WORKLOAD_CERT_TTL")?,
+                longest: settings.duration("MAX_WORKLOAD_CERT_TTL")?,
+            },
+            names: settings.list("ISTIOD_CUSTOM_HOST"),
+            key_exchange: settings.parse("KEY_EXCHANGE", "x25519, hybrid or hybrid-only")?,
+            monitoring: address(settings, "MONITORING_ADDR")?,
+            grace: settings.duration("TERMINATION_GRACE_PERIOD")?,
+        })
+    }
+}
+
+fn context(settings: &Settings) -> Result<Context, SettingsError> {
+    let text = |name| Str::from(settings.text(name));
+    let range = |value: String| {
+        let unreadable = SettingsError::Unreadable {
+            name: "POD_CIDRS",
+            value: value.clone(),
+            expected: "a list of CIDRs",
+        };
+        value.parse::<IpNet>().map_err(|_| unreadable)
+    };
+    let mesh = mesh::Settings {
+        trust_domain: text("TRUST_DOMAIN"),
+        trust_domain_aliases: settings.list("TRUST_DOMAIN_ALIASES").into_iter().map(Str::from).collect(),
+        root_namespace: text("ROOT_NAMESPACE"),
+        cluster: text("CLUSTER_ID"),
+        pod_ranges: settings.list("POD_CIDRS").into_iter().map(range).collect::<Result<_, _>>()?,
+    };
+    Ok(Context { settings: mesh, network: text("NETWORK"), domain: text("DOMAIN_SUFFIX") })
+}
+
+/// `ADDRESS:PORT`, or `:PORT` for all addresses.
+fn address(settings: &Settings, name: &'static str) -> Result<SocketAddr, SettingsError> {
+    if let Some(port) = settings.text(name).strip_prefix(':').and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port));
+    }
+    settings.parse(name, "ADDRESS:PORT or :PORT")
+}

@@ -1,0 +1,379 @@
+//! What there is: every object by its key, the facts that the mesh needs of each, and how they join. Synchronous;
+//! applying a batch says which results may differ now, so that the work that follows is in proportion to the change.
+//!
+//! ```text
+//!   Pod ──labels──► Service (selector), AuthorizationPolicy, PeerAuthentication (selector)
+//!    ▲ ▲
+//!    │ └─node── Node (locality)
+//!    └──target, address── EndpointSlice ──label──► Service
+//! ```
+//!
+//! What is known at the end does not depend on the order in which it came.
+
+pub mod facts;
+mod labels;
+mod peer;
+mod pods;
+mod policies;
+mod services;
+mod sets;
+mod slices;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use manifest::{Key, Object, Typed};
+use model::address::Str;
+use model::workload::Locality;
+
+use self::facts::{PeerRule, Pod, Service, Slice};
+use self::peer::PeerRules;
+pub use self::peer::Strictness;
+use self::pods::Pods;
+use self::policies::Policies;
+use self::services::Services;
+use self::slices::Slices;
+use crate::source::Batch;
+
+/// A namespace and a name in it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// The namespace.
+    pub namespace: Str,
+    /// The name.
+    pub name: Str,
+}
+
+impl Name {
+    /// Of its two parts.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    fn of(key: &Key) -> Self {
+        Self::new(key.namespace.as_deref().unwrap_or_default(), &key.name)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What may have become another result.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Workloads of pods.
+    pub pods: BTreeSet<Name>,
+    /// Services.
+    pub services: BTreeSet<Name>,
+    /// Workloads of EndpointSlices.
+    pub slices: BTreeSet<Name>,
+    /// AuthorizationPolicies.
+    pub policies: BTreeSet<Name>,
+    /// Policies made of PeerAuthentications.
+    pub peer_rules: BTreeSet<Name>,
+}
+
+/// All objects, and how they join.
+#[derive(Debug)]
+pub struct Index {
+    root_namespace: Str,
+    objects: BTreeMap<Key, Arc<Object>>,
+    nodes: BTreeMap<Str, Locality>,
+    pods: Pods,
+    services: Services,
+    slices: Slices,
+    policies: Policies,
+    peer_rules: PeerRules,
+}
+
+impl Index {
+    /// Nothing yet. Policies of `root_namespace` are for all namespaces.
+    pub fn new(root_namespace: Str) -> Self {
+        Self {
+            peer_rules: PeerRules::new(root_namespace.clone()),
+            policies: Policies::new(root_namespace.clone()),
+            root_namespace,
+            objects: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            pods: Pods::default(),
+            services: Services::default(),
+            slices: Slices::default(),
+        }
+    }
+
+    /// Takes a batch into account, and says what may differ now.
+    pub fn apply(&mut self, batch: &Batch) -> Changes {
+        let mut changes = Changes::default();
+        for key in &batch.removed {
+            if let Some(old) = self.objects.remove(key) {
+                self.change(key, Some(&old), None, &mut changes);
+            }
+        }
+        for object in &batch.upserted {
+            let key = object.key();
+            let old = self.objects.insert(key.clone(), object.clone());
+            self.change(&key, old.as_deref(), Some(object), &mut changes);
+        }
+        changes
+    }
+
+    /// One object became another, is new or is gone. A kind may change in type: a policy may break.
+    fn change(&mut self, key: &Key, old: Option<&Object>, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        let name = Name::of(key);
+        match (key.group.as_str(), key.kind.as_str()) {
+            ("", "Pod") => self.change_pod(&name, new, changes),
+            ("", "Node") => self.change_node(&name.name, new, changes),
+            ("", "Service") => self.change_service(&name, new, changes),
+            ("discovery.k8s.io", "EndpointSlice") => self.change_slice(&name, new, changes),
+            ("security.istio.io", "AuthorizationPolicy") => self.change_policy(&name, old, new, changes),
+            ("security.istio.io", "PeerAuthentication") => self.change_peer_rule(&name, new, changes),
+            _ => {}
+        }
+    }
+
+    fn change_pod(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        let new = new.and_then(|object| match &object.spec {
+            Typed::Pod(pod) => Some(Arc::new(Pod::of(name.clone(), pod))),
+            _ => None,
+        });
+        let old = self.pods.get(name).cloned();
+        if old == new {
+            return;
+        }
+        for pod in old.iter().chain(&new) {
+            changes.slices.extend(self.slices.about(pod));
+        }
+        self.pods.set(name, new);
+        changes.pods.insert(name.clone());
+    }
+
+    fn change_node(&mut self, name: &Str, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        let new = new.and_then(|object| match &object.spec {
+            Typed::Node(node) => Some(facts::node_locality(node)),
+            _ => None,
+        });
+        let old = match new.clone() {
+            Some(new) => self.nodes.insert(name.clone(), new),
+            None => self.nodes.remove(name),
+        };
+        if old.unwrap_or_default() != new.unwrap_or_default() {
+            changes.pods.extend(self.pods.on_node(name));
+            changes.slices.extend(self.slices.all());
+        }
+    }
+
+    fn change_service(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        let new = new.and_then(|object| match &object.spec {
+            Typed::Service(service) => Service::of(name.clone(), service).map(Arc::new),
+            _ => None,
+        });
+        let old = self.services.get(name).cloned();
+        if old == new {
+            return;
+        }
+        for service in old.iter().chain(&new) {
+            changes.pods.extend(self.pods.selected(Some(&name.namespace), &service.selector));
+        }
+        for slice in self.slices.of_service(name) {
+            changes.pods.extend(self.pods_of(slice));
+            changes.slices.insert(slice.name.clone());
+        }
+        self.services.set(name, new);
+        changes.services.insert(name.clone());
+    }
+
+    fn change_slice(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        let new = new.and_then(|object| match &object.spec {
+            Typed::EndpointSlice(slice) => Some(Arc::new(Slice::of(name.clone(), slice))),
+            _ => None,
+        });
+        let old = self.slices.get(name).cloned();
+        if old == new {
+            return;
+        }
+        for slice in old.iter().chain(&new) {
+            changes.pods.extend(self.pods_of(slice));
+        }
+        self.slices.set(name, new);
+        changes.slices.insert(name.clone());
+    }
+
+    fn change_policy(
+        &mut self,
+        name: &Name,
+        old: Option<&Object>,
+        new: Option<&Arc<Object>>,
+        changes: &mut Changes,
+    ) {
+        let same = |old: &Object, new: &Object| {
+            old.raw.get("spec") == new.raw.get("spec")
+                && old.metadata.annotations == new.metadata.annotations
+                && matches!(old.spec, Typed::Broken) == matches!(new.spec, Typed::Broken)
+        };
+        changes.policies.insert(name.clone());
+        if let (Some(old), Some(new)) = (old, new)
+            && same(old, new)
+        {
+            return;
+        }
+        let before = self.policies.selector(name).cloned();
+        self.policies.set(name, new.and_then(|object| facts::policy_selector(object)));
+        let namespace = (*name.namespace != *self.root_namespace).then_some(&name.namespace);
+        for selector in before.iter().chain(self.policies.selector(name)) {
+            changes.pods.extend(self.pods.selected(namespace, selector));
+        }
+    }
+
+    fn change_peer_rule(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        let new = new.map(|object| PeerRule::of(name.clone(), object));
+        let old = self.peer_rules.get(name).cloned();
+        if old == new {
+            return;
+        }
+        changes.peer_rules.insert(name.clone());
+        for rule in old.iter().chain(&new) {
+            if !rule.selector.is_empty() {
+                changes.pods.extend(self.pods.selected(Some(&name.namespace), &rule.selector));
+                continue;
+            }
+            // What inherits from it: of its namespace, or of all.
+            let namespace = (*name.namespace != *self.root_namespace).then_some(&name.namespace);
+            changes.peer_rules.extend(self.peer_rules.in_namespace(namespace));
+            changes.pods.extend(self.pods.in_namespace(namespace));
+            changes.slices.extend(self.slices.in_namespace(namespace));
+        }
+        self.peer_rules.set(name, new);
+    }
+
+    /// The pods that a slice's endpoints are, by name or by address.
+    fn pods_of<'a>(&'a self, slice: &'a Slice) -> impl Iterator<Item = Name> + 'a {
+        let named = slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
+        let unnamed = slice.endpoints.iter().filter(|endpoint| endpoint.pod.is_none());
+        let at = unnamed.flat_map(|endpoint| &endpoint.addresses).flat_map(|ip| self.pods.at(*ip));
+        named.chain(at)
+    }
+
+    /// Whether an endpoint is a pod that is known as such, by name or by address.
+    pub fn is_pod(&self, endpoint: &facts::Endpoint) -> bool {
+        match &endpoint.pod {
+            Some(name) => self.pods.get(name).is_some(),
+            None => endpoint.addresses.iter().any(|ip| self.pods.at(*ip).next().is_some()),
+        }
+    }
+
+    /// The namespace whose policies are for all.
+    pub fn root_namespace(&self) -> &Str {
+        &self.root_namespace
+    }
+
+    /// Every object, by key.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    /// An object.
+    pub fn object(&self, key: &Key) -> Option<&Arc<Object>> {
+        self.objects.get(key)
+    }
+
+    /// An AuthorizationPolicy's object.
+    pub fn policy_object(&self, name: &Name) -> Option<&Arc<Object>> {
+        self.objects.get(&policy_key("AuthorizationPolicy", name))
+    }
+
+    /// A pod.
+    pub fn pod(&self, name: &Name) -> Option<&Arc<Pod>> {
+        self.pods.get(name)
+    }
+
+    /// Whether a pod of that account is on a node and has not ended.
+    pub fn runs_on(&self, node: &str, namespace: &str, account: &str) -> bool {
+        self.pods.runs_on(node, namespace, account)
+    }
+
+    /// The locality of a node; empty where it is not known.
+    pub fn locality(&self, node: &str) -> Locality {
+        self.nodes.get(node).cloned().unwrap_or_default()
+    }
+
+    /// A service.
+    pub fn service(&self, name: &Name) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// How many services there are.
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    /// The services of a pod's namespace whose selector matches it, by name.
+    pub fn services_selecting(&self, pod: &Pod) -> Vec<&Arc<Service>> {
+        self.services.selecting(pod)
+    }
+
+    /// A slice.
+    pub fn slice(&self, name: &Name) -> Option<&Arc<Slice>> {
+        self.slices.get(name)
+    }
+
+    /// The slices that have an endpoint that is this pod.
+    pub fn slices_about(&self, pod: &Pod) -> Vec<&Arc<Slice>> {
+        let mut names: Vec<Name> = self.slices.about(pod).collect();
+        names.sort();
+        names.dedup();
+        names.iter().filter_map(|name| self.slices.get(name)).collect()
+    }
+
+    /// The AuthorizationPolicies whose selector matches a pod, by name.
+    pub fn policies_selecting(&self, pod: &Pod) -> Vec<Name> {
+        self.policies.selecting(&pod.name.namespace, &pod.labels)
+    }
+
+    /// How many pods a policy of that selector is for.
+    pub fn pods_selected(&self, policy: &Name) -> usize {
+        let namespace = (*policy.namespace != *self.root_namespace).then_some(&policy.namespace);
+        match self.policies.selector(policy) {
+            Some(selector) => self.pods.selected(namespace, selector).count(),
+            None => self.pods.in_namespace(namespace).count(),
+        }
+    }
+
+    /// A PeerAuthentication.
+    pub fn peer_rule(&self, name: &Name) -> Option<&PeerRule> {
+        self.peer_rules.get(name)
+    }
+
+    /// What a PeerAuthentication with a selector means for those it selects.
+    pub fn strictness(&self, name: &Name) -> Option<Strictness> {
+        self.peer_rules.strictness(name)
+    }
+
+    /// What the PeerAuthentications say of workloads of a namespace with these labels, and which of those with a
+    /// selector says it.
+    pub fn strictness_for(
+        &self,
+        namespace: &Str,
+        labels: &BTreeMap<String, String>,
+    ) -> (Strictness, Option<Name>) {
+        self.peer_rules.strictness_for(namespace, labels)
+    }
+
+    /// The one that takes precedence where two PeerAuthentications are for the same workloads, if it is not this.
+    pub fn peer_rule_before(&self, name: &Name) -> Option<Name> {
+        self.peer_rules.before(name)
+    }
+}
+
+/// The key of a policy of this name.
+fn policy_key(kind: &str, name: &Name) -> Key {
+    Key {
+        group: "security.istio.io".to_owned(),
+        kind: kind.to_owned(),
+        namespace: Some(name.namespace.to_string()),
+        name: name.name.to_string(),
+    }
+}

@@ -1,0 +1,96 @@
+//! The decision who may see what.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use proto::extension;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use xds::node::NodeInfo;
+use xds::server::{Control, Publisher, Report};
+
+use super::metrics::XdsMetrics;
+use crate::ca::authorize::{Authenticator, Caller};
+use crate::core::Core;
+
+/// Lets callers in by their tokens.
+#[derive(Debug)]
+pub struct Gate<A> {
+    authenticator: Arc<A>,
+    core: Core,
+    metrics: XdsMetrics,
+}
+
+impl<A: Authenticator> Gate<A> {
+    /// Shows what `core` publishes.
+    pub fn new(authenticator: Arc<A>, core: Core, metrics: XdsMetrics) -> Self {
+        Self { authenticator, core, metrics }
+    }
+}
+
+impl<A: Authenticator> Control for Gate<A> {
+    type Caller = Caller;
+
+    async fn authenticate(&self, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Caller, Status> {
+        self.authenticator.authenticate(metadata).await.map_err(|refusal| {
+            tracing::warn!(%refusal, ?peer, "configuration refused");
+            Status::unauthenticated("authentication failure")
+        })
+    }
+
+    fn view(&self, caller: &Caller, node: &NodeInfo) -> Result<Arc<Publisher>, Status> {
+        may_speak_for(caller, node).map_err(|reason| {
+            tracing::warn!(?caller, node = node.id(), reason, "configuration refused");
+            Status::permission_denied(reason)
+        })?;
+        Ok(if heeds_extensions(node) { self.core.ours.clone() } else { self.core.foreign.clone() })
+    }
+
+    fn observe(&self, caller: &Caller, node: &NodeInfo, report: Report<'_>) {
+        match &report {
+            Report::Connected => tracing::info!(?caller, node = node.id(), "proxy connected"),
+            Report::Disconnected => tracing::info!(?caller, node = node.id(), "proxy disconnected"),
+            Report::Sent { type_url, resources, removed, bytes } => {
+                tracing::debug!(node = node.id(), type_url, resources, removed, bytes, "sent");
+            }
+            Report::Event(event) => tracing::debug!(node = node.id(), ?event, "answered"),
+        }
+        self.metrics.note(&report);
+    }
+}
+
+/// Whether a proxy can be sent what means something else to who overlooks our extensions.
+pub fn heeds_extensions(node: &NodeInfo) -> bool {
+    [extension::UNSEEN, extension::ENFORCED_BY].iter().all(|name| node.understands(name))
+}
+
+/// Whether who the caller has proved to be and what it says of itself agree.
+fn may_speak_for(caller: &Caller, node: &NodeInfo) -> Result<(), String> {
+    match caller {
+        Caller::Node(own) => match node.node_name() {
+            Some(said) if *said != **own => Err(format!("the token of node {own} is not one of node {said}")),
+            _ => Ok(()),
+        },
+        Caller::Workload(identity) if **identity.namespace() == *node.namespace => Ok(()),
+        Caller::Workload(identity) => Err(format!("{identity} is not of the namespace {}", node.namespace)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::identity::Identity;
+
+    use super::*;
+
+    #[test]
+    fn a_token_opens_its_own_view_only() {
+        let node = |name: &str| NodeInfo::new("ztunnel", None, "agent", "istio-system").on_node(name);
+        let agent = Caller::Node("node-1".into());
+        assert!(may_speak_for(&agent, &node("node-1")).is_ok());
+        assert!(may_speak_for(&agent, &NodeInfo::new("ztunnel", None, "agent", "istio-system")).is_ok());
+        assert!(may_speak_for(&agent, &node("node-2")).is_err());
+        let waypoint = Caller::Workload(Identity::new("cluster.local", "shop", "waypoint"));
+        assert!(may_speak_for(&waypoint, &NodeInfo::new("waypoint", None, "w", "shop")).is_ok());
+        assert!(may_speak_for(&waypoint, &NodeInfo::new("waypoint", None, "w", "other")).is_err());
+    }
+}

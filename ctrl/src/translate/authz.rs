@@ -1,0 +1,123 @@
+//! AuthorizationPolicy → [`Policy`] as agents enforce it at layer 4.
+//!
+//! Everything that the object restricts is in the result: what layer 4 sees as itself, what it cannot see by name, as
+//! [`Match::unseen`], which the engine counts against an ALLOW rule and for a DENY rule. Rule `i` of the object is
+//! rule `i` of the result.
+
+mod rule;
+mod source;
+
+use manifest::istio::{Action as Asked, AuthorizationPolicy};
+use manifest::{BrokenScope, Object, Typed};
+use model::address::Str;
+use model::authz::{Action, Policy, PolicyScope, Rule};
+use model::workload::PolicyName;
+
+/// Set, a policy only reports what it would decide.
+const DRY_RUN: &str = "istio.io/dry-run";
+
+/// What becomes of an AuthorizationPolicy at layer 4.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Translated {
+    /// What agents are sent.
+    pub policy: Option<Policy>,
+    /// In words.
+    pub fate: Fate,
+}
+
+/// What becomes of an AuthorizationPolicy at layer 4, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It is enforced. The attributes that layer 4 does not see, each once, by rule.
+    Enforced(Vec<(usize, Str)>),
+    /// It cannot be read; everything it is for is refused.
+    Refused(String),
+    /// It is for what its targets name: a waypoint's to enforce.
+    AtTargets,
+    /// It asks to note requests, which nobody does here; nothing is refused because of it.
+    Audit,
+    /// It asks a provider that nobody can ask here: what its rules match is refused.
+    Custom(String),
+}
+
+/// Translates an object of that kind.
+pub fn policy(object: &Object, root_namespace: &str) -> Translated {
+    match &object.spec {
+        Typed::AuthorizationPolicy(spec) => readable(object, spec, root_namespace),
+        _ => broken(object, root_namespace, "it does not fit its schema"),
+    }
+}
+
+fn readable(object: &Object, spec: &AuthorizationPolicy, root_namespace: &str) -> Translated {
+    if spec.targets().next().is_some() {
+        return Translated { policy: None, fate: Fate::AtTargets };
+    }
+    let action = match spec.action {
+        Asked::Allow => Action::Allow,
+        Asked::Deny | Asked::Custom => Action::Deny,
+        Asked::Audit => return Translated { policy: None, fate: Fate::Audit },
+    };
+    let name = policy_name(object);
+    let rules = spec.rules.iter().map(|rule| rule::rule(rule, action, &name.namespace));
+    let mut rules = match rules.collect::<Result<Box<[Rule]>, String>>() {
+        Ok(rules) => rules,
+        Err(reason) => return broken(object, root_namespace, &reason),
+    };
+    let mut fate = Fate::Enforced(unseen(&rules));
+    if spec.action == Asked::Custom {
+        let provider = spec.provider.as_ref().map(|provider| provider.name.clone()).unwrap_or_default();
+        rule::restrict(&mut rules, &format!("provider {provider}").into());
+        fate = Fate::Custom(provider);
+    }
+    let selects = spec.selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
+    let scope = scope(object, selects, root_namespace);
+    let dry_run = is_dry_run(object);
+    Translated { policy: Some(Policy { name, scope, action, rules, dry_run, invalid: None }), fate }
+}
+
+/// One that refuses everything that an unreadable policy is for.
+fn broken(object: &Object, root_namespace: &str, reason: &str) -> Translated {
+    let selects = match object.broken_scope() {
+        BrokenScope::Targets => {
+            return Translated { policy: None, fate: Fate::Refused(reason.to_owned()) };
+        }
+        BrokenScope::Selector(labels) => !labels.is_empty(),
+        BrokenScope::Namespace => false,
+    };
+    let policy = Policy {
+        name: policy_name(object),
+        scope: scope(object, selects, root_namespace),
+        action: Action::Deny,
+        // On the wire this is what refuses everything; the model's own word for it is `invalid`.
+        rules: [Rule::default()].into(),
+        dry_run: is_dry_run(object),
+        invalid: Some(reason.into()),
+    };
+    Translated { policy: Some(policy), fate: Fate::Refused(reason.to_owned()) }
+}
+
+fn policy_name(object: &Object) -> PolicyName {
+    PolicyName {
+        namespace: object.metadata.namespace.as_deref().unwrap_or_default().into(),
+        name: object.metadata.name.as_str().into(),
+    }
+}
+
+fn scope(object: &Object, selects: bool, root_namespace: &str) -> PolicyScope {
+    match object.metadata.namespace.as_deref() {
+        _ if selects => PolicyScope::Workload,
+        Some(namespace) if namespace == root_namespace => PolicyScope::Global,
+        _ => PolicyScope::Namespace,
+    }
+}
+
+fn is_dry_run(object: &Object) -> bool {
+    object.annotation(DRY_RUN) == Some("true")
+}
+
+fn unseen(rules: &[Rule]) -> Vec<(usize, Str)> {
+    let of = |(index, rule): (usize, &Rule)| -> Vec<(usize, Str)> {
+        rule.unseen().into_iter().map(|name| (index, Str::from(name))).collect()
+    };
+    rules.iter().enumerate().flat_map(of).collect()
+}

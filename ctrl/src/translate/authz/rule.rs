@@ -1,0 +1,136 @@
+//! One rule: its sources, operations and conditions.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+use manifest::istio::{Condition, Operation, Rule as Asked};
+use model::address::Str;
+use model::authz::{Action, Clause, Match, Rule, StringMatch};
+
+use super::source;
+
+/// Sources ORed, operations ORed, each condition on its own; the three ANDed.
+pub(super) fn rule(asked: &Asked, action: Action, namespace: &Str) -> Result<Rule, String> {
+    let mut clauses = Vec::new();
+    if !asked.from.is_empty() {
+        let sources = asked.from.iter().map(|from| source::source(&from.source, namespace));
+        clauses.push(clause(sources.collect::<Result<_, _>>()?, action));
+    }
+    if !asked.to.is_empty() {
+        let operations = asked.to.iter().map(|to| operation(&to.operation));
+        clauses.push(clause(operations.collect::<Result<_, _>>()?, action));
+    }
+    for condition in &asked.when {
+        clauses.push(clause(vec![self::condition(condition, namespace)?], action));
+    }
+    Ok(Rule { clauses: clauses.into() })
+}
+
+/// A match that restricts nothing never holds for the engine. Whoever wrote one meant that anything matches: that
+/// must not take the effect from a DENY rule, nor give it to an ALLOW rule.
+fn clause(matches: Vec<Match>, action: Action) -> Clause {
+    if action == Action::Deny && matches.iter().any(Match::is_empty) {
+        return Clause::default();
+    }
+    Clause { matches: matches.into() }
+}
+
+/// Adds an attribute that layer 4 does not see to every rule.
+pub(super) fn restrict(rules: &mut [Rule], attribute: &Str) {
+    for rule in rules {
+        let one = Match { unseen: vec![attribute.clone()], ..Match::default() };
+        let mut clauses = std::mem::take(&mut rule.clauses).into_vec();
+        clauses.push(Clause { matches: [one].into() });
+        rule.clauses = clauses.into();
+    }
+}
+
+fn operation(asked: &Operation) -> Result<Match, String> {
+    let Operation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths } = asked;
+    let unseen = [
+        ("hosts", hosts),
+        ("notHosts", not_hosts),
+        ("methods", methods),
+        ("notMethods", not_methods),
+        ("paths", paths),
+        ("notPaths", not_paths),
+    ];
+    Ok(Match {
+        destination_ports: self::ports(ports)?,
+        not_destination_ports: self::ports(not_ports)?,
+        unseen: names("to.operation", &unseen),
+        ..Match::default()
+    })
+}
+
+fn condition(asked: &Condition, namespace: &Str) -> Result<Match, String> {
+    let Condition { key, values, not_values } = asked;
+    let mut one = Match::default();
+    match key.as_str() {
+        "source.ip" => (one.source_ips, one.not_source_ips) = (ranges(values)?, ranges(not_values)?),
+        "destination.ip" => {
+            (one.destination_ips, one.not_destination_ips) = (ranges(values)?, ranges(not_values)?);
+        }
+        "destination.port" => {
+            (one.destination_ports, one.not_destination_ports) = (ports(values)?, ports(not_values)?);
+        }
+        "source.namespace" => (one.namespaces, one.not_namespaces) = (texts(values), texts(not_values)),
+        "source.principal" => (one.principals, one.not_principals) = (texts(values), texts(not_values)),
+        "source.serviceAccount" => {
+            one.service_accounts = source::accounts(values, namespace);
+            one.not_service_accounts = source::accounts(not_values, namespace);
+        }
+        "source.trustDomain" => source::trust_domains(&mut one, values, not_values, &format!("when[{key}]")),
+        _ => one.unseen.push(format!("when[{key}]").into()),
+    }
+    Ok(one)
+}
+
+/// The fields that restrict something, by their full names.
+pub(super) fn names(prefix: &str, fields: &[(&str, &Vec<String>)]) -> Vec<Str> {
+    let set = fields.iter().filter(|(_, values)| !values.is_empty());
+    set.map(|(name, _)| format!("{prefix}.{name}").into()).collect()
+}
+
+/// `*` is anything that is there, `x*` what begins with x, `*x` what ends with it.
+pub(super) fn texts(values: &[String]) -> Vec<StringMatch> {
+    values.iter().map(|value| text(value)).collect()
+}
+
+pub(super) fn text(value: &str) -> StringMatch {
+    if value == "*" {
+        StringMatch::Presence
+    } else if let Some(rest) = value.strip_prefix('*') {
+        StringMatch::Suffix(rest.into())
+    } else if let Some(rest) = value.strip_suffix('*') {
+        StringMatch::Prefix(rest.into())
+    } else {
+        StringMatch::Exact(value.into())
+    }
+}
+
+/// Addresses and CIDRs.
+pub(super) fn ranges(values: &[String]) -> Result<Vec<IpNet>, String> {
+    values.iter().map(|value| range(value)).collect()
+}
+
+fn range(value: &str) -> Result<IpNet, String> {
+    let wrong = || format!("{value:?} is neither an address nor a CIDR");
+    let range = match value.parse::<IpNet>() {
+        Ok(range) => range,
+        Err(_) => IpNet::from(value.parse::<IpAddr>().map_err(|_| wrong())?),
+    };
+    Ok(unmapped(range))
+}
+
+/// Clients with IPv4 addresses are known by those; a range of v4-mapped addresses means them.
+fn unmapped(range: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = range else { return range };
+    let Some(ip) = mapped.addr().to_ipv4_mapped() else { return range };
+    let length = mapped.prefix_len().checked_sub(96);
+    length.and_then(|length| Ipv4Net::new(ip, length).ok()).map_or(range, IpNet::V4)
+}
+
+pub(super) fn ports(values: &[String]) -> Result<Vec<u16>, String> {
+    values.iter().map(|value| value.parse().map_err(|_| format!("{value:?} is not a port"))).collect()
+}

@@ -1,0 +1,45 @@
+//! Service → [`Service`].
+
+use model::address::NetworkAddress;
+use model::service::{LoadBalancing, LoadBalancingMode, Port, Ports, Scope, Service, Visibility};
+
+use super::Context;
+use crate::index::facts::{self, ServicePort, Target};
+
+/// A service as proxies know it.
+pub fn service(context: &Context, facts: &facts::Service) -> Service {
+    let vip = |ip: &std::net::IpAddr| NetworkAddress::new(context.network.clone(), *ip);
+    Service {
+        key: context.host(&facts.name),
+        name: facts.name.name.clone(),
+        vips: facts.addresses.iter().map(vip).collect(),
+        cidr_vips: Box::default(),
+        ports: Ports(facts.ports.iter().map(port).collect()),
+        subject_alt_names: Box::default(),
+        waypoint: None,
+        load_balancing: load_balancing(facts),
+        ip_families: facts.ip_families,
+        canonical: true,
+        visibility: Visibility::Public,
+    }
+}
+
+/// A named port is each endpoint's to resolve.
+fn port(port: &ServicePort) -> Port {
+    let target = match port.target {
+        Target::Number(number) => number,
+        Target::Name(_) => 0,
+    };
+    Port { service: port.number, target, protocol: port.protocol }
+}
+
+fn load_balancing(facts: &facts::Service) -> LoadBalancing {
+    use Scope::{Network, Node, Region, Subzone, Zone};
+    let (mode, preference): (_, &[Scope]) = match facts.traffic_distribution.as_deref() {
+        _ if facts.node_local => (LoadBalancingMode::Strict, &[Node]),
+        Some("PreferClose" | "PreferSameZone") => (LoadBalancingMode::Failover, &[Network, Region, Zone]),
+        Some("PreferSameNode") => (LoadBalancingMode::Failover, &[Network, Region, Zone, Subzone, Node]),
+        _ => (LoadBalancingMode::Unspecified, &[]),
+    };
+    LoadBalancing { preference: preference.into(), mode, allow_unhealthy: facts.publish_not_ready }
+}
