@@ -1,5 +1,5 @@
 //! `istio.security.Authorization` ⇄ [`Policy`]. What cannot be read exactly refuses the whole policy: left out, it
-//! would let more pass than its author meant (`design.md` D5).
+//! would let more pass than its author meant.
 
 use bytes::Bytes;
 use ipnet::IpNet;
