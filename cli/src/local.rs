@@ -25,6 +25,7 @@ mod source;
 mod store;
 
 mod clock;
+mod converge;
 mod dns;
 mod rules;
 mod scheduler;
@@ -36,6 +37,7 @@ mod pods;
 mod probes;
 
 pub(crate) mod components;
+mod http;
 pub(crate) mod logs;
 mod server;
 mod supervise;

@@ -9,6 +9,7 @@ pub(crate) mod worker;
 
 use k8s_openapi::api::core::v1::Pod;
 
+pub(crate) use enrol::must_be_captured;
 pub(crate) use status::{stuck, trouble};
 
 /// Host name of a pod's processes.

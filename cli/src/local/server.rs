@@ -12,6 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Container;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -19,8 +20,10 @@ use tokio::process::Child;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::components::ctrl_admin;
 use super::containers::run::{self, Host, Streams};
 use super::containers::spec::JoinSpec;
+use super::http;
 use super::logs;
 use super::pods::{display_name, worker};
 use super::sys;
@@ -76,7 +79,8 @@ impl Server {
             Request::Status => {
                 let (answer, status) = oneshot::channel();
                 let _ = self.world.send(Message::Status { answer }).await;
-                let status = status.await.map_err(io::Error::other)?;
+                let mut status = status.await.map_err(io::Error::other)?;
+                status.components.extend(versions(&self.host).await);
                 send(&mut writer, &Reply::Status(status)).await
             }
             Request::Down => {
@@ -112,6 +116,39 @@ impl Server {
         };
         send(&mut writer, &reply).await
     }
+}
+
+/// ctrl's `/version`.
+#[derive(Debug, Deserialize)]
+struct Versions {
+    ctrl: String,
+    clients: Vec<ProxyVersion>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ProxyVersion {
+    node: Option<String>,
+    role: String,
+    #[serde(default)]
+    pod: String,
+    version: Option<String>,
+}
+
+/// What ctrl knows of itself and of the proxies connected to it; nothing while it does not answer.
+async fn versions(host: &Host) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let Ok(versions) = http::get_json::<Versions>(&ctrl_admin(&host.dir), "/version", PATIENCE).await else {
+        return all;
+    };
+    all.insert("ctrl".to_owned(), versions.ctrl);
+    for client in versions.clients {
+        let whose = if client.role == "node-agent" { client.node.unwrap_or_default() } else { client.pod };
+        all.insert(
+            format!("{}/{whose}", client.role),
+            client.version.unwrap_or_else(|| "unknown".to_owned()),
+        );
+    }
+    all
 }
 
 /// Reads a request and the descriptors beside its first byte.

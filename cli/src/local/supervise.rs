@@ -6,10 +6,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use http_body_util::Empty;
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::components::{Component, Ready};
+use super::http;
 use super::logs::LogFile;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -143,12 +141,6 @@ async fn ask(ready: &Ready) -> io::Result<()> {
 }
 
 async fn get_ready(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> io::Result<()> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let driver = tokio::spawn(connection);
-    let request = Request::get("/healthz/ready").header("host", "localhost").body(Empty::<Bytes>::new());
-    let answer = sender.send_request(request.map_err(io::Error::other)?).await.map_err(io::Error::other);
-    driver.abort();
-    let status = answer?.status();
+    let (status, _) = http::call(stream, Method::GET, "/healthz/ready", String::new()).await?;
     if status.is_success() { Ok(()) } else { Err(io::Error::other(format!("answers {status}"))) }
 }

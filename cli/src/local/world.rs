@@ -19,6 +19,7 @@ use super::addresses::{Pair, PodPool};
 use super::clock::now;
 use super::components;
 use super::containers::run::Host;
+use super::converge::{self, Expected};
 use super::daemon::Events;
 use super::dns::Zone;
 use super::links::has_ipv6;
@@ -52,6 +53,11 @@ pub(crate) enum Message {
     /// What runs.
     Status {
         answer: oneshot::Sender<crate::control::Status>,
+    },
+    /// What was expected of round `round` is in force, or what of it is missing.
+    Converged {
+        round: u64,
+        missing: Option<String>,
     },
     /// End all pods; answered when the last has gone.
     Down {
@@ -90,6 +96,20 @@ struct Entry {
 /// Key of an object written to the store.
 type Written = BTreeMap<(&'static str, ObjectName), Value>;
 
+/// A wait for what is written to be in force.
+struct Converging {
+    round: u64,
+    expected: Vec<Expected>,
+    missing: Option<String>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Drop for Converging {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Everything there is.
 pub(crate) struct World {
     host: Arc<Host>,
@@ -110,6 +130,8 @@ pub(crate) struct World {
     unplaced: BTreeSet<String>,
     /// All was ready once.
     up: bool,
+    /// All is ready, and this is waited for to be in force.
+    converging: Option<Converging>,
     read_once: bool,
     down: Option<oneshot::Sender<()>>,
     to_self: mpsc::Sender<Message>,
@@ -140,6 +162,7 @@ impl World {
             unready: components.map(|name| (name, "has not answered yet".to_owned())).collect(),
             unplaced: BTreeSet::new(),
             up: false,
+            converging: None,
             read_once: false,
             down: None,
             to_self,
@@ -196,6 +219,11 @@ impl World {
             Message::Status { answer } => {
                 let _ = answer.send(self.status());
             }
+            Message::Converged { round, missing } => {
+                if let Some(current) = self.converging.as_mut().filter(|current| current.round == round) {
+                    current.missing = missing;
+                }
+            }
             Message::Down { done } => {
                 self.host.going.store(true, Ordering::Relaxed);
                 self.down = Some(done);
@@ -246,11 +274,54 @@ impl World {
         let manifests = Arc::clone(&self.manifests.borrow());
         self.schedule(&manifests);
         self.publish_services(&manifests);
+        self.converge(&manifests);
         if !self.up && self.read_once && self.troubles().is_empty() {
             self.up = true;
+            self.converging = None;
             let (pods, nodes) = (self.pods.len(), self.nodes.len());
             self.events.up(format!("mesh {:?} is up: {nodes} nodes, {pods} pods", self.host.dir.name()));
         }
+    }
+
+    /// Once all is ready, waits for what is written to be in force; starts again when something else is written.
+    fn converge(&mut self, manifests: &Manifests) {
+        if self.up || !components::has_agents() {
+            return;
+        }
+        if !self.read_once || !self.unsettled().is_empty() {
+            self.converging = None;
+            return;
+        }
+        let expected = self.expected(manifests);
+        if self.converging.as_ref().is_some_and(|current| current.expected == expected) {
+            return;
+        }
+        let round = self.converging.as_ref().map_or(0, |current| current.round + 1);
+        let nodes: BTreeSet<String> = self.nodes.iter().map(|node| node.name.clone()).collect();
+        let (admin, to_self, wanted) =
+            (components::ctrl_admin(&self.host.dir), self.to_self.clone(), expected.clone());
+        let task = tokio::spawn(async move {
+            let tell = |missing| {
+                // The world is busy: the next thing that is missing will be told.
+                let _ = to_self.try_send(Message::Converged { round, missing: Some(missing) });
+            };
+            converge::wait(&admin, &nodes, &wanted, tell).await;
+            let _ = to_self.send(Message::Converged { round, missing: None }).await;
+        });
+        let missing = Some("ctrl has not been asked yet".to_owned());
+        self.converging = Some(Converging { round, expected, missing, task: task.abort_handle() });
+    }
+
+    /// What ctrl must have read and the proxies acknowledged.
+    fn expected(&self, manifests: &Manifests) -> Vec<Expected> {
+        let written = self.written.iter().map(|((kind, _), object)| Expected::of(kind, object, false));
+        let pods = self.pods.values().filter(|entry| !entry.leaving).map(|entry| {
+            let labels = manifests.namespaces.get(&entry.owner.namespace);
+            let runs = phase(&entry.pod) == "Running";
+            let captured = runs && super::pods::must_be_captured(&entry.pod, labels);
+            Expected::of("Pod", &serde_json::to_value(&entry.pod).unwrap_or_default(), captured)
+        });
+        written.chain(pods).collect()
     }
 
     fn schedule(&mut self, manifests: &Manifests) {
@@ -474,8 +545,17 @@ impl World {
         }
     }
 
-    /// Everything that is not ready yet, in words.
+    /// Everything that is not ready yet or not in force, in words.
     fn troubles(&self) -> Vec<String> {
+        let mut all = self.unsettled();
+        if all.is_empty() {
+            all.extend(self.converging.as_ref().and_then(|current| current.missing.clone()));
+        }
+        all
+    }
+
+    /// Everything that is not ready yet, in words.
+    fn unsettled(&self) -> Vec<String> {
         let components = self.unready.iter().map(|(name, why)| format!("{name}: {why}"));
         let unsettled = self.pods.values().filter(|entry| !entry.leaving && !settled(entry));
         let pods = unsettled.map(|entry| format!("pod {}: {}", display_name(&entry.pod), trouble(entry)));

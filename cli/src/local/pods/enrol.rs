@@ -7,19 +7,15 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
+use crate::local::http;
+
 /// How long the agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest answer read.
-const LONGEST_ANSWER: usize = 16 << 10;
 
 /// Label, on namespaces and pods, that enrols.
 const MODE_LABEL: &str = "istio.io/dataplane-mode";
@@ -70,24 +66,12 @@ pub(crate) async fn enrol(socket: &Path, pod: &Pod, netns: &Path, gateways: &[Ip
 }
 
 async fn post(socket: &Path, body: String) -> Result<(), String> {
-    let unreachable = |error: &dyn std::fmt::Display| format!("the node agent cannot be reached: {error}");
-    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(&error))?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
-    let driver = tokio::spawn(connection);
-    let request = Request::post("/cmdadd")
-        .header("host", "unix")
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| unreachable(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
-    let status = response.status();
-    let text = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
-    driver.abort();
+    let unreachable = |error: std::io::Error| format!("the node agent cannot be reached: {error}");
+    let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+    let (status, text) = http::call(stream, Method::POST, "/cmdadd", body).await.map_err(unreachable)?;
     if status.is_success() {
         return Ok(());
     }
-    let text = text.map(|text| text.to_bytes()).unwrap_or_default();
     Err(format!("the node agent refused to enrol it ({status}): {}", String::from_utf8_lossy(&text).trim()))
 }
 
