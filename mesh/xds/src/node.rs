@@ -16,6 +16,8 @@ const NAMESPACE: &str = "NAMESPACE";
 /// Metadata: the pod's addresses, joined by commas. A list here is refused by Istio's controller.
 const INSTANCE_IPS: &str = "INSTANCE_IPS";
 /// Metadata: the node it runs on.
+/// Metadata: the version of the program.
+const VERSION: &str = "LATEEN_VERSION";
 const NODE_NAME: &str = "NODE_NAME";
 /// Metadata: which of our extensions the client heeds. It is sent no policy that would mean more without them.
 const UNDERSTANDS: &str = "LATEEN_UNDERSTANDS";
@@ -49,7 +51,11 @@ impl NodeInfo {
             ip: ip.unwrap_or(IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1))),
             pod: pod.to_owned(),
             namespace: namespace.to_owned(),
-            metadata: [(UNDERSTANDS.to_owned(), understood)].into(),
+            metadata: [
+                (UNDERSTANDS.to_owned(), understood),
+                (VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ]
+            .into(),
         }
     }
 
