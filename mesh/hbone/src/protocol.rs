@@ -212,7 +212,9 @@ impl<T: Default> Engine<T> {
         for (name, value) in fields {
             self.encoder.encode(name, value, &mut block);
         }
-        frame::headers(&mut self.control, id, &block, false);
+        // Behind the resets of streams that made room for it, or the peer would count one too many. Its DATA waits for
+        // the answer, so that none can overtake it.
+        frame::headers(&mut self.trailing, id, &block, false);
         Some(key)
     }
 
@@ -325,6 +327,11 @@ impl<T: Default> Engine<T> {
     /// Whether either end has said that it goes.
     pub(crate) fn draining(&self) -> bool {
         self.drain != Drain::No || self.peer_goaway.is_some()
+    }
+
+    /// Whether every stream has ended, forgotten or not.
+    pub(crate) fn all_over(&mut self) -> bool {
+        self.streams.iter_mut().all(|(_, stream)| stream.is_over())
     }
 
     /// Whether no request can come any more and none is open.

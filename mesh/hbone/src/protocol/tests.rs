@@ -51,6 +51,7 @@ fn client() -> Unit {
     feed(&mut engine, &hello).unwrap();
     engine.open("10.0.0.1:80", no_fields(), ()).unwrap();
     engine.control.clear();
+    engine.trailing.clear();
     engine
 }
 

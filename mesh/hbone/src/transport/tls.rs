@@ -156,10 +156,15 @@ impl Tls {
         }
     }
 
+    /// Sends the alert that names the reason of a failure, if rustls made one. Only what waits is taken out: the bytes
+    /// received are not looked at again.
     async fn flush_alert(&mut self) {
-        let mut partial = Vec::new();
-        let mut nothing = Vec::new();
-        while let (Ok(Next::Again | Next::Transmit), _) = self.process(&mut partial, &mut nothing) {}
+        while match &self.session {
+            Session::Client(session) => session.wants_write(),
+            Session::Server(session) => session.wants_write(),
+        } {
+            let _ = self.process(&mut [], &mut Vec::new());
+        }
         let _ = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
     }
 

@@ -100,7 +100,9 @@ impl Driver {
                 Gone::Protocol(text)
             })?;
             if received.ended {
-                return Err(Gone::ByPeer(inner.blamed.unwrap_or(code::NO_ERROR)));
+                let in_order = inner.engine.draining() && inner.engine.all_over() && inner.blamed.is_none();
+                let code = inner.blamed.unwrap_or(code::NO_ERROR);
+                return Err(if in_order { Gone::Closed } else { Gone::ByPeer(code) });
             }
         }
         cx.waker().wake_by_ref();

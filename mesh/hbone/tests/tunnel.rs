@@ -1,0 +1,21 @@
+//! Tunnels against peers: the h2 crate at the other end, ours at both, over pipes in memory and over TLS.
+
+#[path = "tunnel/support.rs"]
+mod support;
+
+#[path = "tunnel/detach.rs"]
+mod detach;
+#[path = "tunnel/h2_client.rs"]
+mod h2_client;
+#[path = "tunnel/h2_server.rs"]
+mod h2_server;
+#[path = "tunnel/lifecycle.rs"]
+mod lifecycle;
+#[path = "tunnel/pair.rs"]
+mod pair;
+#[path = "tunnel/passthrough.rs"]
+mod passthrough;
+#[path = "tunnel/pool.rs"]
+mod pool;
+#[path = "tunnel/tls.rs"]
+mod tls;

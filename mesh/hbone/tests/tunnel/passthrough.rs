@@ -1,0 +1,95 @@
+//! Plain TCP to plain TCP, small and in bulk, with half-closes and cuts.
+
+use std::io::ErrorKind;
+
+use hbone::passthrough;
+use hbone::splice::End;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{account, application, expect_end, expect_pattern, run, send_pattern, sockets};
+
+#[test]
+fn small_and_bulk_pass_both_ways() {
+    run(async {
+        let account = account();
+        let (near, mut connection) = application(&account).await;
+        connection
+            .push_unsent(&(0..100).map(|at| crate::support::pattern(1, at)).collect::<Vec<_>>())
+            .unwrap();
+        let live = connection.live().clone();
+        let (mesh, far) = sockets().await;
+        let splice = tokio::task::spawn_local(passthrough::splice(connection, mesh));
+        let (mut near_read, mut near_write) = near.into_split();
+        let (mut far_read, mut far_write) = far.into_split();
+        for at in 0..100 {
+            send_pattern(&mut near_write, 1, 100 + at * 10, 10).await;
+            expect_pattern(&mut far_read, 1, at * 10, 10).await;
+        }
+        let len = 30_000_000;
+        let out = tokio::task::spawn_local(async move {
+            send_pattern(&mut near_write, 1, 1100, len).await;
+            near_write.shutdown().await.unwrap();
+            near_write
+        });
+        let back = tokio::task::spawn_local(async move {
+            expect_pattern(&mut far_read, 1, 1000, len + 100).await;
+            expect_end(&mut far_read).await;
+        });
+        let reply = tokio::task::spawn_local(async move {
+            send_pattern(&mut far_write, 2, 0, len).await;
+            far_write.shutdown().await.unwrap();
+        });
+        expect_pattern(&mut near_read, 2, 0, len).await;
+        expect_end(&mut near_read).await;
+        for task in [back, reply] {
+            task.await.unwrap();
+        }
+        drop(out.await.unwrap());
+        let finished = splice.await.unwrap();
+        assert!(matches!(finished.end, End::Complete));
+        assert_eq!((live.sent(), live.received()), (len + 1100, len));
+        drop(finished);
+        assert_eq!(account.connections(), 0);
+    });
+}
+
+#[test]
+fn a_half_closed_connection_goes_on() {
+    run(async {
+        let (mut near, connection) = application(&account()).await;
+        let (mesh, mut far) = sockets().await;
+        let splice = tokio::task::spawn_local(passthrough::splice(connection, mesh));
+        near.shutdown().await.unwrap();
+        expect_end(&mut far).await;
+        send_pattern(&mut far, 3, 0, 100_000).await;
+        expect_pattern(&mut near, 3, 0, 100_000).await;
+        assert!(!splice.is_finished());
+        drop(far);
+        expect_end(&mut near).await;
+        assert!(matches!(splice.await.unwrap().end, End::Complete));
+    });
+}
+
+#[test]
+fn a_cut_and_a_broken_side_are_resets() {
+    run(async {
+        let (mut near, connection) = application(&account()).await;
+        let (mesh, mut far) = sockets().await;
+        let live = connection.live().clone();
+        let splice = tokio::task::spawn_local(passthrough::splice(connection, mesh));
+        send_pattern(&mut near, 1, 0, 10).await;
+        expect_pattern(&mut far, 1, 0, 10).await;
+        live.cut("policy");
+        let finished = splice.await.unwrap();
+        assert!(matches!(&finished.end, End::Cut(cause) if cause == "policy"));
+        assert_eq!(far.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+
+        let (near, connection) = application(&account()).await;
+        let (mesh, mut far) = sockets().await;
+        let splice = tokio::task::spawn_local(passthrough::splice(connection, mesh));
+        let _: () = socket2::SockRef::from(&near).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(near);
+        assert!(matches!(splice.await.unwrap().end, End::Application(_)));
+        assert_eq!(far.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    });
+}

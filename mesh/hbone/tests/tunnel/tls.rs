@@ -1,0 +1,200 @@
+//! mTLS below: handshakes that succeed and fail, certificates, bulk in both directions, KeyUpdate, closing.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use hbone::headers::Headers;
+use hbone::limits::Limits;
+use hbone::splice::End;
+use hbone::transport::{HandshakeError, Tls};
+use hbone::tunnel::{self, Client, Gone, Server};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::pair::join;
+use crate::support::{account, expect_end, expect_pattern, pattern, run, send_pattern, sockets};
+
+struct Configs {
+    client: Arc<ClientConfig>,
+    /// The same without a certificate.
+    anonymous: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+}
+
+fn configs() -> Configs {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let ca_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::new(params, ca_key);
+    let key = KeyPair::generate().unwrap();
+    let leaf =
+        CertificateParams::new(vec!["peer.test".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone(), ca.der().clone()];
+    let key = || PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    let roots = Arc::new(roots);
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build().unwrap();
+    let server = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.clone(), key())
+        .unwrap();
+    let client = || {
+        ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+    };
+    Configs {
+        client: Arc::new(client().with_client_auth_cert(chain, key()).unwrap()),
+        anonymous: Arc::new(client().with_no_client_auth()),
+        server: Arc::new(server),
+    }
+}
+
+fn name() -> ServerName<'static> {
+    "peer.test".try_into().unwrap()
+}
+
+async fn tunnels(configs: &Configs) -> (Client, Server, [tokio::task::JoinHandle<Gone>; 2]) {
+    let limits = Limits::default();
+    let (near, far) = sockets().await;
+    let (near, far) = tokio::join!(
+        Tls::connect(near, configs.client.clone(), name(), &limits),
+        Tls::accept(far, configs.server.clone(), &limits)
+    );
+    let (client, near) = tunnel::client(near.unwrap(), limits.clone());
+    let (server, far) = tunnel::server(far.unwrap(), limits);
+    (client, server, [tokio::task::spawn_local(near), tokio::task::spawn_local(far)])
+}
+
+#[test]
+fn bulk_and_small_cross_and_the_tunnel_closes_in_order() {
+    {
+        run(async move {
+            let (client, mut server, drivers) = tunnels(&configs()).await;
+            assert_eq!(client.peer_certificates(), server.peer_certificates());
+            assert_eq!(client.peer_certificates().len(), 2);
+            let account = account();
+            let mut all = Vec::new();
+            for seed in 1..=10 {
+                let joined = join(&client, &mut server, &account).await;
+                let len = if seed == 1 { 20_000_000 } else { 5_000 };
+                for (socket, out, back) in [(joined.near, seed, seed + 50), (joined.far, seed + 50, seed)] {
+                    let (mut read, mut write) = socket.into_split();
+                    all.push(tokio::task::spawn_local(async move {
+                        send_pattern(&mut write, out, 0, len).await;
+                        write.shutdown().await.unwrap();
+                        drop(write);
+                    }));
+                    all.push(tokio::task::spawn_local(async move {
+                        expect_pattern(&mut read, back, 0, len).await;
+                        expect_end(&mut read).await;
+                    }));
+                }
+                for splice in [joined.near_splice, joined.far_splice] {
+                    all.push(tokio::task::spawn_local(async move {
+                        assert!(matches!(splice.await.unwrap().end, End::Complete));
+                    }));
+                }
+            }
+            for task in all {
+                task.await.unwrap();
+            }
+            drop(client);
+            assert!(server.accept().await.is_none());
+            let [near, far] = drivers;
+            assert_eq!(near.await.unwrap(), Gone::Closed);
+            assert!(matches!(far.await.unwrap(), Gone::Closed | Gone::ByPeer(0)));
+        });
+    }
+}
+
+#[test]
+fn refused_handshakes_say_why() {
+    run(async {
+        let (ours, theirs) = (configs(), configs());
+        let limits = Limits::default();
+        // A client that another CA vouches for, and one without a certificate.
+        for client in [&theirs.client, &ours.anonymous] {
+            let (near, far) = sockets().await;
+            let (client, server) = tokio::join!(
+                Tls::connect(near, client.clone(), name(), &limits),
+                Tls::accept(far, ours.server.clone(), &limits)
+            );
+            assert!(matches!(server.unwrap_err(), HandshakeError::Tls(_) | HandshakeError::Io(_)));
+            // TLS 1.3 lets the client finish first; it learns of it with its first read.
+            if let Ok(tls) = client {
+                let (_client, driver) = tunnel::client(tls, limits.clone());
+                assert!(matches!(driver.await, Gone::Io(text) if text.contains("ert")));
+            }
+        }
+        // A peer that hangs up, and one that speaks no TLS.
+        let (near, far) = sockets().await;
+        drop(far);
+        let err = Tls::connect(near, ours.client.clone(), name(), &limits).await.unwrap_err();
+        assert!(matches!(err, HandshakeError::Io(_)), "{err}");
+        let (near, mut far) = sockets().await;
+        far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        let err = Tls::connect(near, ours.client.clone(), name(), &limits).await.unwrap_err();
+        assert!(matches!(err, HandshakeError::Tls(_)), "{err}");
+        let (near, _far) = sockets().await;
+        let short = Limits { handshake_timeout: std::time::Duration::from_millis(50), ..limits };
+        let err = Tls::connect(near, ours.client.clone(), name(), &short).await.unwrap_err();
+        assert!(matches!(err, HandshakeError::Timeout(_)), "{err}");
+    });
+}
+
+/// A peer on a thread of its own, over rustls' ordinary API: an HTTP/2 client with one stream that changes its keys
+/// again and again, also while records are under way.
+fn updating_peer(mut socket: std::net::TcpStream, config: Arc<ClientConfig>, rounds: u64) {
+    let mut tls = rustls::ClientConnection::new(config, name()).unwrap();
+    let mut io = rustls::Stream::new(&mut tls, &mut socket);
+    io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    // :method CONNECT, :authority a:1, literals without indexing.
+    let block = b"\x02\x07CONNECT\x01\x03a:1";
+    io.write_all(&[&[0, 0, block.len() as u8, 1, 4, 0, 0, 0, 1][..], block].concat()).unwrap();
+    for round in 0..rounds {
+        io.conn.refresh_traffic_keys().unwrap();
+        let bytes: Vec<u8> = (0..10_000).map(|at| pattern(1, round * 10_000 + at)).collect();
+        let end = u8::from(round + 1 == rounds);
+        io.write_all(&[&[0, 0x27, 0x10, 0, end, 0, 0, 0, 1][..], &bytes].concat()).unwrap();
+    }
+    io.flush().unwrap();
+    // Until our END_STREAM: an empty DATA frame on stream 1.
+    let mut said = Vec::new();
+    let mut part = [0; 4096];
+    while !said.windows(9).any(|frame| frame == [0, 0, 0, 0, 1, 0, 0, 0, 1]) {
+        let read = io.read(&mut part).unwrap();
+        said.extend_from_slice(&part[..read]);
+    }
+}
+
+#[test]
+fn keys_may_change_under_way() {
+    run(async {
+        let configs = configs();
+        let (near, far) = sockets().await;
+        let near = near.into_std().unwrap();
+        near.set_nonblocking(false).unwrap();
+        let config = configs.client.clone();
+        let peer = std::thread::spawn(move || updating_peer(near, config, 50));
+        let limits = Limits::default();
+        let tls = Tls::accept(far, configs.server.clone(), &limits).await.unwrap();
+        let (mut server, driver) = tunnel::server(tls, limits);
+        tokio::task::spawn_local(driver);
+        let mut stream = server.accept().await.unwrap().accept(&Headers::new());
+        expect_pattern(&mut stream, 1, 0, 500_000).await;
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        stream.shutdown().await.unwrap();
+        tokio::task::spawn_blocking(move || peer.join().unwrap()).await.unwrap();
+    });
+}
