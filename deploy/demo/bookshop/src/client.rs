@@ -27,7 +27,9 @@ impl Service {
         let upper = name.to_ascii_uppercase();
         let host = std::env::var(format!("{upper}_HOSTNAME")).unwrap_or_else(|_| name.to_owned());
         let port = std::env::var(format!("{upper}_SERVICE_PORT")).ok().and_then(|port| port.parse().ok());
-        Self { host, port: port.unwrap_or(9080), client: Client::builder(TokioExecutor::new()).build_http() }
+        // A connection a request, as Bookinfo's services make them: it is spread over all versions each time.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+        Self { host, port: port.unwrap_or(9080), client }
     }
 
     /// Asks for a JSON document; the status and the document, or what went wrong.
