@@ -6,7 +6,10 @@
 //! assert!(answer.ok(), "{answer}");
 //! ```
 
+pub mod client;
 pub mod manifests;
+pub mod processes;
+pub mod report;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,13 +56,25 @@ impl fmt::Display for Outcome {
 /// # Panics
 /// There is none: build it first.
 pub fn lateen() -> PathBuf {
-    if let Some(path) = std::env::var_os("LATEEN_BIN") {
-        return path.into();
+    match std::env::var_os("LATEEN_BIN") {
+        Some(path) => path.into(),
+        None => built("lateen", "cargo build --workspace --bins"),
     }
+}
+
+/// A program of `e2e/examples`, to run inside pods.
+///
+/// # Panics
+/// There is none: build it first.
+pub fn example(name: &str) -> String {
+    built(&format!("examples/{name}"), "cargo build -p e2e --examples").to_string_lossy().into_owned()
+}
+
+fn built(relative: &str, how: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test program has a path");
     let folder = test.parent().and_then(Path::parent).expect("test programs stand in target/*/deps");
-    let path = folder.join("lateen");
-    assert!(path.exists(), "{} is not there; build it: cargo build --workspace --bins", path.display());
+    let path = folder.join(relative);
+    assert!(path.exists(), "{} is not there; build it: {how}", path.display());
     path
 }
 
@@ -77,7 +92,7 @@ pub fn run(command: &mut Command) -> Outcome {
 }
 
 /// A name that no other mesh of this machine has.
-fn fresh_name() -> String {
+pub fn fresh_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
@@ -154,9 +169,14 @@ impl Mesh {
         run(&mut self.command(namespace, pod, command))
     }
 
-    /// What `lateen logs` prints.
+    /// What `lateen logs` prints of a component.
     pub fn logs(&self, of: &str) -> String {
         self.lateen(&["logs", of]).stdout
+    }
+
+    /// What `lateen logs` prints of a pod.
+    pub fn pod_logs(&self, namespace: &str, pod: &str) -> String {
+        self.lateen(&["logs", "-n", namespace, pod]).stdout
     }
 
     /// The logs of both nodes' agents.
@@ -169,20 +189,35 @@ impl Mesh {
     /// # Panics
     /// It does not come to hold in time.
     #[track_caller]
-    pub fn eventually(&self, what: &str, mut check: impl FnMut(&Self) -> Result<(), String>) {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn eventually(&self, what: &str, check: impl FnMut(&Self) -> Result<(), String>) {
+        self.within(PATIENCE, what, check);
+    }
+
+    /// The same with a deadline of its own; returns how long it took.
+    ///
+    /// # Panics
+    /// It does not come to hold in time.
+    #[track_caller]
+    pub fn within(
+        &self,
+        time: Duration,
+        what: &str,
+        mut check: impl FnMut(&Self) -> Result<(), String>,
+    ) -> Duration {
+        let begun = Instant::now();
         loop {
             match check(self) {
-                Ok(()) => return,
-                Err(last) if Instant::now() >= deadline => {
-                    panic!("{what}: still not after {PATIENCE:?}: {last}\n{}", self.agent_logs())
-                }
+                Ok(()) => return begun.elapsed(),
+                Err(last) if begun.elapsed() >= time => panic!("{what}: still not after {time:?}: {last}"),
                 Err(_) => pause(),
             }
         }
     }
 
     /// Waits until a command inside a pod succeeds and its output satisfies a condition.
+    ///
+    /// # Panics
+    /// It does not in time.
     #[track_caller]
     pub fn eventually_exec(
         &self,
@@ -196,11 +231,39 @@ impl Mesh {
             if holds(&outcome) { Ok(()) } else { Err(outcome.to_string()) }
         });
     }
+
+    /// Waits until the agents' logs have a line that holds all of these parts.
+    ///
+    /// # Panics
+    /// None comes in time.
+    #[track_caller]
+    pub fn eventually_logged(&self, parts: &[&str]) {
+        self.eventually(&format!("a line of the agents' logs with {parts:?}"), |mesh| {
+            let log = mesh.agent_logs();
+            if lines(&log, parts).is_empty() { Err(String::from("there is none")) } else { Ok(()) }
+        });
+    }
+
+    /// The one address of a family that a pod has.
+    ///
+    /// # Panics
+    /// It has none.
+    #[track_caller]
+    pub fn address(&self, namespace: &str, pod: &str, v6: bool) -> String {
+        let told = self.exec(namespace, pod, &["hostname", "-I"]);
+        let mut addresses = told.stdout.split_whitespace().filter(|ip| ip.contains(':') == v6);
+        addresses.next().unwrap_or_else(|| panic!("no such address of {pod}: {told}")).to_owned()
+    }
+}
+
+/// A log's lines that hold all of these parts.
+pub fn lines<'a>(log: &'a str, parts: &[&str]) -> Vec<&'a str> {
+    log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).collect()
 }
 
 /// Between two looks at a condition.
 #[allow(clippy::disallowed_methods, reason = "a test of its own thread, polling a condition with a deadline")]
-fn pause() {
+pub fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }
 

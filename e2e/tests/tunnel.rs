@@ -1,14 +1,9 @@
 //! Pods talk through tunnels that they know nothing about.
 
-use e2e::{Mesh, manifests};
+use e2e::{Mesh, lines, manifests};
 
 fn mesh() -> Mesh {
     Mesh::start(&[("app.yaml", &manifests::client_and_server("ambient"))])
-}
-
-/// The access log's lines that hold all of these.
-fn lines<'a>(log: &'a str, parts: &[&str]) -> Vec<&'a str> {
-    log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).collect()
 }
 
 #[test]

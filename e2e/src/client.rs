@@ -1,0 +1,148 @@
+//! Clients inside pods that run while a test does something to the mesh (`e2e/examples/peer.rs`).
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use crate::{Mesh, example};
+
+/// A client that says on its stdout what happens, line by line, and ends when its stdin does.
+#[derive(Debug)]
+pub struct Client {
+    child: Child,
+    lines: Receiver<(Instant, String)>,
+    what: String,
+}
+
+impl Client {
+    /// Starts `peer ARGUMENTS` in a pod.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[track_caller]
+    pub fn start(mesh: &Mesh, namespace: &str, pod: &str, arguments: &[&str]) -> Self {
+        let peer = example("peer");
+        let mut command = vec![peer.as_str()];
+        command.extend(arguments);
+        let mut child = mesh
+            .command(namespace, pod, &command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("lateen exec starts");
+        let lines = follow(child.stdout.take().expect("stdout is a pipe"));
+        Self { child, lines, what: format!("{arguments:?} in {namespace}/{pod}") }
+    }
+
+    /// Waits for a line that begins so, and returns it with the moment it was read.
+    ///
+    /// # Panics
+    /// It does not come in time.
+    #[track_caller]
+    pub fn wait_for(&self, beginning: &str, time: Duration) -> (Instant, String) {
+        let deadline = Instant::now() + time;
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok((at, line)) if line.starts_with(beginning) => return (at, line),
+                Ok((_, line)) => seen.push(line),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{}: no {beginning:?} within {time:?}; it said {seen:?}", self.what)
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("{}: ended without {beginning:?}; it said {seen:?}", self.what)
+                }
+            }
+        }
+    }
+
+    /// Ends its stdin and returns its last line.
+    ///
+    /// # Panics
+    /// It said nothing, or does not end.
+    #[track_caller]
+    pub fn finish(mut self) -> String {
+        drop(self.child.stdin.take());
+        let mut last = None;
+        loop {
+            match self.lines.recv_timeout(crate::PATIENCE) {
+                Ok((_, line)) => last = Some(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{}: does not end; its last word: {last:?}", self.what)
+                }
+            }
+        }
+        last.unwrap_or_else(|| panic!("{}: said nothing", self.what))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Gone already, or of no more use.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn follow(stdout: ChildStdout) -> Receiver<(Instant, String)> {
+    let (sender, lines) = sync_channel(1024);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send((Instant::now(), line)).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// Steady requests from a pod.
+#[derive(Debug)]
+pub struct Load(Client);
+
+/// What became of them.
+#[derive(Debug, Clone)]
+pub struct LoadReport {
+    /// How many were sent.
+    pub requests: u64,
+    /// How many were not answered.
+    pub failed: u64,
+    /// The slowest answer, in milliseconds.
+    pub slowest: u64,
+    /// Everything, as it was printed.
+    pub text: String,
+}
+
+impl Load {
+    /// Starts requests from a pod, half on kept connections, half on fresh ones, and waits for the first answer.
+    ///
+    /// # Panics
+    /// None is answered.
+    #[track_caller]
+    pub fn start(mesh: &Mesh, namespace: &str, pod: &str, target: &str, per_second: u32) -> Self {
+        let client = Client::start(mesh, namespace, pod, &["rate", target, &per_second.to_string()]);
+        client.wait_for("started", crate::PATIENCE);
+        Self(client)
+    }
+
+    /// Ends the requests and says what became of them.
+    ///
+    /// # Panics
+    /// The client failed.
+    #[track_caller]
+    pub fn finish(self) -> LoadReport {
+        let text = self.0.finish();
+        let parsed: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let number = |name: &str| parsed[name].as_u64().unwrap_or_else(|| panic!("no {name} in {text}"));
+        LoadReport {
+            requests: number("requests"),
+            failed: number("failed"),
+            slowest: number("slowest"),
+            text,
+        }
+    }
+}
