@@ -32,6 +32,7 @@ use crate::serve::Gate;
 use crate::serve::metrics::XdsMetrics;
 use crate::source::Batch;
 use crate::source::file::Files;
+use crate::source::last_good::LastGood;
 
 /// The socket of operators, in the state folder.
 pub const ADMIN_SOCKET: &str = "admin.sock";
@@ -50,6 +51,7 @@ pub struct App {
     router: Router,
     tls: Arc<rustls::ServerConfig>,
     files: Files,
+    last_good: LastGood,
     tasks: Tasks,
 }
 
@@ -113,6 +115,7 @@ impl App {
             .add_service(ca.into_server())
             .add_service(xds.into_service());
         let files = Files::watch(config.sources.clone(), config.objects.clone())?;
+        let last_good = LastGood::open(&config.state);
         let tasks = Tasks::default();
         Ok(Self {
             config,
@@ -123,6 +126,7 @@ impl App {
             router,
             tls: server_tls,
             files,
+            last_good,
             tasks,
         })
     }
@@ -150,11 +154,11 @@ impl App {
         self.serve_admin().await;
         let Some(first) = self.files.next().await else { return };
         // Before anybody is served: a proxy that came back would take what is not there yet for gone.
-        take(&self.core, &self.metrics, &first);
+        take(&self.core, &self.metrics, &mut self.last_good, first);
         self.admin.readiness.done(CONFIGURATION);
         tracing::info!(address = %self.config.listen, "serving");
 
-        let Self { core, metrics, mut files, listener, router, tls, tasks, config, .. } = self;
+        let Self { core, metrics, mut files, mut last_good, listener, router, tls, tasks, config, .. } = self;
         let ending = shutdown.clone();
         let served = async move {
             let incoming = accept_tls(listener, tls);
@@ -173,7 +177,7 @@ impl App {
             tokio::select! {
                 () = shutdown.begun() => break,
                 batch = files.next() => match batch {
-                    Some(batch) => follow(&core, &metrics, &mut files, &batch),
+                    Some(batch) => take(&core, &metrics, &mut last_good, batch),
                     None => {
                         tracing::error!("the files are no longer watched; what is in force stays");
                         shutdown.begun().await;
@@ -210,17 +214,13 @@ impl App {
     }
 }
 
-/// A batch, and those that came while it was taken.
-fn follow(core: &Core, metrics: &XdsMetrics, files: &mut Files, batch: &Batch) {
-    take(core, metrics, batch);
-    while let Some(batch) = files.ready() {
-        take(core, metrics, &batch);
-    }
-}
-
-fn take(core: &Core, metrics: &XdsMetrics, batch: &Batch) {
+/// Takes a batch: publishes it, then keeps what must outlive a restart.
+fn take(core: &Core, metrics: &XdsMetrics, last_good: &mut LastGood, batch: Batch) {
     let begun = time::Instant::now();
-    let applied = core.apply(batch);
+    let batch = last_good.pass(batch);
+    let applied = core.apply(&batch);
+    let took = begun.elapsed();
+    last_good.flush();
     metrics.batches.inc();
     metrics.revision.set(core.ours.revision() as f64);
     {
@@ -230,8 +230,12 @@ fn take(core: &Core, metrics: &XdsMetrics, batch: &Batch) {
         metrics.errors.set(i64::try_from(errors).unwrap_or(i64::MAX));
     }
     tracing::debug!(
-        upserted = batch.upserted.len(), removed = batch.removed.len(), translated = applied.translated,
-        revision = applied.revision, took = ?begun.elapsed(), "configuration taken"
+        upserted = batch.upserted.len(),
+        removed = batch.removed.len(),
+        translated = applied.translated,
+        revision = applied.revision,
+        ?took,
+        "configuration taken"
     );
 }
 

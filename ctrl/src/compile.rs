@@ -161,3 +161,6 @@ impl Edits {
         self.put(ADDRESS, resource);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,5 +2,6 @@
 //! what changed, each batch to be applied as one. Nothing behind the index knows which source an object came from.
 
 pub mod file;
+pub mod last_good;
 
 pub use manifest::Batch;

@@ -38,8 +38,11 @@ impl Condition {
 /// The conditions of an object of the mesh; none for kinds that are not the mesh's.
 pub fn conditions(compiler: &Compiler, object: &Object, findings: &[Finding]) -> Vec<Condition> {
     let about = object.key().to_string();
-    let findings: Vec<&Finding> =
-        findings.iter().filter(|finding| finding.object.as_deref() == Some(&about)).collect();
+    let concerns = |finding: &&Finding| {
+        finding.object.as_deref() == Some(&about)
+            || (finding.is_unreadable() && finding.position.file == *object.file())
+    };
+    let findings: Vec<&Finding> = findings.iter().filter(concerns).collect();
     match (&object.spec, object.kind.as_str()) {
         (Typed::Unsupported, kind) => vec![Condition::new(
             ACCEPTED,

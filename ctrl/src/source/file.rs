@@ -38,9 +38,4 @@ impl Files {
     pub async fn next(&mut self) -> Option<Batch> {
         self.batches.recv().await
     }
-
-    /// A batch that is there already.
-    pub fn ready(&mut self) -> Option<Batch> {
-        self.batches.try_recv().ok()
-    }
 }

@@ -1,0 +1,202 @@
+//! The controller as proxies and operators meet it: manifests in folders, real TLS on loopback, tokens, and the xDS
+//! client that node agents use.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail like the tests themselves")]
+
+#[path = "mesh/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use model::authz::{Subject, decide};
+use model::identity::Identity;
+use model::workload::TunnelProtocol;
+use serde_json::json;
+use world::{World, pod, policy, service};
+
+/// What a pod's agent would decide about a connection to it.
+fn verdict(mesh: &model::mesh::Mesh, uid: &str, account: Option<&str>) -> Option<String> {
+    let workload = mesh.workload(uid)?;
+    let policies = mesh.policies_for(workload).ok()?;
+    let identity = account.map(|account| Identity::new("cluster.local", "shop", account));
+    let subject = Subject {
+        source: "10.244.9.9:40000".parse().unwrap(),
+        identity: identity.as_ref(),
+        destination: (workload.addresses[0], 8080).into(),
+    };
+    Some(decide(&policies, &subject).cause.to_string())
+}
+
+const CART: &str = "Kubernetes//Pod/shop/cart";
+
+#[tokio::test]
+async fn manifests_become_a_mesh_and_so_do_their_changes() {
+    let world = World::new();
+    world.write("service.yaml", &service("cart", "10.96.0.7"));
+    world.write("policy.yaml", &policy("only-web", "ALLOW", "web"));
+    world.object(&pod("cart", "10.244.1.7", false));
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    proxy.until(|mesh| verdict(mesh, CART, Some("web")).is_some()).await;
+    proxy.read(|mesh| {
+        let workload = mesh.workload(CART).unwrap();
+        assert_eq!(workload.profile.protocol, TunnelProtocol::Tcp);
+        assert_eq!(workload.profile.enforced_by.as_deref(), Some(&[][..]));
+        let vip = model::address::NetworkAddress::new("".into(), "10.96.0.7".parse().unwrap());
+        let service = mesh.service_at(&vip, "shop").unwrap();
+        assert_eq!(&*service.key.hostname, "cart.shop.svc.cluster.local");
+        assert_eq!(workload.ports_of(&service.key).unwrap().get(80).unwrap().target, 8080);
+        assert!(mesh.is_pod_address("10.244.200.1".parse().unwrap()));
+        assert_eq!(verdict(mesh, CART, Some("web")).unwrap(), "allowed by: shop/only-web (rule 0)");
+        let refused = "allow policies exist, but none allowed (considered: shop/only-web)";
+        assert_eq!(verdict(mesh, CART, Some("other")).unwrap(), refused);
+    });
+
+    // Captured, and a DENY beside it, and then none.
+    world.object(&pod("cart", "10.244.1.7", true));
+    proxy.until(|mesh| mesh.workload(CART).unwrap().profile.protocol == TunnelProtocol::Hbone).await;
+    world.write("deny.yaml", &policy("not-web", "DENY", "web"));
+    let denied = "explicitly denied by: shop/not-web (rule 0)";
+    proxy.until(|mesh| verdict(mesh, CART, Some("web")).as_deref() == Some(denied)).await;
+    std::fs::remove_file(world.path("deny.yaml")).unwrap();
+    proxy.until(|mesh| verdict(mesh, CART, Some("web")).unwrap().starts_with("allowed by")).await;
+
+    // Who has no identity is refused once a PeerAuthentication says so; the policy comes with the workload.
+    world.write(
+        "strict.yaml",
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: shop}\n\
+         spec: {mtls: {mode: STRICT}}\n",
+    );
+    let strict = "explicitly denied by: istio-system/istio_converted_static_strict (rule 0)";
+    proxy.until(|mesh| verdict(mesh, CART, None).as_deref() == Some(strict)).await;
+    ctrl.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_file_changes_nothing_and_is_told_with_its_place() {
+    let world = World::new();
+    world.write("policy.yaml", &policy("only-web", "ALLOW", "web"));
+    world.object(&pod("cart", "10.244.1.7", true));
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    let good = "allowed by: shop/only-web (rule 0)";
+    proxy.until(|mesh| verdict(mesh, CART, Some("web")).as_deref() == Some(good)).await;
+    let misspelt = policy("only-web", "ALLOW", "web").replace("principals", "principles");
+    for (broken, code) in [("spec: [", "LAT0001"), (misspelt.as_str(), "IST0106")] {
+        world.write("policy.yaml", broken);
+        ctrl.until_finding(|finding| finding["code"] == code && finding["level"] == "Error").await;
+        proxy.read(|mesh| assert_eq!(verdict(mesh, CART, Some("web")).as_deref(), Some(good)));
+        let shown = ctrl.get("/objects/ap?namespace=shop&name=only-web").await;
+        let condition = &shown[0]["status"]["conditions"][0];
+        assert_eq!(
+            (&condition["status"], &condition["reason"]),
+            (&json!("True"), &json!("Accepted")),
+            "{shown}"
+        );
+        assert!(condition["message"].as_str().unwrap().contains("last good version"), "{shown}");
+    }
+    let findings = ctrl.get("/findings").await;
+    let error = findings.as_array().unwrap().iter().find(|one| one["level"] == "Error").unwrap();
+    assert!(error["file"].as_str().unwrap().ends_with("policy.yaml"), "{error}");
+    assert!(error["line"].as_u64().unwrap() > 1, "{error}");
+    ctrl.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_was_never_good_denies_what_it_is_for() {
+    let world = World::new();
+    world.write("policy.yaml", &policy("only-web", "ALLOW", "web").replace("principals", "principles"));
+    world.object(&pod("cart", "10.244.1.7", true));
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    let denied = "explicitly denied by: shop/only-web (rule 0)";
+    proxy.until(|mesh| verdict(mesh, CART, Some("web")).as_deref() == Some(denied)).await;
+    let shown = ctrl.get("/objects/AuthorizationPolicies").await;
+    let condition = &shown[0]["status"]["conditions"][0];
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("Invalid")));
+    assert!(condition["message"].as_str().unwrap().contains("policy.yaml:"), "{shown}");
+    ctrl.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_comes_back_is_sent_what_changed_and_nothing_else() {
+    let world = World::new();
+    world.write("policy.yaml", &policy("only-web", "ALLOW", "web"));
+    for number in 1..50 {
+        world.object(&pod(&format!("cart-{number}"), &format!("10.244.1.{number}"), true));
+    }
+    world.object(&pod("cart", "10.244.1.77", true));
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    proxy.until(|mesh| mesh.workloads().count() == 50).await;
+    ctrl.until_in_force(1).await;
+    let address = ctrl.address;
+    ctrl.stop().await;
+
+    let before = proxy.received();
+    // While nobody watches, one pod goes.
+    std::fs::remove_file(world.object_path("Pod", "cart")).unwrap();
+    let ctrl = world.start_at(address).await;
+    proxy.until(|mesh| mesh.workload(CART).is_none()).await;
+    ctrl.until_in_force(1).await;
+    proxy.read(|mesh| assert_eq!(mesh.workloads().count(), 49));
+    let again = proxy.received() - before;
+    assert!(again <= 1, "{again} updates for one removal");
+    ctrl.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_open_the_door_and_only_their_own() {
+    let world = World::new();
+    let ctrl = world.start().await;
+    let stranger = ctrl.proxy_with_token("node-1", "a token that nobody was given");
+    let other = ctrl.proxy_with_token("node-2", world::TOKEN);
+    let good = ctrl.proxy("node-1");
+    good.ready().await;
+    assert!(!stranger.is_ready() && !other.is_ready());
+    let sync = ctrl.until_in_force(1).await;
+    assert_eq!(sync["clients"][0]["node"], "node-1");
+    assert_eq!(sync["clients"][0]["role"], "node-agent");
+    let version = ctrl.get("/version").await;
+    assert_eq!(version["ctrl"], env!("CARGO_PKG_VERSION"));
+    ctrl.stop().await;
+}
+
+#[tokio::test]
+async fn operators_find_objects_by_any_of_their_kinds_names() {
+    let world = World::new();
+    world.write("service.yaml", &service("cart", "10.96.0.7"));
+    world.object(&pod("cart", "10.244.1.7", true));
+    let ctrl = world.start().await;
+    for path in ["/objects/po", "/objects/Pod?namespace=shop", "/objects/PODS?name=cart", "/objects/svc"] {
+        let shown = ctrl.get(path).await;
+        assert_eq!(shown.as_array().unwrap().len(), 1, "{path}: {shown}");
+        assert_eq!(shown[0]["metadata"]["name"], "cart");
+    }
+    assert_eq!(ctrl.get("/objects/po?namespace=elsewhere").await, json!([]));
+    assert_eq!(ctrl.status("/objects/poo").await, 404);
+    assert_eq!(ctrl.status("/healthz/ready").await, 200);
+    ctrl.stop().await;
+}
+
+/// From the file's last byte to the policy in a proxy's hands. The bound is generous: machines of tests are busy.
+#[tokio::test]
+async fn a_written_file_is_in_force_soon() {
+    let world = World::new();
+    world.object(&pod("cart", "10.244.1.7", true));
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    proxy.until(|mesh| mesh.workload(CART).is_some()).await;
+    let mut times = Vec::new();
+    for round in 0..20 {
+        let account = format!("web-{round}");
+        let begun = tokio::time::Instant::now();
+        world.write("policy.yaml", &policy("only-web", "ALLOW", &account));
+        proxy.until(|mesh| verdict(mesh, CART, Some(&account)).unwrap().starts_with("allowed")).await;
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    println!("file written to in force at a proxy: median {:?}, slowest {:?}", times[10], times[19]);
+    assert!(times[10] < Duration::from_millis(500), "{times:?}");
+    ctrl.stop().await;
+}
