@@ -238,6 +238,7 @@ fn server_config(end: &EndArgs) -> Result<ServerConfig, Failure> {
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 
@@ -251,6 +252,7 @@ fn client_config(end: &EndArgs) -> Result<ClientConfig, Failure> {
         .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
+    config.enable_secret_extraction = true;
     config.enable_sni = false;
     Ok(config)
 }

@@ -48,6 +48,9 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// The TLS handshake, from first byte to last. 10 s, as the TCP connect before it.
     pub handshake_timeout: Duration,
+    /// TLS records sealed under one key before it is changed (where records are sealed in place). 2^23: half of what
+    /// RFC 8446 §5.5 allows AES-GCM.
+    pub records_per_key: u64,
     /// How long a CONNECT may stay unanswered. 15 s: the far side's own connect to the application may take 10.
     pub connect_timeout: Duration,
     /// After our GOAWAY, how long the closing handshake (close_notify, unsent control frames) may take once the
@@ -88,6 +91,7 @@ impl Default for Limits {
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
+            records_per_key: 1 << 23,
             connect_timeout: Duration::from_secs(15),
             close_timeout: Duration::from_secs(2),
             pending_requests: 200,

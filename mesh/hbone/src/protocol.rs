@@ -76,6 +76,17 @@ impl Event {
     }
 }
 
+impl Event {
+    /// The stream it speaks of.
+    pub(crate) fn key(&self) -> Option<Key> {
+        match self {
+            Self::Request(key, _) | Self::Response(key, _) | Self::Data { key, .. } => Some(*key),
+            Self::End(key) | Self::Reset(key, _) | Self::Writable(key) => Some(*key),
+            Self::AllWritable | Self::GoAway { .. } | Self::Pong => None,
+        }
+    }
+}
+
 /// The peer broke the connection's rules: it ends with GOAWAY and this code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -343,7 +354,8 @@ impl<T: Default> Engine<T> {
         settled && self.streams.len() == 0
     }
 
-    /// See [`receive::Reader`]. Returns how many bytes were read; fewer than given when the batch of events is full.
+    /// See [`receive::Reader`]. `base` is where `input` stands in what the caller's events are to speak of. Returns how
+    /// many bytes were read; fewer than given when the batch of events is full.
     ///
     /// # Errors
     /// A [`Fault`] ends the connection.
@@ -351,12 +363,13 @@ impl<T: Default> Engine<T> {
         &mut self,
         now: Duration,
         input: &[u8],
+        base: usize,
         events: &mut Vec<Event>,
     ) -> Result<usize, Fault> {
         self.rates.at(now);
         let mut at = 0;
         while at < input.len() && events.len() < EVENTS_PER_BATCH {
-            at += self.step(&input[at..], at, events)?;
+            at += self.step(&input[at..], base + at, events)?;
         }
         Ok(at)
     }

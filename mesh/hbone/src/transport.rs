@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use rustls::pki_types::CertificateDer;
 
+mod in_place;
 mod plain;
 mod records;
 mod scratch;
@@ -17,18 +18,21 @@ pub use plain::Plain;
 pub use scratch::Scratch;
 pub use tls::Tls;
 
-pub(crate) use records::{BATCH, RECORD, Records, Spare};
+pub(crate) use records::{BATCH, Records, Spare};
+
+use records::RECORD;
 
 /// A non-blocking byte transport that works in batches. Implemented by [`Tls`] and [`Plain`].
 pub trait Transport: 'static {
-    /// Receives once; the plaintext is in `scratch.plain` afterwards. Pending only when there is nothing to read.
+    /// Receives once; the plaintext is in `scratch` afterwards, in `plain` and then in `parts` of `raw`. Pending only
+    /// when there is nothing to read.
     fn poll_receive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<Received>>;
 
-    /// Takes all of `chunks` (each at most one record), seals and sends what the kernel accepts and keeps the rest.
+    /// Takes all of `out`, seals and sends what the kernel accepts and keeps the rest.
     ///
     /// # Errors
     /// The socket's or TLS's; the transport is dead then.
-    fn send(&mut self, cx: &mut Context<'_>, chunks: &[&[u8]], scratch: &mut Scratch) -> io::Result<()>;
+    fn send(&mut self, cx: &mut Context<'_>, out: Outgoing<'_>, scratch: &mut Scratch) -> io::Result<()>;
 
     /// Sends what is kept; ready when nothing is.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -38,6 +42,25 @@ pub trait Transport: 'static {
 
     /// The peer's certificate chain, leaf first, DER; empty without TLS.
     fn peer_certificates(&self) -> &[CertificateDer<'static>];
+}
+
+/// What leaves together, in this order.
+#[derive(Debug)]
+pub struct Outgoing<'o> {
+    /// Control frames that go first.
+    pub(crate) control: &'o [u8],
+    /// DATA; it may be sealed where it lies.
+    pub(crate) records: Option<&'o mut Records>,
+    /// Frames that must not overtake it.
+    pub(crate) trailing: &'o [u8],
+}
+
+impl Outgoing<'_> {
+    /// All plaintext in pieces of at most one record.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let records = self.records.iter().flat_map(|records| records.filled());
+        self.control.chunks(RECORD).chain(records).chain(self.trailing.chunks(RECORD))
+    }
 }
 
 /// What one receive brought.

@@ -59,7 +59,7 @@ fn feed(engine: &mut Unit, bytes: &[u8]) -> Result<Vec<Event>, Fault> {
     let (mut all, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
         let mut events = Vec::new();
-        at += engine.receive(Duration::ZERO, &bytes[at..], &mut events)?;
+        at += engine.receive(Duration::ZERO, &bytes[at..], at, &mut events)?;
         all.append(&mut events);
     }
     Ok(all)
@@ -434,7 +434,7 @@ fn every_rate_has_a_live_limit() {
         let mut engine = server(limits.clone());
         for n in 0..50 {
             let mut events = Vec::new();
-            engine.receive(Duration::from_secs(n.into()), &flood(n), &mut events).unwrap();
+            engine.receive(Duration::from_secs(n.into()), &flood(n), 0, &mut events).unwrap();
             for event in events {
                 if let Event::Reset(key, _) = event {
                     engine.release(key);

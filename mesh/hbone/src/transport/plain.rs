@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::scratch::Scratch;
-use super::{Received, Transport};
+use super::{Outgoing, Received, Transport};
 
 /// No TLS: an in-memory duplex or a plain socket, for tests and for hops that are encrypted below.
 #[derive(Debug)]
@@ -29,13 +29,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Plain<S> {
     fn poll_receive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<Received>> {
         let mut buffer = ReadBuf::new(&mut scratch.raw);
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+        let len = buffer.filled().len();
         scratch.plain.clear();
-        scratch.plain.extend_from_slice(buffer.filled());
-        Poll::Ready(Ok(Received { ended: scratch.plain.is_empty() }))
+        scratch.parts.clear();
+        scratch.parts.push(0..len);
+        Poll::Ready(Ok(Received { ended: len == 0 }))
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, chunks: &[&[u8]], _scratch: &mut Scratch) -> io::Result<()> {
-        for chunk in chunks {
+    fn send(&mut self, cx: &mut Context<'_>, out: Outgoing<'_>, _scratch: &mut Scratch) -> io::Result<()> {
+        for chunk in out.chunks() {
             self.unsent.extend_from_slice(chunk);
         }
         match self.poll_flush(cx) {

@@ -10,6 +10,11 @@ use crate::frame::{HEAD, data_head};
 
 /// Plaintext of one TLS record.
 pub(crate) const RECORD: usize = 16_384;
+/// Room for a record's head before its plaintext, and for its type and tag behind it: it is sealed where it lies.
+pub(crate) const PREFIX: usize = 5;
+pub(crate) const SUFFIX: usize = 17;
+/// The whole of a full record.
+pub(crate) const SLOT: usize = PREFIX + RECORD + SUFFIX;
 /// Records of one send.
 pub(crate) const BATCH: usize = 8;
 /// Less room than this at a record's end is not worth a frame of its own.
@@ -24,6 +29,7 @@ pub(crate) struct Records {
     /// Where each record begins; the last one is open.
     starts: [usize; BATCH],
     count: usize,
+    /// Where the open record's plaintext ends.
     end: usize,
 }
 
@@ -51,29 +57,29 @@ impl Spare {
 
 impl Records {
     fn new() -> Self {
-        Self { bytes: vec![0; BATCH * RECORD].into_boxed_slice(), starts: [0; BATCH], count: 1, end: 0 }
+        Self { bytes: vec![0; BATCH * SLOT].into_boxed_slice(), starts: [0; BATCH], count: 1, end: PREFIX }
     }
 
     fn clear(&mut self) {
         self.count = 1;
-        self.end = 0;
+        self.end = PREFIX;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.end == 0
+        self.end == PREFIX
     }
 
-    /// Where the next frame of at most `wanted` bytes would stand: (start of its payload, length, opens a record).
-    fn place(&self, end: usize, record: usize, count: usize, wanted: usize) -> Option<(usize, usize, bool)> {
-        let left = RECORD - (end - record);
+    /// Where the next frame of at most `wanted` bytes would stand: (start of its payload, length, opens a record),
+    /// given where the open record begins and its plaintext ends.
+    fn place(end: usize, record: usize, count: usize, wanted: usize) -> Option<(usize, usize, bool)> {
+        let left = RECORD - (end - record - PREFIX);
         let fresh = left < HEAD + wanted.min(LEAST);
         if fresh && count == BATCH {
             return None;
         }
-        let room = if fresh { RECORD } else { left };
-        let room = room.min(self.bytes.len() - end);
-        let len = room.checked_sub(HEAD)?.min(wanted);
-        (len > 0).then_some((end + HEAD, len, fresh))
+        let (start, room) = if fresh { (end + SUFFIX + PREFIX, RECORD) } else { (end, left) };
+        let len = (room - HEAD).min(wanted);
+        (len > 0).then_some((start + HEAD, len, fresh))
     }
 
     /// Gaps of together at most `wanted` bytes for payload, at most one a record; returns how many there are.
@@ -83,10 +89,10 @@ impl Records {
         let (mut found, mut left) = (0, wanted);
         while left > 0
             && found < BATCH
-            && let Some((start, len, fresh)) = self.place(end, record, count, left)
+            && let Some((start, len, fresh)) = Self::place(end, record, count, left)
         {
             if fresh {
-                (record, count) = (end, count + 1);
+                (record, count) = (end + SUFFIX, count + 1);
             }
             places[found] = (start, len);
             (end, left, found) = (start + len, left - len, found + 1);
@@ -107,10 +113,10 @@ impl Records {
         let (mut left, mut wanted) = (bytes, wanted);
         while left > 0
             && let Some((start, len, fresh)) =
-                self.place(self.end, self.starts[self.count - 1], self.count, wanted)
+                Self::place(self.end, self.starts[self.count - 1], self.count, wanted)
         {
             if fresh {
-                self.starts[self.count] = self.end;
+                self.starts[self.count] = self.end + SUFFIX;
                 self.count += 1;
             }
             let used = len.min(left);
@@ -135,10 +141,29 @@ impl Records {
         written
     }
 
-    /// The records with something in them, in order.
+    fn ends(&self) -> [usize; BATCH] {
+        let mut ends = [self.end; BATCH];
+        for (end, next) in ends.iter_mut().zip(&self.starts[1..self.count]) {
+            *end = next - SUFFIX;
+        }
+        ends
+    }
+
+    /// The plaintext of each record, in order.
     pub(crate) fn filled(&self) -> impl Iterator<Item = &[u8]> {
-        let ends = self.starts[1..self.count].iter().copied().chain([self.end]);
-        self.starts[..self.count].iter().zip(ends).map(|(start, end)| &self.bytes[*start..end])
+        let pairs = self.starts.into_iter().zip(self.ends()).take(self.count);
+        pairs.map(|(start, end)| &self.bytes[start + PREFIX..end]).filter(|plain| !plain.is_empty())
+    }
+
+    /// Has each record sealed where it lies (it is given with the room around its plaintext) and returns all of them.
+    pub(crate) fn seal<E>(&mut self, mut seal: impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<&[u8], E> {
+        if self.is_empty() {
+            return Ok(&[]);
+        }
+        for (start, end) in self.starts.into_iter().zip(self.ends()).take(self.count) {
+            seal(&mut self.bytes[start..end + SUFFIX])?;
+        }
+        Ok(&self.bytes[..self.end + SUFFIX])
     }
 }
 

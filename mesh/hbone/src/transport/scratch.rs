@@ -1,6 +1,7 @@
 //! The buffers in which a thread's tunnels receive and seal: one set a thread, used by one tunnel at a time.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 /// Bytes of one receive: eight full sealed records, so that what a peer sent in one piece is opened without a rest.
 /// 64 to 128 KiB measured best; larger leaves the cache.
@@ -11,8 +12,10 @@ pub(crate) const RECEIVE: usize = 8 * (16_384 + 22);
 pub struct Scratch {
     /// What came from the socket.
     pub(crate) raw: Box<[u8]>,
-    /// What it said.
+    /// Plaintext that does not lie in `raw`.
     pub(crate) plain: Vec<u8>,
+    /// Where in `raw` plaintext lies, in order; read after `plain`.
+    pub(crate) parts: Vec<Range<usize>>,
     /// What goes to the socket.
     pub(crate) sealed: Vec<u8>,
 }
@@ -27,7 +30,8 @@ impl Scratch {
         IDLE.take().unwrap_or_else(|| {
             Box::new(Self {
                 raw: vec![0; RECEIVE].into_boxed_slice(),
-                plain: Vec::with_capacity(RECEIVE),
+                plain: Vec::new(),
+                parts: Vec::new(),
                 sealed: Vec::new(),
             })
         })

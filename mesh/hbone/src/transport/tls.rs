@@ -1,5 +1,8 @@
-//! TLS by rustls' unbuffered API over a TCP socket: nothing is held between turns but an incomplete record and what
-//! the kernel has not taken yet.
+//! TLS over a TCP socket: nothing is held between turns but an incomplete record and what the kernel has not taken yet.
+//!
+//! rustls' unbuffered API shakes hands. Where its configuration lets the traffic secrets out
+//! (`enable_secret_extraction`), records are then sealed and opened in place ([`super::in_place`]); otherwise rustls goes
+//! on, at the price of some copies.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -13,8 +16,9 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::in_place::{InPlace, Keys, RecordError};
 use super::scratch::Scratch;
-use super::{HandshakeError, Received, Transport};
+use super::{HandshakeError, Outgoing, Received, Transport};
 use crate::limits::Limits;
 
 /// What a record grows by when it is sealed, at most: head, explicit nonce (1.2), type and tag.
@@ -42,6 +46,7 @@ pub struct Tls {
 enum Session {
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
+    InPlace(Box<InPlace>),
 }
 
 impl std::fmt::Debug for Session {
@@ -49,6 +54,7 @@ impl std::fmt::Debug for Session {
         f.write_str(match self {
             Self::Client(_) => "Client",
             Self::Server(_) => "Server",
+            Self::InPlace(_) => "InPlace",
         })
     }
 }
@@ -79,8 +85,9 @@ impl Tls {
         name: ServerName<'static>,
         limits: &Limits,
     ) -> Result<Self, HandshakeError> {
+        let extract = config.enable_secret_extraction;
         let session = UnbufferedClientConnection::new(config, name)?;
-        Self::shake_hands(socket, Session::Client(Box::new(session)), limits).await
+        Self::shake_hands(socket, Session::Client(Box::new(session)), extract, limits).await
     }
 
     /// Shakes hands as a server.
@@ -92,13 +99,15 @@ impl Tls {
         config: Arc<rustls::ServerConfig>,
         limits: &Limits,
     ) -> Result<Self, HandshakeError> {
+        let extract = config.enable_secret_extraction;
         let session = UnbufferedServerConnection::new(config)?;
-        Self::shake_hands(socket, Session::Server(Box::new(session)), limits).await
+        Self::shake_hands(socket, Session::Server(Box::new(session)), extract, limits).await
     }
 
     async fn shake_hands(
         socket: TcpStream,
         session: Session,
+        extract: bool,
         limits: &Limits,
     ) -> Result<Self, HandshakeError> {
         // It fails only on a socket that is already dead, which the handshake will find out.
@@ -121,10 +130,45 @@ impl Tls {
         let certificates = match &tls.session {
             Session::Client(session) => session.peer_certificates(),
             Session::Server(session) => session.peer_certificates(),
+            Session::InPlace(_) => None,
         };
         tls.certificates =
             certificates.unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
-        Ok(tls)
+        if extract && tls.may_work_in_place() { tls.work_in_place(limits) } else { Ok(tls) }
+    }
+
+    /// Whether everything rustls has begun is finished: TLS 1.3, and no handshake message has come in part (its records
+    /// would be whole, and opened already).
+    fn may_work_in_place(&self) -> bool {
+        let version = match &self.session {
+            Session::Client(session) => session.protocol_version(),
+            Session::Server(session) => session.protocol_version(),
+            Session::InPlace(_) => None,
+        };
+        let whole = self.partial.first_chunk::<5>().is_some_and(|head| {
+            self.partial.len() >= 5 + usize::from(u16::from_be_bytes([head[3], head[4]]))
+        });
+        version == Some(rustls::ProtocolVersion::TLSv1_3) && !whole
+    }
+
+    fn work_in_place(mut self, limits: &Limits) -> Result<Self, HandshakeError> {
+        let (secrets, keys) = match self.session {
+            Session::Client(session) => {
+                let (secrets, keys) = session.dangerous_into_kernel_connection()?;
+                (secrets, Keys::Client(keys))
+            }
+            Session::Server(session) => {
+                let (secrets, keys) = session.dangerous_into_kernel_connection()?;
+                (secrets, Keys::Server(keys))
+            }
+            in_place @ Session::InPlace(_) => {
+                self.session = in_place;
+                return Ok(self);
+            }
+        };
+        let in_place = InPlace::new(&secrets, keys, limits.records_per_key).map_err(record_error)?;
+        self.session = Session::InPlace(Box::new(in_place));
+        Ok(self)
     }
 
     async fn handshake(&mut self) -> Result<(), HandshakeError> {
@@ -162,6 +206,7 @@ impl Tls {
         while match &self.session {
             Session::Client(session) => session.wants_write(),
             Session::Server(session) => session.wants_write(),
+            Session::InPlace(_) => false,
         } {
             let _ = self.process(&mut [], &mut Vec::new());
         }
@@ -201,26 +246,37 @@ impl Tls {
             Session::Server(session) => {
                 advance(session.process_tls_records(incoming), plain, &mut self.unsent)
             }
+            Session::InPlace(_) => (Ok(Next::Traffic), 0),
         }
     }
 
-    /// Decrypts all whole records of `raw`, which begins with what `partial` held; keeps the incomplete one.
-    fn open(&mut self, raw: &mut [u8], plain: &mut Vec<u8>) -> io::Result<()> {
+    /// Opens all whole records in the first `len` bytes of `raw`, which begin with what `partial` held; keeps the
+    /// incomplete one.
+    fn open(&mut self, scratch: &mut Scratch, len: usize) -> io::Result<()> {
         let mut at = 0;
-        loop {
-            let (next, read) = self.process(&mut raw[at..], plain);
-            at += read;
-            match next.map_err(tls_error)? {
-                Next::Again | Next::Transmit => {}
-                Next::Read | Next::Traffic => break,
-                Next::Ended => {
-                    self.ended = true;
-                    break;
+        if let Session::InPlace(records) = &mut self.session {
+            (at, self.ended) =
+                records.open(&mut scratch.raw[..len], &mut scratch.parts).map_err(record_error)?;
+            // Without traffic of our own the answer would wait for long.
+            if records.update_due() {
+                records.update(&mut self.unsent).map_err(record_error)?;
+            }
+        } else {
+            loop {
+                let (next, read) = self.process(&mut scratch.raw[at..len], &mut scratch.plain);
+                at += read;
+                match next.map_err(tls_error)? {
+                    Next::Again | Next::Transmit => {}
+                    Next::Read | Next::Traffic => break,
+                    Next::Ended => {
+                        self.ended = true;
+                        break;
+                    }
                 }
             }
         }
         self.partial.clear();
-        self.partial.extend_from_slice(&raw[at..]);
+        self.partial.extend_from_slice(&scratch.raw[at..len]);
         if self.partial.is_empty() {
             self.partial = Vec::new();
         }
@@ -253,6 +309,7 @@ impl Tls {
                         other => advance(other, &mut self.early, &mut self.unsent),
                     }
                 }
+                Session::InPlace(_) => (Ok(Next::Read), 0),
             };
             let (next, read) = status;
             self.partial.drain(..read);
@@ -263,6 +320,25 @@ impl Tls {
                     return Err(io::Error::other("TLS takes no data now; the session is closed"));
                 }
             }
+        }
+    }
+
+    /// Sends the parts in order, behind what is kept already; keeps what the kernel does not take.
+    fn send_or_keep(&mut self, cx: &mut Context<'_>, parts: &[&[u8]]) -> io::Result<()> {
+        let mut parts = parts.iter().filter(|part| !part.is_empty());
+        if self.unsent.is_empty()
+            && let Some(first) = parts.clone().next()
+            && parts.clone().count() == 1
+        {
+            let sent = self.try_send(cx, first)?;
+            self.unsent.extend_from_slice(&first[sent..]);
+            return Ok(());
+        }
+        // Several parts are rare and all but one of them small.
+        parts.by_ref().for_each(|part| self.unsent.extend_from_slice(part));
+        match self.poll_flush(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
         }
     }
 
@@ -363,6 +439,10 @@ fn advance<Data>(
     (next, discard)
 }
 
+fn record_error(err: RecordError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, err)
+}
+
 fn tls_error(err: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, err)
 }
@@ -370,6 +450,7 @@ fn tls_error(err: rustls::Error) -> io::Error {
 impl Transport for Tls {
     fn poll_receive(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<io::Result<Received>> {
         scratch.plain.clear();
+        scratch.parts.clear();
         if !self.early.is_empty() {
             scratch.plain = std::mem::take(&mut self.early);
             return Poll::Ready(Ok(Received { ended: false }));
@@ -396,7 +477,7 @@ impl Transport for Tls {
                     return Poll::Ready(Ok(Received { ended: true }));
                 }
                 (Some(len), _) => {
-                    self.open(&mut scratch.raw[..have + len], &mut scratch.plain)?;
+                    self.open(scratch, have + len)?;
                     return Poll::Ready(Ok(Received { ended: self.ended }));
                 }
                 (None, Err(err)) if err.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(err)),
@@ -405,31 +486,38 @@ impl Transport for Tls {
         }
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, chunks: &[&[u8]], scratch: &mut Scratch) -> io::Result<()> {
+    fn send(&mut self, cx: &mut Context<'_>, out: Outgoing<'_>, scratch: &mut Scratch) -> io::Result<()> {
+        if let Session::InPlace(records) = &mut self.session {
+            // Little but DATA is ever sent: it leaves from where it lies, the rest is copied around it.
+            let Outgoing { control, records: data, trailing } = out;
+            let (before, behind) = (&mut scratch.sealed, &mut scratch.plain);
+            before.clear();
+            behind.clear();
+            if records.update_due() {
+                records.update(before).map_err(record_error)?;
+            }
+            records.copy(control, before).map_err(record_error)?;
+            let data: &[u8] = match data {
+                Some(data) => data.seal(|record| records.seal(record)).map_err(record_error)?,
+                None => &[],
+            };
+            records.copy(trailing, behind).map_err(record_error)?;
+            return self.send_or_keep(cx, &[before, data, behind]);
+        }
+        let most: usize = out.chunks().map(|chunk| chunk.len() + OVERHEAD).sum();
         let sealed = &mut scratch.sealed;
-        let most: usize =
-            chunks.iter().map(|chunk| chunk.len() + (chunk.len() / 16_384 + 1) * OVERHEAD).sum();
         if sealed.len() < most {
             sealed.resize(most, 0);
         }
         let end = self.with_traffic(|traffic| {
             let mut end = 0;
-            for chunk in chunks {
+            for chunk in out.chunks() {
                 end += traffic.seal(chunk, &mut sealed[end..])?;
             }
             Ok::<usize, EncryptError>(end)
         })?;
         let end = end.map_err(|err| io::Error::other(err.to_string()))?;
-        if self.unsent.is_empty() {
-            let sent = self.try_send(cx, &sealed[..end])?;
-            self.unsent.extend_from_slice(&sealed[sent..end]);
-            return Ok(());
-        }
-        self.unsent.extend_from_slice(&sealed[..end]);
-        match self.poll_flush(cx) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Ok(()),
-        }
+        self.send_or_keep(cx, &[&sealed[..end]])
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -448,6 +536,10 @@ impl Transport for Tls {
         if !self.closed {
             self.closed = true;
             let mut alert = [0u8; 128];
+            if let Session::InPlace(records) = &mut self.session {
+                records.close(&mut self.unsent).map_err(record_error)?;
+                return self.poll_close(cx);
+            }
             let len = self.with_traffic(|traffic| traffic.close_notify(&mut alert))?;
             let len = len.map_err(|err| io::Error::other(err.to_string()))?;
             self.unsent.extend_from_slice(&alert[..len]);

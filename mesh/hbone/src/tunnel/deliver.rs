@@ -1,6 +1,7 @@
 //! From received bytes to applications: events become writes to sockets in the same turn, on the same stack.
 
 use std::io::{self, IoSlice, Write};
+use std::ops::Range;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -12,25 +13,51 @@ use crate::frame::code;
 use crate::headers::Headers;
 use crate::protocol::{Event, Fault, Key, RequestHead, ResponseHead, Role, fields};
 use crate::splice::End;
+use crate::transport::Scratch;
 
 /// Pieces of one stream's payload that are written together. One receive brings at most nine records.
 const PIECES: usize = 16;
 
 impl Inner {
     /// Reads what the peer sent and acts on it.
-    pub(crate) fn process(&mut self, now: Duration, plain: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn process(&mut self, now: Duration, received: &Scratch) -> Result<(), Fault> {
         let mut events = std::mem::take(&mut self.events);
-        let mut at = 0;
-        let mut result = Ok(());
-        while at < plain.len() && result.is_ok() {
-            let input = &plain[at..];
-            result = self.engine.receive(now, input, &mut events).map(|read| at += read);
-            let acted = self.act(input, &mut events);
-            result = result.and(acted);
-            events.clear();
-        }
+        let whole = [0..received.plain.len()];
+        let plain = self.process_parts(now, &received.plain, &whole, &mut events);
+        let result =
+            plain.and_then(|()| self.process_parts(now, &received.raw, &received.parts, &mut events));
+        events.clear();
         self.events = events;
         result
+    }
+
+    /// Reads all parts of `text` before it acts, so that what came for a stream in several records is written at once.
+    fn process_parts(
+        &mut self,
+        now: Duration,
+        text: &[u8],
+        parts: &[Range<usize>],
+        events: &mut Vec<Event>,
+    ) -> Result<(), Fault> {
+        for part in parts {
+            let mut at = part.start;
+            while at < part.end {
+                match self.engine.receive(now, &text[at..part.end], at, events) {
+                    Ok(read) => at += read,
+                    Err(fault) => {
+                        self.act(text, events)?;
+                        return Err(fault);
+                    }
+                }
+                if at < part.end {
+                    self.act(text, events)?;
+                    events.clear();
+                }
+            }
+        }
+        self.act(text, events)?;
+        events.clear();
+        Ok(())
     }
 
     fn act(&mut self, input: &[u8], events: &mut [Event]) -> Result<(), Fault> {

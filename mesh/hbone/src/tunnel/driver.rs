@@ -10,7 +10,7 @@ use super::Gone;
 use super::inner::{Inner, Shared, keep};
 use crate::frame::code;
 use crate::protocol::{Fault, Role};
-use crate::transport::{Scratch, Spare};
+use crate::transport::{Outgoing, Scratch, Spare};
 
 /// Runs a tunnel; resolves when it has ended. Spawn it with `tokio::task::spawn_local` on the thread that made it.
 /// Dropping it ends the tunnel and every stream on it at once.
@@ -92,10 +92,7 @@ impl Driver {
                 Poll::Ready(Err(err)) => return Err(Gone::Io(err.to_string())),
             };
             self.heard = true;
-            let plain = std::mem::take(&mut scratch.plain);
-            let result = inner.process(self.began.elapsed(), &plain);
-            scratch.plain = plain;
-            result.map_err(|Fault { code, text }| {
+            inner.process(self.began.elapsed(), scratch).map_err(|Fault { code, text }| {
                 inner.engine.fail(Fault { code, text });
                 Gone::Protocol(text)
             })?;
@@ -189,12 +186,13 @@ fn flush(inner: &mut Inner, cx: &mut Context<'_>, scratch: &mut Scratch) -> std:
     if let Some(records) = inner.records.take_if(|records| records.is_empty()) {
         Spare::put(records);
     }
-    let mut chunks: Vec<&[u8]> = Vec::with_capacity(10);
-    chunks.extend(inner.engine.control.chunks(crate::transport::RECORD));
-    chunks.extend(inner.records.iter().flat_map(|records| records.filled()));
-    chunks.extend(inner.engine.trailing.chunks(crate::transport::RECORD));
-    if !chunks.is_empty() {
-        transport.send(cx, &chunks, scratch)?;
+    if inner.records.is_some() || !inner.engine.control.is_empty() || !inner.engine.trailing.is_empty() {
+        let out = Outgoing {
+            control: &inner.engine.control,
+            records: inner.records.as_mut(),
+            trailing: &inner.engine.trailing,
+        };
+        transport.send(cx, out, scratch)?;
         for queue in [&mut inner.engine.control, &mut inner.engine.trailing] {
             queue.clear();
             queue.shrink_to(256);

@@ -24,7 +24,7 @@ struct Configs {
     server: Arc<ServerConfig>,
 }
 
-fn configs() -> Configs {
+fn configs(in_place: bool) -> Configs {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let ca_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -41,20 +41,23 @@ fn configs() -> Configs {
     let roots = Arc::new(roots);
     let verifier =
         WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build().unwrap();
-    let server = ServerConfig::builder_with_provider(provider.clone())
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain.clone(), key())
         .unwrap();
+    server.enable_secret_extraction = in_place;
     let client = || {
         ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(roots.clone())
     };
+    let mut with_certificate = client().with_client_auth_cert(chain, key()).unwrap();
+    with_certificate.enable_secret_extraction = in_place;
     Configs {
-        client: Arc::new(client().with_client_auth_cert(chain, key()).unwrap()),
+        client: Arc::new(with_certificate),
         anonymous: Arc::new(client().with_no_client_auth()),
         server: Arc::new(server),
     }
@@ -78,9 +81,9 @@ async fn tunnels(configs: &Configs) -> (Client, Server, [tokio::task::JoinHandle
 
 #[test]
 fn bulk_and_small_cross_and_the_tunnel_closes_in_order() {
-    {
+    for in_place in [false, true] {
         run(async move {
-            let (client, mut server, drivers) = tunnels(&configs()).await;
+            let (client, mut server, drivers) = tunnels(&configs(in_place)).await;
             assert_eq!(client.peer_certificates(), server.peer_certificates());
             assert_eq!(client.peer_certificates().len(), 2);
             let account = account();
@@ -121,7 +124,7 @@ fn bulk_and_small_cross_and_the_tunnel_closes_in_order() {
 #[test]
 fn refused_handshakes_say_why() {
     run(async {
-        let (ours, theirs) = (configs(), configs());
+        let (ours, theirs) = (configs(true), configs(true));
         let limits = Limits::default();
         // A client that another CA vouches for, and one without a certificate.
         for client in [&theirs.client, &ours.anonymous] {
@@ -180,21 +183,56 @@ fn updating_peer(mut socket: std::net::TcpStream, config: Arc<ClientConfig>, rou
 
 #[test]
 fn keys_may_change_under_way() {
+    for in_place in [false, true] {
+        run(async move {
+            let configs = configs(in_place);
+            let (near, far) = sockets().await;
+            let near = near.into_std().unwrap();
+            near.set_nonblocking(false).unwrap();
+            let config = configs.client.clone();
+            let peer = std::thread::spawn(move || updating_peer(near, config, 50));
+            let limits = Limits::default();
+            let tls = Tls::accept(far, configs.server.clone(), &limits).await.unwrap();
+            let (mut server, driver) = tunnel::server(tls, limits);
+            tokio::task::spawn_local(driver);
+            let mut stream = server.accept().await.unwrap().accept(&Headers::new());
+            expect_pattern(&mut stream, 1, 0, 500_000).await;
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            stream.shutdown().await.unwrap();
+            tokio::task::spawn_blocking(move || peer.join().unwrap()).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn we_change_our_own_keys_in_time() {
+    // One end seals in place and changes its key every few records; the other end is rustls' own.
     run(async {
-        let configs = configs();
+        let ours = configs(true);
+        let limits = Limits { records_per_key: 7, ..Limits::default() };
         let (near, far) = sockets().await;
-        let near = near.into_std().unwrap();
-        near.set_nonblocking(false).unwrap();
-        let config = configs.client.clone();
-        let peer = std::thread::spawn(move || updating_peer(near, config, 50));
-        let limits = Limits::default();
-        let tls = Tls::accept(far, configs.server.clone(), &limits).await.unwrap();
-        let (mut server, driver) = tunnel::server(tls, limits);
+        let (near, far) = tokio::join!(
+            Tls::connect(near, ours.client.clone(), name(), &limits),
+            Tls::accept(far, same_ca_without_extraction(&ours), &limits)
+        );
+        let (client, driver) = tunnel::client(near.unwrap(), limits.clone());
         tokio::task::spawn_local(driver);
-        let mut stream = server.accept().await.unwrap().accept(&Headers::new());
-        expect_pattern(&mut stream, 1, 0, 500_000).await;
-        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
-        stream.shutdown().await.unwrap();
-        tokio::task::spawn_blocking(move || peer.join().unwrap()).await.unwrap();
+        let (mut server, driver) = tunnel::server(far.unwrap(), limits);
+        tokio::task::spawn_local(driver);
+        let mut joined = join(&client, &mut server, &account()).await;
+        let sender = tokio::task::spawn_local(async move {
+            send_pattern(&mut joined.near, 1, 0, 5_000_000).await;
+            joined.near
+        });
+        expect_pattern(&mut joined.far, 1, 0, 5_000_000).await;
+        let mut near = sender.await.unwrap();
+        send_pattern(&mut joined.far, 2, 0, 100_000).await;
+        expect_pattern(&mut near, 2, 0, 100_000).await;
     });
+}
+
+fn same_ca_without_extraction(configs: &Configs) -> Arc<ServerConfig> {
+    let mut server = (*configs.server).clone();
+    server.enable_secret_extraction = false;
+    Arc::new(server)
 }
