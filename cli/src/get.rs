@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 enum GetError {
     #[error("there is no {kind} {name:?}{place}")]
     NotFound { kind: String, name: String, place: String },
+    #[error("{0}")]
+    NoKind(String),
     #[error("ctrl answers {0}; see: lateen logs ctrl")]
     Refused(String),
     #[error("ctrl answers what is no list of objects: {0}")]
@@ -133,9 +135,11 @@ fn ask(
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let (head, body) = split_answer(&answer).ok_or_else(|| GetError::Refused("nothing".to_owned()))?;
-    if !head.split(' ').nth(1).is_some_and(|status| status == "200") {
-        let line = head.lines().next().unwrap_or_default().to_owned();
-        return Err(GetError::Refused(format!("{line}: {}", String::from_utf8_lossy(body).trim())).into());
+    if head.split(' ').nth(1).is_none_or(|status| status != "200") {
+        let text = String::from_utf8_lossy(body).trim().to_owned();
+        return Err(
+            if head.contains(" 404 ") { GetError::NoKind(text) } else { GetError::Refused(text) }.into()
+        );
     }
     let value: Value = serde_json::from_slice(body).map_err(GetError::Malformed)?;
     Ok(match value {

@@ -47,6 +47,8 @@ pub(crate) struct Component {
     pub(crate) environment: Vec<(String, OsString)>,
     pub(crate) netns: Netns,
     pub(crate) ready: Ready,
+    /// A file of another component that it cannot do anything without.
+    pub(crate) needs: Option<PathBuf>,
     pub(crate) log: PathBuf,
 }
 
@@ -93,6 +95,7 @@ pub(crate) fn ctrl(host: &Arc<Host>, netns: &Netns) -> Component {
         environment: environment(host),
         netns: netns.clone(),
         ready: Ready::Socket(ctrl_admin(&host.dir)),
+        needs: None,
         log: log_path(host, "ctrl"),
     }
 }
@@ -107,7 +110,8 @@ pub(crate) fn node_agent(host: &Arc<Host>, node: &Node) -> Component {
     }
     flag(&mut arguments, "--objects", host.dir.objects());
     flag(&mut arguments, "--ctrl", ctrl_url());
-    flag(&mut arguments, "--root-cert", host.dir.ctrl().join("root-cert.pem"));
+    let root_cert = host.dir.ctrl().join("root-cert.pem");
+    flag(&mut arguments, "--root-cert", &root_cert);
     flag(&mut arguments, "--token", host.dir.tokens().join(&node.name));
     flag(&mut arguments, "--instance-ip", node.addresses.v4.to_string());
     // What captured pods ask for and the mesh does not know, the node's own server does.
@@ -120,6 +124,7 @@ pub(crate) fn node_agent(host: &Arc<Host>, node: &Node) -> Component {
         arguments,
         environment: environment(host),
         netns: node.netns.clone(),
+        needs: Some(root_cert),
         ready: Ready::Tcp(node.netns.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, READY_PORT))),
     }
 }

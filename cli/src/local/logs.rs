@@ -82,12 +82,18 @@ impl Inner {
 
 /// Where the older part of a log stands.
 pub(crate) fn older(path: &Path) -> PathBuf {
-    path.with_added_extension("1")
+    beside(path, ".1")
 }
 
 /// Where the log of the run before stands.
 pub(crate) fn previous(path: &Path) -> PathBuf {
-    path.with_added_extension("previous")
+    beside(path, ".previous")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(ending);
+    name.into()
 }
 
 #[cfg(test)]

@@ -16,6 +16,20 @@ use super::scheduler::{Kind, Owner, Workload, safe_hash};
 /// Namespace of an object that names none.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
+/// Kinds without which a mesh is not the one asked for.
+const PLAYED: [&str; 10] = [
+    "Namespace",
+    "Pod",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "ConfigMap",
+    "Secret",
+    "Service",
+    "EndpointSlice",
+];
+
 /// Namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ObjectName {
@@ -84,6 +98,13 @@ impl Manifests {
                 let kind = &object.kind;
                 problems.push(format!(
                     "{at}: {kind} {name} makes no pods in lateen up; use a Deployment or a Job"
+                ));
+            }
+            Typed::Broken if PLAYED.contains(&object.kind.as_str()) => {
+                let at = &object.position;
+                problems.push(format!(
+                    "{at}: {} {name} is left out: it is not what Kubernetes would take",
+                    object.kind
                 ));
             }
             _ => {}

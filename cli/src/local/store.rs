@@ -22,7 +22,7 @@ impl Store {
     }
 
     /// Writes an object; annotations that others put on it stay.
-    pub(crate) fn write(&self, object: Value) -> Result<(), StateError> {
+    pub(crate) fn write(&self, object: &Value) -> Result<(), StateError> {
         let text =
             |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (kind, namespace, name) = (text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
@@ -32,7 +32,7 @@ impl Store {
             keep_annotations(current, &mut new);
             *current = new;
         })?;
-        if replaced { Ok(()) } else { self.state.write(&object) }
+        if replaced { Ok(()) } else { self.state.write(object) }
     }
 
     /// Removes an object; it need not be there.
@@ -71,7 +71,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let store = Store::new(folder.path());
         let write = |meta: Value| {
-            store.write(json!({"kind": "Pod", "metadata": meta})).expect("written");
+            store.write(&json!({"kind": "Pod", "metadata": meta})).expect("written");
             State::at(folder.path()).read("Pod", Some("a"), "p").expect("read").expect("there")["metadata"]
                 .clone()
         };

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -44,6 +45,12 @@ pub(crate) enum Health {
 pub(crate) async fn run(component: Component, health: mpsc::Sender<Health>, stop: CancellationToken) {
     let log = LogFile::new(&component.log);
     let mut backoff = FIRST_BACKOFF;
+    if let Some(file) = &component.needs {
+        tokio::select! {
+            () = wait_for(file) => {}
+            () = stop.cancelled() => {}
+        }
+    }
     while !stop.is_cancelled() {
         let begun = Instant::now();
         let why = match start(&component, &log).await {
@@ -68,6 +75,17 @@ pub(crate) async fn run(component: Component, health: mpsc::Sender<Health>, stop
         let _ = tokio::time::timeout(backoff, stop.cancelled()).await;
         backoff = (backoff * 2).min(LONGEST_BACKOFF);
     }
+}
+
+/// Waits a little for a file; without it the component itself says what it misses.
+async fn wait_for(file: &Path) {
+    const LOOK: Duration = Duration::from_millis(10);
+    let appears = async {
+        while !file.exists() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(LONGEST_BACKOFF, appears).await;
 }
 
 async fn start(component: &Component, log: &LogFile) -> io::Result<Child> {

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use manifest::Object;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::{Pair, PodPool};
@@ -31,8 +33,12 @@ use super::pods::worker::{Live, PodTask, Report};
 use super::rules::{self, Forward};
 use super::scheduler::{self, Create, Existing, Kind, Owner, Progress, Workload, spell};
 use super::services::{self, ServiceTable};
+use super::source::Problem;
 use super::store::Store;
 use super::supervise::Health;
+
+/// How long the Jobs of a starting mesh wait for its servers.
+const JOBS_WAIT: Duration = Duration::from_secs(5);
 
 /// What the world is told.
 #[derive(Debug)]
@@ -40,7 +46,7 @@ pub(crate) enum Message {
     /// The files' objects, all of them.
     Objects {
         objects: Vec<Arc<Object>>,
-        problems: Vec<String>,
+        problems: Vec<Problem>,
     },
     Pod(Report),
     Health(Health),
@@ -59,6 +65,8 @@ pub(crate) enum Message {
         round: u64,
         missing: Option<String>,
     },
+    /// Time has passed: what was held back may start.
+    Tick,
     /// End all pods; answered when the last has gone.
     Down {
         done: oneshot::Sender<()>,
@@ -133,6 +141,13 @@ pub(crate) struct World {
     /// All is ready, and this is waited for to be in force.
     converging: Option<Converging>,
     read_once: bool,
+    begun: Instant,
+    /// Problems told already.
+    noted: BTreeSet<String>,
+    /// When each object that is written came to be.
+    created: BTreeMap<(&'static str, ObjectName), Time>,
+    /// Jobs are held back for now.
+    held: bool,
     down: Option<oneshot::Sender<()>>,
     to_self: mpsc::Sender<Message>,
 }
@@ -164,6 +179,10 @@ impl World {
             up: false,
             converging: None,
             read_once: false,
+            begun: Instant::now(),
+            noted: BTreeSet::new(),
+            created: BTreeMap::new(),
+            held: false,
             down: None,
             to_self,
         }
@@ -174,6 +193,11 @@ impl World {
         for node in self.nodes.clone() {
             self.write_node(&node);
         }
+        let to_self = self.to_self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(JOBS_WAIT).await;
+            let _ = to_self.send(Message::Tick).await;
+        });
         while let Some(message) = inbox.recv().await {
             self.note(message);
             // What follows is computed once for all that is already known.
@@ -181,11 +205,11 @@ impl World {
                 self.note(message);
             }
             self.follow();
-            if self.pods.is_empty() {
-                if let Some(done) = self.down.take() {
-                    let _ = done.send(());
-                    return;
-                }
+            if self.pods.is_empty()
+                && let Some(done) = self.down.take()
+            {
+                let _ = done.send(());
+                return;
             }
         }
     }
@@ -195,10 +219,10 @@ impl World {
             Message::Objects { objects, problems } => self.note_objects(&objects, problems),
             Message::Pod(Report::Changed(pod)) => self.note_pod(*pod),
             Message::Pod(Report::Gone { uid }) => {
-                if let Some(entry) = self.pods.remove(&uid) {
-                    if let Some(addresses) = entry.addresses {
-                        self.pools[usize::from(entry.node.number - 1)].give_back(addresses);
-                    }
+                if let Some(entry) = self.pods.remove(&uid)
+                    && let Some(addresses) = entry.addresses
+                {
+                    self.pools[usize::from(entry.node.number - 1)].give_back(addresses);
                 }
             }
             Message::Health(Health::Ready(name)) => {
@@ -224,6 +248,7 @@ impl World {
                     current.missing = missing;
                 }
             }
+            Message::Tick => {}
             Message::Down { done } => {
                 self.host.going.store(true, Ordering::Relaxed);
                 self.down = Some(done);
@@ -235,10 +260,16 @@ impl World {
         }
     }
 
-    fn note_objects(&mut self, objects: &[Arc<Object>], problems: Vec<String>) {
-        let (manifests, more) = Manifests::from_objects(objects);
-        for problem in problems.into_iter().chain(more) {
-            self.events.note(problem);
+    fn note_objects(&mut self, objects: &[Arc<Object>], problems: Vec<Problem>) {
+        let (manifests, unusable) = Manifests::from_objects(objects);
+        let unusable = unusable.into_iter().map(|text| Problem { text, unreadable: true });
+        for problem in problems.into_iter().chain(unusable) {
+            match problem.unreadable && !self.read_once {
+                // A mesh of half the files is not the one that was asked for.
+                true => self.events.stuck(problem.text),
+                false if self.noted.insert(problem.text.clone()) => self.events.note(problem.text),
+                false => {}
+            }
         }
         self.read_once = true;
         self.manifests.send_replace(Arc::new(manifests));
@@ -335,7 +366,11 @@ impl World {
             }
         }
         let mut unplaced = BTreeSet::new();
-        for create in &plan.create {
+        let is_job = |create: &&Create| create.owner.kind == Kind::Job;
+        let (jobs, others): (Vec<&Create>, Vec<&Create>) = plan.create.iter().partition(is_job);
+        self.held = !jobs.is_empty() && (!others.is_empty() || self.holds_jobs());
+        let jobs = if self.held { Vec::new() } else { jobs };
+        for create in others.into_iter().chain(jobs) {
             let Some(workload) = manifests.workloads.iter().find(|workload| workload.owner == create.owner)
             else {
                 continue;
@@ -354,6 +389,18 @@ impl World {
             self.events.stuck(reason.clone());
         }
         self.unplaced = unplaced;
+    }
+
+    /// While a mesh starts, its Jobs wait a little for the servers they are going to call: few have a second attempt
+    /// to spare for a mesh that is a second old.
+    fn holds_jobs(&self) -> bool {
+        let servers = self.pods.values().filter(|entry| entry.owner.kind != Kind::Job);
+        !self.up && self.begun.elapsed() < JOBS_WAIT && !(self.is_ready() && servers.clone().all(settled))
+    }
+
+    /// Files are read and components ready.
+    fn is_ready(&self) -> bool {
+        self.read_once && self.unready.is_empty()
     }
 
     fn create(&mut self, workload: &Workload, create: &Create) -> Result<(), String> {
@@ -475,11 +522,23 @@ impl World {
             let key = ObjectName { namespace: name.namespace.clone(), name: service.clone() };
             slices.entry(key).or_default().push(slice.clone());
         }
+        self.stamp(&mut wanted);
         self.write_changes(wanted);
         self.publish_network(&filled, &slices);
         for problem in problems {
-            if self.unplaced.insert(problem.clone()) {
-                self.events.note(problem);
+            if self.noted.insert(problem.clone()) {
+                self.events.stuck(problem);
+            }
+        }
+    }
+
+    /// Notes on every object when it came to be.
+    fn stamp(&mut self, wanted: &mut Written) {
+        self.created.retain(|key, _| wanted.contains_key(key));
+        for (key, object) in wanted {
+            let created = self.created.entry(key.clone()).or_insert_with(now);
+            if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                meta.entry("creationTimestamp").or_insert_with(|| json!(created));
             }
         }
     }
@@ -504,7 +563,7 @@ impl World {
             if self.written.get(&(*kind, name.clone())) == Some(object) {
                 continue;
             }
-            if let Err(error) = self.store.write(object.clone()) {
+            if let Err(error) = self.store.write(object) {
                 self.events.note(format!("{kind} {name} cannot be written: {error}"));
             }
         }
@@ -540,7 +599,7 @@ impl World {
                 "nodeInfo": {"kubeletVersion": env!("CARGO_PKG_VERSION")},
             },
         });
-        if let Err(error) = self.store.write(object) {
+        if let Err(error) = self.store.write(&object) {
             self.events.note(format!("Node {} cannot be written: {error}", node.name));
         }
     }
@@ -559,7 +618,8 @@ impl World {
         let components = self.unready.iter().map(|(name, why)| format!("{name}: {why}"));
         let unsettled = self.pods.values().filter(|entry| !entry.leaving && !settled(entry));
         let pods = unsettled.map(|entry| format!("pod {}: {}", display_name(&entry.pod), trouble(entry)));
-        components.chain(self.unplaced.iter().cloned()).chain(pods).collect()
+        let held = self.held.then(|| "Jobs wait for the servers to be ready".to_owned());
+        components.chain(self.unplaced.iter().cloned()).chain(pods).chain(held).collect()
     }
 
     fn status(&self) -> crate::control::Status {

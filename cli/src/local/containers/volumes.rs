@@ -245,7 +245,7 @@ mod tests {
     use super::{VolumeFolders, mounts, write};
     use crate::local::manifests::{Manifests, from_json};
 
-    fn manifests(data: serde_json::Value) -> Manifests {
+    fn manifests(data: &serde_json::Value) -> Manifests {
         from_json(&[
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data}),
         ])
@@ -263,11 +263,11 @@ mod tests {
             ]},
         }))
         .expect("pod");
-        write(&folders, &pod, &manifests(json!({"a": "1", "b": "2"}))).expect("written");
+        write(&folders, &pod, &manifests(&json!({"a": "1", "b": "2"}))).expect("written");
         let read = |name: &str| std::fs::read_to_string(folder.path().join("volumes").join(name)).ok();
         assert_eq!(read("conf/b").as_deref(), Some("2"));
         assert_eq!(read("one/sub/b").as_deref(), Some("1"));
-        write(&folders, &pod, &manifests(json!({"a": "9"}))).expect("written");
+        write(&folders, &pod, &manifests(&json!({"a": "9"}))).expect("written");
         assert_eq!((read("conf/a").as_deref(), read("conf/b")), (Some("9"), None));
         assert_eq!(
             write(&folders, &pod, &Manifests::default()),

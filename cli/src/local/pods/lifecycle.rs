@@ -172,11 +172,11 @@ impl Life {
     async fn probe(&self, process: u32) {
         let check =
             |probe| probes::Check { prober: &self.prober, probe, container: &self.container, process };
-        if let Some(probe) = &self.container.startup_probe {
-            if !probes::until_success(&check(probe)).await {
-                self.log.write(b"lateen: the startup probe failed; the container is started again\n");
-                return;
-            }
+        if let Some(probe) = &self.container.startup_probe
+            && !probes::until_success(&check(probe)).await
+        {
+            self.log.write(b"lateen: the startup probe failed; the container is started again\n");
+            return;
         }
         self.tell(Change::Started).await;
         let readiness = async {

@@ -375,7 +375,7 @@ impl PodTask {
         status::apply(&mut self.pod, &body.standings, body.networked, &now());
         // A Pod comes from JSON and goes back to it.
         let (store, object) = (self.store.clone(), serde_json::to_value(&self.pod).unwrap_or_default());
-        let written = tokio::task::spawn_blocking(move || store.write(object));
+        let written = tokio::task::spawn_blocking(move || store.write(&object));
         if let Ok(Err(error)) = written.await {
             eprintln!("pod {}: its object cannot be written: {error}", display_name(&self.pod));
         }
