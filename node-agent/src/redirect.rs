@@ -29,7 +29,7 @@ use daemon::{
     settings::{Settings, SettingsError},
     shutdown::Shutdown,
 };
-use futures_util::{StreamExt, stream};
+use futures_util::future::join_all;
 use http::Method;
 use manifest::{Folder, State, Watch};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -54,9 +54,6 @@ use crate::{
     private::server::PrivateServer,
     zds::server::ZdsServer,
 };
-
-/// Pods prepared at once when the role starts: each takes a child process for some ten milliseconds.
-const PREPARED_AT_ONCE: usize = 8;
 
 /// What the role needs to be told.
 #[derive(Clone, Debug)]
@@ -258,18 +255,16 @@ async fn watch_manifests(options: &Options) -> Result<(Watch, watch::Receiver<Ar
 /// snapshot must name them all, or it would let them go.
 async fn prepare_all(capturer: &Capturer, catalog: &Catalog) {
     let captured = catalog.pods().filter(|pod| pod.is_noted() && catalog.verdict(pod) == Verdict::Captured);
-    let pods: Vec<_> = captured.cloned().collect();
-    stream::iter(pods)
-        .for_each_concurrent(PREPARED_AT_ONCE, |pod| async move {
-            let prepared = async {
-                let spec = capturer.spec(&pod, None)?;
-                capturer.enroller.prepare(spec).await.map_err(reconcile::CaptureError::from)
-            };
-            if let Err(error) = prepared.await {
-                warn!(%error, pod = pod.name, namespace = pod.namespace, "a captured pod could not be taken over");
-            }
-        })
-        .await;
+    join_all(captured.map(|pod| async move {
+        let prepared = async {
+            let spec = capturer.spec(pod, None)?;
+            capturer.enroller.prepare(spec).await.map_err(reconcile::CaptureError::from)
+        };
+        if let Err(error) = prepared.await {
+            warn!(%error, pod = pod.name, namespace = pod.namespace, "a captured pod could not be taken over");
+        }
+    }))
+    .await;
 }
 
 async fn follow_drained(enroller: Enroller, mut drained: mpsc::Receiver<String>) {

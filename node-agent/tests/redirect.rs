@@ -5,6 +5,8 @@
 
 #[path = "redirect/bed.rs"]
 mod bed;
+#[path = "redirect/churn.rs"]
+mod churn;
 #[path = "redirect/redirector.rs"]
 mod redirector;
 #[path = "redirect/setup.rs"]
@@ -17,6 +19,7 @@ use std::{
 };
 
 use bed::{PEER_V4, PEER_V6, POD_V4, POD_V6, UID, ip};
+use churn::{Client, answer, answer_all};
 use node_agent::{
     listeners::Slot,
     netns::in_namespace,
@@ -157,14 +160,15 @@ async fn names_are_asked_of_the_proxy() {
 async fn the_application_sees_its_real_peer_and_its_replies_come_back() {
     let mut setup = Setup::new().await;
     let served = setup.enrol_and_serve().await;
-    for (client, pod) in [("10.200.3.4", POD_V4), (PEER_V4, POD_V4), ("fd20::34", POD_V6), (PEER_V6, POD_V6)]
-    {
-        let app = setup.pod.run(|| TcpListener::bind((ip(pod), 8080)).unwrap()).unwrap();
+    let pairs = [("10.200.3.4", POD_V4), (PEER_V4, POD_V4), ("fd20::34", POD_V6), (PEER_V6, POD_V6)];
+    // A port for each: a child being forked by another test may hold the one before a moment longer.
+    for ((client, pod), port) in pairs.into_iter().zip(8080..) {
+        let app = setup.pod.run(|| TcpListener::bind((ip(pod), port)).unwrap()).unwrap();
         let dialled = in_namespace(&served.netns, || {
             let socket = marked_tcp(ip(client)).unwrap();
             bind_transparent(&socket, ip(client)).unwrap();
             socket.set_nonblocking(false).unwrap();
-            socket.connect(&SocketAddr::new(ip(pod), 8080).into()).unwrap();
+            socket.connect(&SocketAddr::new(ip(pod), port).into()).unwrap();
             socket
         });
         let mut dialled = TcpStream::from(dialled.unwrap());
@@ -291,4 +295,42 @@ async fn the_wrong_namespace_is_never_captured() {
     let error = setup.enroller.enrol(spec, deadline).await.unwrap_err().to_string();
     assert!(error.contains("the agent's own"), "{error}");
     assert!(!setup.rules().contains("lateen"));
+}
+
+/// Clients that connect all the time, outward and inward, while the pod joins and leaves again and again: every
+/// connection is answered, by the real server or by the proxy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_connection_fails_while_a_pod_joins_and_leaves() {
+    const ROUNDS: usize = 5;
+    let mut setup = Setup::new().await;
+    let servers =
+        [(&setup.pod, POD_V4), (&setup.pod, POD_V6), (&setup.peer, PEER_V4), (&setup.peer, PEER_V6)];
+    for (namespace, own) in servers {
+        let listener = namespace.run(|| TcpListener::bind((ip(own), 8080)).unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        tokio::spawn(answer(tokio::net::TcpListener::from_std(listener).unwrap(), b"server"));
+    }
+    let clients =
+        [(&setup.pod, PEER_V4), (&setup.pod, PEER_V6), (&setup.peer, POD_V4), (&setup.peer, POD_V6)];
+    let clients = clients.map(|(from, to)| Client::start(from, SocketAddr::new(ip(to), 8080)));
+
+    for _ in 0..ROUNDS {
+        let served = setup.enrol_and_serve().await;
+        let answering = answer_all(served.listeners);
+        for client in &clients {
+            client.until_answered_by("proxy").await;
+        }
+        setup.enroller.release(UID).await.unwrap();
+        assert!(matches!(setup.next_event().await, PodEvent::Draining { .. }));
+        for client in &clients {
+            client.until_answered_by("server").await;
+        }
+        setup.feed.handle().drained(UID).await;
+        assert!(matches!(setup.next_event().await, PodEvent::Remove { .. }));
+        setup.until_rules_are_gone().await;
+        drop(answering);
+    }
+    let connections: usize = clients.into_iter().map(Client::stop).sum();
+    println!("{connections} connections, all answered");
+    assert!(connections > 100, "{connections}");
 }

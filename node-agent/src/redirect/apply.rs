@@ -68,6 +68,7 @@ pub enum ApplyError {
 pub async fn install(namespace: &NetnsFd, nft: &str, rules: &RuleSet) -> Result<(), ApplyError> {
     let settings = in_namespace(namespace, prepare_settings).map_err(ApplyError::Enter)?;
     run_nft(namespace, nft, &rules::render(rules)).await?;
+    in_namespace(namespace, relax_tracking).map_err(ApplyError::Enter)?;
     let netlink = Netlink::open(namespace)?;
     netlink.add_v4().await?;
     if settings.loopback_v6 {
@@ -98,6 +99,13 @@ fn prepare_settings() -> Settings {
     let _ = std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1");
     let disabled = std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6");
     Settings { loopback_v6: disabled.is_ok_and(|text| text.trim() == "0") }
+}
+
+/// A packet outside the window that connection tracking expects (a late retransmission) would not be translated
+/// back, and so reset a captured connection. The setting is there once rules have started the tracking; a user
+/// namespace may not have it.
+fn relax_tracking() {
+    let _ = std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
 }
 
 /// Runs one nftables transaction inside `namespace`.

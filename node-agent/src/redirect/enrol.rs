@@ -1,5 +1,5 @@
-//! How a pod joins and leaves the mesh: the order of the steps, and nothing else. Joining: rules, listeners,
-//! proxy; at every point in between the pod's traffic is refused rather than let out in the clear. Leaving: first
+//! How a pod joins and leaves the mesh: the order of the steps, and nothing else. Joining: listeners, rules, proxy;
+//! from the rules on the pod's traffic waits or is refused rather than let out in the clear. Leaving: first
 //! the capture goes, then, when the last captured connection has ended, the rest.
 
 use std::{
@@ -11,7 +11,10 @@ use std::{
 };
 
 use nix::ifaddrs::getifaddrs;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -27,6 +30,9 @@ use crate::{
         server::{CapturedPod, ZdsError, ZdsServer},
     },
 };
+
+/// Rule transactions at once.
+const TRANSACTIONS: usize = 8;
 
 /// A pod to capture.
 #[derive(Clone, Debug)]
@@ -112,6 +118,8 @@ struct Shared {
     zds: ZdsServer,
     private: PrivateServer,
     own: NetnsId,
+    /// Each transaction is a child process; a node that starts has a hundred pods at once.
+    transactions: Semaphore,
     pods: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
@@ -180,7 +188,10 @@ impl Enroller {
     /// When the own namespace cannot be told.
     pub fn new(policy: Policy, zds: ZdsServer, private: PrivateServer) -> io::Result<Self> {
         let own = NetnsFd::current()?.id();
-        Ok(Self { shared: Arc::new(Shared { policy, zds, private, own, pods: Mutex::default() }) })
+        let transactions = Semaphore::new(TRANSACTIONS);
+        Ok(Self {
+            shared: Arc::new(Shared { policy, zds, private, own, transactions, pods: Mutex::default() }),
+        })
     }
 
     /// The `nft` command.
@@ -213,7 +224,7 @@ impl Enroller {
         self.pods().iter().map(|(uid, slot)| (uid.clone(), status(slot))).collect()
     }
 
-    /// Captures a pod: rules, listeners, then the proxy's acknowledgement, waited for until `deadline`. Can be
+    /// Captures a pod: listeners, rules, then the proxy's acknowledgement, waited for until `deadline`. Can be
     /// repeated; also takes back a leaving.
     ///
     /// # Errors
@@ -237,7 +248,7 @@ impl Enroller {
         Ok(())
     }
 
-    /// The first half of [`enrol`](Self::enrol), without a proxy: rules and listeners. At the start of the role,
+    /// The first half of [`enrol`](Self::enrol), without a proxy: listeners and rules. At the start of the role,
     /// so that the first proxy finds every pod in its hand-over.
     ///
     /// # Errors
@@ -252,15 +263,28 @@ impl Enroller {
         Ok(())
     }
 
+    /// Listeners before rules: a running pod's next connection finds a queue to wait in. Both before the proxy is
+    /// told: from here on nothing gets out in the clear.
     async fn install(&self, spec: PodSpec, standing: &mut Standing) -> Result<CapturedPod, EnrolError> {
-        apply::install(&spec.netns, &self.shared.policy.nft, &spec.rules).await?;
+        let opened = self.open_listeners(&spec, standing)?;
+        self.apply(&spec, &spec.rules).await?;
         let pod = CapturedPod { uid: spec.uid.clone(), info: spec.info.clone(), netns: spec.netns.clone() };
         // Remembered first: whichever proxy gets the listeners also finds the pod in its snapshot.
         self.shared.zds.remember(pod.clone());
-        let listening = self.listen(&spec, &pod, standing).await;
+        let private = &self.shared.private;
+        match (opened, &*standing) {
+            (Some(listeners), _) => private.hold(pod.clone(), listeners).await,
+            (None, _) if self.shared.policy.foreign_proxy => {}
+            (None, Standing::Draining { .. }) => private.set_draining(&spec.uid, false).await,
+            (None, _) => private.hand_again(&spec.uid).await,
+        }
         *standing = Standing::In { spec, served: false };
-        listening?;
         Ok(pod)
+    }
+
+    async fn apply(&self, spec: &PodSpec, rules: &RuleSet) -> Result<(), EnrolError> {
+        let _permit = self.shared.transactions.acquire().await;
+        Ok(apply::install(&spec.netns, self.nft(), rules).await?)
     }
 
     /// Never the agent's own namespace, and never another pod's: a stale path must not capture a stranger.
@@ -283,25 +307,18 @@ impl Enroller {
         }
     }
 
-    /// Has the pod's listeners open and known to the proxy, unless the proxy sees to that itself.
-    async fn listen(&self, spec: &PodSpec, pod: &CapturedPod, before: &Standing) -> Result<(), ListenError> {
-        if self.shared.policy.foreign_proxy {
-            return Ok(());
+    /// The pod's listeners, unless they are held already or are not ours to open.
+    fn open_listeners(&self, spec: &PodSpec, before: &Standing) -> Result<Option<Listeners>, ListenError> {
+        let held = match before {
+            Standing::In { spec: old, .. } | Standing::Draining { spec: old } => {
+                self.shared.private.holds(&spec.uid) && same_listeners(old, spec)
+            }
+            Standing::Out => false,
+        };
+        if held || self.shared.policy.foreign_proxy {
+            return Ok(None);
         }
-        let private = &self.shared.private;
-        match before {
-            Standing::In { spec: old, .. } if private.holds(&spec.uid) && same_listeners(old, spec) => {
-                private.hand_again(&spec.uid).await;
-            }
-            Standing::Draining { spec: old } if private.holds(&spec.uid) && same_listeners(old, spec) => {
-                private.set_draining(&spec.uid, false).await;
-            }
-            _ => {
-                let listeners = Listeners::open(&spec.netns, spec.rules.dns)?;
-                private.hold(pod.clone(), listeners).await;
-            }
-        }
-        Ok(())
+        Listeners::open(&spec.netns, spec.rules.dns).map(Some)
     }
 
     /// Lets a living pod go: from here on nothing new is captured. The rest goes when the proxy reports the last
@@ -315,7 +332,7 @@ impl Enroller {
         let Standing::In { spec, .. } = &*standing else { return Ok(()) };
         let spec = spec.clone();
         let rules = RuleSet { phase: Phase::Draining, ..spec.rules.clone() };
-        apply::install(&spec.netns, &self.shared.policy.nft, &rules).await?;
+        self.apply(&spec, &rules).await?;
         info!(
             pod = spec.info.name,
             namespace = spec.info.namespace,
