@@ -52,7 +52,7 @@ pub struct UnknownKeyExchange(pub String);
 pub struct TlsSettings {
     /// Groups for the key exchange.
     pub key_exchange: KeyExchange,
-    /// Whom a server of this process accepts; the handle stays live.
+    /// Whom a server of this process accepts beside its own trust domain; the handle stays live.
     pub trust_domains: TrustDomains,
     /// Whether session secrets may be taken out of a connection (for kernel TLS); off unless asked for.
     pub secret_extraction: bool,
@@ -178,6 +178,7 @@ impl Tls {
         let algorithms = self.provider.signature_verification_algorithms;
         let verifier = ClientOfTrustDomain {
             chain: Arc::clone(&trust.clients),
+            own: bundle.identity().trust_domain().clone(),
             trust_domains: self.settings.trust_domains.clone(),
         };
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&self.provider))

@@ -65,7 +65,7 @@ pub enum PeerError {
 }
 
 impl TrustDomains {
-    /// The accepted trust domains. With none every peer is refused.
+    /// The trust domains accepted beside that of the server's own certificate.
     pub fn new(domains: impl IntoIterator<Item = impl Into<Arc<str>>>) -> Self {
         let this = Self::default();
         this.set(domains);
@@ -154,10 +154,12 @@ pub fn check_chain(
         .map_err(|error| error.to_string())
 }
 
-/// Judges clients: chain first, then the trust domain.
+/// Judges clients: chain first, then the trust domain, which is that of our own certificate or one of a set.
 #[derive(Debug)]
 pub(crate) struct ClientOfTrustDomain {
     pub(crate) chain: Arc<dyn ClientCertVerifier>,
+    /// Its authority is the one we trust; a controller that says nothing of trust domains (istiod) means this one.
+    pub(crate) own: Arc<str>,
     pub(crate) trust_domains: TrustDomains,
 }
 
@@ -177,7 +179,7 @@ impl ClientCertVerifier for ClientOfTrustDomain {
         // The identity that policies will see, not just any SAN of the certificate, must be of an accepted domain.
         let peer = peer_identity(std::slice::from_ref(end_entity)).map_err(refused)?;
         let accepted = self.trust_domains.current();
-        if accepted.contains(peer.trust_domain()) {
+        if *peer.trust_domain() == self.own || accepted.contains(peer.trust_domain()) {
             return Ok(verified);
         }
         Err(refused(PeerError::ForeignTrustDomain { peer, accepted: accepted.iter().cloned().collect() }))

@@ -243,6 +243,20 @@ fn trust_domains_change_while_serving() {
     assert!(shake(&client, &server, &expected).is_err());
 }
 
+/// Istio's controller says nothing of trust domains; ztunnel then accepts that of its own certificate.
+#[test]
+fn the_own_trust_domain_needs_no_naming() {
+    let authority = TestAuthority::default();
+    let tls = Tls::new(TlsSettings::default());
+    let reviews = workload("cluster.local", "reviews");
+    let server = credentials(&tls, authority.bundle(&reviews));
+    let expected = [reviews];
+    for (domain, accepted) in [("cluster.local", true), ("old.example", false)] {
+        let client = credentials(&tls, authority.bundle(&workload(domain, "sleep")));
+        assert_eq!(shake(&client, &server, &expected).is_ok(), accepted, "{domain}");
+    }
+}
+
 #[test]
 fn a_refusal_says_why() {
     let authority = TestAuthority::default();
