@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
 use nix::net::if_::if_nametoindex;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -94,7 +95,10 @@ impl Links {
         if address.is_ipv6() && !has_ipv6() {
             return Ok(());
         }
-        let request = self.handle.address().add(index(name)?, address, prefix);
+        let mut request = self.handle.address().add(index(name)?, address, prefix);
+        // Addresses are given out once. Without this the kernel looks for duplicates even where accept_dad is 0, in
+        // the background: until it got round to it, nobody could bind the address.
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         request.execute().await.map_err(netlink(format!("address {address} on {name}")))
     }
 
