@@ -48,7 +48,7 @@ spec:
     )
 }
 
-/// A pod that listens on some ports, as an ordinary user, under an account of its own name, and a dual-stack service
+/// A pod that listens on some ports, as `nobody` (PostgreSQL wants a user with a name), under an account of its own name, and a dual-stack service
 /// of that name in front of it. `command` is the inside of a YAML list.
 pub fn server(name: &str, namespace: &str, node: &str, command: &str, ports: &[u16]) -> String {
     let of_service: String = ports
@@ -89,7 +89,7 @@ spec:
   serviceAccountName: {name}
   nodeName: {node}
   securityContext:
-    runAsUser: 999
+    runAsUser: 65534
   containers:
     - name: server
       image: server
