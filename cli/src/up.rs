@@ -1,7 +1,7 @@
 //! `lateen up`: checks the machine, starts the keeper of a mesh, prints what becomes ready, and stays in front of it
 //! or leaves it behind.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -163,7 +163,6 @@ fn finish(mesh: &MeshDir, mut keeper: Child, end: End) -> Outcome {
     }
     // The end of this stream is what tells the keeper to take everything down.
     drop(stdin);
-    let log = tail(&mesh.logs().join("mesh.log"), 20);
     let status = keeper.wait()?;
     match end {
         End::Detached => Ok(ExitCode::SUCCESS),
@@ -174,13 +173,6 @@ fn finish(mesh: &MeshDir, mut keeper: Child, end: End) -> Outcome {
         }
         // `lateen down` from elsewhere ends it properly.
         End::Vanished if status.success() => Ok(ExitCode::SUCCESS),
-        End::Vanished => Err(format!("the mesh ended unexpectedly ({status})\n{log}").into()),
+        End::Vanished => Err(format!("mesh {:?} ended unexpectedly ({status})", mesh.name()).into()),
     }
-}
-
-/// The last lines of a log, for a reason that has no better words.
-fn tail(path: &Path, lines: usize) -> String {
-    let Ok(file) = std::fs::File::open(path) else { return String::new() };
-    let all: Vec<String> = io::BufReader::new(file).lines().map_while(Result::ok).collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
 }

@@ -176,6 +176,92 @@ spec: {securityContext: {runAsUser: 4711}, containers: [{name: c, command: [slee
 }
 
 #[test]
+fn every_kind_of_workload_runs() {
+    let manifests = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: host}
+spec:
+  nodeName: node-1
+  hostNetwork: true
+  containers: [{name: c, command: [lateen, echo, --http, "8080"], readinessProbe: {httpGet: {port: 8080}}}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  replicas: 2
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      initContainers:
+      - {name: stays, restartPolicy: Always, command: [sleep, infinity]}
+      - {name: first, command: [sh, -c, "hostname > /data/name"], volumeMounts: [{name: data, mountPath: /data}]}
+      containers:
+      - name: c
+        command: [lateen, echo, --http, "80"]
+        readinessProbe: {exec: {command: [curl, -sf, "http://localhost/"]}}
+        livenessProbe: {tcpSocket: {port: 80}}
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - {metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {clusterIP: None, selector: {app: db}, ports: [{name: http, port: 80}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: every}
+spec:
+  selector: {matchLabels: {app: every}}
+  template:
+    metadata: {labels: {app: every}}
+    spec: {containers: [{name: c, command: [sleep, infinity]}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: twice}
+spec:
+  completions: 2
+  backoffLimit: 0
+  template:
+    spec: {restartPolicy: Never, containers: [{name: c, command: [curl, -sf, -o, /dev/null, "http://db-1.db/"]}]}
+"#;
+    for caller in Caller::all() {
+        let mesh = Mesh::up(caller, manifests);
+        let pods = || text(&mesh.run(&["get", "pods"]).stdout);
+        wait_for("the Job to have succeeded twice", || {
+            pods().lines().filter(|line| line.starts_with("twice-") && line.contains("Completed")).count()
+                == 2
+        });
+        assert_eq!(pods().lines().filter(|line| line.starts_with("every-")).count(), 2, "{}", pods());
+        assert_eq!(
+            mesh.shell("ds/every", "curl -sf 'http://db-0.db/?format=text' | head -1"),
+            "name: db-0\n"
+        );
+        assert_eq!(mesh.shell("db-1", "cat /data/name"), "db-1\n", "a claim for each pod");
+        let host = "curl -sf 'http://172.31.0.11:8080/?format=text' | grep -c '^name'";
+        assert_eq!(mesh.shell("db-1", host), "1\n", "{caller:?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_fails_a_detached_start() {
+    let mesh = Mesh::new(Caller::Me, IDLE);
+    mesh.write("broken.yaml", "kind: [");
+    let output = mesh.run_up(&["--detach"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("broken.yaml:1:7"), "{}", text(&output.stderr));
+    mesh.write("broken.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {nodeName: node-9, containers: [{name: c, command: [x]}]}\n");
+    let output = mesh.run_up(&["--detach"]);
+    assert!(text(&output.stderr).contains("no node \"node-9\""), "{}", text(&output.stderr));
+}
+
+#[test]
 fn exec_is_like_running_the_command_here() {
     for caller in Caller::all() {
         let mesh = Mesh::up(caller, IDLE);

@@ -44,13 +44,23 @@ pub(crate) fn run(args: &MeshArgs) -> Outcome {
     };
     file.keeper = Some(std::process::id());
     let code = match hold(&mesh, &file) {
-        Ok(code) => ExitCode::from(code),
+        Ok(0) => ExitCode::SUCCESS,
+        // Whoever already said why has been heard first.
+        Ok(code) => fail(unexpected(&mesh), code)?,
         Err(Refusal { reason, code }) => fail(reason, code)?,
     };
     if let Err(error) = mesh.remove() {
         return fail(format!("{}: {error}; remove it by hand", mesh.root().display()), 1);
     }
     Ok(code)
+}
+
+/// What is known when a mesh ended by itself: its last words, which go with its folder.
+fn unexpected(mesh: &MeshDir) -> String {
+    const LINES: usize = 12;
+    let log = fs::read_to_string(mesh.logs().join("mesh.log")).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    format!("the mesh ended unexpectedly:\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"))
 }
 
 /// Why the mesh could not be started, and the exit code that says so.

@@ -70,7 +70,8 @@ impl Check<'_> {
         matches!(tokio::time::timeout(patience, self.try_once()).await, Ok(Ok(())))
     }
 
-    async fn try_once(&self) -> io::Result<()> {
+    /// Asks once, for as long as it takes.
+    pub(crate) async fn try_once(&self) -> io::Result<()> {
         if let Some(action) = &self.probe.exec {
             return self.exec(action.command.as_deref().unwrap_or_default()).await;
         }

@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(6);
 const EAGER: Duration = Duration::from_millis(50);
 const STEADY: Duration = Duration::from_secs(2);
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a supervised component tells the world.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +20,8 @@ use crate::local::probes::{self, Prober};
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// Longest wait between starts.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
+/// What a container gets to end, however long it took before it was asked to.
+const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 /// A container that ran this long starts from the first wait again.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -200,13 +202,37 @@ impl Life {
         }
     }
 
+    /// Does what the manifest says is to be done before the container ends: a sleep, a command or a request.
+    async fn pre_stop(&self, process: u32) {
+        let lifecycle = self.container.lifecycle.as_ref();
+        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return };
+        if let Some(sleep) = &hook.sleep {
+            tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
+        }
+        let probe = Probe {
+            exec: hook.exec.clone(),
+            http_get: hook.http_get.clone(),
+            tcp_socket: hook.tcp_socket.clone(),
+            ..Probe::default()
+        };
+        let check =
+            probes::Check { prober: &self.prober, probe: &probe, container: &self.container, process };
+        if let Err(error) = check.try_once().await {
+            self.log.write(format!("lateen: preStop: {error}\n").as_bytes());
+        }
+    }
+
     /// Asks the container to end, and ends it when it does not.
     async fn end(&self, started: &mut Started) -> std::io::Result<std::process::ExitStatus> {
+        let grace = self.grace.min(self.host.longest_grace());
+        let begun = Instant::now();
+        // What it does before it is asked to end counts towards its time.
+        let _ = tokio::time::timeout(grace, self.pre_stop(started.process)).await;
         if let Ok(process) = i32::try_from(started.process) {
             // It leads a session and group of its own.
             let _ = kill(Pid::from_raw(-process), Signal::SIGTERM);
         }
-        let grace = self.grace.min(self.host.longest_grace());
+        let grace = grace.saturating_sub(begun.elapsed()).max(SHORTEST_GRACE);
         match tokio::time::timeout(grace, started.child.wait()).await {
             Ok(status) => status,
             Err(_) => {
