@@ -135,7 +135,8 @@ fn agent(
     metrics: &Metrics,
 ) -> Result<(Arc<Agent>, Vec<worker::Mailbox>), StartError> {
     let key_exchange: KeyExchange = settings.parse(name::KEY_EXCHANGE, "x25519, hybrid or pqc")?;
-    let tls = Tls::new(TlsSettings { key_exchange, ..TlsSettings::default() });
+    // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
+    let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
     let traffic = Traffic::default();
     metrics.register_istio(|registry| registry.register_collector(Box::new(traffic.clone())));
     let dns_metrics = metrics.register_istio(DnsMetrics::new);
