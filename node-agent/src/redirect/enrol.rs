@@ -31,6 +31,9 @@ use crate::{
     },
 };
 
+/// What the proxy gets for its acknowledgement at least, however long the rules took: the kernel may hold them up
+/// for seconds while it takes many other namespaces down.
+const ACK_TIME: Duration = Duration::from_secs(1);
 /// Rule transactions at once.
 const TRANSACTIONS: usize = 8;
 
@@ -239,12 +242,15 @@ impl Enroller {
         {
             return Ok(());
         }
+        let started = Instant::now();
         let pod = self.install(spec, &mut standing).await?;
-        self.shared.zds.add(pod.clone(), deadline).await?;
+        let installed = Instant::now();
+        self.shared.zds.add(pod.clone(), deadline.max(installed + ACK_TIME)).await?;
         if let Standing::In { served, .. } = &mut *standing {
             *served = true;
         }
-        info!(pod = pod.info.name, namespace = pod.info.namespace, uid = pod.uid, "captured");
+        let (rules, proxy) = (installed - started, installed.elapsed());
+        info!(pod = pod.info.name, namespace = pod.info.namespace, uid = pod.uid, ?rules, ?proxy, "captured");
         Ok(())
     }
 
