@@ -94,7 +94,21 @@ pub(super) fn read(strings: &mut Strings, name: &str, value: Bytes) -> Result<Po
         self::rule(strings, rule).map_err(|error| error.within(format_args!("rules[{index}]")))
     };
     let rules = wire.rules.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-    Ok(Policy { name: policy, scope, action, rules, dry_run: wire.dry_run, invalid: None })
+    Ok(Policy {
+        name: policy,
+        scope,
+        action,
+        rules,
+        dry_run: wire.dry_run,
+        invalid: invalid(&wire.extensions),
+    })
+}
+
+/// Why the controller could not read the policy; whatever else it says then, it denies all of its scope.
+fn invalid(extensions: &[Extension]) -> Option<Str> {
+    let one = extensions.iter().find(|one| one.name == extension::INVALID)?;
+    let content = one.config.as_ref().and_then(|config| config.unpack::<mesh::InvalidPolicy>()?.ok());
+    Some(content.map_or_else(|| "the controller does not say why".into(), |content| content.reason.into()))
 }
 
 fn scope(number: i32) -> Result<PolicyScope, FieldError> {
@@ -241,9 +255,14 @@ fn unseen_attributes(one: &Extension) -> Result<Vec<String>, FieldError> {
 /// The policy as it is sent, under `namespace/name`. One that stands in for what could not be read denies everything
 /// on the wire, too: whoever reads it (a successor that goes on from what was saved) denies no less.
 pub fn to_wire(policy: &Policy) -> wire::Authorization {
-    if policy.invalid.is_some() {
+    if let Some(reason) = &policy.invalid {
         let everything = [Rule::default()].into();
-        return to_wire(&Policy { action: Action::Deny, rules: everything, invalid: None, ..policy.clone() });
+        let denies = Policy { action: Action::Deny, rules: everything, invalid: None, ..policy.clone() };
+        let why = super::workload::extension(
+            extension::INVALID,
+            &mesh::InvalidPolicy { reason: reason.to_string() },
+        );
+        return wire::Authorization { extensions: vec![why], ..to_wire(&denies) };
     }
     let clause =
         |clause: &Clause| wire::Clause { matches: clause.matches.iter().map(match_to_wire).collect() };

@@ -46,7 +46,8 @@ impl Publisher {
         look(&self.store.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ends the streams of all clients, as the server is going away or what they are shown is no more.
+    /// Ends the streams of all clients, as the server is going away or what they are shown is no more. A server that
+    /// goes away begins its shutdown first: on a connection that has not said goodbye a client opens its next stream.
     pub fn close(&self) {
         self.state.send_modify(|state| state.closed = true);
     }

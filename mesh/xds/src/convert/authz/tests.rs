@@ -50,6 +50,9 @@ fn read_back(wire: &Authorization) -> Result<Policy, FieldError> {
 #[test]
 fn reads_what_it_writes() {
     assert_eq!(read_back(&to_wire(&full())), Ok(full()));
+    let rules = [Rule::default()].into();
+    let invalid = Policy { invalid: Some("it names no action".into()), rules, ..full() };
+    assert_eq!(read_back(&to_wire(&invalid)), Ok(invalid));
 }
 
 #[test]
