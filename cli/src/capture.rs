@@ -7,6 +7,8 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -35,7 +37,7 @@ pub(crate) struct CaptureArgs {
     #[arg(long, value_name = "HEX", value_parser = bytes)]
     marker: Option<Marker>,
 
-    /// How long to look
+    /// How long to look; Ctrl-C ends it before
     #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
 }
@@ -71,11 +73,16 @@ pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     let mut socket = open().map_err(|error| {
         format!("cannot capture packets: {error}; it takes CAP_NET_RAW: inside a mesh use `lateen exec --privileged`")
     })?;
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     eprintln!("capturing for {} s", args.seconds);
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let mut seen = Seen::default();
     let mut packet = vec![0; MAX_PACKET];
-    while Instant::now() < until {
+    while Instant::now() < until && signals.read_signal()?.is_none() {
         match socket.read(&mut packet) {
             Ok(length) => seen.take(&packet[..length], args.marker.as_ref()),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
