@@ -49,11 +49,11 @@ pub fn encode(workload: &Workload) -> String {
 }
 
 impl Baggage {
-    /// Reads headers as they came; of a repeated key the last counts, and an empty value is none.
+    /// Reads headers as they came; of a repeated key the last counts, and an empty value is none. A header with
+    /// control characters is ignored, so that none reaches a log.
     pub fn read<'a>(headers: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut baggage = Self::default();
-        let texts = headers.filter(|header| header.len() <= MAX_LENGTH);
-        for text in texts.filter_map(|header| std::str::from_utf8(header).ok()) {
+        for text in headers.filter_map(text) {
             for (key, value) in text.split(',').filter_map(|pair| pair.split_once('=')) {
                 if let Some(field) = baggage.field(key) {
                     value.clone_into(field);
@@ -67,7 +67,9 @@ impl Baggage {
         Some(match key {
             "k8s.cluster.name" => &mut self.cluster,
             "k8s.namespace.name" => &mut self.namespace,
-            "k8s.deployment.name" | "k8s.cronjob.name" | "k8s.pod.name" | "k8s.job.name" => &mut self.workload,
+            "k8s.deployment.name" | "k8s.cronjob.name" | "k8s.pod.name" | "k8s.job.name" => {
+                &mut self.workload
+            }
             "service.name" => &mut self.service,
             "service.version" => &mut self.revision,
             "cloud.region" => &mut self.region,
@@ -85,16 +87,25 @@ pub fn forwarded(client: std::net::SocketAddr, host: Option<&str>) -> String {
     }
 }
 
-/// The host of a `forwarded` header.
+/// The host of a `forwarded` header, without the quotes around it, if any. A header that is not plain ASCII is
+/// ignored.
 pub fn forwarded_host(header: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(header).ok().filter(|text| text.is_ascii() && text.len() <= MAX_LENGTH)?;
-    let value = text.split(';').find_map(|part| part.trim().strip_prefix("host="))?;
-    Some(value.trim_matches('"')).filter(|host| !host.is_empty())
+    let text = text(header).filter(|text| text.is_ascii())?;
+    let value = text.split(';').find_map(|part| part.trim_matches(' ').strip_prefix("host="))?;
+    let host = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+    Some(host).filter(|host| !host.is_empty() && !host.contains('"'))
+}
+
+/// A header's text, if it is one that can be shown.
+fn text(header: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(header).ok().filter(|text| text.len() <= MAX_LENGTH)?;
+    (!text.contains(char::is_control)).then_some(text)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Baggage, MAX_LENGTH, encode, forwarded, forwarded_host};
+    use crate::fixtures;
 
     #[test]
     fn reads_what_peers_send() {
@@ -110,13 +121,65 @@ mod tests {
     }
 
     #[test]
+    fn ignores_headers_that_cannot_be_shown() {
+        let long = [b"service.name=".as_slice(), &[b'x'; MAX_LENGTH]].concat();
+        let headers: [&[u8]; 4] = [b"service.name=s", b"service.name=\n", b"service.name=\x7f", &long];
+        assert_eq!(Baggage::read(headers.into_iter()).service, "s");
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        let mut workload = fixtures::workload("uid", &[]);
+        let profile = std::sync::Arc::make_mut(&mut workload.profile);
+        profile.cluster = "Kubernetes".into();
+        profile.workload_name = "reviews-v1".into();
+        profile.canonical_name = "reviews".into();
+        profile.canonical_revision = "v1".into();
+        profile.locality.region = "north".into();
+        profile.locality.zone = "north-a".into();
+        let header = encode(&workload);
+        assert_eq!(
+            header,
+            "k8s.cluster.name=Kubernetes,k8s.namespace.name=ns,k8s.pod.name=reviews-v1,service.name=reviews,\
+             service.version=v1,cloud.region=north,cloud.availability_zone=north-a"
+        );
+        let read = Baggage::read(std::iter::once(header.as_bytes()));
+        let expected = Baggage {
+            cluster: "Kubernetes".into(),
+            namespace: "ns".into(),
+            workload: "reviews-v1".into(),
+            service: "reviews".into(),
+            revision: "v1".into(),
+            region: "north".into(),
+            zone: "north-a".into(),
+        };
+        assert_eq!(read, expected);
+        assert_eq!(encode(&fixtures::workload("uid", &[])), "k8s.namespace.name=ns");
+    }
+
+    #[test]
     fn finds_the_host_asked_for() {
         let client = "10.0.0.1:99".parse().unwrap();
         let header = forwarded(client, Some("reviews.default.svc.cluster.local"));
         assert_eq!(header, "for=\"10.0.0.1:99\";host=reviews.default.svc.cluster.local");
-        assert_eq!(forwarded_host(header.as_bytes()), Some("reviews.default.svc.cluster.local"));
-        assert_eq!(forwarded_host(b"for=x; host=\"h\""), Some("h"));
-        assert_eq!(forwarded_host(b"for=x"), None);
-        assert_eq!(forwarded_host("for=x;host=ä".as_bytes()), None);
+        assert_eq!(forwarded(client, None), "for=\"10.0.0.1:99\"");
+        let table: [(&[u8], Option<&str>); 12] = [
+            (header.as_bytes(), Some("reviews.default.svc.cluster.local")),
+            (b"for=x; host=\"h\"", Some("h")),
+            (b"host=h", Some("h")),
+            (b"for=x", None),
+            (b"for=x;host=", None),
+            (b"for=x;host=\"\"", None),
+            // One pair of quotes, or none.
+            (b"host=\"\"h\"\"", None),
+            (b"host=\"h", None),
+            (b"host=h\"", None),
+            (b"host=h\n", None),
+            (b"host=\th", None),
+            ("for=x;host=ä".as_bytes(), None),
+        ];
+        for (header, host) in table {
+            assert_eq!(forwarded_host(header), host, "{}", String::from_utf8_lossy(header));
+        }
     }
 }

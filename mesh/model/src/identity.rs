@@ -102,7 +102,7 @@ impl TryFrom<String> for Identity {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::Identity;
 
     #[test]
     fn reads_what_it_writes() {

@@ -4,7 +4,7 @@
 //!  wire ─► mesh (all that is known) ─► plan    where an outgoing connection goes
 //!                                  ├─► select  which endpoint
 //!                                  ├─► accept  what an incoming CONNECT asks for
-//!                                  └─► authz   whether a connection may pass, and why
+//!                                  └─► authz   whether a connection may pass, and why ([`mesh::Mesh::judge`])
 //! ```
 //!
 //! Proxies, the controller and the command line call the same functions, so they cannot disagree.
@@ -23,5 +23,8 @@ pub mod select;
 pub mod accept;
 pub mod baggage;
 pub mod plan;
+
+#[cfg(test)]
+mod fixtures;
 
 pub use identity::Identity;
