@@ -6,6 +6,7 @@
 //! a DENY rule does. [`decide::decide`] names the policy and rule that decided.
 
 pub mod decide;
+pub(crate) mod index;
 pub mod matcher;
 
 use std::fmt;
@@ -144,3 +145,6 @@ pub struct Subject<'a> {
     /// The application's address and port, as resolved; never the tunnel's port.
     pub destination: SocketAddr,
 }
+
+#[cfg(test)]
+mod tests;

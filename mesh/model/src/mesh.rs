@@ -4,6 +4,7 @@
 //! and a policy after the workload that names it. Readers clone `Arc`s out and hold no lock while they decide.
 
 pub mod endpoints;
+mod index;
 mod policies;
 mod services;
 mod workloads;
@@ -15,7 +16,7 @@ use ipnet::IpNet;
 pub use self::endpoints::Endpoints;
 pub use self::policies::MissingPolicies;
 use crate::address::{NamespacedHostname, NetworkAddress, Str};
-use crate::authz::Policy;
+use crate::authz::{Cause, Decision, Policy, Subject};
 use crate::service::Service;
 use crate::workload::{PolicyName, Workload};
 
@@ -67,7 +68,8 @@ pub enum Update {
 /// What an update means for connections that are already there.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Effect {
-    /// Live connections are to be judged again.
+    /// Live connections are to be judged again: a policy or a setting changed, or what a workload of this node is
+    /// judged by.
     pub rejudge: bool,
     /// A workload that is gone, or that it replaced: tunnels pooled to its addresses must not be used for another.
     pub replaced: Option<Arc<Workload>>,
@@ -125,14 +127,18 @@ impl Mesh {
             self.services.remove_endpoint(old);
         }
         self.services.insert_endpoint(&workload);
-        let rejudge = old.as_ref().is_some_and(|old| {
+        // One that is new may have been here before: what it is judged by may have changed in between.
+        let judged_otherwise = old.as_ref().is_none_or(|old| {
             old.profile.policies != workload.profile.policies
                 || old.profile.enforced_by != workload.profile.enforced_by
                 || old.identity() != workload.identity()
         });
         let moved = |old: &Arc<Workload>| {
-            old.addresses != workload.addresses || old.identity() != workload.identity()
+            old.addresses != workload.addresses
+                || old.profile.network != workload.profile.network
+                || old.identity() != workload.identity()
         };
+        let rejudge = judged_otherwise && self.workloads.may_be_local(&workload);
         Effect { rejudge, replaced: old.filter(moved) }
     }
 
@@ -162,10 +168,12 @@ impl Mesh {
 
     /// Whether an address lies in the mesh's own pod ranges.
     pub fn is_pod_address(&self, ip: std::net::IpAddr) -> bool {
+        let ip = ip.to_canonical();
         self.settings.pod_ranges.iter().any(|range| range.contains(&ip))
     }
 
-    /// The workload that has an address. Where several claim it, a pod is believed before anything else.
+    /// The workload that has an address. Where several claim it, a pod is believed before anything else, then one that
+    /// speaks HBONE, then one that is ready.
     pub fn workload_at(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
         self.workloads.at(address)
     }
@@ -175,7 +183,7 @@ impl Mesh {
         self.workloads.get(uid)
     }
 
-    /// A pod of this node by its name and service account.
+    /// A pod of this node by its name and service account; nothing where the mesh is not seen from a node.
     pub fn local_workload(&self, namespace: &str, name: &str, account: &str) -> Option<&Arc<Workload>> {
         self.workloads.local(namespace, name, account)
     }
@@ -217,6 +225,22 @@ impl Mesh {
     /// The names of policies that the workload names and that are not here (yet): the caller waits, then refuses.
     pub fn policies_for(&self, workload: &Workload) -> Result<Vec<Arc<Policy>>, MissingPolicies> {
         self.policies.for_workload(workload)
+    }
+
+    /// Judges a connection to a workload by every policy that applies to it, in the order of
+    /// [`policies_for`](Self::policies_for). A waypoint that the workload is bound to has judged already, by every
+    /// policy and with all that can be seen of a request (`design.md` D5).
+    ///
+    /// # Errors
+    /// As [`policies_for`](Self::policies_for).
+    pub fn judge(&self, workload: &Workload, subject: &Subject<'_>) -> Result<Decision, MissingPolicies> {
+        let enforced_by = workload.profile.enforced_by.as_deref().unwrap_or_default();
+        match subject.identity {
+            Some(waypoint) if enforced_by.contains(waypoint) => {
+                Ok(Decision::allowed(Cause::JudgedBefore(waypoint.clone())))
+            }
+            _ => self.policies.judge(workload, subject),
+        }
     }
 
     /// A policy by name.

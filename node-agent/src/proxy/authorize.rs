@@ -1,11 +1,9 @@
 //! Whether a connection may be delivered: the policies that apply to this pod, asked of the one engine in `model`.
 
-use std::sync::Arc;
-
 use model::Identity;
 use model::address::{AppAddress, PeerAddress};
-use model::authz::{Decision, Policy, Subject, decide};
-use model::mesh::{Mesh, MissingPolicies};
+use model::authz::{Decision, Subject};
+use model::mesh::Mesh;
 
 use super::pod::Pod;
 use super::state::State;
@@ -67,17 +65,9 @@ fn judge_in(
             pod.namespace, pod.name
         ));
     };
-    // A waypoint that this workload is bound to has judged the request already, by every policy and with all that
-    // can be seen of it (`design.md` D5).
-    let enforced_before = local.profile.enforced_by.as_deref().unwrap_or_default();
-    let policies: Vec<Arc<Policy>> = if identity.is_some_and(|identity| enforced_before.contains(identity)) {
-        Vec::new()
-    } else {
-        match mesh.policies_for(local) {
-            Ok(policies) => policies,
-            Err(missing @ MissingPolicies(_)) => return Judgement::NotKnown(missing.to_string()),
-        }
-    };
     let subject = Subject { source: peer.addr(), identity, destination: delivered.addr() };
-    Judgement::Decided(decide(&policies, &subject))
+    match mesh.judge(local, &subject) {
+        Ok(decision) => Judgement::Decided(decision),
+        Err(missing) => Judgement::NotKnown(missing.to_string()),
+    }
 }

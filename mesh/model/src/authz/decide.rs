@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::{Action, Policy, Subject, Truth};
 use crate::address::Str;
+use crate::identity::Identity;
 use crate::workload::PolicyName;
 
 /// Whether a connection may pass.
@@ -43,6 +44,8 @@ pub struct RuleName {
 pub enum Cause {
     /// No policy that could refuse applies.
     NothingApplies,
+    /// The client is a waypoint that has judged the request by all policies already (`design.md` D5).
+    JudgedBefore(Identity),
     /// An ALLOW rule matched.
     AllowedBy(RuleName),
     /// A DENY rule matched, or might have: `unseen` names what could not be seen of it.
@@ -54,9 +57,11 @@ pub enum Cause {
     },
     /// ALLOW policies apply and none of their rules matched.
     NoneAllowed {
-        /// The ALLOW policies considered.
+        /// The first of the ALLOW policies considered, [`MAX_NAMED`] at most.
         considered: Vec<PolicyName>,
-        /// Attributes for want of which a rule could not match.
+        /// How many more were considered.
+        others: usize,
+        /// Attributes for want of which a rule could not match, [`MAX_NAMED`] at most.
         unseen: Vec<Str>,
     },
     /// A policy that applies cannot be read as it was written; its whole scope is denied.
@@ -68,52 +73,84 @@ pub enum Cause {
     },
 }
 
+/// A cause travels in headers and log lines, so it names no more things of a kind than this.
+pub const MAX_NAMED: usize = 8;
+
 /// Judges a connection by all policies that apply to its destination: a DENY rule that matches or might match
-/// refuses; else, where any ALLOW policy applies, one of their rules must match without doubt.
+/// refuses; else, where any ALLOW policy applies, one of their rules must match without doubt. A policy in dry run
+/// only has its match reported.
 ///
-/// Policies may come in any order; among several that would decide, the first named wins the mention.
+/// Policies may come in any order; of several that would decide, the first gets the mention. This looks at every
+/// rule; [`Mesh::judge`](crate::mesh::Mesh::judge) says the same of many policies in less time.
 pub fn decide<P: Borrow<Policy>>(policies: &[P], subject: &Subject<'_>) -> Decision {
-    let mut dry_run = Vec::new();
-    let mut denied = None;
-    let mut allowed = None;
-    let mut considered = Vec::new();
-    let mut unseen: Vec<Str> = Vec::new();
+    let mut ballot = Ballot::default();
     for policy in policies {
-        let policy: &Policy = policy.borrow();
+        ballot.take(policy.borrow(), subject);
+    }
+    ballot.close(policies.iter().map(Borrow::borrow))
+}
+
+/// What the policies looked at so far have to say.
+#[derive(Debug, Default)]
+pub(crate) struct Ballot {
+    denied: Option<Cause>,
+    allowed: Option<RuleName>,
+    unseen: Vec<Str>,
+    dry_run: Vec<RuleName>,
+}
+
+impl Ballot {
+    /// Hears one policy. One of which no rule matches or might match need not be heard.
+    pub(crate) fn take(&mut self, policy: &Policy, subject: &Subject<'_>) {
         if policy.dry_run {
-            dry_run.extend(first_match(policy, subject).map(|(rule, _)| rule));
-            continue;
-        }
-        if let Some(reason) = &policy.invalid {
-            let cause = Cause::Invalid { policy: policy.name.clone(), reason: reason.clone() };
-            denied.get_or_insert(cause);
-            continue;
-        }
-        match policy.action {
-            Action::Deny => {
-                if denied.is_none() {
-                    denied =
-                        first_match(policy, subject).map(|(rule, unseen)| Cause::DeniedBy { rule, unseen });
+            self.dry_run.extend(first_match(policy, subject).map(|(rule, _)| rule));
+        } else if let Some(reason) = &policy.invalid {
+            let cause = || Cause::Invalid { policy: policy.name.clone(), reason: reason.clone() };
+            self.denied.get_or_insert_with(cause);
+        } else {
+            match policy.action {
+                Action::Deny if self.denied.is_none() => {
+                    let matched = first_match(policy, subject);
+                    self.denied = matched.map(|(rule, unseen)| Cause::DeniedBy { rule, unseen });
                 }
-            }
-            Action::Allow => {
-                considered.push(policy.name.clone());
-                if allowed.is_none() {
-                    allowed = first_match(policy, subject).map(|(rule, _)| Cause::AllowedBy(rule));
-                    if allowed.is_none() {
-                        note_unseen(policy, subject, &mut unseen);
+                Action::Allow if self.allowed.is_none() => {
+                    self.allowed = first_match(policy, subject).map(|(rule, _)| rule);
+                    if self.allowed.is_none() {
+                        note_unseen(policy, subject, &mut self.unseen);
                     }
                 }
+                Action::Deny | Action::Allow => {}
             }
         }
     }
-    let (verdict, cause) = match (denied, allowed) {
-        (Some(cause), _) => (Verdict::Deny, cause),
-        (None, Some(cause)) => (Verdict::Allow, cause),
-        (None, None) if considered.is_empty() => (Verdict::Allow, Cause::NothingApplies),
-        (None, None) => (Verdict::Deny, Cause::NoneAllowed { considered, unseen }),
-    };
-    Decision { verdict, cause, dry_run }
+
+    /// The decision, given all policies that apply, heard or not.
+    pub(crate) fn close<'a>(self, all: impl Iterator<Item = &'a Policy>) -> Decision {
+        let Self { denied, allowed, unseen, dry_run } = self;
+        let (verdict, cause) = match (denied, allowed) {
+            (Some(cause), _) => (Verdict::Deny, cause),
+            (None, Some(rule)) => (Verdict::Allow, Cause::AllowedBy(rule)),
+            (None, None) => none_matched(all, unseen),
+        };
+        Decision { verdict, cause, dry_run }
+    }
+}
+
+/// What holds where no rule matched: everything, unless there are ALLOW policies.
+fn none_matched<'a>(all: impl Iterator<Item = &'a Policy>, unseen: Vec<Str>) -> (Verdict, Cause) {
+    let mut considered = Vec::new();
+    let mut others = 0;
+    for policy in all.filter(|policy| policy.action == Action::Allow && !policy.dry_run) {
+        if considered.len() < MAX_NAMED {
+            considered.push(policy.name.clone());
+        } else {
+            others += 1;
+        }
+    }
+    if considered.is_empty() {
+        return (Verdict::Allow, Cause::NothingApplies);
+    }
+    (Verdict::Deny, Cause::NoneAllowed { considered, others, unseen })
 }
 
 /// The first rule of a policy that takes effect on the connection, with what could not be seen of it.
@@ -133,7 +170,7 @@ fn first_match(policy: &Policy, subject: &Subject<'_>) -> Option<(RuleName, Vec<
 fn note_unseen(policy: &Policy, subject: &Subject<'_>, unseen: &mut Vec<Str>) {
     for rule in policy.rules.iter().filter(|rule| rule.matches(subject) == Truth::Unknown) {
         for name in rule.unseen() {
-            if !unseen.iter().any(|known| &**known == name) {
+            if unseen.len() < MAX_NAMED && !unseen.iter().any(|known| &**known == name) {
                 unseen.push(Str::from(name));
             }
         }
@@ -141,6 +178,11 @@ fn note_unseen(policy: &Policy, subject: &Subject<'_>, unseen: &mut Vec<Str>) {
 }
 
 impl Decision {
+    /// A connection may pass for a reason that is no policy's.
+    pub(crate) fn allowed(cause: Cause) -> Self {
+        Self { verdict: Verdict::Allow, cause, dry_run: Vec::new() }
+    }
+
     /// Whether the connection may pass.
     pub fn allows(&self) -> bool {
         self.verdict == Verdict::Allow
@@ -158,21 +200,23 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingApplies => f.write_str("no policy applies"),
+            Self::JudgedBefore(waypoint) => write!(f, "judged before by the waypoint {waypoint}"),
             Self::AllowedBy(rule) => write!(f, "allowed by: {} (rule {})", rule.policy, rule.rule),
             Self::DeniedBy { rule, unseen } => {
                 write!(f, "explicitly denied by: {} (rule {}", rule.policy, rule.rule)?;
                 if !unseen.is_empty() {
-                    write!(f, ", which restricts {} that layer 4 cannot see", unseen.join(", "))?;
+                    f.write_str(", which restricts ")?;
+                    list(f, unseen, 0)?;
+                    f.write_str(" that layer 4 cannot see")?;
                 }
                 f.write_str(")")
             }
-            Self::NoneAllowed { considered, unseen } => {
+            Self::NoneAllowed { considered, others, unseen } => {
                 f.write_str("allow policies exist, but none allowed (considered: ")?;
-                for (index, policy) in considered.iter().enumerate() {
-                    write!(f, "{}{policy}", if index > 0 { ", " } else { "" })?;
-                }
+                list(f, considered, *others)?;
                 if !unseen.is_empty() {
-                    write!(f, "; layer 4 cannot see {}", unseen.join(", "))?;
+                    f.write_str("; layer 4 cannot see ")?;
+                    list(f, unseen, 0)?;
                 }
                 f.write_str(")")
             }
@@ -180,5 +224,16 @@ impl fmt::Display for Cause {
                 write!(f, "policy {policy} is invalid, so that all it covers is denied: {reason}")
             }
         }
+    }
+}
+
+/// Writes the first of the items, and how many there are beside them.
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T], others: usize) -> fmt::Result {
+    for (index, item) in items.iter().take(MAX_NAMED).enumerate() {
+        write!(f, "{}{item}", if index > 0 { ", " } else { "" })?;
+    }
+    match others + items.len().saturating_sub(MAX_NAMED) {
+        0 => Ok(()),
+        others => write!(f, " and {others} more"),
     }
 }

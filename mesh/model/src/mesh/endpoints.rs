@@ -1,8 +1,8 @@
 //! The endpoints of one service: picked in constant time, inserted and removed in constant time.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::index::Map;
 use crate::address::Str;
 use crate::workload::Workload;
 
@@ -14,7 +14,7 @@ const INDEXED_ABOVE: usize = 64;
 pub struct Endpoints {
     list: Vec<Arc<Workload>>,
     /// Places in the list by uid, once it is long; empty before.
-    places: HashMap<Str, u32>,
+    places: Map<Str, u32>,
     /// Only grows: an estimate that is too large costs a few draws, never a wrong one.
     largest_capacity: u32,
 }
@@ -44,7 +44,7 @@ impl Endpoints {
             self.note(place);
         }
         if self.list.len() < INDEXED_ABOVE / 2 {
-            self.places = HashMap::new();
+            self.places = Map::default();
         }
     }
 
@@ -78,8 +78,11 @@ impl Endpoints {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::mesh::tests::workload;
+    use std::sync::Arc;
+
+    use super::{Endpoints, INDEXED_ABOVE};
+    use crate::fixtures::workload;
+    use crate::workload::Workload;
 
     fn endpoint(number: usize) -> Arc<Workload> {
         Arc::new(workload(&format!("uid-{number}"), &[]))

@@ -1,20 +1,22 @@
 //! Policies by name and by what they cover.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::index::Map;
 use crate::address::Str;
-use crate::authz::{Policy, PolicyScope};
+use crate::authz::decide::Ballot;
+use crate::authz::index::Indexed;
+use crate::authz::{Decision, Policy, PolicyScope, Subject};
 use crate::workload::{PolicyName, Workload};
 
 #[derive(Debug, Default)]
 pub(super) struct Policies {
-    by_name: HashMap<PolicyName, Arc<Policy>>,
-    of_namespace: HashMap<Str, Vec<Arc<Policy>>>,
-    global: Vec<Arc<Policy>>,
+    by_name: Map<PolicyName, Arc<Policy>>,
+    global: Indexed,
+    of_namespace: Map<Str, Indexed>,
 }
 
 /// Policies that a workload names and that have not arrived.
@@ -32,10 +34,9 @@ impl Policies {
     pub(super) fn insert(&mut self, policy: Arc<Policy>) {
         self.remove(&policy.name);
         match policy.scope {
-            PolicyScope::Global => insert_ordered(&mut self.global, &policy),
+            PolicyScope::Global => self.global.insert(&policy),
             PolicyScope::Namespace => {
-                let covered = self.of_namespace.entry(policy.name.namespace.clone()).or_default();
-                insert_ordered(covered, &policy);
+                self.of_namespace.entry(policy.name.namespace.clone()).or_default().insert(&policy);
             }
             PolicyScope::Workload => {}
         }
@@ -45,11 +46,11 @@ impl Policies {
     pub(super) fn remove(&mut self, name: &PolicyName) {
         let Some(old) = self.by_name.remove(name) else { return };
         match old.scope {
-            PolicyScope::Global => self.global.retain(|policy| policy.name != *name),
+            PolicyScope::Global => self.global.remove(name),
             PolicyScope::Namespace => {
                 if let Some(covered) = self.of_namespace.get_mut(&name.namespace) {
-                    covered.retain(|policy| policy.name != *name);
-                    if covered.is_empty() {
+                    covered.remove(name);
+                    if covered.all().is_empty() {
                         self.of_namespace.remove(&name.namespace);
                     }
                 }
@@ -58,16 +59,44 @@ impl Policies {
         }
     }
 
+    /// Judges by the mesh's policies, then the namespace's, then those that the workload names.
+    pub(super) fn judge(
+        &self,
+        workload: &Workload,
+        subject: &Subject<'_>,
+    ) -> Result<Decision, MissingPolicies> {
+        let named = self.named(workload)?;
+        let of_namespace = self.of_namespace.get(workload.namespace());
+        let mut ballot = Ballot::default();
+        self.global.hear(&mut ballot, subject);
+        if let Some(covered) = of_namespace {
+            covered.hear(&mut ballot, subject);
+        }
+        named.iter().for_each(|policy| ballot.take(policy, subject));
+        let of_namespace = of_namespace.map_or(&[][..], Indexed::all);
+        let all = self.global.all().iter().chain(of_namespace).chain(named.iter().copied());
+        Ok(ballot.close(all.map(|policy| &**policy)))
+    }
+
     pub(super) fn for_workload(&self, workload: &Workload) -> Result<Vec<Arc<Policy>>, MissingPolicies> {
-        let of_namespace = self.of_namespace.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
-        let mut found: Vec<Arc<Policy>> = self.global.iter().chain(of_namespace).cloned().collect();
+        let of_namespace = self.of_namespace.get(workload.namespace()).map_or(&[][..], Indexed::all);
+        let named = self.named(workload)?;
+        Ok(self.global.all().iter().chain(of_namespace).chain(named).cloned().collect())
+    }
+
+    /// The policies that a workload names and that do not cover it already.
+    fn named(&self, workload: &Workload) -> Result<Vec<&Arc<Policy>>, MissingPolicies> {
+        let covers = |policy: &Policy| match policy.scope {
+            PolicyScope::Global => true,
+            PolicyScope::Namespace => policy.name.namespace == *workload.namespace(),
+            PolicyScope::Workload => false,
+        };
+        let mut found = Vec::new();
         let mut missing = Vec::new();
         for name in &workload.profile.policies {
             match self.by_name.get(name) {
-                // A policy of wider scope is already there; a workload may name it all the same.
-                Some(policy) if policy.scope == PolicyScope::Workload => found.push(policy.clone()),
-                Some(policy) if found.iter().any(|known| known.name == policy.name) => {}
-                Some(policy) => found.push(policy.clone()),
+                Some(policy) if covers(policy) => {}
+                Some(policy) => found.push(policy),
                 None => missing.push(name.clone()),
             }
         }
@@ -81,10 +110,4 @@ impl Policies {
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.by_name.values()
     }
-}
-
-/// Kept in the order of names, so that the first to decide does not depend on the order of arrival.
-fn insert_ordered(policies: &mut Vec<Arc<Policy>>, policy: &Arc<Policy>) {
-    let place = policies.partition_point(|other| other.name < policy.name);
-    policies.insert(place, policy.clone());
 }

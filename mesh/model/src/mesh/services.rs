@@ -1,23 +1,26 @@
 //! Services by name, host name and virtual address, with their endpoints.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::Endpoints;
+use super::index::{ByAddress, Map};
 use crate::address::{NamespacedHostname, NetworkAddress, Str};
 use crate::service::{Service, Visibility};
 use crate::workload::Workload;
 
 #[derive(Debug, Default)]
 pub(super) struct Services {
-    by_key: HashMap<NamespacedHostname, Entry>,
-    by_host: HashMap<Str, Vec<Arc<Service>>>,
-    by_vip: HashMap<NetworkAddress, Vec<Arc<Service>>>,
-    /// Ranges are few; the longest prefix comes first.
-    ranges: Vec<(Str, IpNet, Arc<Service>)>,
+    by_key: Map<NamespacedHostname, Entry>,
+    by_host: Map<Str, Vec<Arc<Service>>>,
+    by_vip: ByAddress<Vec<Arc<Service>>>,
+    /// Ranges are few; the longest prefix comes first, then the first by name.
+    ranges: Vec<Range>,
 }
+
+type Range = (Str, IpNet, Arc<Service>);
 
 /// A service and its endpoints, either of which may come first.
 #[derive(Debug, Default)]
@@ -30,13 +33,16 @@ impl Services {
     pub(super) fn insert(&mut self, service: Arc<Service>) {
         self.unindex(&service.key);
         for vip in &service.vips {
-            insert_ordered(self.by_vip.entry(vip.clone()).or_default(), &service);
+            insert_ordered(self.by_vip.entry(vip), &service);
         }
         insert_ordered(self.by_host.entry(service.key.hostname.clone()).or_default(), &service);
         for (network, range) in &service.cidr_vips {
-            self.ranges.push((network.clone(), *range, service.clone()));
+            let order = |length: u8, key: &NamespacedHostname| (Reverse(length), key.clone());
+            let ours = order(range.prefix_len(), &service.key);
+            let place =
+                self.ranges.partition_point(|(_, other, of)| order(other.prefix_len(), &of.key) < ours);
+            self.ranges.insert(place, (network.clone(), *range, service.clone()));
         }
-        self.ranges.sort_by(|a, b| b.1.prefix_len().cmp(&a.1.prefix_len()).then(a.2.key.cmp(&b.2.key)));
         let key = service.key.clone();
         self.by_key.entry(key).or_default().service = Some(service);
     }
@@ -54,10 +60,21 @@ impl Services {
     fn unindex(&mut self, key: &NamespacedHostname) {
         let Some(old) = self.by_key.get(key).and_then(|entry| entry.service.clone()) else { return };
         for vip in &old.vips {
-            remove_ordered(&mut self.by_vip, vip, key);
+            let services = self.by_vip.entry(vip);
+            services.retain(|service| service.key != *key);
+            if services.is_empty() {
+                self.by_vip.remove(vip);
+            }
         }
-        remove_ordered(&mut self.by_host, &key.hostname, key);
-        self.ranges.retain(|(_, _, service)| service.key != *key);
+        if let Some(services) = self.by_host.get_mut(&key.hostname) {
+            services.retain(|service| service.key != *key);
+            if services.is_empty() {
+                self.by_host.remove(&key.hostname);
+            }
+        }
+        if !old.cidr_vips.is_empty() {
+            self.ranges.retain(|(_, _, service)| service.key != *key);
+        }
     }
 
     pub(super) fn insert_endpoint(&mut self, workload: &Arc<Workload>) {
@@ -95,25 +112,16 @@ impl Services {
         if let Some(found) = self.by_vip.get(address).and_then(|services| prefer(services, namespace)) {
             return Some(found);
         }
-        let covers = |(network, range, _): &&(Str, IpNet, Arc<Service>)| {
-            *network == address.network && range.contains(&address.ip)
-        };
-        let visible =
-            self.ranges.iter().filter(covers).filter(|(_, _, service)| is_visible(service, namespace));
-        let mut longest: Option<&(Str, IpNet, Arc<Service>)> = None;
-        for range in visible {
-            // The ranges come longest first; among those as long, the canonical service is the one meant.
-            let better = longest.is_none_or(|best| {
-                range.1.prefix_len() == best.1.prefix_len() && range.2.canonical && !best.2.canonical
-            });
-            if &*range.2.key.namespace == namespace {
-                return Some(&range.2);
-            }
-            if better {
-                longest = Some(range);
-            }
-        }
-        longest.map(|(_, _, service)| service)
+        let mut covering = self.ranges.iter().filter(|(network, range, service)| {
+            *network == address.network && range.contains(&address.ip) && is_visible(service, namespace)
+        });
+        // The ranges come longest first.
+        let own = |(_, _, service): &&Range| &*service.key.namespace == namespace;
+        let longest = covering.clone().next()?;
+        let as_long =
+            covering.clone().take_while(|(_, range, _)| range.prefix_len() == longest.1.prefix_len());
+        let canonical = as_long.clone().find(|(_, _, service)| service.canonical);
+        covering.find(own).or(canonical).or(Some(longest)).map(|(_, _, service)| service)
     }
 
     pub(super) fn named(&self, hostname: &str, namespace: &str) -> Option<&Arc<Service>> {
@@ -131,19 +139,6 @@ fn insert_ordered(services: &mut Vec<Arc<Service>>, service: &Arc<Service>) {
     services.insert(place, service.clone());
 }
 
-fn remove_ordered<K: std::hash::Hash + Eq>(
-    index: &mut HashMap<K, Vec<Arc<Service>>>,
-    at: &K,
-    key: &NamespacedHostname,
-) {
-    if let Some(services) = index.get_mut(at) {
-        services.retain(|service| service.key != *key);
-        if services.is_empty() {
-            index.remove(at);
-        }
-    }
-}
-
 /// The client's own namespace before the canonical service before the first by name.
 fn prefer<'a>(services: &'a [Arc<Service>], namespace: &str) -> Option<&'a Arc<Service>> {
     let visible = || services.iter().filter(|service| is_visible(service, namespace));
@@ -156,3 +151,6 @@ fn prefer<'a>(services: &'a [Arc<Service>], namespace: &str) -> Option<&'a Arc<S
 fn is_visible(service: &Service, namespace: &str) -> bool {
     service.visibility == Visibility::Public || &*service.key.namespace == namespace
 }
+
+#[cfg(test)]
+mod tests;

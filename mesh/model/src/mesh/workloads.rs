@@ -3,23 +3,25 @@
 //! There may be a hundred thousand, so an entry of an index is a pointer and little else.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::index::{ByAddress, Map, Set};
 use crate::address::{NetworkAddress, Str};
-use crate::workload::Workload;
+use crate::workload::{Health, TunnelProtocol, Workload};
 
 #[derive(Debug, Default)]
 pub(super) struct Workloads {
     node: Option<Str>,
-    by_uid: HashSet<ByUid>,
-    /// Who is believed to have an address, by network.
-    by_address: HashMap<Str, HashMap<IpAddr, Arc<Workload>>>,
+    by_uid: Set<ByUid>,
+    /// Who is believed to have an address.
+    by_address: ByAddress<Arc<Workload>>,
     /// All who claim an address, where they are several.
-    contested: HashMap<NetworkAddress, Vec<Arc<Workload>>>,
-    local: HashMap<(Str, Str), Arc<Workload>>,
+    contested: Map<NetworkAddress, Vec<Arc<Workload>>>,
+    /// Those of this node by namespace and name; several where clusters share a network and names.
+    local: Map<Str, Map<Str, Vec<Arc<Workload>>>>,
 }
 
 /// A workload that is found by its uid, without keeping that twice.
@@ -46,14 +48,24 @@ impl PartialEq for ByUid {
 
 impl Eq for ByUid {}
 
-/// Of several claimants a pod is believed, else the first.
+/// Of several claimants a pod is believed before what was written by hand, one that speaks HBONE (else traffic would
+/// go in plain), one that is ready (an address may be in use again before its last owner is gone), and at last the
+/// first by uid: whatever the order in which they came.
 fn believed(claimants: &[Arc<Workload>]) -> Option<&Arc<Workload>> {
-    claimants.iter().find(|workload| workload.is_pod()).or_else(|| claimants.first())
+    claimants.iter().max_by_key(|one| {
+        let tunnelled = one.profile.protocol == TunnelProtocol::Hbone;
+        (one.is_pod(), tunnelled, one.status == Health::Healthy, Reverse(&one.uid))
+    })
 }
 
 impl Workloads {
     pub(super) fn new(node: Option<Str>) -> Self {
         Self { node, ..Self::default() }
+    }
+
+    /// Whether a workload may be one of those that the reader serves.
+    pub(super) fn may_be_local(&self, workload: &Workload) -> bool {
+        self.node.as_ref().is_none_or(|node| *node == workload.node)
     }
 
     /// Puts a workload in and returns the one of the same uid that it replaced.
@@ -63,8 +75,8 @@ impl Workloads {
             self.claim(*ip, &workload);
         }
         if self.node.as_ref() == Some(&workload.node) {
-            let key = (workload.namespace().clone(), workload.name.clone());
-            self.local.insert(key, workload.clone());
+            let of_namespace = self.local.entry(workload.namespace().clone()).or_default();
+            of_namespace.entry(workload.name.clone()).or_default().push(workload.clone());
         }
         self.by_uid.insert(ByUid(workload));
         old
@@ -75,52 +87,51 @@ impl Workloads {
         for ip in addresses(&old) {
             self.drop_claim(*ip, &old);
         }
-        let key = (old.namespace().clone(), old.name.clone());
-        if self.local.get(&key).is_some_and(|local| local.uid == old.uid) {
-            self.local.remove(&key);
-        }
+        self.drop_local(&old);
         Some(old)
     }
 
+    fn drop_local(&mut self, old: &Workload) {
+        let Some(of_namespace) = self.local.get_mut(old.namespace()) else { return };
+        let Some(named) = of_namespace.get_mut(&old.name) else { return };
+        named.retain(|workload| workload.uid != old.uid);
+        if named.is_empty() {
+            of_namespace.remove(&old.name);
+        }
+        if of_namespace.is_empty() {
+            self.local.remove(old.namespace());
+        }
+    }
+
     fn claim(&mut self, ip: IpAddr, workload: &Arc<Workload>) {
-        let network = &workload.profile.network;
-        let ip = ip.to_canonical();
-        let of_network = match self.by_address.get_mut(network) {
-            Some(of_network) => of_network,
-            None => self.by_address.entry(network.clone()).or_default(),
-        };
-        let Some(first) = of_network.get(&ip) else {
-            of_network.insert(ip, workload.clone());
+        let address = NetworkAddress::new(workload.profile.network.clone(), ip);
+        let Some(first) = self.by_address.get(&address) else {
+            self.by_address.insert(&address, workload.clone());
             return;
         };
         if first.uid == workload.uid {
             return;
         }
-        let address = NetworkAddress::new(network.clone(), ip);
-        let claimants = self.contested.entry(address).or_insert_with(|| vec![first.clone()]);
+        let claimants = self.contested.entry(address.clone()).or_insert_with(|| vec![first.clone()]);
         if claimants.iter().all(|claimant| claimant.uid != workload.uid) {
             claimants.push(workload.clone());
         }
         if let Some(believed) = believed(claimants) {
-            of_network.insert(ip, believed.clone());
+            self.by_address.insert(&address, believed.clone());
         }
     }
 
     fn drop_claim(&mut self, ip: IpAddr, workload: &Workload) {
         let address = NetworkAddress::new(workload.profile.network.clone(), ip);
-        let Some(of_network) = self.by_address.get_mut(&address.network) else { return };
         let Some(claimants) = self.contested.get_mut(&address) else {
-            if of_network.get(&address.ip).is_some_and(|holder| holder.uid == workload.uid) {
-                of_network.remove(&address.ip);
-            }
-            if of_network.is_empty() {
-                self.by_address.remove(&address.network);
+            if self.by_address.get(&address).is_some_and(|holder| holder.uid == workload.uid) {
+                self.by_address.remove(&address);
             }
             return;
         };
         claimants.retain(|claimant| claimant.uid != workload.uid);
         if let Some(believed) = believed(claimants) {
-            of_network.insert(address.ip, believed.clone());
+            self.by_address.insert(&address, believed.clone());
         }
         if claimants.len() < 2 {
             self.contested.remove(&address);
@@ -132,13 +143,14 @@ impl Workloads {
     }
 
     pub(super) fn at(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
-        self.by_address.get(&address.network)?.get(&address.ip)
+        self.by_address.get(address)
     }
 
     pub(super) fn local(&self, namespace: &str, name: &str, account: &str) -> Option<&Arc<Workload>> {
-        self.local
-            .get(&(Str::from(namespace), Str::from(name)))
+        let named = self.local.get(namespace)?.get(name)?.iter();
+        named
             .filter(|workload| &**workload.identity().service_account() == account)
+            .min_by_key(|workload| &workload.uid)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Workload>> {
@@ -152,69 +164,4 @@ fn addresses(workload: &Workload) -> &[IpAddr] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mesh::tests::workload;
-
-    const IP: [u8; 4] = [10, 0, 0, 1];
-
-    fn insert(workloads: &mut Workloads, uid: &str, ips: &[[u8; 4]]) {
-        workloads.insert(Arc::new(workload(uid, ips)));
-    }
-
-    fn at(workloads: &Workloads, ip: [u8; 4]) -> Option<&str> {
-        let address = NetworkAddress::new("".into(), ip.into());
-        workloads.at(&address).map(|workload| &*workload.uid)
-    }
-
-    #[test]
-    fn a_pod_is_believed_before_others_and_the_first_before_the_next() {
-        let mut workloads = Workloads::default();
-        let steps: [(&str, bool, Option<&str>); 8] = [
-            ("entry-1", true, Some("entry-1")),
-            ("entry-2", true, Some("entry-1")),
-            ("c//Pod/ns/a", true, Some("c//Pod/ns/a")),
-            ("entry-1", false, Some("c//Pod/ns/a")),
-            ("c//Pod/ns/a", false, Some("entry-2")),
-            ("entry-2", false, None),
-            ("entry-2", true, Some("entry-2")),
-            ("entry-2", false, None),
-        ];
-        for (uid, comes, believed) in steps {
-            if comes {
-                insert(&mut workloads, uid, &[IP]);
-            } else {
-                assert!(workloads.remove(uid).is_some());
-            }
-            assert_eq!(at(&workloads, IP), believed, "after {uid}");
-        }
-        assert!(
-            workloads.contested.is_empty() && workloads.by_address.is_empty() && workloads.by_uid.is_empty()
-        );
-    }
-
-    #[test]
-    fn an_address_named_twice_is_one_claim() {
-        let mut workloads = Workloads::default();
-        insert(&mut workloads, "other", &[IP]);
-        insert(&mut workloads, "twice", &[IP, IP]);
-        workloads.remove("twice");
-        assert_eq!(at(&workloads, IP), Some("other"));
-        insert(&mut workloads, "twice", &[IP, IP]);
-        workloads.remove("other");
-        assert_eq!(at(&workloads, IP), Some("twice"));
-        workloads.remove("twice");
-        assert_eq!(at(&workloads, IP), None);
-    }
-
-    #[test]
-    fn a_changed_workload_is_found_by_its_new_addresses_only() {
-        let mut workloads = Workloads::default();
-        insert(&mut workloads, "a", &[IP, [10, 0, 0, 2]]);
-        insert(&mut workloads, "a", &[[10, 0, 0, 2], [10, 0, 0, 3]]);
-        assert_eq!(at(&workloads, IP), None);
-        assert_eq!(at(&workloads, [10, 0, 0, 2]), Some("a"));
-        assert_eq!(at(&workloads, [10, 0, 0, 3]), Some("a"));
-        assert_eq!(workloads.iter().count(), 1);
-    }
-}
+mod tests;

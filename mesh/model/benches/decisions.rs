@@ -1,0 +1,238 @@
+//! What the decisions of a connection cost, and how that grows with the mesh (`targets.md` P11, P12).
+//!
+//! `cargo bench -p model`: a pick of an endpoint and a look-up of an address cost the same however many there are;
+//! putting in costs the same for each; of many policies few are looked at.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use model::Identity;
+use model::address::{NamespacedHostname, NetworkAddress, OriginalDestination, Str};
+use model::authz::{Action, Clause, Match, Policy, PolicyScope, Rule, StringMatch, Subject, decide};
+use model::mesh::{Mesh, Update};
+use model::plan::plan;
+use model::select::select;
+use model::service::{AppProtocol, IpFamilies, LoadBalancing, Port, Ports, Service, Visibility};
+use model::workload::{Health, Locality, PolicyName, Profile, TunnelProtocol, Workload, WorkloadKind};
+
+fn key(number: u32) -> NamespacedHostname {
+    NamespacedHostname { namespace: "ns".into(), hostname: format!("s{number}.ns.svc.cluster.local").into() }
+}
+
+fn pod_ip(number: u32) -> IpAddr {
+    Ipv4Addr::from(0x0a00_0000 + number).into()
+}
+
+fn vip(number: u32) -> NetworkAddress {
+    NetworkAddress::new("".into(), Ipv4Addr::from(0xac10_0000 + number).into())
+}
+
+fn profile(services: &[NamespacedHostname]) -> Arc<Profile> {
+    let empty: Str = "".into();
+    Arc::new(Profile {
+        identity: Identity::new("cluster.local", "ns", "account"),
+        network: empty.clone(),
+        protocol: TunnelProtocol::Hbone,
+        host_network: false,
+        native_tunnel: false,
+        hostname: empty.clone(),
+        canonical_name: empty.clone(),
+        canonical_revision: empty.clone(),
+        kind: WorkloadKind::Pod,
+        workload_name: empty.clone(),
+        waypoint: None,
+        network_gateway: None,
+        services: services.iter().map(|key| (key.clone(), Ports::default())).collect(),
+        policies: Box::default(),
+        enforced_by: None,
+        cluster: empty.clone(),
+        locality: Locality::default(),
+        capacity: 1,
+        application_tunnel: None,
+    })
+}
+
+fn workload(number: u32, profile: &Arc<Profile>) -> Workload {
+    Workload {
+        uid: format!("Kubernetes//Pod/ns/app-{number}").into(),
+        name: format!("app-{number}").into(),
+        addresses: [pod_ip(number)].into(),
+        node: "node".into(),
+        status: Health::Healthy,
+        profile: profile.clone(),
+    }
+}
+
+fn service(number: u32) -> Service {
+    let ports = Ports([Port { service: 80, target: 8080, protocol: AppProtocol::Unknown }].into());
+    Service {
+        key: key(number),
+        name: format!("s{number}").into(),
+        vips: [vip(number)].into(),
+        cidr_vips: Box::default(),
+        ports,
+        subject_alt_names: Box::default(),
+        waypoint: None,
+        load_balancing: LoadBalancing::default(),
+        ip_families: IpFamilies::default(),
+        canonical: true,
+        visibility: Visibility::Public,
+    }
+}
+
+/// A service 0 with so many endpoints.
+fn one_service(endpoints: u32) -> Mesh {
+    let mut mesh = Mesh::new("".into(), None);
+    mesh.apply(Update::Service(service(0)));
+    let profile = profile(&[key(0)]);
+    for number in 0..endpoints {
+        mesh.apply(Update::Workload(workload(number, &profile)));
+    }
+    mesh
+}
+
+fn draws() -> impl FnMut(u32) -> u32 {
+    let mut state = 1u64;
+    move |bound| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(((state >> 32) * u64::from(bound)) >> 32).expect("below the bound")
+    }
+}
+
+fn endpoints(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("endpoint");
+    let client = workload(1, &profile(&[]));
+    let asked = OriginalDestination::new(SocketAddr::new(vip(0).ip, 80));
+    for count in [10, 1_000, 100_000] {
+        let mesh = one_service(count);
+        let service = mesh.service(&key(0)).expect("it was put in");
+        let of_service = mesh.endpoints(&key(0)).expect("they were put in");
+        let mut draw = draws();
+        group.bench_function(BenchmarkId::new("pick", count), |bencher| {
+            bencher.iter(|| select(service, of_service, &client, black_box(asked), &mut draw));
+        });
+        group.bench_function(BenchmarkId::new("plan", count), |bencher| {
+            bencher.iter(|| plan(&mesh, &client, black_box(asked), &mut draw));
+        });
+        group.throughput(Throughput::Elements(count.into()));
+        let all: Vec<Workload> = (0..count).map(|number| workload(number, &profile(&[key(0)]))).collect();
+        group.bench_function(BenchmarkId::new("insert all", count), |bencher| {
+            bencher.iter_with_large_drop(|| {
+                let mut mesh = Mesh::new("".into(), None);
+                for workload in &all {
+                    mesh.apply(Update::Workload(workload.clone()));
+                }
+                mesh
+            });
+        });
+        group.throughput(Throughput::Elements(1));
+    }
+    group.finish();
+}
+
+fn lookups(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("lookup");
+    for count in [100, 20_000] {
+        let mut mesh = Mesh::new("".into(), None);
+        let profile = profile(&[]);
+        for number in 0..count {
+            mesh.apply(Update::Service(service(number)));
+            mesh.apply(Update::Workload(workload(number, &profile)));
+        }
+        let mut draw = draws();
+        let vips: Vec<NetworkAddress> = (0..4096).map(|_| vip(draw(count))).collect();
+        let mut next = vips.iter().cycle();
+        group.bench_function(BenchmarkId::new("vip", count), |bencher| {
+            bencher.iter(|| {
+                mesh.service_at(black_box(next.next().expect("a cycle does not end")), "ns").is_some()
+            });
+        });
+        let ips: Vec<NetworkAddress> =
+            (0..4096).map(|_| NetworkAddress::new("".into(), pod_ip(draw(count)))).collect();
+        let mut next = ips.iter().cycle();
+        group.bench_function(BenchmarkId::new("pod", count), |bencher| {
+            bencher
+                .iter(|| mesh.workload_at(black_box(next.next().expect("a cycle does not end"))).is_some());
+        });
+    }
+    group.finish();
+}
+
+const RULES: u32 = 10;
+
+/// A rule that names one of the clients, in the way of its kind.
+fn rule(kind: &str, number: u32) -> Rule {
+    let one = match kind {
+        "principals" => {
+            let text = format!("cluster.local/ns/team-{}/sa/app-{number}", number % 100);
+            Match { principals: vec![StringMatch::Exact(text.into())], ..Match::default() }
+        }
+        "prefixes" => {
+            let text = format!("cluster.local/ns/team-{number}/");
+            Match { principals: vec![StringMatch::Prefix(text.into())], ..Match::default() }
+        }
+        _ => {
+            let range = ipnet::IpNet::new(pod_ip(number << 4), 28).expect("28 is no longer than 32");
+            Match { source_ips: vec![range], ..Match::default() }
+        }
+    };
+    let ports = Match { destination_ports: vec![8080], ..Match::default() };
+    Rule { clauses: [Clause { matches: [one].into() }, Clause { matches: [ports].into() }].into() }
+}
+
+fn policies(kind: &str, count: u32) -> Mesh {
+    let mut mesh = Mesh::new("".into(), None);
+    for number in 0..count {
+        mesh.apply(Update::Policy(Policy {
+            name: PolicyName { namespace: "ns".into(), name: format!("p{number}").into() },
+            scope: PolicyScope::Namespace,
+            action: Action::Allow,
+            rules: (0..RULES).map(|place| rule(kind, number * RULES + place)).collect(),
+            dry_run: false,
+            invalid: None,
+        }));
+    }
+    mesh
+}
+
+fn authorization(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("authz");
+    let destination = workload(1, &profile(&[]));
+    for kind in ["principals", "prefixes", "ranges"] {
+        for count in [1, 10_000] {
+            let mesh = policies(kind, count);
+            let all = mesh.policies_for(&destination).expect("it names none");
+            // The client that the last rule names.
+            let last = count * RULES - 1;
+            let namespace = if kind == "prefixes" { last } else { last % 100 };
+            let client = Identity::new("cluster.local", format!("team-{namespace}"), format!("app-{last}"));
+            let subject = Subject {
+                source: SocketAddr::new(pod_ip(last << 4), 40_000),
+                identity: Some(&client),
+                destination: SocketAddr::new(pod_ip(1), 8080),
+            };
+            assert!(decide(&all, &subject).allows());
+            let id = |engine: &str| BenchmarkId::new(format!("{engine}, by {kind}"), count);
+            group.bench_function(id("one by one"), |bencher| {
+                bencher.iter(|| decide(&all, black_box(&subject)));
+            });
+            group.bench_function(id("as judged"), |bencher| {
+                bencher.iter(|| mesh.judge(&destination, black_box(&subject)));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn settings() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+}
+
+criterion_group! { name = decisions; config = settings(); targets = lookups, endpoints, authorization }
+criterion_main!(decisions);
