@@ -1,20 +1,22 @@
 //! Where an outgoing connection goes: the one function that decides whether it is tunnelled.
 //!
-//! The order is Istio ambient's (`wire.md` 1.9), except where `design.md` D5 is stricter: an address of the mesh's
-//! own pod ranges that no workload has is waited for and then refused, never passed in plain.
+//! The order is Istio ambient's (`wire.md` 1.9), except where `design.md` D5 is stricter: only what lies outside the
+//! mesh goes in plain. So an address of the mesh's own pod ranges that no workload has is waited for and then
+//! refused, and a service that only covers a workload's address by a range, or passes through to it, does not take
+//! the workload's tunnel away.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::address::{NamespacedHostname, NetworkAddress, NextHop, OriginalDestination};
 use crate::identity::Identity;
-use crate::mesh::Mesh;
+use crate::mesh::{Endpoints, Mesh};
 use crate::ports;
 use crate::select::{Draw, Selected, select};
 use crate::service::{LoadBalancingMode, Service};
-use crate::workload::{GatewayAddress, GatewayDestination, TunnelProtocol, Workload};
+use crate::workload::{GatewayAddress, GatewayDestination, Health, TunnelProtocol, Workload};
 
 /// What to do with an outgoing connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,25 +98,38 @@ fn decide(
     }
     let address = NetworkAddress::new(source.profile.network.clone(), destination.ip());
     let workload = mesh.workload_at(&address);
-    // An address is a workload's before it is a service's when a waypoint is looked for, and the other way round
-    // when an endpoint is: a waypoint in front of a service must not be missed, nor its load balancing.
-    let service = mesh.service_at(&address, source.namespace());
+    // A service whose range happens to cover a workload's address says nothing of that workload.
+    let at_service = |service: &&Arc<Service>| workload.is_none() || service.vips.contains(&address);
+    let service = mesh.service_at(&address, source.namespace()).filter(at_service);
+    // Where an address is a workload's and a service's, it is the workload's when a waypoint is looked for and the
+    // service's when an endpoint is.
     if workload.is_none()
         && let Some(service) = service
         && let Some(waypoint) = &service.waypoint
+        && !is_waypoint(mesh, source, waypoint)
     {
         return to_waypoint(mesh, source, destination, waypoint, Some(service), draw);
     }
-    match (service, workload) {
+    let balanced = |service: &&Arc<Service>| service.load_balancing.mode != LoadBalancingMode::Passthrough;
+    match (service.filter(balanced), workload) {
         (Some(service), _) => to_service(mesh, source, destination, service, draw),
         (None, Some(workload)) => to_workload(mesh, source, destination, workload, draw),
-        (None, None) if mesh.is_pod_address(destination.ip()) => Ok(Plan::Wait(address)),
-        (None, None) => Ok(Plan::Plain(Plain {
-            next_hop: NextHop::new(destination.addr()),
-            workload: None,
-            service: None,
-        })),
+        (None, None) => Ok(to_unknown(mesh, address, destination, service)),
     }
+}
+
+/// To an address that no workload has: in plain, unless it must be one of the mesh's own pods.
+fn to_unknown(
+    mesh: &Mesh,
+    address: NetworkAddress,
+    destination: OriginalDestination,
+    service: Option<&Arc<Service>>,
+) -> Plan {
+    if mesh.is_pod_address(address.ip) {
+        return Plan::Wait(address);
+    }
+    let next_hop = NextHop::new(destination.addr());
+    Plan::Plain(Plain { next_hop, workload: None, service: service.cloned() })
 }
 
 /// To one of a service's endpoints.
@@ -125,14 +140,22 @@ fn to_service(
     service: &Arc<Service>,
     draw: Draw<'_>,
 ) -> Result<Plan, Refusal> {
-    if service.load_balancing.mode == LoadBalancingMode::Passthrough {
-        let next_hop = NextHop::new(destination.addr());
-        return Ok(Plan::Plain(Plain { next_hop, workload: None, service: Some(service.clone()) }));
-    }
     let none = || Refusal::NoEndpoint { service: service.key.clone(), port: destination.port() };
     let endpoints = mesh.endpoints(&service.key).ok_or_else(none)?;
-    let selected = select(service, endpoints, source, destination, draw).ok_or_else(none)?;
-    direct(source, selected, Some(service))
+    let selected = select(service, endpoints, source, destination, draw)
+        .ok_or_else(|| elsewhere(endpoints, source).unwrap_or_else(none))?;
+    Ok(direct(selected, Some(service)))
+}
+
+/// Why there is no endpoint, if that is because all of them are in another network.
+fn elsewhere(endpoints: &Endpoints, source: &Workload) -> Option<Refusal> {
+    let all = endpoints.all();
+    let first = all.first()?;
+    if all.iter().any(|workload| workload.profile.network == source.profile.network) {
+        return None;
+    }
+    let ip = first.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    Some(Refusal::OtherNetwork(NetworkAddress::new(first.profile.network.clone(), ip)))
 }
 
 /// To a workload by its own address.
@@ -149,29 +172,26 @@ fn to_workload(
         return to_waypoint(mesh, source, destination, waypoint, None, draw);
     }
     let selected = Selected { workload: workload.clone(), port: destination.port(), ip: destination.ip() };
-    direct(source, selected, None)
+    Ok(direct(selected, None))
 }
 
 /// Straight to an endpoint, by a tunnel if it speaks HBONE.
-fn direct(source: &Workload, selected: Selected, service: Option<&Arc<Service>>) -> Result<Plan, Refusal> {
+fn direct(selected: Selected, service: Option<&Arc<Service>>) -> Plan {
     let Selected { workload, port, ip } = selected;
-    if workload.profile.network != source.profile.network {
-        return Err(Refusal::OtherNetwork(NetworkAddress::new(workload.profile.network.clone(), ip)));
-    }
     let service = service.cloned();
     if workload.profile.protocol == TunnelProtocol::Tcp {
         let next_hop = NextHop::new(SocketAddr::new(ip, port));
-        return Ok(Plan::Plain(Plain { next_hop, workload: Some(workload), service }));
+        return Plan::Plain(Plain { next_hop, workload: Some(workload), service });
     }
     let expect = identities(&workload, service.as_deref());
-    Ok(Plan::Tunnel(Tunnel {
+    Plan::Tunnel(Tunnel {
         next_hop: NextHop::new(SocketAddr::new(ip, ports::HBONE)),
         authority: SocketAddr::new(ip, port),
         expect,
         workload,
         service,
         waypoint: false,
-    }))
+    })
 }
 
 /// To a replica of a waypoint, which is asked for the address that the client asked for.
@@ -183,24 +203,7 @@ fn to_waypoint(
     service: Option<&Arc<Service>>,
     draw: Draw<'_>,
 ) -> Result<Plan, Refusal> {
-    let none = || Refusal::NoWaypoint(waypoint.destination.clone());
-    let at_gateway = |ip| OriginalDestination::new(SocketAddr::new(ip, waypoint.hbone_port));
-    let gateway = match &waypoint.destination {
-        GatewayDestination::Hostname(name) => mesh.service(name),
-        GatewayDestination::Address(address) => mesh.service_at(address, source.namespace()),
-    };
-    let (selected, gateway) = match (gateway, &waypoint.destination) {
-        (Some(gateway), _) => {
-            let endpoints = mesh.endpoints(&gateway.key).ok_or_else(none)?;
-            let selected = select(gateway, endpoints, source, at_gateway(destination.ip()), draw);
-            (selected.ok_or_else(none)?, Some(gateway))
-        }
-        (None, GatewayDestination::Address(address)) => {
-            let workload = mesh.workload_at(address).ok_or_else(none)?.clone();
-            (Selected { workload, port: waypoint.hbone_port, ip: address.ip }, None)
-        }
-        (None, GatewayDestination::Hostname(_)) => return Err(none()),
-    };
+    let (selected, gateway) = replica(mesh, source, destination, waypoint, draw)?;
     Ok(Plan::Tunnel(Tunnel {
         next_hop: NextHop::new(SocketAddr::new(selected.ip, selected.port)),
         authority: destination.addr(),
@@ -211,14 +214,53 @@ fn to_waypoint(
     }))
 }
 
+/// A ready replica of a waypoint, and the service that it was found by.
+fn replica<'a>(
+    mesh: &'a Mesh,
+    source: &Workload,
+    destination: OriginalDestination,
+    waypoint: &GatewayAddress,
+    draw: Draw<'_>,
+) -> Result<(Selected, Option<&'a Arc<Service>>), Refusal> {
+    let none = || Refusal::NoWaypoint(waypoint.destination.clone());
+    if let Some(gateway) = gateway_service(mesh, source, waypoint) {
+        let endpoints = mesh.endpoints(&gateway.key).ok_or_else(none)?;
+        let port = OriginalDestination::new(SocketAddr::new(destination.ip(), waypoint.hbone_port));
+        let selected = select(gateway, endpoints, source, port, draw)
+            .ok_or_else(|| elsewhere(endpoints, source).unwrap_or_else(none))?;
+        return Ok((selected, Some(gateway)));
+    }
+    let GatewayDestination::Address(address) = &waypoint.destination else { return Err(none()) };
+    if address.network != source.profile.network {
+        return Err(Refusal::OtherNetwork(address.clone()));
+    }
+    let workload = mesh.workload_at(address).filter(|workload| workload.status == Health::Healthy);
+    let workload = workload.ok_or_else(none)?.clone();
+    Ok((Selected { workload, port: waypoint.hbone_port, ip: address.ip }, None))
+}
+
+/// The service that a waypoint is found by, if it is found by one.
+fn gateway_service<'a>(
+    mesh: &'a Mesh,
+    source: &Workload,
+    waypoint: &GatewayAddress,
+) -> Option<&'a Arc<Service>> {
+    match &waypoint.destination {
+        GatewayDestination::Hostname(name) => mesh.service(name),
+        GatewayDestination::Address(address) => mesh.service_at(address, source.namespace()),
+    }
+}
+
 /// Whether a workload is itself a replica of the waypoint: what it sends on must not come back to it.
 fn is_waypoint(mesh: &Mesh, source: &Workload, waypoint: &GatewayAddress) -> bool {
+    let at = |address: &NetworkAddress| {
+        source.profile.network == address.network && source.addresses.contains(&address.ip)
+    };
     match &waypoint.destination {
         GatewayDestination::Hostname(name) => source.ports_of(name).is_some(),
         GatewayDestination::Address(address) => {
-            let behind = mesh.service_at(address, source.namespace());
-            source.addresses.contains(&address.ip)
-                || behind.is_some_and(|service| source.ports_of(&service.key).is_some())
+            let behind = gateway_service(mesh, source, waypoint);
+            at(address) || behind.is_some_and(|service| source.ports_of(&service.key).is_some())
         }
     }
 }

@@ -39,7 +39,7 @@ pub fn select(
     draw: Draw<'_>,
 ) -> Option<Selected> {
     let all = endpoints.all();
-    let usable = |workload: &Arc<Workload>| usable(service, workload, destination);
+    let usable = |workload: &Arc<Workload>| usable(service, source, workload, destination);
     if all.is_empty() {
         return None;
     }
@@ -121,9 +121,18 @@ fn weighted<'a, 'b>(candidates: &'b [Candidate<'a>], draw: Draw<'_>) -> Option<&
     })
 }
 
-/// Where an endpoint takes the connection, if it can: it is ready, serves the port and has an address that fits.
-fn usable(service: &Service, workload: &Workload, destination: OriginalDestination) -> Option<(u16, IpAddr)> {
+/// Where an endpoint takes the connection, if it can: it is ready, in the client's network (no other is reached yet),
+/// serves the port and has an address that fits.
+fn usable(
+    service: &Service,
+    source: &Workload,
+    workload: &Workload,
+    destination: OriginalDestination,
+) -> Option<(u16, IpAddr)> {
     if workload.status == Health::Unhealthy && !service.load_balancing.allow_unhealthy {
+        return None;
+    }
+    if workload.profile.network != source.profile.network {
         return None;
     }
     let port = target_port(service, workload, destination.port())?;
@@ -148,3 +157,6 @@ fn address_of(service: &Service, workload: &Workload, asked: IpAddr) -> Option<I
     let allowed = || workload.addresses.iter().copied().filter(|ip| service.ip_families.allow(*ip));
     allowed().find(|ip| ip.is_ipv4() == asked.is_ipv4()).or_else(|| allowed().next())
 }
+
+#[cfg(test)]
+mod tests;
