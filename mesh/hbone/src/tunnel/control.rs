@@ -51,11 +51,14 @@ pub(crate) enum Message {
     Detached(Parted),
     /// I am about to reset this stream, for this cause.
     Closed { stream: u32, id: ConnectionId, cause: String },
+    /// The answer to a detach of a connection that has ended here: let it end there.
+    Over { stream: u32, id: ConnectionId },
 }
 
 const DETACH: u8 = 1;
 const DETACHED: u8 = 2;
 const CLOSED: u8 = 3;
+const OVER: u8 = 4;
 
 impl Message {
     /// Length (two bytes, of what follows), kind, stream, id, and what the kind adds.
@@ -81,6 +84,7 @@ impl Message {
                 }
                 out.extend_from_slice(&cause.as_bytes()[..end]);
             }
+            Self::Over { stream, id } => head(OVER, *stream, *id),
         }
         let len = (out.len() - 2) as u16;
         out[..2].copy_from_slice(&len.to_be_bytes());
@@ -94,6 +98,9 @@ impl Message {
         let (stream, id) = (u32::from_be_bytes(*stream), ConnectionId::from_bytes(*id));
         if *kind == CLOSED {
             return Some(Self::Closed { stream, id, cause: String::from_utf8_lossy(rest).into_owned() });
+        }
+        if *kind == OVER {
+            return Some(Self::Over { stream, id });
         }
         let (sent, rest) = rest.split_first_chunk::<8>()?;
         let (delivered, _) = rest.split_first_chunk::<8>()?;
@@ -185,7 +192,8 @@ mod tests {
             id: ConnectionId::random(),
             cause: "AuthorizationPolicy a/b rule 0".into(),
         };
-        let all = [Message::Detach(parted), closed, Message::Detached(parted)];
+        let over = Message::Over { stream: 11, id: ConnectionId::random() };
+        let all = [Message::Detach(parted), closed, Message::Detached(parted), over];
         let wire: Vec<u8> = all.iter().flat_map(|message| message.encode(512)).collect();
         for piece in 1..wire.len() {
             let (mut control, mut seen) = (Control::default(), Vec::new());

@@ -100,10 +100,16 @@ impl Inner {
     fn hear(&mut self, message: Message) {
         let (stream, id) = match &message {
             Message::Detach(parted) | Message::Detached(parted) => (parted.stream, parted.id),
-            Message::Closed { stream, id, .. } => (*stream, *id),
+            Message::Closed { stream, id, .. } | Message::Over { stream, id } => (*stream, *id),
         };
-        // A message about a stream that has ended meanwhile, or about somebody else's connection, says nothing.
-        let Some(key) = self.engine.streams.find(stream) else { return };
+        let Some(key) = self.engine.streams.find(stream) else {
+            // It has ended here meanwhile. Whoever wants to take it off must not wait for counts that nobody has.
+            if matches!(message, Message::Detach(_)) {
+                self.say(&Message::Over { stream, id });
+            }
+            return;
+        };
+        // A message about somebody else's connection says nothing.
         let slot = &mut self.engine.streams[key].ext;
         let Use::Splice(connection) = &mut slot.used else { return };
         if connection.id() != id || slot.end.is_some() {
@@ -112,6 +118,11 @@ impl Inner {
         match message {
             Message::Closed { cause, .. } => {
                 slot.end = Some(End::CutByPeer(cause));
+                slot.wake();
+            }
+            Message::Over { .. } => {
+                // All of it has arrived here, its end too: it goes on as if nobody had asked.
+                slot.parting = None;
                 slot.wake();
             }
             Message::Detach(parted) | Message::Detached(parted) => {
