@@ -147,16 +147,20 @@ async fn run_client(
         let connection = Connection::new(ConnectionId::random(), socket, &account)?;
         let shared = shared.clone();
         tokio::task::spawn_local(async move {
-            // The opening is boxed, so that a connection that only carries traffic does not keep its size.
-            let opened = Box::pin(async move {
+            // The opening is boxed and gives back the splice alone, so that a connection that only carries traffic keeps
+            // nothing of what it took to open it.
+            let opening = Box::pin(async move {
                 let (pool, config, authority) = &*shared;
-                pool.connect(&peer, || dial(peer, config.clone()), authority, &Headers::new()).await
-            });
-            match opened.await {
-                Ok(opened) => {
-                    opened.stream.splice(connection).await;
+                match pool.connect(&peer, || dial(peer, config.clone()), authority, &Headers::new()).await {
+                    Ok(opened) => Some(opened.stream.splice(connection)),
+                    Err(err) => {
+                        eprintln!("{err}");
+                        None
+                    }
                 }
-                Err(err) => eprintln!("{err}"),
+            });
+            if let Some(splice) = opening.await {
+                splice.await;
             }
         });
     }
@@ -201,7 +205,7 @@ async fn serve(tls: Tls, account: Arc<Account>) {
                 match TcpStream::connect(request.authority()).await {
                     Ok(socket) => {
                         let connection = Connection::new(id, socket, &account).ok()?;
-                        Some((request.accept(&Headers::new()), connection))
+                        Some(request.accept(&Headers::new()).splice(connection))
                     }
                     Err(err) => {
                         eprintln!("{}: {err}", request.authority());
@@ -210,8 +214,8 @@ async fn serve(tls: Tls, account: Arc<Account>) {
                     }
                 }
             });
-            if let Some((stream, connection)) = opened.await {
-                stream.splice(connection).await;
+            if let Some(splice) = opened.await {
+                splice.await;
             }
         });
     }

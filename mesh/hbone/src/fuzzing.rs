@@ -58,7 +58,7 @@ pub fn receive(server: bool, bytes: &[u8], size: usize, acting: bool) -> Outcome
     for mut piece in bytes.chunks(size.max(1)) {
         while !piece.is_empty() && outcome.fault.is_none() {
             let mut events = Vec::new();
-            let read = engine.receive(Duration::ZERO, piece, &mut events);
+            let read = engine.receive(Duration::ZERO, piece, 0, &mut events);
             for event in &events {
                 outcome.note(event, piece);
                 if acting {

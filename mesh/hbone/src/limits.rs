@@ -42,6 +42,9 @@ pub struct Limits {
     /// Frames per second that carry nothing: empty DATA without END_STREAM, PRIORITY, unknown types, WINDOW_UPDATE
     /// for streams that are gone. 10,000: each costs us less than a microsecond.
     pub empty_frames_per_second: u32,
+    /// Control frames that wait because the peer does not read, bytes. 256 KiB: a full tunnel's answers and resets take
+    /// a tenth; more is a peer that asks without listening, and ends the tunnel.
+    pub queued_control: usize,
     /// How long a peer may be silent before we ask (PING). 10 s, as ztunnel and Envoy.
     pub keepalive_interval: Duration,
     /// How long after that PING the tunnel is given up if nothing at all was heard. 20 s.
@@ -88,6 +91,7 @@ impl Default for Limits {
             pings_per_second: 20,
             settings_per_second: 10,
             empty_frames_per_second: 10_000,
+            queued_control: 256 << 10,
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),

@@ -76,17 +76,6 @@ impl Event {
     }
 }
 
-impl Event {
-    /// The stream it speaks of.
-    pub(crate) fn key(&self) -> Option<Key> {
-        match self {
-            Self::Request(key, _) | Self::Response(key, _) | Self::Data { key, .. } => Some(*key),
-            Self::End(key) | Self::Reset(key, _) | Self::Writable(key) => Some(*key),
-            Self::AllWritable | Self::GoAway { .. } | Self::Pong => None,
-        }
-    }
-}
-
 /// The peer broke the connection's rules: it ends with GOAWAY and this code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {

@@ -359,3 +359,23 @@ fn send_unsent(inner: &mut Inner, key: Key) -> bool {
     connection.unsent = unsent;
     connection.unsent.is_empty()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+    use crate::connection::Live;
+    use crate::protocol::StreamState;
+    use crate::tunnel::inner::Slot;
+
+    /// What an idle proxied connection costs beside its task and its reactor entry, bytes. Ten thousand of them are the
+    /// difference between 12 and 60 MB (`docs/decisions/0001-own-framing.md`).
+    #[test]
+    fn a_connection_stays_small() {
+        let sizes =
+            [size_of::<Splice>(), size_of::<StreamState<Slot>>(), size_of::<Connection>(), size_of::<Live>()];
+        let most = [16, 152, 240, 80];
+        assert!(sizes.iter().zip(most).all(|(size, most)| *size <= most), "{sizes:?} above {most:?}");
+    }
+}

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use crate::protocol::Event;
+
 /// Bytes of one receive: eight full sealed records, so that what a peer sent in one piece is opened without a rest.
 /// 64 to 128 KiB measured best; larger leaves the cache.
 pub(crate) const RECEIVE: usize = 8 * (16_384 + 22);
@@ -16,6 +18,8 @@ pub struct Scratch {
     pub(crate) plain: Vec<u8>,
     /// Where in `raw` plaintext lies, in order; read after `plain`.
     pub(crate) parts: Vec<Range<usize>>,
+    /// What it meant.
+    pub(crate) events: Vec<Event>,
     /// What goes to the socket.
     pub(crate) sealed: Vec<u8>,
 }
@@ -32,6 +36,7 @@ impl Scratch {
                 raw: vec![0; RECEIVE].into_boxed_slice(),
                 plain: Vec::new(),
                 parts: Vec::new(),
+                events: Vec::new(),
                 sealed: Vec::new(),
             })
         })

@@ -257,8 +257,9 @@ impl Tls {
         if let Session::InPlace(records) = &mut self.session {
             (at, self.ended) =
                 records.open(&mut scratch.raw[..len], &mut scratch.parts).map_err(record_error)?;
-            // Without traffic of our own the answer would wait for long.
-            if records.update_due() {
+            // Without traffic of our own the answer would wait for long; with some unsent it goes with what follows, and
+            // a peer that asks without reading makes nothing grow.
+            if records.update_due() && self.unsent.is_empty() {
                 records.update(&mut self.unsent).map_err(record_error)?;
             }
         } else {

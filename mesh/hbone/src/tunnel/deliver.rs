@@ -20,15 +20,12 @@ const PIECES: usize = 16;
 
 impl Inner {
     /// Reads what the peer sent and acts on it.
-    pub(crate) fn process(&mut self, now: Duration, received: &Scratch) -> Result<(), Fault> {
-        let mut events = std::mem::take(&mut self.events);
-        let whole = [0..received.plain.len()];
-        let plain = self.process_parts(now, &received.plain, &whole, &mut events);
-        let result =
-            plain.and_then(|()| self.process_parts(now, &received.raw, &received.parts, &mut events));
+    pub(crate) fn process(&mut self, now: Duration, received: &mut Scratch) -> Result<(), Fault> {
+        let Scratch { raw, plain, parts, events, .. } = received;
         events.clear();
-        self.events = events;
-        result
+        let whole = [0..plain.len()];
+        self.process_parts(now, plain, &whole, events)?;
+        self.process_parts(now, raw, parts, events)
     }
 
     /// Reads all parts of `text` before it acts, so that what came for a stream in several records is written at once.

@@ -96,6 +96,11 @@ impl Driver {
                 inner.engine.fail(Fault { code, text });
                 Gone::Protocol(text)
             })?;
+            if inner.engine.control.len() + inner.engine.trailing.len() > inner.limits.queued_control {
+                let text = "the peer makes us answer and does not read the answers";
+                inner.engine.fail(Fault { code: code::ENHANCE_YOUR_CALM, text });
+                return Err(Gone::Protocol(text));
+            }
             if received.ended {
                 let in_order = inner.engine.draining() && inner.engine.all_over() && inner.blamed.is_none();
                 let code = inner.blamed.unwrap_or(code::NO_ERROR);

@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::frame::code;
 use crate::headers::Headers;
 use crate::limits::Limits;
-use crate::protocol::{Engine, Event, Key, RequestHead, ResponseHead, Role};
+use crate::protocol::{Engine, Key, RequestHead, ResponseHead, Role};
 use crate::splice::End;
 use crate::transport::{Records, Spare, Transport};
 
@@ -47,7 +47,6 @@ pub(crate) struct Inner {
     pub(crate) users: usize,
     pub(crate) idle_since: Option<Instant>,
     pub(crate) control: Control,
-    pub(crate) events: Vec<Event>,
 }
 
 /// What a stream is used for.
@@ -119,7 +118,6 @@ impl Inner {
             users: 0,
             idle_since: Some(Instant::now()),
             control: Control::default(),
-            events: Vec::new(),
         }
     }
 

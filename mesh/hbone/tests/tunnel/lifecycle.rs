@@ -133,3 +133,23 @@ fn a_peer_that_hangs_up_ends_the_streams() {
         assert!(matches!(driver.await.unwrap(), Gone::ByPeer(0) | Gone::Io(_)));
     });
 }
+
+#[test]
+fn a_peer_that_asks_and_does_not_read_is_left() {
+    run_paused(async {
+        let (near, mut far) = tokio::io::duplex(4096);
+        let limits = Limits { pings_per_second: 1_000_000, ..Limits::default() };
+        let (mut server, driver) = tunnel::server(Plain::new(near), limits);
+        let driver = tokio::task::spawn_local(driver);
+        let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        let ping = b"\0\0\x08\x06\0\0\0\0\0pingpong";
+        hello.extend(std::iter::repeat_n(&ping[..], 40_000).flatten());
+        let flood = tokio::task::spawn_local(async move {
+            let _ = far.write_all(&hello).await;
+            far
+        });
+        assert!(server.accept().await.is_none());
+        drop(flood);
+        assert!(matches!(driver.await.unwrap(), Gone::Protocol(text) if text.contains("does not read")));
+    });
+}
