@@ -2,7 +2,9 @@
 //! containers, end), `status` says how it stands, `enrol` asks the node's agent to capture it.
 
 mod enrol;
+mod files;
 mod lifecycle;
+mod network;
 pub(crate) mod object;
 mod status;
 pub(crate) mod worker;

@@ -15,22 +15,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::lifecycle::{Change, Life, Policy};
 use super::status::{self, Doing, Standing};
-use super::{display_name, enrol, hostname};
+use super::{display_name, enrol};
 use crate::local::addresses::{self, Pair};
 use crate::local::clock::now;
-use crate::local::containers::run::{self, Host};
-use crate::local::containers::volumes::{self, VolumeFolders};
-use crate::local::dns;
-use crate::local::links::has_ipv6;
+use crate::local::containers::run::Host;
 use crate::local::logs::LogFile;
 use crate::local::manifests::Manifests;
 use crate::local::namespaces::Netns;
-use crate::local::nodes::{self, Node};
+use crate::local::nodes::Node;
 use crate::local::probes::Prober;
 use crate::local::store::Store;
 
 /// First wait before something that failed is tried again; doubled up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Grace of a pod that names none: Kubernetes' 30 s would be most of a coffee.
 const GRACE: Duration = Duration::from_secs(10);
@@ -84,9 +81,9 @@ pub(crate) struct PodTask {
 }
 
 /// The parts of a pod that its end has to take away.
-struct Body {
-    netns: Netns,
-    standings: Vec<Standing>,
+pub(super) struct Body {
+    pub(super) netns: Netns,
+    pub(super) standings: Vec<Standing>,
     networked: bool,
 }
 
@@ -109,16 +106,16 @@ impl PodTask {
         self.vanish(Some(&body)).await;
     }
 
-    fn uid(&self) -> &str {
+    pub(super) fn uid(&self) -> &str {
         self.pod.metadata.uid.as_deref().unwrap_or_default()
     }
 
     /// Name of the node's end of the pod's link: at most 15 letters.
-    fn link(&self) -> String {
+    pub(super) fn link(&self) -> String {
         format!("p{}", &self.uid()[..8])
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.host.dir.pod(self.uid())
     }
 
@@ -151,21 +148,7 @@ impl PodTask {
         None
     }
 
-    async fn make_network(&self) -> Result<Netns, String> {
-        fs::create_dir_all(self.folder()).map_err(|error| error.to_string())?;
-        let Some(addresses) = self.addresses else { return Ok(self.node.netns.clone()) };
-        let path = self.host.dir.netns().join(self.uid());
-        let netns = Netns::create(&path).await.map_err(|error| error.to_string())?;
-        match nodes::join_pod(&self.node, &netns, &self.link(), addresses).await {
-            Ok(()) => Ok(netns),
-            Err(error) => {
-                netns.forget();
-                Err(error.to_string())
-            }
-        }
-    }
-
-    async fn pause(&self, wait: &mut Duration) {
+    pub(super) async fn pause(&self, wait: &mut Duration) {
         let _ = tokio::time::timeout(*wait, self.stop.cancelled()).await;
         *wait = (*wait * 2).min(LONGEST_WAIT);
     }
@@ -196,46 +179,6 @@ impl PodTask {
                 }
             }
         }
-    }
-
-    /// Writes what the containers will find in /etc and in their volumes, trying until it can be done.
-    async fn write_files(&mut self, body: &mut Body) -> bool {
-        let mut wait = FIRST_WAIT;
-        loop {
-            match self.write_files_once() {
-                Ok(()) => return true,
-                Err(reason) => {
-                    for standing in &mut body.standings {
-                        standing.doing = Doing::waiting("CreateContainerConfigError", reason.clone());
-                    }
-                    self.publish(body).await;
-                    self.pause(&mut wait).await;
-                }
-            }
-            if self.stop.is_cancelled() {
-                return false;
-            }
-        }
-    }
-
-    fn write_files_once(&self) -> Result<(), String> {
-        let folder = self.folder();
-        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
-        let name = hostname(&self.pod);
-        let write = |file: &str, text: String| {
-            fs::write(folder.join(file), text)
-                .map_err(|error| format!("{}: {error}", folder.join(file).display()))
-        };
-        write("resolv.conf", dns::resolv_conf(namespace))?;
-        write("hostname", format!("{name}\n"))?;
-        write("hosts", hosts(&self.pod, &name))?;
-        self.write_volumes()
-    }
-
-    fn write_volumes(&self) -> Result<(), String> {
-        let manifests = Arc::clone(&self.manifests.borrow());
-        let (folder, claims) = (self.folder(), self.host.dir.root().join("claims"));
-        volumes::write(&VolumeFolders { pod: &folder, claims: &claims }, &self.pod, &manifests)
     }
 
     /// Runs init containers one after another, then the others together, until all are over or the pod has to go.
@@ -371,7 +314,7 @@ impl PodTask {
     }
 
     /// Writes the Pod object and tells the world.
-    async fn publish(&mut self, body: &mut Body) {
+    pub(super) async fn publish(&mut self, body: &mut Body) {
         status::apply(&mut self.pod, &body.standings, body.networked, &now());
         // A Pod comes from JSON and goes back to it.
         let (store, object) = (self.store.clone(), serde_json::to_value(&self.pod).unwrap_or_default());
@@ -380,18 +323,6 @@ impl PodTask {
             eprintln!("pod {}: its object cannot be written: {error}", display_name(&self.pod));
         }
         let _ = self.reports.send(Report::Changed(Box::new(self.pod.clone()))).await;
-    }
-
-    /// Ends what is left in the pod's namespace and takes its network away.
-    async fn release_network(&self, body: &Body) {
-        if self.addresses.is_none() {
-            return;
-        }
-        if let Ok(inode) = body.netns.inode() {
-            let _ = tokio::task::spawn_blocking(move || run::kill_namespace("net", inode)).await;
-        }
-        nodes::part_pod(&self.node, &self.link()).await;
-        body.netns.forget();
     }
 
     /// Takes everything away that the pod had, its object first: the node agent lets go of it then.
@@ -444,19 +375,4 @@ pub(crate) fn log_path(host: &Host, pod: &Pod, container: &str) -> PathBuf {
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
     let folder = format!("{}_{}_{}", part(&meta.namespace), part(&meta.name), part(&meta.uid));
     host.dir.logs().join("pods").join(folder).join(format!("{container}.log"))
-}
-
-fn hosts(pod: &Pod, name: &str) -> String {
-    let mut text = String::from("127.0.0.1\tlocalhost\n");
-    if has_ipv6() {
-        text.push_str("::1\tlocalhost ip6-localhost ip6-loopback\n");
-    }
-    for ip in pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten()) {
-        text.push_str(&format!("{}\t{name}\n", ip.ip));
-    }
-    let aliases = pod.spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten());
-    for alias in aliases {
-        text.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t")));
-    }
-    text
 }
