@@ -69,6 +69,8 @@ pub mod extension {
     pub const LABELS: &str = "lateen.dev/labels";
     /// In a match of a policy: [`mesh::UnseenAttributes`](crate::mesh::UnseenAttributes).
     pub const UNSEEN: &str = "lateen.dev/unseen";
+    /// In a policy: an [`mesh::InvalidPolicy`](crate::mesh::InvalidPolicy).
+    pub const INVALID: &str = "lateen.dev/invalid";
     /// In any resource: its [`mesh::ResourceOrigin`](crate::mesh::ResourceOrigin).
     pub const ORIGIN: &str = "lateen.dev/origin";
 }
