@@ -15,6 +15,7 @@ use daemon::shutdown::Shutdown;
 use daemon::tasks::Tasks;
 use identity::tls::{Tls, TlsSettings};
 use identity::verify::TrustDomains;
+use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use tokio::net::TcpListener;
 use tokio::time;
 use tonic::transport::server::Router;
@@ -29,6 +30,7 @@ use crate::ca::service::CaService;
 use crate::config::Config;
 use crate::core::Core;
 use crate::serve::Gate;
+use crate::serve::certificates::{CaMetrics, Counted};
 use crate::serve::metrics::XdsMetrics;
 use crate::source::Batch;
 use crate::source::file::Files;
@@ -38,6 +40,8 @@ use crate::source::last_good::LastGood;
 pub const ADMIN_SOCKET: &str = "admin.sock";
 /// What readiness waits for.
 const CONFIGURATION: &str = "configuration";
+/// The largest request for a certificate, in bytes: one for a large RSA key and its metadata.
+const MAX_CALL: usize = 64 * 1024;
 /// Between PINGs to a proxy that is silent, and how long its answer may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
@@ -104,6 +108,8 @@ impl App {
             let core = core.clone();
             move |node: &str, identity: &_| core.on_node(node, identity)
         };
+        let ca_metrics = CaMetrics::default();
+        ca_metrics.register(&metrics, authority.validity().not_after);
         let ca = CaService::new(authority, trust_domain, config.lifetimes, tokens.clone(), on_node);
         let xds = Server::new(Arc::new(Gate::new(tokens, core.clone(), xds_metrics.clone())));
         let readiness = Readiness::default();
@@ -112,7 +118,10 @@ impl App {
         let router = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .add_service(ca.into_server())
+            .add_service(
+                IstioCertificateServiceServer::new(Counted::new(ca, ca_metrics))
+                    .max_decoding_message_size(MAX_CALL),
+            )
             .add_service(xds.into_service());
         let files = Files::watch(config.sources.clone(), config.objects.clone())?;
         let last_good = LastGood::open(&config.state);

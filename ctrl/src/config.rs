@@ -165,3 +165,80 @@ fn address(settings: &Settings, name: &'static str) -> Result<SocketAddr, Settin
     }
     settings.parse(name, "ADDRESS:PORT or :PORT")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, String> {
+        let settings = read(args.iter().map(|arg| (*arg).to_owned()), |_| None).map_err(|e| e.to_string())?;
+        Config::new(&settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn reads_what_lateen_up_writes() {
+        let config = config(&[
+            "--source",
+            "/a",
+            "--source",
+            "/b",
+            "--objects",
+            "/o",
+            "--state",
+            "/s",
+            "--listen",
+            "10.0.0.1:15012",
+            "--tokens",
+            "/t",
+            "--pod-cidrs",
+            "10.244.0.0/16,fd00:10:244::/48",
+            "--cluster-id",
+            "Kubernetes",
+            "--trust-domain",
+            "example.org",
+        ])
+        .unwrap();
+        assert_eq!(config.sources, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(config.listen, "10.0.0.1:15012".parse().unwrap());
+        assert_eq!(config.monitoring, "[::]:15014".parse().unwrap());
+        assert_eq!(config.context.settings.pod_ranges.len(), 2);
+        assert_eq!(&*config.context.settings.trust_domain, "example.org");
+        assert_eq!(config.objects.as_deref(), Some(std::path::Path::new("/o")));
+    }
+
+    #[test]
+    fn says_which_value_is_wrong() {
+        for (args, part) in [
+            (["--pod-cidrs", "10.0.0.0/99"], "POD_CIDRS"),
+            (["--listen", "nowhere"], "LISTEN"),
+            (["--max-workload-cert-ttl", "long"], "MAX_WORKLOAD_CERT_TTL"),
+            (["--key-exchange", "rot13"], "KEY_EXCHANGE"),
+        ] {
+            let error = config(&args).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    /// The page of the documentation has this table, word by word; `UPDATE_DOCS=1 cargo test -p ctrl config` writes it
+    /// there.
+    #[test]
+    fn the_documentation_agrees() {
+        const BEGIN: &str = "<!-- ctrl: made by `UPDATE_DOCS=1 cargo test -p ctrl config` -->\n\n";
+        const END: &str = "\n<!-- end of ctrl -->\n";
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        let section = format!("{BEGIN}{}{END}", daemon::settings::markdown("ctrl", TABLE));
+        let text = std::fs::read_to_string(&page).unwrap_or_else(|_| "# Configuration\n".into());
+        if std::env::var_os("UPDATE_DOCS").is_none() {
+            assert!(
+                text.contains(&section),
+                "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test -p ctrl config"
+            );
+            return;
+        }
+        let (before, after) = match (text.find(BEGIN), text.find(END)) {
+            (Some(begin), Some(end)) => (text[..begin].to_owned(), text[end + END.len()..].to_owned()),
+            _ => (format!("{text}\n"), String::new()),
+        };
+        std::fs::write(&page, format!("{before}{section}{after}")).unwrap();
+    }
+}

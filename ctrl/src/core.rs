@@ -60,7 +60,7 @@ impl Core {
             tell(&held.findings, &batch.findings);
             held.findings.clone_from(&batch.findings);
         }
-        drop(held);
+        // Published before anybody can see that it was read: who sees it read may ask whether it is in force.
         self.foreign.apply(edits.foreign);
         Applied { revision: self.ours.apply(edits.ours), translated: edits.translated }
     }

@@ -1,6 +1,7 @@
 //! Who is shown what: proxies are told by the same tokens as certificates are issued for, and a node's token opens the
 //! view of that node's agent.
 
+pub mod certificates;
 mod control;
 pub mod metrics;
 

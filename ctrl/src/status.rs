@@ -162,3 +162,6 @@ fn kept(mut message: String, findings: &[&Finding]) -> String {
     }
     message
 }
+
+#[cfg(test)]
+mod tests;

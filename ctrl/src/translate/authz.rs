@@ -121,3 +121,6 @@ fn unseen(rules: &[Rule]) -> Vec<(usize, Str)> {
     };
     rules.iter().enumerate().flat_map(of).collect()
 }
+
+#[cfg(test)]
+mod tests;

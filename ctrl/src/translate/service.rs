@@ -43,3 +43,6 @@ fn load_balancing(facts: &facts::Service) -> LoadBalancing {
     };
     LoadBalancing { preference: preference.into(), mode, allow_unhealthy: facts.publish_not_ready }
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,3 +164,6 @@ fn endpoint_workload(
         profile: Arc::new(profile),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,7 +244,8 @@ fn any(parts: impl IntoIterator<Item = Holds>) -> Holds {
     }
 }
 
-fn all(parts: Vec<Holds>) -> Holds {
+fn all(parts: impl IntoIterator<Item = Holds>) -> Holds {
+    let parts: Vec<Holds> = parts.into_iter().collect();
     if parts.contains(&Holds::No) {
         Holds::No
     } else if parts.contains(&Holds::Maybe) {
