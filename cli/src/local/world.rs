@@ -36,7 +36,7 @@ use super::supervise::Health;
 use publish::Converging;
 
 /// How long the Jobs of a starting mesh wait for its servers.
-const JOBS_WAIT: Duration = Duration::from_secs(5);
+const JOBS_WAIT: Duration = Duration::from_secs(10);
 
 /// What the world is told.
 #[derive(Debug)]
