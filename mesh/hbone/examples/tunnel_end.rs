@@ -141,6 +141,13 @@ async fn run_client(
     let listener = listen(end.listen)?;
     let account = Account::new(AccountLimits::default());
     let pool: Pool<SocketAddr, String> = Pool::new(&Limits::default());
+    let idle = pool.clone();
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            idle.release_idle();
+        }
+    });
     let shared = std::rc::Rc::new((pool, config, authority));
     loop {
         let (socket, _) = listener.accept().await?;

@@ -213,6 +213,8 @@ impl Drop for Cost {
 pub(crate) enum Socket {
     Plain(std::net::TcpStream),
     Registered(tokio::net::TcpStream),
+    /// Closed because it could not be registered.
+    Lost,
 }
 
 impl Connection {
@@ -310,18 +312,20 @@ impl Connection {
     pub fn into_plain(mut self) -> io::Result<Self> {
         self.socket = match self.socket {
             Socket::Registered(socket) => Socket::Plain(socket.into_std()?),
-            plain @ Socket::Plain(_) => plain,
+            other => other,
         };
         Ok(self)
     }
 
     /// Registers the socket with this thread's runtime, if it is not registered yet.
     pub(crate) fn register(&mut self) -> io::Result<()> {
-        if let Socket::Plain(socket) = &self.socket {
-            let socket = socket.try_clone()?;
-            socket.set_nonblocking(true)?;
-            self.socket = Socket::Registered(tokio::net::TcpStream::from_std(socket)?);
-        }
+        self.socket = match std::mem::replace(&mut self.socket, Socket::Lost) {
+            Socket::Plain(socket) => {
+                socket.set_nonblocking(true)?;
+                Socket::Registered(tokio::net::TcpStream::from_std(socket)?)
+            }
+            other => other,
+        };
         Ok(())
     }
 
@@ -331,6 +335,7 @@ impl Connection {
         let _ = match &self.socket {
             Socket::Plain(socket) => socket2::SockRef::from(socket).set_linger(linger),
             Socket::Registered(socket) => socket2::SockRef::from(socket).set_linger(linger),
+            Socket::Lost => Ok(()),
         };
     }
 

@@ -20,6 +20,7 @@ pub(crate) mod kind {
     pub(crate) const PRIORITY: u8 = 2;
     pub(crate) const RST_STREAM: u8 = 3;
     pub(crate) const SETTINGS: u8 = 4;
+    #[cfg(test)]
     pub(crate) const PUSH_PROMISE: u8 = 5;
     pub(crate) const PING: u8 = 6;
     pub(crate) const GOAWAY: u8 = 7;
@@ -40,7 +41,6 @@ pub(crate) mod flag {
 pub(crate) mod code {
     pub(crate) const NO_ERROR: u32 = 0;
     pub(crate) const PROTOCOL_ERROR: u32 = 1;
-    pub(crate) const INTERNAL_ERROR: u32 = 2;
     pub(crate) const FLOW_CONTROL_ERROR: u32 = 3;
     pub(crate) const STREAM_CLOSED: u32 = 5;
     pub(crate) const FRAME_SIZE_ERROR: u32 = 6;

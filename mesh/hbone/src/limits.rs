@@ -68,6 +68,8 @@ pub struct Limits {
     pub stream_bytes_per_turn: usize,
     /// Unused pooled tunnels are released after this. 5 min, as ztunnel (`POOL_UNUSED_RELEASE_TIMEOUT`).
     pub pool_idle: Duration,
+    /// The same where the key has another tunnel: what a peak of connections opened goes soon after it. 10 s.
+    pub pool_surplus_idle: Duration,
     /// How long a detach may wait for the far side's answer before the connection is given up. 10 s (D8).
     pub detach_timeout: Duration,
     /// Bytes of a cause text on the control stream; longer ones are cut there. 512.
@@ -102,6 +104,7 @@ impl Default for Limits {
             reads_per_turn: 2,
             stream_bytes_per_turn: 64 << 10,
             pool_idle: Duration::from_secs(300),
+            pool_surplus_idle: Duration::from_secs(10),
             detach_timeout: Duration::from_secs(10),
             cause_text: 512,
         }

@@ -46,6 +46,7 @@ pub struct Counts {
 pub struct Pool<K, E> {
     entries: Rc<RefCell<HashMap<K, Entry<E>>>>,
     idle: std::time::Duration,
+    surplus_idle: std::time::Duration,
 }
 
 struct Entry<E> {
@@ -70,7 +71,7 @@ enum Found<E> {
 
 impl<K, E> Clone for Pool<K, E> {
     fn clone(&self) -> Self {
-        Self { entries: Rc::clone(&self.entries), idle: self.idle }
+        Self { entries: Rc::clone(&self.entries), idle: self.idle, surplus_idle: self.surplus_idle }
     }
 }
 
@@ -83,7 +84,7 @@ impl<K, E> fmt::Debug for Pool<K, E> {
 impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
     /// An empty pool.
     pub fn new(limits: &Limits) -> Self {
-        Self { entries: Rc::default(), idle: limits.pool_idle }
+        Self { entries: Rc::default(), idle: limits.pool_idle, surplus_idle: limits.pool_surplus_idle }
     }
 
     /// Opens a stream on a pooled tunnel of `key`; if there is none with room, `dial` makes one. One dial at a time
@@ -179,19 +180,23 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
         evicted
     }
 
-    /// Drains tunnels unused for `pool_idle`. Call it every few seconds. Returns how many.
+    /// Drains tunnels unused for `pool_idle`, and those beside another tunnel of their key for `pool_surplus_idle`
+    /// already. Call it every few seconds. Returns how many.
     pub fn release_idle(&self) -> usize {
         let now = Instant::now();
-        let idle = self.idle;
         let mut released = 0;
         self.entries.borrow_mut().retain(|_, entry| {
+            entry.tunnels.retain(Client::usable);
+            let mut left = entry.tunnels.len();
             entry.tunnels.retain(|client| {
-                let unused = client.idle_since().is_some_and(|since| now.duration_since(since) >= idle);
+                let most = if left > 1 { self.surplus_idle } else { self.idle };
+                let unused = client.idle_since().is_some_and(|since| now.duration_since(since) >= most);
                 if unused {
                     client.drain();
                     released += 1;
+                    left -= 1;
                 }
-                !unused && client.usable()
+                !unused
             });
             entry.is_used()
         });

@@ -1,5 +1,8 @@
 //! Tunnels against peers: the h2 crate at the other end, ours at both, over pipes in memory and over TLS.
 
+// Helpers of tests are tests, but no lint can see that.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::async_yields_async)]
+
 #[path = "tunnel/support.rs"]
 mod support;
 

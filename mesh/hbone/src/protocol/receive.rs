@@ -443,7 +443,7 @@ fn check_size(head: Head) -> Result<(), Fault> {
         kind::PRIORITY => (head.len == 5, true),
         kind::RST_STREAM => (head.len == 4, true),
         kind::SETTINGS if head.has(flag::ACK) => (head.len == 0, false),
-        kind::SETTINGS => (head.len % 6 == 0, false),
+        kind::SETTINGS => (head.len.is_multiple_of(6), false),
         kind::PING => (head.len == 8, false),
         kind::GOAWAY => (head.len >= 8, false),
         kind::WINDOW_UPDATE => (head.len == 4, head.stream != 0),

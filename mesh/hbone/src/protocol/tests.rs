@@ -9,6 +9,7 @@ use crate::hpack::Encoder;
 use crate::limits::Limits;
 
 type Unit = Engine<()>;
+type Listed<'a> = Vec<(&'a str, &'a str)>;
 
 fn raw(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = Head { len: payload.len() as u32, kind, flags, stream }.bytes().to_vec();
@@ -199,8 +200,8 @@ fn requests_that_are_no_connect() {
         Status(&'static str),
         Reset(u32),
     }
-    let many: Vec<(&str, &str)> = vec![("x", "y"); 101];
-    let cases: Vec<(&str, Vec<(&str, &str)>, Want)> = vec![
+    let many: Listed<'_> = vec![("x", "y"); 101];
+    let cases: Vec<(&str, Listed<'_>, Want)> = vec![
         (
             "GET",
             vec![(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")],
@@ -298,18 +299,17 @@ fn faults_of_one_stream_leave_the_others() {
         ),
         (
             "DATA beyond the window",
-            vec![raw(kind::DATA, 0, 1, &[0; 1 << 20]), raw(kind::DATA, 0, 1, b"x")].concat(),
+            [raw(kind::DATA, 0, 1, &[0; 1 << 20]), raw(kind::DATA, 0, 1, b"x")].concat(),
             code::FLOW_CONTROL_ERROR,
         ),
         (
             "DATA after the end",
-            vec![raw(kind::DATA, flag::END_STREAM, 1, b""), raw(kind::DATA, 0, 1, b"x")].concat(),
+            [raw(kind::DATA, flag::END_STREAM, 1, b""), raw(kind::DATA, 0, 1, b"x")].concat(),
             code::STREAM_CLOSED,
         ),
         (
             "HEADERS after the end",
-            vec![raw(kind::DATA, flag::END_STREAM, 1, b""), raw(kind::HEADERS, 5, 1, &connect_block())]
-                .concat(),
+            [raw(kind::DATA, flag::END_STREAM, 1, b""), raw(kind::HEADERS, 5, 1, &connect_block())].concat(),
             code::STREAM_CLOSED,
         ),
         (

@@ -23,8 +23,8 @@ impl Inner {
     pub(crate) fn process(&mut self, now: Duration, received: &mut Scratch) -> Result<(), Fault> {
         let Scratch { raw, plain, parts, events, .. } = received;
         events.clear();
-        let whole = [0..plain.len()];
-        self.process_parts(now, plain, &whole, events)?;
+        let whole = 0..plain.len();
+        self.process_parts(now, plain, std::slice::from_ref(&whole), events)?;
         self.process_parts(now, raw, parts, events)
     }
 
@@ -274,7 +274,7 @@ impl Connection {
     pub(crate) fn registered(&self) -> io::Result<&tokio::net::TcpStream> {
         match &self.socket {
             Socket::Registered(socket) => Ok(socket),
-            Socket::Plain(_) => {
+            Socket::Plain(_) | Socket::Lost => {
                 Err(io::Error::other("the connection's socket is not registered with a runtime"))
             }
         }

@@ -138,3 +138,20 @@ fn evicted_and_idle_tunnels_take_no_more() {
         assert_eq!(pool.counts().keys, 1, "the one with a stream stays");
     });
 }
+
+#[test]
+fn what_a_peak_opened_goes_soon_after_it() {
+    run_paused(async {
+        let network = Network::default();
+        let pool: Pool<&str, String> = Pool::new(&Limits::default());
+        let mut open = Vec::new();
+        for _ in 0..250 {
+            open.push(pool.connect(&"a", || network.dial(), "a:1", &Headers::new()).await.unwrap());
+        }
+        assert_eq!(pool.counts().tunnels, 3);
+        drop(open);
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert_eq!(pool.release_idle(), 2);
+        assert_eq!(pool.counts().tunnels, 1, "the last stays for who comes next");
+    });
+}
