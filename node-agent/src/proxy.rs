@@ -25,6 +25,8 @@ pub(crate) mod traceparent;
 
 pub(crate) mod record;
 
+pub(crate) mod carry;
+
 pub(crate) mod finish;
 
 pub(crate) mod connections;

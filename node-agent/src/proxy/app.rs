@@ -31,7 +31,7 @@ use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
 use super::pod::Phase;
 use super::saved::SavedState;
-use super::state::State;
+use super::state::{PATIENCE, State};
 use super::{Agent, admin, members, worker};
 use crate::config::name;
 use crate::pods::{Feed, FeedHandle, Sources};
@@ -109,9 +109,10 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
     tasks.spawn("controller", async move { match client.run().await {} });
     if restored {
+        agent.state.set_provisional(true);
         readiness.done(STATE);
     }
-    tasks.spawn("ready", ready(handle.clone(), readiness.clone()));
+    tasks.spawn("ready", ready(agent.clone(), handle.clone(), readiness.clone()));
     let feed_handle = feed.handle();
     tasks.spawn("save", save(agent.clone(), handle, feed_handle));
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, shutdown.clone()));
@@ -251,25 +252,43 @@ fn restore(agent: &Agent, decoder: &mut Decoder, subscriber: &mut Subscriber, by
     count > 0
 }
 
-async fn ready(handle: ClientHandle, readiness: Readiness) {
+async fn ready(agent: Arc<Agent>, handle: ClientHandle, readiness: Readiness) {
+    if let Ok(told) = timeout(PATIENCE, handle.ready()).await {
+        agent.state.set_provisional(false);
+        if told.is_ok() {
+            readiness.done(STATE);
+        }
+        return;
+    }
+    // Without a controller what was saved is all there is.
+    agent.state.set_provisional(false);
     if handle.ready().await.is_ok() {
         readiness.done(STATE);
     }
 }
 
-/// Keeps what is known for a successor: soon after a change, and at most a tenth of the time.
+/// Keeps what is known for a successor: soon after a change, and at most a tenth of the time; at once after a change
+/// of rules, so that no successor lets in what was forbidden.
 async fn save(agent: Arc<Agent>, controller: ClientHandle, pods: FeedHandle) {
     const SOON: Duration = Duration::from_millis(200);
     let mut changes = agent.state.changes();
     let mut certificates = agent.certificates.changes();
     loop {
         let started = tokio::time::Instant::now();
+        let saved = *changes.borrow();
         if let Err(error) = save_once(&agent, &controller, &pods).await {
             tracing::warn!(%error, "the state was not saved; a restart would have to ask the controller");
         }
-        sleep(SOON.max(started.elapsed() * 10)).await;
+        let pause = sleep(SOON.max(started.elapsed() * 10));
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            () = pause => {}
+            changed = changes.wait_for(|now| now.rules != saved.rules) => match changed {
+                Ok(_) => continue,
+                Err(_) => return,
+            },
+        }
+        tokio::select! {
+            changed = changes.wait_for(|now| *now != saved) => if changed.is_err() { return },
             changed = certificates.changed() => if changed.is_err() { return },
         }
     }

@@ -19,8 +19,9 @@ use model::service::Service;
 use model::workload::Workload;
 
 use super::authorize::{Judgement, judge, judge_in_time};
+use super::carry::Carried;
 use super::dial::{self, CAUSE};
-use super::finish::{self, outcome};
+use super::finish;
 use super::pod::{Phase, Pod};
 use super::record::{Ends, Failure, Record, flags, refused_early};
 use super::worker::Worker;
@@ -106,15 +107,25 @@ struct Understood {
 
 /// Answers one CONNECT and carries it to its end.
 async fn answer(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Request) {
+    let opened = Box::pin(open(worker, pod, client, request)).await;
+    if let Some(carried) = opened {
+        carried.to_its_end().await;
+    }
+}
+
+/// Answers one CONNECT: what it asks for, whether it may, the way to the application.
+async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Request) -> Option<Carried> {
     if request.resume().is_some() {
         // Nothing is parked here: the client opens a new connection instead.
-        return request.refuse(409, &Headers::new());
+        request.refuse(409, &Headers::new());
+        return None;
     }
     let understood = match understand(&worker, &pod, &client, &request).await {
         Ok(understood) => understood,
         Err((status, error)) => {
             refused_early("inbound", client.peer, SocketAddr::new(client.own, model::ports::HBONE), &error);
-            return request.refuse(status, &cause(&error));
+            request.refuse(status, &cause(&error));
+            return None;
         }
     };
     let delivered = understood.delivered;
@@ -122,25 +133,17 @@ async fn answer(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Re
     let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
     let rules = worker.agent.state.rules_revision();
     if let Err(error) = authorize(&worker, &pod, &client, delivered).await {
-        request.refuse(401, &cause(&error));
-        return finish::end(record, None, Some(Failure::new(flags::DENY, error)));
+        return refuse(request, 401, record, Failure::new(flags::DENY, error));
     }
     let source = (!pod_is_waypoint_target(&understood.local)).then_some(client.peer.ip());
     let application = match dial::plain(&pod, delivered.addr(), source).await {
         Ok(application) => application,
-        Err(error) => {
-            let failure = Failure::from(error);
-            request.refuse(503, &cause(&failure.error));
-            return finish::end(record, None, Some(failure));
-        }
+        Err(error) => return refuse(request, 503, record, error.into()),
     };
     let id = request.connection().unwrap_or_else(ConnectionId::random);
     let connection = match Connection::new(id, application, &pod.account) {
         Ok(connection) => connection,
-        Err(full) => {
-            request.refuse(503, &cause(&full.to_string()));
-            return finish::end(record, None, Some(Failure::new(flags::CONNECT, full)));
-        }
+        Err(full) => return refuse(request, 503, record, Failure::new(flags::CONNECT, full)),
     };
     let live = connection.live().clone();
     let registered = worker.connections.register(pod.clone(), record.clone(), live, Some(delivered));
@@ -149,15 +152,17 @@ async fn answer(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Re
         && let Err(error) = still_allowed(&worker, &pod, &client, delivered)
     {
         drop(registered);
-        request.refuse(401, &cause(&error));
-        return finish::end(record, None, Some(Failure::new(flags::DENY, error)));
+        return refuse(request, 401, record, Failure::new(flags::DENY, error));
     }
     let headers = Headers::new().with("baggage", baggage::encode(&understood.local));
-    drop(understood);
-    record.established();
-    let finished = request.accept(&headers).splice(connection).await;
-    drop(registered);
-    finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+    Some(Carried::by_tunnel(request.accept(&headers), connection, record, registered))
+}
+
+/// Refuses a CONNECT, and tells of it.
+fn refuse(request: Request, status: u16, record: Rc<Record>, failure: Failure) -> Option<Carried> {
+    request.refuse(status, &cause(&failure.error));
+    finish::end(record, None, Some(failure));
+    None
 }
 
 /// Where an application tunnel would deliver from this node instead of from the client.

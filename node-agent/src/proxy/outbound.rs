@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use daemon::metrics::traffic::Reporter;
+use hbone::account::Full;
 use hbone::connection::{Connection, ConnectionId};
 use hbone::headers::Headers;
-use hbone::passthrough;
 use model::address::{NetworkAddress, NextHop};
 use model::baggage;
 use model::plan::{Plain, Plan, Tunnel, plan};
@@ -14,7 +14,8 @@ use model::workload::Workload;
 use socket2::SockRef;
 
 use super::accept::Accepted;
-use super::finish::{self, outcome};
+use super::carry::Carried;
+use super::finish;
 use super::pod::Pod;
 use super::record::{Ends, Failure, Record, flags, refused_early};
 use super::worker::{Job, Worker};
@@ -22,6 +23,28 @@ use super::{dial, traceparent};
 
 /// Carries a captured connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) {
+    let opened = Box::pin(open(worker, pod, accepted)).await;
+    if let Some(carried) = opened {
+        carried.to_its_end().await;
+    }
+}
+
+/// Carries a connection through a tunnel of this thread; another one decided that.
+pub(crate) async fn serve_planned(
+    worker: Rc<Worker>,
+    pod: Arc<Pod>,
+    accepted: Accepted,
+    source: Arc<Workload>,
+    tunnel: Tunnel,
+) {
+    let opened = Box::pin(through_tunnel(worker, pod, accepted, source, tunnel)).await;
+    if let Some(carried) = opened {
+        carried.to_its_end().await;
+    }
+}
+
+/// Decides where a connection goes and opens the way there.
+async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<Carried> {
     match decide(&worker, &pod, &accepted).await {
         Ok((source, Plan::Tunnel(tunnel))) => match worker.less_busy() {
             Some(other) => {
@@ -30,9 +53,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted)
                     tracing::warn!("every worker has too much to do, refusing a connection");
                 }
             }
-            None => through_tunnel(worker, pod, accepted, source, tunnel).await,
+            None => return through_tunnel(worker, pod, accepted, source, tunnel).await,
         },
-        Ok((source, Plan::Plain(plain))) => in_plain(worker, pod, accepted, source, plain).await,
+        Ok((source, Plan::Plain(plain))) => return in_plain(worker, pod, accepted, source, plain).await,
         Ok((source, Plan::Refuse(refusal))) => {
             let ends = ends(&accepted, source, None);
             refuse(&worker, &accepted, ends, Failure::new(flags::CONNECT, refusal));
@@ -47,6 +70,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted)
             refused_early("outbound", accepted.peer, destination, &error);
         }
     }
+    None
 }
 
 fn not_known(address: &NetworkAddress) -> String {
@@ -65,8 +89,12 @@ async fn decide(worker: &Worker, pod: &Pod, accepted: &Accepted) -> Result<(Arc<
         .wait_for(|mesh| {
             let source = pod.workload(mesh)?;
             match plan(mesh, source, accepted.destination, &mut draw) {
-                Plan::Wait(address) => {
-                    last = Some((source.clone(), Plan::Wait(address)));
+                undecided @ Plan::Wait(_) => {
+                    last = Some((source.clone(), undecided));
+                    None
+                }
+                refused @ Plan::Refuse(_) if worker.agent.state.is_provisional() => {
+                    last = Some((source.clone(), refused));
                     None
                 }
                 plan => Some((source.clone(), plan)),
@@ -118,14 +146,14 @@ fn refuse(worker: &Worker, accepted: &Accepted, ends: Ends, failure: Failure) {
     Record::open(ends, &worker.agent.traffic, &worker.agent.log).end(None, Some(failure));
 }
 
-/// Carries a connection through a tunnel of this thread.
-pub(crate) async fn through_tunnel(
+/// Opens the way through a tunnel.
+async fn through_tunnel(
     worker: Rc<Worker>,
     pod: Arc<Pod>,
     accepted: Accepted,
     source: Arc<Workload>,
     tunnel: Tunnel,
-) {
+) -> Option<Carried> {
     let headers = request_headers(&source, &accepted, &tunnel);
     let identity = source.identity().clone();
     let ends = Ends {
@@ -143,17 +171,20 @@ pub(crate) async fn through_tunnel(
     };
     let connection = match Connection::from_std(opened.id, accepted.socket, &pod.account) {
         Ok(connection) => connection,
-        Err(full) => return finish::end(record, None, Some(Failure::new(flags::CONNECT, full))),
+        Err(full) => return full_account(record, full),
     };
-    record.established();
-    let live = connection.live().clone();
-    let registered = worker.connections.register(pod, record.clone(), live, None);
-    let finished = opened.stream.splice(connection).await;
-    drop(registered);
-    finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+    let registered = worker.connections.register(pod, record.clone(), connection.live().clone(), None);
+    Some(Carried::by_tunnel(opened.stream, connection, record, registered))
 }
 
-async fn in_plain(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted, source: Arc<Workload>, to: Plain) {
+/// Opens the way in plain.
+async fn in_plain(
+    worker: Rc<Worker>,
+    pod: Arc<Pod>,
+    accepted: Accepted,
+    source: Arc<Workload>,
+    to: Plain,
+) -> Option<Carried> {
     let ends = Ends {
         next_hop: to.next_hop,
         service: to.service.clone(),
@@ -166,19 +197,22 @@ async fn in_plain(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted, source:
     };
     let connection = match Connection::from_std(ConnectionId::random(), accepted.socket, &pod.account) {
         Ok(connection) => connection,
-        Err(full) => return finish::end(record, None, Some(Failure::new(flags::CONNECT, full))),
+        Err(full) => return full_account(record, full),
     };
-    record.established();
     let registered = worker.connections.register(pod, record.clone(), connection.live().clone(), None);
-    let finished = passthrough::splice(connection, far).await;
-    drop(registered);
-    finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+    Some(Carried::in_plain(connection, far, record, registered))
 }
 
-fn fail(accepted: &Accepted, record: Rc<Record>, failure: Failure) {
+fn fail(accepted: &Accepted, record: Rc<Record>, failure: Failure) -> Option<Carried> {
     // The application sees a reset, as it would if nobody listened; never an empty success.
     finish::reset(&SockRef::from(&accepted.socket));
     finish::end(record, None, Some(failure));
+    None
+}
+
+fn full_account(record: Rc<Record>, full: Full) -> Option<Carried> {
+    finish::end(record, None, Some(Failure::new(flags::CONNECT, full)));
+    None
 }
 
 /// What the far end is told for its telemetry.

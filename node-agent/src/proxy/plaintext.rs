@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use daemon::metrics::traffic::Reporter;
 use hbone::connection::{Connection, ConnectionId};
-use hbone::passthrough;
 use model::address::{AppAddress, NetworkAddress, NextHop};
 use model::ports;
 use socket2::SockRef;
 
 use super::accept::Accepted;
 use super::authorize::judge_in_time;
+use super::carry::Carried;
+use super::connections::Registered;
 use super::dial;
-use super::finish::{self, outcome};
+use super::finish;
 use super::inbound::refusal;
 use super::pod::Pod;
 use super::record::{Ends, Failure, Record, flags, refused_early};
@@ -22,6 +23,14 @@ use super::worker::Worker;
 
 /// Carries an incoming plaintext connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) {
+    let opened = Box::pin(open(worker, pod, accepted)).await;
+    if let Some(carried) = opened {
+        carried.to_its_end().await;
+    }
+}
+
+/// Judges a connection and opens the way to the application.
+async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<Carried> {
     let delivered = AppAddress::new(accepted.destination.addr());
     let known = worker.agent.state.wait_for(|mesh| {
         let local = pod.workload(mesh)?.clone();
@@ -37,7 +46,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted)
                 "the controller does not know this pod"
             };
             finish::reset(&SockRef::from(&accepted.socket));
-            return refused_early("inbound", accepted.peer, delivered.addr(), why);
+            refused_early("inbound", accepted.peer, delivered.addr(), why);
+            return None;
         }
     };
     let ends = Ends {
@@ -57,42 +67,43 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted)
     let verdict = refusal(judge_in_time(&worker.agent.state, &pod, accepted.peer, None, delivered).await);
     if let Err(error) = verdict {
         finish::reset(&SockRef::from(&accepted.socket));
-        return finish::end(record, None, Some(Failure::new(flags::DENY, error)));
+        finish::end(record, None, Some(Failure::new(flags::DENY, error)));
+        return None;
     }
-    carry(worker, pod, accepted, record, delivered, rules).await;
+    match deliver(worker, pod, &accepted, record.clone(), delivered, rules).await {
+        Ok((connection, registered)) => match tokio::net::TcpStream::from_std(accepted.socket) {
+            Ok(client) => Some(Carried::in_plain(connection, client, record, registered)),
+            Err(error) => {
+                drop(registered);
+                finish::end(record, None, Some(Failure::new(flags::CONNECT, error)));
+                None
+            }
+        },
+        Err(failure) => {
+            finish::reset(&SockRef::from(&accepted.socket));
+            finish::end(record, None, Some(failure));
+            None
+        }
+    }
 }
 
-async fn carry(
+/// Connects to the application as the client and puts the connection into the thread's table.
+async fn deliver(
     worker: Rc<Worker>,
     pod: Arc<Pod>,
-    accepted: Accepted,
+    accepted: &Accepted,
     record: Rc<Record>,
     delivered: AppAddress,
     rules: u64,
-) {
-    let application = match dial::plain(&pod, delivered.addr(), Some(accepted.peer.ip())).await {
-        Ok(application) => application,
-        Err(error) => {
-            finish::reset(&SockRef::from(&accepted.socket));
-            return finish::end(record, None, Some(error.into()));
-        }
-    };
-    let connection = match Connection::new(ConnectionId::random(), application, &pod.account) {
-        Ok(connection) => connection,
-        Err(full) => return finish::end(record, None, Some(Failure::new(flags::CONNECT, full))),
-    };
-    let client = match tokio::net::TcpStream::from_std(accepted.socket) {
-        Ok(client) => client,
-        Err(error) => return finish::end(record, None, Some(Failure::new(flags::CONNECT, error))),
-    };
+) -> Result<(Connection, Registered), Failure> {
+    let application = dial::plain(&pod, delivered.addr(), Some(accepted.peer.ip())).await?;
+    let connection = Connection::new(ConnectionId::random(), application, &pod.account)
+        .map_err(|full| Failure::new(flags::CONNECT, full))?;
     let live = connection.live().clone();
-    let registered = worker.connections.register(pod, record.clone(), live, Some(delivered));
+    let registered = worker.connections.register(pod, record, live, Some(delivered));
     if worker.agent.state.rules_revision() != rules {
         // A rule changed between the verdict and the table's entry.
         worker.connections.judge(&worker.agent.state, false);
     }
-    record.established();
-    let finished = passthrough::splice(connection, client).await;
-    drop(registered);
-    finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+    Ok((connection, registered))
 }

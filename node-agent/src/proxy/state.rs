@@ -1,5 +1,6 @@
 //! What the controller has told of the mesh, shared by all threads: one writer, readers that clone `Arc`s out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(crate) struct State {
     revision: watch::Sender<Revision>,
     /// Workloads that went away or changed their address or identity: their pooled tunnels must go.
     replaced: watch::Sender<Arc<[Arc<Workload>]>>,
+    /// See [`State::is_provisional`].
+    provisional: AtomicBool,
 }
 
 impl State {
@@ -38,7 +41,20 @@ impl State {
             mesh: RwLock::new(Mesh::new(Str::from(network), node)),
             revision: watch::Sender::default(),
             replaced: watch::Sender::new(Arc::from([])),
+            provisional: AtomicBool::new(false),
         }
+    }
+
+    /// Whether what is known is what a predecessor saved, which may be a moment older than what it knew: on its
+    /// strength nothing is refused that the controller may be about to tell.
+    pub(crate) fn is_provisional(&self) -> bool {
+        self.provisional.load(Ordering::Relaxed)
+    }
+
+    /// Says whether what is known is provisional. Whoever waits looks again.
+    pub(crate) fn set_provisional(&self, provisional: bool) {
+        self.provisional.store(provisional, Ordering::Relaxed);
+        self.revision.send_modify(|revision| revision.any += 1);
     }
 
     /// What is known now. Hold it shortly: it stops the writer.

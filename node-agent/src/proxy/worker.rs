@@ -193,7 +193,7 @@ impl Worker {
                 tokio::task::spawn_local(inbound::serve(self.clone(), pod, socket, peer, local));
             }
             Job::Outbound { pod, accepted, source, tunnel } => {
-                let carried = outbound::through_tunnel(self.clone(), pod, accepted, source, *tunnel);
+                let carried = outbound::serve_planned(self.clone(), pod, accepted, source, *tunnel);
                 tokio::task::spawn_local(carried);
             }
             Job::List(answer) => {
