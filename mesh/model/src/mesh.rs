@@ -100,7 +100,7 @@ impl Mesh {
     /// Takes one change into account.
     pub fn apply(&mut self, update: Update) -> Effect {
         match update {
-            Update::Workload(workload) => self.insert_workload(Arc::new(workload)),
+            Update::Workload(workload) => self.insert_workload(&Arc::new(workload)),
             Update::Service(service) => {
                 self.services.insert(Arc::new(service));
                 Effect::default()
@@ -121,12 +121,12 @@ impl Mesh {
         }
     }
 
-    fn insert_workload(&mut self, workload: Arc<Workload>) -> Effect {
+    fn insert_workload(&mut self, workload: &Arc<Workload>) -> Effect {
         let old = self.workloads.insert(workload.clone());
         if let Some(old) = &old {
             self.services.remove_endpoint(old);
         }
-        self.services.insert_endpoint(&workload);
+        self.services.insert_endpoint(workload);
         // One that is new may have been here before: what it is judged by may have changed in between.
         let judged_otherwise = old.as_ref().is_none_or(|old| {
             old.profile.policies != workload.profile.policies
@@ -138,7 +138,7 @@ impl Mesh {
                 || old.profile.network != workload.profile.network
                 || old.identity() != workload.identity()
         };
-        let rejudge = judged_otherwise && self.workloads.may_be_local(&workload);
+        let rejudge = judged_otherwise && self.workloads.may_be_local(workload);
         Effect { rejudge, replaced: old.filter(moved) }
     }
 

@@ -129,6 +129,7 @@ impl Index {
 }
 
 /// One thing of several that a clause needs one of.
+#[derive(Clone, Copy)]
 enum Need<'a> {
     Principal(&'a Str),
     Namespace(&'a Str),

@@ -141,6 +141,10 @@ fn insert_ordered(services: &mut Vec<Arc<Service>>, service: &Arc<Service>) {
 
 /// The client's own namespace before the canonical service before the first by name.
 fn prefer<'a>(services: &'a [Arc<Service>], namespace: &str) -> Option<&'a Arc<Service>> {
+    // Nearly always there is one, and whose it is need not be looked at.
+    if let [only] = services {
+        return Some(only).filter(|service| is_visible(service, namespace));
+    }
     let visible = || services.iter().filter(|service| is_visible(service, namespace));
     visible()
         .find(|service| &*service.key.namespace == namespace)
