@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use e2e::capture::MARKER;
 use hickory_proto::op::{Message, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 
-const USAGE: &str = "peer probe TARGET… | rate TARGET PER_SECOND | hold TARGET | idle TARGET SECONDS | \
+const USAGE: &str = "peer probe TARGET… | rate TARGET PER_SECOND | gap TARGET | hold TARGET | idle TARGET SECONDS | \
 serve-half PORT | half TARGET BYTES | dns TYPE NAME";
 
 /// How long one exchange may take before it counts as failed.
@@ -25,6 +26,7 @@ fn main() {
     let done = match words.as_slice() {
         ["probe", targets @ ..] => probe(targets),
         ["rate", target, per_second] => rate(target, per_second.parse().expect("a number")),
+        ["gap", target] => gap(target),
         ["hold", target] => hold(target),
         ["idle", target, seconds] => idle(target, Duration::from_secs(seconds.parse().expect("a number"))),
         ["serve-half", port] => serve_half(port.parse().expect("a port")),
@@ -57,7 +59,8 @@ fn connect(target: &str) -> io::Result<TcpStream> {
 /// One HTTP exchange on a connection; the answer must be a 200 and be there in full.
 fn get(stream: &mut BufReader<TcpStream>, close: bool) -> io::Result<()> {
     let end = if close { "close" } else { "keep-alive" };
-    let request = format!("GET /?format=text HTTP/1.1\r\nHost: server\r\nConnection: {end}\r\n\r\n");
+    // What nobody between the two applications may see (`e2e::capture`).
+    let request = format!("GET /?format=text&{MARKER} HTTP/1.1\r\nHost: server\r\nConnection: {end}\r\n\r\n");
     stream.get_mut().write_all(request.as_bytes())?;
     let mut line = String::new();
     stream.read_line(&mut line)?;
@@ -168,6 +171,51 @@ fn rate(target: &str, per_second: u64) -> io::Result<()> {
         failures.values().sum::<u64>(),
         slowest.load(Ordering::Relaxed),
         begun.elapsed().as_secs_f64(),
+    );
+    Ok(())
+}
+
+/// Fresh connections, one right after the other on two threads, until stdin ends: how long the longest time was in
+/// which none was answered, in a line of JSON.
+fn gap(target: &str) -> io::Result<()> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let failures = Arc::new(AtomicU64::new(0));
+    let threads = [(), ()].map(|()| {
+        let (target, stop, answered, failures) =
+            (target.to_owned(), stop.clone(), answered.clone(), failures.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                match connect(&target).and_then(|stream| get(&mut BufReader::new(stream), true)) {
+                    Ok(()) => {
+                        let mut answered = answered.lock().expect("no thread panics with the lock held");
+                        answered.push(Instant::now());
+                        if answered.len() == 1 {
+                            println!("started");
+                        }
+                    }
+                    Err(error) => {
+                        println!("lost: {error}");
+                        failures.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                std::thread::sleep(PAUSE);
+            }
+        })
+    });
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().map_err(|_| io::Error::other("a client panicked"))?;
+    }
+    let answered = answered.lock().expect("no thread panics with the lock held");
+    let longest = answered.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
+    println!(
+        "{{\"answered\": {}, \"failed\": {}, \"longest\": {}}}",
+        answered.len(),
+        failures.load(Ordering::Relaxed),
+        millis(longest)
     );
     Ok(())
 }

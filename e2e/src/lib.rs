@@ -6,6 +6,7 @@
 //! assert!(answer.ok(), "{answer}");
 //! ```
 
+pub mod capture;
 pub mod client;
 pub mod manifests;
 pub mod processes;
@@ -24,6 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Mesh {
     name: String,
+    binary: PathBuf,
     manifests: tempfile::TempDir,
 }
 
@@ -111,11 +113,20 @@ impl Mesh {
     /// # Panics
     /// It does not start.
     pub fn start_with(files: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let mesh = Self { name: fresh_name(), manifests: tempfile::tempdir().expect("a temporary folder") };
+        Self::start_by(lateen(), files, arguments)
+    }
+
+    /// The same by a `lateen` of its own, with the other programs beside it.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_by(binary: PathBuf, files: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let manifests = tempfile::tempdir().expect("a temporary folder");
+        let mesh = Self { name: fresh_name(), binary, manifests };
         for (file, content) in files {
             mesh.apply(file, content);
         }
-        let started = run(Command::new(lateen())
+        let started = run(Command::new(&mesh.binary)
             .args(["up", "--detach", "--mesh", &mesh.name, "-f"])
             .arg(mesh.manifests.path())
             .args(arguments));
