@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +17,7 @@ use identity::tls::{Tls, TlsSettings};
 use identity::verify::TrustDomains;
 use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time;
 use tonic::transport::server::Router;
 use xds::server::Server;
@@ -31,6 +32,7 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::serve::Gate;
 use crate::serve::certificates::{CaMetrics, Counted};
+use crate::serve::convergence::{Published, measure};
 use crate::serve::metrics::XdsMetrics;
 use crate::source::Batch;
 use crate::source::file::Files;
@@ -162,8 +164,11 @@ impl App {
     pub async fn run(mut self, shutdown: Shutdown) {
         self.serve_admin().await;
         let Some(first) = self.files.next().await else { return };
+        let (publish, published) = watch::channel(None);
+        let measured = measure(published, self.admin.clients.clone(), self.metrics.clone());
+        self.tasks.spawn("convergence", measured);
         // Before anybody is served: a proxy that came back would take what is not there yet for gone.
-        take(&self.core, &self.metrics, &mut self.last_good, first);
+        take(&self.core, &self.metrics, &publish, &mut self.last_good, first);
         self.admin.readiness.done(CONFIGURATION);
         tracing::info!(address = %self.config.listen, "serving");
 
@@ -186,7 +191,7 @@ impl App {
             tokio::select! {
                 () = shutdown.begun() => break,
                 batch = files.next() => match batch {
-                    Some(batch) => take(&core, &metrics, &mut last_good, batch),
+                    Some(batch) => take(&core, &metrics, &publish, &mut last_good, batch),
                     None => {
                         tracing::error!("the files are no longer watched; what is in force stays");
                         shutdown.begun().await;
@@ -205,7 +210,14 @@ impl App {
     async fn serve_admin(&self) {
         let socket = self.config.state.join(ADMIN_SOCKET);
         match http::serve_unix(&socket, self.admin.routes()) {
-            Ok(serving) => self.tasks.spawn("admin", serving),
+            Ok(serving) => {
+                // The folder may be one that others can look into.
+                let owner_only = std::fs::Permissions::from_mode(0o600);
+                if let Err(error) = std::fs::set_permissions(&socket, owner_only) {
+                    tracing::warn!(%error, socket = %socket.display(), "others may use the admin socket");
+                }
+                self.tasks.spawn("admin", serving);
+            }
             Err(error) => {
                 tracing::error!(%error, socket = %socket.display(), "cannot serve the admin socket")
             }
@@ -224,11 +236,20 @@ impl App {
 }
 
 /// Takes a batch: publishes it, then keeps what must outlive a restart.
-fn take(core: &Core, metrics: &XdsMetrics, last_good: &mut LastGood, batch: Batch) {
+fn take(
+    core: &Core,
+    metrics: &XdsMetrics,
+    published: &watch::Sender<Published>,
+    last_good: &mut LastGood,
+    batch: Batch,
+) {
     let begun = time::Instant::now();
     let batch = last_good.pass(batch);
     let applied = core.apply(&batch);
     let took = begun.elapsed();
+    if let Some(revision) = applied.revision {
+        published.send_replace(Some((revision, begun)));
+    }
     last_good.flush();
     metrics.batches.inc();
     metrics.revision.set(core.ours.revision() as f64);

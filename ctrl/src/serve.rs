@@ -3,6 +3,7 @@
 
 pub mod certificates;
 mod control;
+pub mod convergence;
 pub mod metrics;
 
 pub use control::{Gate, heeds_extensions};

@@ -15,6 +15,17 @@ const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 /// Whether the mesh heeds an object.
 const ACCEPTED: &str = "Accepted";
 
+/// Whether the waypoint that a label asks for is used.
+const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
+/// The label that asks for one.
+const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+/// Asks to refuse what comes around it.
+const REQUIRE_WAYPOINT: &str = "lateen.dev/require-waypoint";
+/// What is said to who wants one.
+const NO_WAYPOINT: &str = "gateways and waypoints are not carried by this version of the mesh: traffic goes straight to \
+                           the workloads, and node agents enforce at layer 4, on the safe side, every policy that \
+                           selects them";
+
 /// One condition, as Kubernetes has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Condition {
@@ -52,9 +63,24 @@ pub fn conditions(compiler: &Compiler, object: &Object, findings: &[Finding]) ->
         )],
         (_, "AuthorizationPolicy") if is_security(object) => vec![policy(compiler, object, &findings)],
         (_, "PeerAuthentication") if is_security(object) => vec![peer_rule(compiler, object, &findings)],
+        (Typed::Gateway(_), _) => vec![Condition::new(ACCEPTED, false, "UnsupportedValue", NO_WAYPOINT)],
         (Typed::Broken, _) => vec![Condition::new(ACCEPTED, false, "Invalid", told(&findings))],
-        _ => Vec::new(),
+        _ => unbound(object).into_iter().collect(),
     }
+}
+
+/// Whoever asks for a waypoint is told that there is none.
+fn unbound(object: &Object) -> Option<Condition> {
+    let asked = |name: &str| object.label(name).or(object.annotation(name));
+    if asked(REQUIRE_WAYPOINT) == Some("true") {
+        let message = format!(
+            "{REQUIRE_WAYPOINT} is not carried by this version of the mesh: peers are not refused for it"
+        );
+        return Some(Condition::new(WAYPOINT_BOUND, false, "UnsupportedValue", message));
+    }
+    let waypoint = object.label(USE_WAYPOINT).filter(|name| *name != "none")?;
+    let message = format!("not bound to {waypoint:?}: {NO_WAYPOINT}");
+    Some(Condition::new(WAYPOINT_BOUND, false, "UnsupportedValue", message))
 }
 
 fn is_security(object: &Object) -> bool {
@@ -70,7 +96,8 @@ fn policy(compiler: &Compiler, object: &Object, findings: &[&Finding]) -> Condit
     let (holds, reason) = match &translated.fate {
         Fate::Enforced(unseen) => {
             let whom = index.pods_selected(&name);
-            let _ = write!(message, "enforced by node agents for {whom} pods");
+            let pods = if whom == 1 { "pod" } else { "pods" };
+            let _ = write!(message, "enforced by node agents for {whom} {pods}");
             for (rule, attribute) in unseen {
                 let at = object.locate_rule(*rule);
                 let _ = write!(

@@ -200,3 +200,21 @@ async fn a_written_file_is_in_force_soon() {
     assert!(times[10] < Duration::from_millis(500), "{times:?}");
     ctrl.stop().await;
 }
+
+#[tokio::test]
+async fn metrics_say_how_soon_and_the_socket_is_its_owners() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    world.object(&pod("cart", "10.244.1.7", true));
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    proxy.until(|mesh| mesh.workload(CART).is_some()).await;
+    ctrl.until_in_force(1).await;
+    world.write("policy.yaml", &policy("only-web", "ALLOW", "web"));
+    ctrl.until_metric("pilot_proxy_convergence_time_count", |count| count >= 1.0).await;
+    ctrl.until_metric("pilot_xds", |clients| clients == 1.0).await;
+    ctrl.until_metric("citadel_server_csr_count_total", |requests| requests == 0.0).await;
+    let mode = std::fs::metadata(ctrl.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+    ctrl.stop().await;
+}

@@ -1,12 +1,14 @@
 //! What is sent and refused, under istiod's names where they mean the same.
 
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use daemon::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use xds::delta::session::Event;
 use xds::server::Report;
 
@@ -25,6 +27,17 @@ pub struct XdsMetrics {
     pub revision: Gauge<f64, AtomicU64>,
     /// Batches of changes taken.
     pub batches: Counter,
+    convergence: Convergence,
+}
+
+/// Seconds from a batch of changes to all proxies having it in force.
+#[derive(Debug, Clone)]
+struct Convergence(Histogram);
+
+impl Default for Convergence {
+    fn default() -> Self {
+        Self(Histogram::new([0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 3.0, 10.0, 30.0]))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,11 +57,21 @@ impl XdsMetrics {
                 "Responses that a proxy refused",
                 self.rejects.clone(),
             );
+            registry.register(
+                "pilot_proxy_convergence_time",
+                "Seconds from a batch of changes to all proxies having it in force",
+                self.convergence.0.clone(),
+            );
             registry.register("pilot_services", "Services known", self.services.clone());
             registry.register("pilot_push_triggers", "Batches of changes taken", self.batches.clone());
             registry.register("lateen_config_errors", "Errors in the manifests", self.errors.clone());
             registry.register("lateen_config_revision", "Revision published", self.revision.clone());
         });
+    }
+
+    /// Notes how long it took until all proxies had a batch in force.
+    pub fn converged(&self, after: Duration) {
+        self.convergence.0.observe(after.as_secs_f64());
     }
 
     /// Notes what happened on a stream.

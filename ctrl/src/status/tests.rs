@@ -73,5 +73,15 @@ fn conditions_by_table() {
     let (shown, message) = told(route).unwrap();
     assert_eq!(shown, "Accepted False UnsupportedKind");
     assert!(message.contains("VirtualService"), "{message}");
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: shop}\n\
+                   spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
+    assert_eq!(told(gateway).unwrap().0, "Accepted False UnsupportedValue");
+    for label in ["istio.io/use-waypoint: w", "lateen.dev/require-waypoint: 'true'"] {
+        let asks = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: n, labels: {{{label}}}}}\n");
+        assert_eq!(told(&asks).unwrap().0, "istio.io/WaypointBound False UnsupportedValue");
+    }
+    let opts_out =
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: n, labels: {istio.io/use-waypoint: none}}\n";
+    assert_eq!(told(opts_out), None);
     assert_eq!(told("apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n"), None);
 }

@@ -182,6 +182,21 @@ impl Ctrl {
         until("a finding", found).await;
     }
 
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.state.join(ADMIN_SOCKET)
+    }
+
+    /// Waits until a metric without labels has a value.
+    pub(crate) async fn until_metric(&self, name: &str, wanted: impl Fn(f64) -> bool) {
+        let found = async || {
+            let (_, text) = self.fetch("/metrics").await.unwrap();
+            let value =
+                text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+            value.is_some_and(&wanted)
+        };
+        until(name, found).await;
+    }
+
     /// Waits until so many proxies are connected and have everything.
     pub(crate) async fn until_in_force(&self, proxies: usize) -> Value {
         let settled = async || {
