@@ -5,26 +5,24 @@
 //! on, at the price of some copies.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::in_place::{InPlace, Keys, RecordError};
+use super::in_place::{InPlace, RecordError};
 use super::scratch::Scratch;
-use super::{HandshakeError, Outgoing, Received, Transport};
-use crate::limits::Limits;
+use super::{Outgoing, Received, Transport};
+
+mod handshake;
 
 /// What a record grows by when it is sealed, at most: head, explicit nonce (1.2), type and tag.
 const OVERHEAD: usize = 64;
-/// The largest record a peer may send, head included. An incomplete one is kept between receives.
-const LARGEST_RECORD: usize = 5 + 16_384 + 256;
 
 /// TLS over TCP, by rustls; the caller chooses suites, certificates and verification.
 #[derive(Debug)]
@@ -33,8 +31,10 @@ pub struct Tls {
     session: Session,
     /// The beginning of a record whose rest has not come.
     partial: Vec<u8>,
-    /// Plaintext that came in one piece with the handshake's end.
+    /// Plaintext that came while rustls was asked for something else.
     early: Vec<u8>,
+    /// `partial` holds what came in one piece with the handshake's end, perhaps whole records.
+    unopened: bool,
     /// Sealed, not taken by the kernel yet.
     unsent: Vec<u8>,
     sent: usize,
@@ -75,167 +75,6 @@ enum Next {
 }
 
 impl Tls {
-    /// Shakes hands as a client. `socket` must be registered with the runtime of the thread that will own the tunnel.
-    ///
-    /// # Errors
-    /// [`HandshakeError`]; a refused certificate is `Tls`.
-    pub async fn connect(
-        socket: TcpStream,
-        config: Arc<rustls::ClientConfig>,
-        name: ServerName<'static>,
-        limits: &Limits,
-    ) -> Result<Self, HandshakeError> {
-        let extract = config.enable_secret_extraction;
-        let session = UnbufferedClientConnection::new(config, name)?;
-        Self::shake_hands(socket, Session::Client(Box::new(session)), extract, limits).await
-    }
-
-    /// Shakes hands as a server.
-    ///
-    /// # Errors
-    /// [`HandshakeError`]; a client without an acceptable certificate is `Tls`.
-    pub async fn accept(
-        socket: TcpStream,
-        config: Arc<rustls::ServerConfig>,
-        limits: &Limits,
-    ) -> Result<Self, HandshakeError> {
-        let extract = config.enable_secret_extraction;
-        let session = UnbufferedServerConnection::new(config)?;
-        Self::shake_hands(socket, Session::Server(Box::new(session)), extract, limits).await
-    }
-
-    async fn shake_hands(
-        socket: TcpStream,
-        session: Session,
-        extract: bool,
-        limits: &Limits,
-    ) -> Result<Self, HandshakeError> {
-        // It fails only on a socket that is already dead, which the handshake will find out.
-        let _ = socket.set_nodelay(true);
-        let mut tls = Self {
-            socket,
-            session,
-            partial: Vec::new(),
-            early: Vec::new(),
-            unsent: Vec::new(),
-            sent: 0,
-            certificates: Vec::new(),
-            ended: false,
-            closed: false,
-        };
-        match tokio::time::timeout(limits.handshake_timeout, tls.handshake()).await {
-            Ok(result) => result?,
-            Err(_) => return Err(HandshakeError::Timeout(limits.handshake_timeout)),
-        }
-        let certificates = match &tls.session {
-            Session::Client(session) => session.peer_certificates(),
-            Session::Server(session) => session.peer_certificates(),
-            Session::InPlace(_) => None,
-        };
-        tls.certificates =
-            certificates.unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
-        if extract && tls.may_work_in_place() { tls.work_in_place(limits) } else { Ok(tls) }
-    }
-
-    /// Whether everything rustls has begun is finished: TLS 1.3, and no handshake message has come in part (its records
-    /// would be whole, and opened already).
-    fn may_work_in_place(&self) -> bool {
-        let version = match &self.session {
-            Session::Client(session) => session.protocol_version(),
-            Session::Server(session) => session.protocol_version(),
-            Session::InPlace(_) => None,
-        };
-        let whole = self.partial.first_chunk::<5>().is_some_and(|head| {
-            self.partial.len() >= 5 + usize::from(u16::from_be_bytes([head[3], head[4]]))
-        });
-        version == Some(rustls::ProtocolVersion::TLSv1_3) && !whole
-    }
-
-    fn work_in_place(mut self, limits: &Limits) -> Result<Self, HandshakeError> {
-        let (secrets, keys) = match self.session {
-            Session::Client(session) => {
-                let (secrets, keys) = session.dangerous_into_kernel_connection()?;
-                (secrets, Keys::Client(keys))
-            }
-            Session::Server(session) => {
-                let (secrets, keys) = session.dangerous_into_kernel_connection()?;
-                (secrets, Keys::Server(keys))
-            }
-            in_place @ Session::InPlace(_) => {
-                self.session = in_place;
-                return Ok(self);
-            }
-        };
-        let in_place = InPlace::new(&secrets, keys, limits.records_per_key).map_err(record_error)?;
-        self.session = Session::InPlace(Box::new(in_place));
-        Ok(self)
-    }
-
-    async fn handshake(&mut self) -> Result<(), HandshakeError> {
-        loop {
-            let mut incoming = std::mem::take(&mut self.partial);
-            let mut early = std::mem::take(&mut self.early);
-            let (next, read) = self.process(&mut incoming, &mut early);
-            incoming.drain(..read);
-            self.partial = incoming;
-            self.early = early;
-            let next = match next {
-                Ok(next) => next,
-                Err(err) => {
-                    // The alert that names the reason is worth a try; the peer logs it.
-                    self.flush_alert().await;
-                    return Err(err.into());
-                }
-            };
-            match next {
-                Next::Again => {}
-                Next::Transmit => std::future::poll_fn(|cx| self.poll_flush(cx)).await?,
-                Next::Read => self.read_more().await?,
-                Next::Traffic => {
-                    std::future::poll_fn(|cx| self.poll_flush(cx)).await?;
-                    return Ok(());
-                }
-                Next::Ended => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            }
-        }
-    }
-
-    /// Sends the alert that names the reason of a failure, if rustls made one. Only what waits is taken out: the bytes
-    /// received are not looked at again.
-    async fn flush_alert(&mut self) {
-        while match &self.session {
-            Session::Client(session) => session.wants_write(),
-            Session::Server(session) => session.wants_write(),
-            Session::InPlace(_) => false,
-        } {
-            let _ = self.process(&mut [], &mut Vec::new());
-        }
-        let _ = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
-    }
-
-    /// Handshake only: appends one receive to `partial`.
-    async fn read_more(&mut self) -> io::Result<()> {
-        let mut part = [0u8; 4096];
-        loop {
-            self.socket.readable().await?;
-            match self.socket.try_read(&mut part) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(len) => {
-                    self.partial.extend_from_slice(&part[..len]);
-                    if self.partial.len() > 4 * LARGEST_RECORD {
-                        return Err(io::Error::new(
-                            io::ErrorKind::InvalidData,
-                            "a handshake larger than 64 KiB",
-                        ));
-                    }
-                    return Ok(());
-                }
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-                Err(err) => return Err(err),
-            }
-        }
-    }
-
     /// One step of rustls over `incoming`; plaintext is appended to `plain`, handshake bytes to `unsent`. Returns how
     /// many bytes of `incoming` are done with.
     fn process(&mut self, incoming: &mut [u8], plain: &mut Vec<u8>) -> (Result<Next, rustls::Error>, usize) {
@@ -458,6 +297,12 @@ impl Transport for Tls {
         }
         if self.ended {
             return Poll::Ready(Ok(Received { ended: true }));
+        }
+        if std::mem::take(&mut self.unopened) {
+            let have = self.partial.len();
+            scratch.raw[..have].copy_from_slice(&self.partial);
+            self.open(scratch, have)?;
+            return Poll::Ready(Ok(Received { ended: self.ended }));
         }
         let have = self.partial.len();
         loop {
