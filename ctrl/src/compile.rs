@@ -83,7 +83,7 @@ impl Compiler {
             let object = self.index.policy_object(name);
             match object.and_then(|object| authz::policy(object, root_namespace).policy) {
                 Some(policy) => edits.put_policy(&policy),
-                None => edits.remove(AUTHORIZATION, name.to_string().into()),
+                None => edits.remove(AUTHORIZATION, authz::policy_name(name).to_string().into()),
             }
         }
         for name in &changes.peer_rules {

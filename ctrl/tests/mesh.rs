@@ -218,3 +218,28 @@ async fn metrics_say_how_soon_and_the_socket_is_its_owners() {
     assert_eq!(mode & 0o077, 0, "{mode:o}");
     ctrl.stop().await;
 }
+
+/// Names that Kubernetes would not take must not take the place of others, nor go missing.
+#[tokio::test]
+async fn a_policy_with_an_odd_name_denies_what_it_is_for_and_nothing_else() {
+    let world = World::new();
+    world.object(&pod("cart", "10.244.1.7", true));
+    world.object(&pod("web", "10.244.1.8", true));
+    for (file, name) in [("a.yaml", "istio_converted_static_strict"), ("b.yaml", "'a/b'")] {
+        world.write(file, &policy(name, "ALLOW", "web").replace("app: cart", "app: web"));
+    }
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    proxy.until(|mesh| verdict(mesh, CART, None).is_some()).await;
+    ctrl.until_in_force(1).await;
+    proxy.read(|mesh| {
+        let denied = verdict(mesh, "Kubernetes//Pod/shop/web", Some("web")).unwrap();
+        assert!(denied.contains("is invalid"), "{denied}");
+        assert_eq!(verdict(mesh, CART, None).unwrap(), "no policy applies");
+        // The agent took all of it: nothing is refused there.
+        assert_eq!(mesh.policies().count(), 3);
+    });
+    let sync = ctrl.get("/sync").await;
+    assert!(sync["clients"][0].get("refused").is_none(), "{sync}");
+    ctrl.stop().await;
+}

@@ -7,11 +7,15 @@
 mod rule;
 mod source;
 
+use std::fmt::Write as _;
+
 use manifest::istio::{Action as Asked, AuthorizationPolicy};
 use manifest::{BrokenScope, Object, Typed};
 use model::address::Str;
 use model::authz::{Action, Policy, PolicyScope, Rule};
 use model::workload::PolicyName;
+
+use crate::index::Name;
 
 /// Set, a policy only reports what it would decide.
 const DRY_RUN: &str = "istio.io/dry-run";
@@ -57,7 +61,7 @@ fn readable(object: &Object, spec: &AuthorizationPolicy, root_namespace: &str) -
         Asked::Deny | Asked::Custom => Action::Deny,
         Asked::Audit => return Translated { policy: None, fate: Fate::Audit },
     };
-    let name = policy_name(object);
+    let name = name_of(object);
     let rules = spec.rules.iter().map(|rule| rule::rule(rule, action, &name.namespace));
     let mut rules = match rules.collect::<Result<Box<[Rule]>, String>>() {
         Ok(rules) => rules,
@@ -85,7 +89,7 @@ fn broken(object: &Object, root_namespace: &str, reason: &str) -> Translated {
         BrokenScope::Namespace => false,
     };
     let policy = Policy {
-        name: policy_name(object),
+        name: name_of(object),
         scope: scope(object, selects, root_namespace),
         action: Action::Deny,
         // On the wire this is what refuses everything; the model's own word for it is `invalid`.
@@ -96,11 +100,28 @@ fn broken(object: &Object, root_namespace: &str, reason: &str) -> Translated {
     Translated { policy: Some(policy), fate: Fate::Refused(reason.to_owned()) }
 }
 
-fn policy_name(object: &Object) -> PolicyName {
-    PolicyName {
-        namespace: object.metadata.namespace.as_deref().unwrap_or_default().into(),
-        name: object.metadata.name.as_str().into(),
-    }
+/// The name under which a policy is sent. One that Kubernetes would not take (the policy is refused for it, and denies
+/// what it is for) is spelt so that it can neither be mistaken for one of a converted PeerAuthentication, nor for two
+/// names: its odd bytes as `..` and two digits, which no good name has.
+pub fn policy_name(name: &Name) -> PolicyName {
+    let spell = |text: &str| {
+        let mut spelt = String::with_capacity(text.len());
+        for byte in text.bytes() {
+            match byte {
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' => spelt.push(char::from(byte)),
+                odd => {
+                    // Writing to a string cannot fail.
+                    let _ = write!(spelt, "..{odd:02x}");
+                }
+            }
+        }
+        Str::from(spelt)
+    };
+    PolicyName { namespace: spell(&name.namespace), name: spell(&name.name) }
+}
+
+fn name_of(object: &Object) -> PolicyName {
+    policy_name(&Name::new(object.metadata.namespace.as_deref().unwrap_or_default(), &object.metadata.name))
 }
 
 fn scope(object: &Object, selects: bool, root_namespace: &str) -> PolicyScope {

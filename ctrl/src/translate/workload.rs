@@ -10,7 +10,7 @@ use model::address::{NamespacedHostname, Str};
 use model::service::{Port, Ports};
 use model::workload::{Locality, PolicyName, Profile, TunnelProtocol, Workload, WorkloadKind};
 
-use super::{Context, peer_authentication};
+use super::{Context, authz, peer_authentication};
 use crate::index::facts::{Endpoint, Pod, Service, Slice, Target};
 use crate::index::{Index, Name};
 
@@ -110,8 +110,8 @@ fn slice_ports(service: &Service, slice: &Slice) -> Ports {
 
 /// The policies that the pod names: those with a selector that matches, and what PeerAuthentications come to.
 fn policies(index: &Index, pod: &Pod) -> Box<[PolicyName]> {
-    let own = index.policies_selecting(pod).into_iter();
-    let own = own.map(|name| PolicyName { namespace: name.namespace, name: name.name });
+    let own = index.policies_selecting(pod);
+    let own = own.iter().map(authz::policy_name);
     own.chain(peer_authentication::named(index, &pod.name.namespace, &pod.labels)).collect()
 }
 

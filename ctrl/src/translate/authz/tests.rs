@@ -165,3 +165,16 @@ fn what_cannot_be_read_refuses_what_it_is_for() {
     let targets = "{action: DNEY, targetRefs: [{kind: Service, group: '', name: cart}]}";
     assert_eq!(translate(targets).policy, None);
 }
+
+#[test]
+fn a_name_that_nobody_may_have_is_nobody_elses() {
+    for (name, expected) in [
+        ("a-b.c", "a-b.c"),
+        ("istio_converted_static_strict", "istio..5fconverted..5fstatic..5fstrict"),
+        ("a/b", "a..2fb"),
+        ("A", "..41"),
+    ] {
+        let spelt = policy_name(&Name::new("shop", name));
+        assert_eq!((&*spelt.namespace, &*spelt.name), ("shop", expected));
+    }
+}
