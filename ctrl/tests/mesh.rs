@@ -243,3 +243,31 @@ async fn a_policy_with_an_odd_name_denies_what_it_is_for_and_nothing_else() {
     assert!(sync["clients"][0].get("refused").is_none(), "{sync}");
     ctrl.stop().await;
 }
+
+#[tokio::test]
+async fn a_restart_does_not_weaken_a_policy_that_broke_meanwhile() {
+    let world = World::new();
+    world.write("policy.yaml", &policy("not-web", "DENY", "web"));
+    world.object(&pod("cart", "10.244.1.7", true));
+    let denied = "explicitly denied by: shop/not-web (rule 0)";
+    for broken in [
+        "spec: [",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: not-web, namespace: shop}\nspec: {action: DNEY}\n",
+    ] {
+        let ctrl = world.start().await;
+        let proxy = ctrl.proxy("node-1");
+        proxy.until(|mesh| verdict(mesh, CART, Some("web")).as_deref() == Some(denied)).await;
+        ctrl.stop().await;
+        world.write("policy.yaml", broken);
+    }
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    proxy.until(|mesh| verdict(mesh, CART, Some("web")).as_deref() == Some(denied)).await;
+    let shown = ctrl.get("/objects/ap").await;
+    let message = shown[0]["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains("last good version") && message.contains("policy.yaml:"), "{message}");
+    // Gone from the files, it is gone.
+    std::fs::remove_file(world.path("policy.yaml")).unwrap();
+    proxy.until(|mesh| verdict(mesh, CART, Some("web")).as_deref() == Some("no policy applies")).await;
+    ctrl.stop().await;
+}
