@@ -32,6 +32,54 @@ impl fmt::Display for NetworkAddress {
     }
 }
 
+/// The addresses of a workload. Nearly all have one, which is kept in place: a hundred thousand workloads are not to
+/// have an allocation each for it, nor a connection to fetch it from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses(Kept);
+
+/// A single one is always kept as such, so that equal means equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kept {
+    One(IpAddr),
+    Other(Box<[IpAddr]>),
+}
+
+impl std::ops::Deref for Addresses {
+    type Target = [IpAddr];
+
+    fn deref(&self) -> &[IpAddr] {
+        match &self.0 {
+            Kept::One(ip) => std::slice::from_ref(ip),
+            Kept::Other(ips) => ips,
+        }
+    }
+}
+
+impl From<Vec<IpAddr>> for Addresses {
+    fn from(ips: Vec<IpAddr>) -> Self {
+        Self(match ips[..] {
+            [ip] => Kept::One(ip),
+            _ => Kept::Other(ips.into()),
+        })
+    }
+}
+
+impl<const N: usize> From<[IpAddr; N]> for Addresses {
+    fn from(ips: [IpAddr; N]) -> Self {
+        ips.into_iter().collect()
+    }
+}
+
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(ips: I) -> Self {
+        let mut ips = ips.into_iter();
+        match (ips.next(), ips.next()) {
+            (Some(ip), None) => Self(Kept::One(ip)),
+            (first, second) => Self(Kept::Other(first.into_iter().chain(second).chain(ips).collect())),
+        }
+    }
+}
+
 /// Names a service: its namespace and its fully qualified host name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamespacedHostname {
@@ -98,4 +146,25 @@ role! {
 role! {
     /// The application's own address behind an inbound connection: the pod's IP and the port it listens on.
     AppAddress
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::Addresses;
+
+    #[test]
+    fn addresses_are_equal_however_they_were_put_together() {
+        let all: [IpAddr; 3] = ["10.0.0.1", "fd00::1", "10.0.0.2"].map(|text| text.parse().unwrap());
+        for count in 0..=all.len() {
+            let some = &all[..count];
+            let listed = Addresses::from(some.to_vec());
+            let collected: Addresses = some.iter().copied().collect();
+            assert_eq!((&listed[..], &collected[..]), (some, some));
+            assert_eq!(listed, collected);
+        }
+        assert_eq!(Addresses::from([all[0]]), Addresses::from(vec![all[0]]));
+        assert_ne!(Addresses::from([all[0]]), Addresses::from([all[1]]));
+    }
 }

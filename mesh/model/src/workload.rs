@@ -3,10 +3,9 @@
 //!
 //! What the replicas of a deployment have in common is one shared [`Profile`]; a workload itself is small.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::address::{NamespacedHostname, NetworkAddress, Str};
+use crate::address::{Addresses, NamespacedHostname, NetworkAddress, Str};
 use crate::identity::Identity;
 use crate::service::Ports;
 
@@ -18,7 +17,7 @@ pub struct Workload {
     /// The pod's name.
     pub name: Str,
     /// Its addresses, in its profile's network; empty where the endpoint is known by host name only.
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: Addresses,
     /// The node that it runs on.
     pub node: Str,
     /// Whether it takes traffic.
