@@ -31,7 +31,7 @@ use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
 use super::pod::Phase;
 use super::saved::SavedState;
-use super::state::{PATIENCE, State};
+use super::state::{PATIENCE, Revision, State};
 use super::{Agent, admin, members, worker};
 use crate::config::name;
 use crate::pods::{Feed, FeedHandle, Sources};
@@ -105,6 +105,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
             false
         }
     });
+    // What a predecessor saved need not be saved again.
+    let saved = *agent.state.changes().borrow();
     let (client, handle) = Client::new(client_config(settings), subscriber, updates(agent.clone(), decoder));
     let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
     tasks.spawn("controller", async move { match client.run().await {} });
@@ -114,7 +116,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     }
     tasks.spawn("ready", ready(agent.clone(), handle.clone(), readiness.clone()));
     let feed_handle = feed.handle();
-    tasks.spawn("save", save(agent.clone(), handle, feed_handle));
+    tasks.spawn("save", save(agent.clone(), handle, feed_handle, saved));
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, shutdown.clone()));
 
     let cause =
@@ -269,27 +271,23 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, readiness: Readiness) {
 
 /// Keeps what is known for a successor: soon after a change, and at most a tenth of the time; at once after a change
 /// of rules, so that no successor lets in what was forbidden.
-async fn save(agent: Arc<Agent>, controller: ClientHandle, pods: FeedHandle) {
-    const SOON: Duration = Duration::from_millis(200);
+async fn save(agent: Arc<Agent>, controller: ClientHandle, pods: FeedHandle, mut saved: Revision) {
+    const SOON: Duration = Duration::from_millis(20);
     let mut changes = agent.state.changes();
     let mut certificates = agent.certificates.changes();
     loop {
-        let started = tokio::time::Instant::now();
-        let saved = *changes.borrow();
-        if let Err(error) = save_once(&agent, &controller, &pods).await {
-            tracing::warn!(%error, "the state was not saved; a restart would have to ask the controller");
-        }
-        let pause = sleep(SOON.max(started.elapsed() * 10));
-        tokio::select! {
-            () = pause => {}
-            changed = changes.wait_for(|now| now.rules != saved.rules) => match changed {
-                Ok(_) => continue,
-                Err(_) => return,
-            },
-        }
         tokio::select! {
             changed = changes.wait_for(|now| *now != saved) => if changed.is_err() { return },
             changed = certificates.changed() => if changed.is_err() { return },
+        }
+        saved = *changes.borrow();
+        let started = tokio::time::Instant::now();
+        if let Err(error) = save_once(&agent, &controller, &pods).await {
+            tracing::warn!(%error, "the state was not saved; a restart would have to ask the controller");
+        }
+        tokio::select! {
+            () = sleep(SOON.max(started.elapsed() * 10)) => {}
+            changed = changes.wait_for(|now| now.rules != saved.rules) => if changed.is_err() { return },
         }
     }
 }

@@ -228,7 +228,6 @@ impl Subscriber {
     pub fn restore(&mut self, type_url: &str, versions: impl IntoIterator<Item = (Str, String)>) {
         if let Some(topic) = self.topic(type_url) {
             versions.into_iter().for_each(|(name, version)| topic.set(name, Had::from(version.as_str())));
-            topic.answered = true;
         }
     }
 
