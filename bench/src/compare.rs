@@ -70,6 +70,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     raise_descriptor_limit();
     let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let folder = tempfile::Builder::new().prefix("lbench-").tempdir()?;
+    isolate::end_on_signals(folder.path())?;
     let kept = options.logs.clone().unwrap_or_else(|| folder.path().to_owned());
     fs::create_dir_all(&kept)?;
     let setting = setting(options, kept)?;

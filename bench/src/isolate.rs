@@ -4,8 +4,10 @@
 //! the kernel ends every proxy and server it started, and with them their network namespaces.
 
 use std::env;
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 /// Set in the inner process's environment.
@@ -17,7 +19,7 @@ const INSIDE: &str = "LATEEN_BENCH_INSIDE";
 /// other work on the machine out of the figures (percentiles above all).
 pub(crate) fn enter(real_time: bool) -> io::Result<()> {
     if env::var_os(INSIDE).is_some() {
-        return exit_on_signals();
+        return Ok(());
     }
     let mut words = Vec::new();
     if real_time {
@@ -37,18 +39,23 @@ pub(crate) fn enter(real_time: bool) -> io::Result<()> {
     Err(io::Error::new(error.kind(), format!("cannot run `{}`: {error}; it is in util-linux", words[0])))
 }
 
-/// The first process of a PID namespace is deaf to signals without a handler: one thread waits for them.
-fn exit_on_signals() -> io::Result<()> {
+/// The first process of a PID namespace is deaf to signals without a handler: one thread waits for them, removes
+/// `folder` and ends the process, and with it all others. To be called before there are threads.
+pub(crate) fn end_on_signals(folder: &Path) -> io::Result<()> {
     use nix::sys::signal::{SigSet, Signal};
     let mut set = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         set.add(signal);
     }
-    // Blocked here, before there are threads, so that only the waiting thread ever gets one.
+    // Blocked here, so that only the waiting thread ever gets one.
     set.thread_block()?;
+    let folder = folder.to_owned();
     std::thread::spawn(move || {
-        let signal = set.wait();
-        eprintln!("bench: {signal:?}, taking everything down");
+        if let Ok(signal) = set.wait() {
+            eprintln!("bench: {signal}, taking everything down");
+        }
+        // What cannot be removed is in the machine's folder for temporary files.
+        let _ = fs::remove_dir_all(folder);
         std::process::exit(130);
     });
     Ok(())
