@@ -269,3 +269,6 @@ impl Ranges {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,16 +17,16 @@ fn subject(identity: Option<&Identity>) -> Subject<'_> {
     Subject { source: socket("10.0.0.1:40000"), identity, destination: socket("10.0.0.2:8080") }
 }
 
-fn rule(clauses: Vec<Vec<Match>>) -> Rule {
+pub(super) fn rule(clauses: Vec<Vec<Match>>) -> Rule {
     Rule { clauses: clauses.into_iter().map(|matches| Clause { matches: matches.into() }).collect() }
 }
 
 /// A rule of one match.
-fn only(one: Match) -> Rule {
+pub(super) fn only(one: Match) -> Rule {
     rule(vec![vec![one]])
 }
 
-fn policy(name: &str, action: Action, rules: Vec<Rule>) -> Policy {
+pub(super) fn policy(name: &str, action: Action, rules: Vec<Rule>) -> Policy {
     Policy {
         name: policy_name(name),
         scope: PolicyScope::Namespace,
@@ -37,18 +37,18 @@ fn policy(name: &str, action: Action, rules: Vec<Rule>) -> Policy {
     }
 }
 
-fn exact(text: &str) -> StringMatch {
+pub(super) fn exact(text: &str) -> StringMatch {
     StringMatch::Exact(text.into())
 }
 
-fn from_namespace(namespace: &str) -> Match {
+pub(super) fn from_namespace(namespace: &str) -> Match {
     Match { namespaces: vec![exact(namespace)], ..Match::default() }
 }
 
-fn account(namespace: &str, service_account: &str) -> ServiceAccountMatch {
+pub(super) fn account(namespace: &str, service_account: &str) -> ServiceAccountMatch {
     ServiceAccountMatch { namespace: namespace.into(), service_account: service_account.into() }
 }
 
-fn unseen(names: &[&str]) -> Match {
+pub(super) fn unseen(names: &[&str]) -> Match {
     Match { unseen: names.iter().map(|name| (*name).into()).collect(), ..Match::default() }
 }

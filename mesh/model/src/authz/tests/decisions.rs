@@ -149,10 +149,10 @@ fn a_cause_stays_short_however_many_there_are() {
         "allow policies exist, but none allowed (considered: {listed} and 5 more; layer 4 cannot see {hidden_listed})"
     );
     assert_eq!(decided(&all), (false, text));
-    let Cause::NoneAllowed { considered, others, unseen } = decide(&all, &subject(None)).cause else {
+    let Cause::NoneAllowed { considered, others, unseen: named } = decide(&all, &subject(None)).cause else {
         panic!("none of them allows");
     };
-    assert_eq!((considered.len(), others, unseen.len()), (MAX_NAMED, 5, MAX_NAMED));
+    assert_eq!((considered.len(), others, named.len()), (MAX_NAMED, 5, MAX_NAMED));
     let exactly = &all[..MAX_NAMED];
     assert!(!decided(exactly).1.contains("more"));
 

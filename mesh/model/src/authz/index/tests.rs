@@ -1,0 +1,162 @@
+//! Of many policies few are looked at, whichever way their rules name what they want. That none is missed that has
+//! something to say, the comparison with the naive engine shows.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Index, Indexed};
+use crate::authz::tests::{account, exact, from_namespace, only, policy, rule, unseen};
+use crate::authz::{Action, Match, Policy, Rule, StringMatch, Subject};
+use crate::fixtures::socket;
+use crate::identity::Identity;
+
+/// Which of the rules, each of a policy of its own, are looked at for `cluster.local/ns/a/sa/x` from 10.0.0.1 to
+/// 10.0.0.2:8080.
+fn looked_at(rules: &[Rule]) -> Vec<usize> {
+    let client = Identity::new("cluster.local", "a", "x");
+    let policies: Vec<Arc<Policy>> = rules
+        .iter()
+        .enumerate()
+        .map(|(place, rule)| Arc::new(policy(&format!("n/p{place:02}"), Action::Deny, vec![rule.clone()])))
+        .collect();
+    let (source, destination) = (socket("[::ffff:10.0.0.1]:1"), socket("10.0.0.2:8080"));
+    Index::new(&policies).candidates(&Subject { source, identity: Some(&client), destination })
+}
+
+fn principal(wanted: StringMatch) -> Match {
+    Match { principals: vec![wanted], ..Match::default() }
+}
+
+fn from(range: &str) -> Match {
+    Match { source_ips: vec![range.parse().unwrap()], ..Match::default() }
+}
+
+fn to(range: &str) -> Match {
+    Match { destination_ips: vec![range.parse().unwrap()], ..Match::default() }
+}
+
+fn port(port: u16) -> Match {
+    Match { destination_ports: vec![port], ..Match::default() }
+}
+
+#[test]
+fn a_rule_is_looked_at_where_the_connection_has_what_it_names() {
+    let prefix = |text: &str| principal(StringMatch::Prefix(text.into()));
+    let accounts =
+        |namespace, name| Match { service_accounts: vec![account(namespace, name)], ..Match::default() };
+    let table = [
+        (principal(exact("cluster.local/ns/a/sa/x")), true),
+        (principal(exact("cluster.local/ns/a/sa/y")), false),
+        (principal(exact("cluster.local/ns/a/sa/x/and/longer")), false),
+        (prefix("cluster.local/ns/a/"), true),
+        (prefix("cluster.local/ns/b/"), false),
+        (prefix(""), true),
+        (accounts("a", "x"), true),
+        (accounts("a", "y"), false),
+        (accounts("b", "x"), false),
+        (from_namespace("a"), true),
+        (from_namespace("b"), false),
+        (from("10.0.0.0/24"), true),
+        (from("10.0.0.77/24"), true),
+        (from("10.0.1.0/24"), false),
+        (from("fd00::/24"), false),
+        (to("10.0.0.2/32"), true),
+        (to("10.0.0.1/32"), false),
+        (port(8080), true),
+        (port(80), false),
+        // An empty match never holds.
+        (Match::default(), false),
+        // Of these nobody can say who has it.
+        (principal(StringMatch::Suffix("/sa/y".into())), true),
+        (principal(StringMatch::Presence), true),
+        (Match { principals: vec![exact("nobody"), StringMatch::Presence], ..Match::default() }, true),
+        (Match { not_namespaces: vec![exact("a")], ..Match::default() }, true),
+        (unseen(&["to.operation.methods"]), true),
+    ];
+    let rules: Vec<Rule> = table.iter().map(|(one, _)| only(one.clone())).collect();
+    let looked_at = looked_at(&rules);
+    for (place, (one, expected)) in table.iter().enumerate() {
+        assert_eq!(looked_at.contains(&place), *expected, "{one:?}");
+    }
+}
+
+#[test]
+fn a_rule_is_noted_under_the_rarest_of_what_it_needs() {
+    let rare = [
+        principal(exact("cluster.local/ns/a/sa/other")),
+        from("10.9.0.0/16"),
+        from_namespace("other"),
+        to("10.9.0.0/16"),
+        port(1),
+    ];
+    // What the connection has of each kind.
+    let common = [
+        principal(exact("cluster.local/ns/a/sa/x")),
+        from("10.0.0.0/16"),
+        from_namespace("a"),
+        to("10.0.0.0/16"),
+        port(8080),
+    ];
+    for (place, rarer) in rare.iter().enumerate() {
+        for other in &common[place + 1..] {
+            for clauses in [
+                vec![vec![rarer.clone()], vec![other.clone()]],
+                vec![vec![other.clone()], vec![rarer.clone()]],
+            ] {
+                assert_eq!(looked_at(&[rule(clauses)]), [0usize; 0], "{rarer:?} and {other:?}");
+            }
+        }
+    }
+    // A clause counts by the most common of its matches, as any of them is enough.
+    let wide = vec![rare[0].clone(), common[4].clone()];
+    assert_eq!(looked_at(&[rule(vec![wide, vec![rare[3].clone()]])]), [0usize; 0]);
+    // Fields of one match must all hold, so the rarest counts there, too.
+    let both = Match { namespaces: from_namespace("a").namespaces, ..rare[0].clone() };
+    assert_eq!(looked_at(&[only(both)]), [0usize; 0]);
+}
+
+#[test]
+fn a_rule_is_looked_at_for_any_of_its_matches() {
+    let either = rule(vec![vec![port(1), from_namespace("a")]]);
+    let neither = rule(vec![vec![port(1), from_namespace("b")]]);
+    let unclear = rule(vec![vec![port(1), unseen(&["x"])]]);
+    let everybody = [Rule::default(), rule(vec![vec![]])];
+    let rules = [&[either, neither, unclear][..], &everybody].concat();
+    assert_eq!(looked_at(&rules), [0, 2, 3, 4]);
+    // A restriction beside a clause that always holds still restricts.
+    assert_eq!(looked_at(&[rule(vec![vec![], vec![port(1)]])]), [0usize; 0]);
+}
+
+#[test]
+fn a_change_is_seen() {
+    let mut policies = Indexed::default();
+    let named = |name: &str, namespace: &str| {
+        Arc::new(policy(name, Action::Deny, vec![only(from_namespace(namespace))]))
+    };
+    let client = Identity::new("cluster.local", "a", "x");
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let subject = Subject {
+        source: (ip("10.0.0.1"), 1).into(),
+        identity: Some(&client),
+        destination: (ip("10.0.0.2"), 2).into(),
+    };
+    let cause = |policies: &Indexed| {
+        let mut ballot = crate::authz::decide::Ballot::default();
+        policies.hear(&mut ballot, &subject);
+        ballot.close(policies.all().iter().map(|policy| &**policy)).cause.to_string()
+    };
+    for number in (0..40).rev() {
+        policies.insert(&named(&format!("n/p{number:02}"), "b"));
+        assert_eq!(cause(&policies), "no policy applies");
+    }
+    policies.insert(&named("n/p20", "a"));
+    policies.insert(&named("n/p30", "a"));
+    assert_eq!(policies.all().len(), 40);
+    assert_eq!(cause(&policies), "explicitly denied by: n/p20 (rule 0)");
+    policies.remove(&named("n/p20", "a").name);
+    assert_eq!(cause(&policies), "explicitly denied by: n/p30 (rule 0)");
+    policies.insert(&named("n/p30", "b"));
+    assert_eq!(cause(&policies), "no policy applies");
+    policies.remove(&named("n/never", "a").name);
+    assert_eq!(policies.all().len(), 39);
+}
