@@ -269,25 +269,36 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, readiness: Readiness) {
     }
 }
 
-/// Keeps what is known for a successor: soon after a change, and at most a tenth of the time; at once after a change
-/// of rules, so that no successor lets in what was forbidden.
+/// Keeps what is known for a successor: soon after a change, and at most a tenth of the time. Neither rules nor
+/// certificates wait for that: no successor may let in what was forbidden, or stand without a certificate that its
+/// predecessor had while there is no authority to ask.
 async fn save(agent: Arc<Agent>, controller: ClientHandle, pods: FeedHandle, mut saved: Revision) {
     const SOON: Duration = Duration::from_millis(20);
+    const LATEST: Duration = Duration::from_secs(1);
     let mut changes = agent.state.changes();
     let mut certificates = agent.certificates.changes();
+    let mut saved_certificates = *certificates.borrow();
     loop {
         tokio::select! {
             changed = changes.wait_for(|now| *now != saved) => if changed.is_err() { return },
-            changed = certificates.changed() => if changed.is_err() { return },
+            changed = certificates.wait_for(|now| *now != saved_certificates) => if changed.is_err() { return },
         }
         saved = *changes.borrow();
+        saved_certificates = *certificates.borrow();
         let started = tokio::time::Instant::now();
         if let Err(error) = save_once(&agent, &controller, &pods).await {
             tracing::warn!(%error, "the state was not saved; a restart would have to ask the controller");
         }
+        let took = started.elapsed();
+        // They come one by one where many pods start: half of the time is enough for them.
+        let renewed = async {
+            sleep(took.clamp(SOON, LATEST)).await;
+            certificates.wait_for(|now| *now != saved_certificates).await.is_ok()
+        };
         tokio::select! {
-            () = sleep(SOON.max(started.elapsed() * 10)) => {}
+            () = sleep((took * 10).clamp(SOON, LATEST)) => {}
             changed = changes.wait_for(|now| now.rules != saved.rules) => if changed.is_err() { return },
+            changed = renewed => if !changed { return },
         }
     }
 }
