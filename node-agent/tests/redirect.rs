@@ -7,6 +7,8 @@
 mod bed;
 #[path = "redirect/churn.rs"]
 mod churn;
+#[path = "redirect/raw.rs"]
+mod raw;
 #[path = "redirect/redirector.rs"]
 mod redirector;
 #[path = "redirect/setup.rs"]
@@ -92,6 +94,48 @@ async fn inbound_plaintext_is_captured_and_the_tunnel_port_is_not() {
         let (mut captured, _) = accept(&mut served, Slot::Hbone).await;
         assert_eq!(original_destination(&SockRef::from(&captured)).unwrap(), tunnel);
         echo_once(&mut client, &mut captured);
+    }
+}
+
+/// Tracking takes a lone ACK for a connection under way, which is past translation: the connection that then begins
+/// between the same ports is not redirected. Neither may it get in, nor out.
+#[tokio::test]
+async fn a_packet_sent_ahead_gets_no_connection_past_the_capture() {
+    const LEFT: u16 = 40_404;
+    let mut setup = Setup::new().await;
+    let _served = setup.enrol_and_serve().await;
+    // Where this cannot be set the rules alone have to do.
+    setup.pod.sysctl("netfilter/nf_conntrack_tcp_loose", "1").unwrap();
+    for (pod, peer) in [(POD_V4, PEER_V4), (POD_V6, PEER_V6)] {
+        let (pod, peer) = (SocketAddr::new(ip(pod), 8080), SocketAddr::new(ip(peer), LEFT));
+        for (server, server_at, client, client_at) in
+            [(&setup.pod, pod, &setup.peer, peer), (&setup.peer, peer, &setup.pod, pod)]
+        {
+            let listener = server.run(|| TcpListener::bind(server_at).unwrap()).unwrap();
+            // They know each other: nothing is lost to looking for a neighbour.
+            drop(connect(&setup.peer, SocketAddr::new(pod.ip(), 15008)));
+            setup.peer.run(|| raw::send_ack(peer, pod)).unwrap();
+            let connected = client.run(|| raw::connect_from(client_at, server_at, Duration::from_secs(1)));
+            assert!(connected.unwrap().is_err(), "{client_at} reached {server_at} in plain");
+            listener.set_nonblocking(true).unwrap();
+            assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        }
+    }
+}
+
+/// The settings that keep such a packet from doing even that: the connection that follows is captured.
+#[tokio::test]
+async fn a_packet_sent_ahead_is_not_taken_for_a_connection() {
+    let mut setup = Setup::new().await;
+    let mut served = setup.enrol_and_serve().await;
+    for (pod, peer) in [(POD_V4, PEER_V4), (POD_V6, PEER_V6)] {
+        let (pod, peer) = (SocketAddr::new(ip(pod), 8080), SocketAddr::new(ip(peer), 40_405));
+        drop(connect(&setup.peer, SocketAddr::new(pod.ip(), 15008)));
+        setup.peer.run(|| raw::send_ack(peer, pod)).unwrap();
+        let client = setup.peer.run(|| raw::connect_from(peer, pod, Duration::from_secs(5))).unwrap();
+        let (mut captured, from) = accept(&mut served, Slot::Inbound).await;
+        assert_eq!(canonical(from), peer);
+        echo_once(&mut client.unwrap(), &mut captured);
     }
 }
 

@@ -68,7 +68,7 @@ pub enum ApplyError {
 pub async fn install(namespace: &NetnsFd, nft: &str, rules: &RuleSet) -> Result<(), ApplyError> {
     let settings = in_namespace(namespace, prepare_settings).map_err(ApplyError::Enter)?;
     run_nft(namespace, nft, &rules::render(rules)).await?;
-    in_namespace(namespace, relax_tracking).map_err(ApplyError::Enter)?;
+    in_namespace(namespace, set_up_tracking).map_err(ApplyError::Enter)?;
     let netlink = Netlink::open(namespace)?;
     netlink.add_v4().await?;
     if settings.loopback_v6 {
@@ -102,10 +102,13 @@ fn prepare_settings() -> Settings {
 }
 
 /// A packet outside the window that connection tracking expects (a late retransmission) would not be translated
-/// back, and so reset a captured connection. The setting is there once rules have started the tracking; a user
-/// namespace may not have it.
-fn relax_tracking() {
+/// back, and so reset a captured connection. And a lone packet from anywhere must not be taken for a connection under
+/// way: the one that then begins would not be captured, hence stopped by the rules. What was open before the pod
+/// joined stays untracked and passes. The settings are there once rules have started the tracking; a user namespace
+/// may not have them.
+fn set_up_tracking() {
     let _ = std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
+    let _ = std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0");
 }
 
 /// Runs one nftables transaction inside `namespace`.

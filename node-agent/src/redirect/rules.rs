@@ -15,7 +15,7 @@ use crate::{
 /// The one table; everything of ours is in it, so that replacing and removing are one statement.
 pub const TABLE: &str = "lateen";
 /// Raised when the text of the rules changes its meaning; stands in the table's comment.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Mark of replies to a connection that the proxy opened under a stranger's address.
 pub const RETURN_MARK: u32 = 0x111;
@@ -105,6 +105,13 @@ fn chains(rules: &RuleSet) -> Vec<Chain> {
     chains.push(("inbound", "nat hook prerouting priority -100", inbound(rules)));
     // `dstnat` is not a name that nft 1.0.6 takes on output.
     chains.push(("outbound", "nat hook output priority -100", outbound(rules)));
+    if rules.phase == Phase::Capturing {
+        if rules.inbound {
+            chains.push(("guard_in", "filter hook input priority 0", guard_in(rules)));
+            chains.push(("guard_through", "filter hook forward priority 0", guard_in(rules)));
+        }
+        chains.push(("guard_out", "filter hook output priority 0", guard_out()));
+    }
     if rules.drop_uncarried && rules.phase == Phase::Capturing {
         chains.push(("uncarried_in", "filter hook input priority 0", uncarried("iifname")));
         chains.push(("uncarried_out", "filter hook output priority 0", uncarried("oifname")));
@@ -147,8 +154,37 @@ fn marked(operator: &str) -> String {
     format!("meta mark & {MARK_MASK:#x} {operator} {PROXY_MARK:#x}")
 }
 
-/// A connection's first packet.
+/// A connection's first packet, to tracking as well.
 const FIRST_SYN: &str = "tcp flags & (fin | syn | rst | ack) == syn ct state new";
+/// A connection's first packet, whatever tracking thinks of it.
+const SYN: &str = "tcp flags & (fin | syn | rst | ack) == syn";
+
+/// Translation looks only at the packet that tracking first saw of a connection. Somebody who sends another one ahead
+/// (a lone ACK) would get the SYN that follows past the capture; so none that was not captured may pass.
+fn guard_in(rules: &RuleSet) -> Vec<String> {
+    let mut lines = vec!["iifname \"lo\" accept".to_owned()];
+    for interface in rules.virtual_interfaces.iter().filter(|name| is_interface_name(name)) {
+        lines.push(format!("iifname \"{interface}\" accept"));
+    }
+    lines.push(format!("ip saddr {PROBE_V4} accept"));
+    lines.push(format!("ip6 saddr {PROBE_V6} accept"));
+    lines.push(format!("tcp dport {{ {PORT_INBOUND}, {PORT_HBONE} }} accept"));
+    lines.push(format!("{SYN} counter drop"));
+    lines
+}
+
+/// The same for what the application sends: what was captured goes to loopback by now.
+fn guard_out() -> Vec<String> {
+    let mut lines = vec![
+        format!("ip daddr {PROBE_V4} accept"),
+        format!("ip6 daddr {PROBE_V6} accept"),
+        "oifname \"lo\" accept".to_owned(),
+    ];
+    lines.extend(
+        NOT_LOOPBACK.map(|not_loopback| format!("{not_loopback} {SYN} {} counter drop", marked("!="))),
+    );
+    lines
+}
 
 fn inbound(rules: &RuleSet) -> Vec<String> {
     if rules.phase == Phase::Draining {

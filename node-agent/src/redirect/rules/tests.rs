@@ -5,7 +5,7 @@ use super::{Phase, RuleSet, is_interface_name, render};
 const COMPLETE: &str = r#"add table inet lateen
 delete table inet lateen
 table inet lateen {
-	comment "redirection rules, version 1"
+	comment "redirection rules, version 2"
 
 	chain dns_zone_in {
 		type filter hook prerouting priority -300; policy accept;
@@ -48,6 +48,33 @@ table inet lateen {
 		ip daddr != 127.0.0.1 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15001
 		ip6 daddr != ::1 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15001
 	}
+
+	chain guard_in {
+		type filter hook input priority 0; policy accept;
+		iifname "lo" accept
+		ip saddr 169.254.7.127 accept
+		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff accept
+		tcp dport { 15006, 15008 } accept
+		tcp flags & (fin | syn | rst | ack) == syn counter drop
+	}
+
+	chain guard_through {
+		type filter hook forward priority 0; policy accept;
+		iifname "lo" accept
+		ip saddr 169.254.7.127 accept
+		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff accept
+		tcp dport { 15006, 15008 } accept
+		tcp flags & (fin | syn | rst | ack) == syn counter drop
+	}
+
+	chain guard_out {
+		type filter hook output priority 0; policy accept;
+		ip daddr 169.254.7.127 accept
+		ip6 daddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff accept
+		oifname "lo" accept
+		ip daddr != 127.0.0.1 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter drop
+		ip6 daddr != ::1 tcp flags & (fin | syn | rst | ack) == syn meta mark & 0xfff != 0x539 counter drop
+	}
 }
 "#;
 
@@ -69,6 +96,7 @@ fn draining_captures_nothing_but_keeps_translation_and_return_path() {
     assert_eq!(chain(&text, "inbound"), [""; 0]);
     assert_eq!(chain(&text, "outbound"), [""; 0]);
     assert!(text.contains("type nat hook prerouting") && text.contains("type nat hook output"));
+    assert!(!text.contains("drop"), "{text}");
     assert_eq!(chain(&text, "remember"), chain(COMPLETE, "remember"));
     assert_eq!(chain(&text, "return_path"), chain(COMPLETE, "return_path"));
     assert_eq!(chain(&text, "dns_zone_in"), chain(COMPLETE, "dns_zone_in"));
@@ -85,6 +113,7 @@ fn a_pod_that_sees_its_clients_itself_is_captured_outbound_only() {
     let text = render(&RuleSet { inbound: false, ..RuleSet::default() });
     assert_eq!(chain(&text, "inbound"), [""; 0]);
     assert_eq!(chain(&text, "outbound"), chain(COMPLETE, "outbound"));
+    assert!(!text.contains("guard_in"), "{text}");
 }
 
 #[test]
@@ -97,11 +126,12 @@ fn what_comes_from_a_virtual_interface_counts_as_outbound() {
     );
     assert_eq!(lines[1], "iifname \"k6t-eth0\" return");
     assert_eq!(lines[2..], chain(COMPLETE, "inbound"), "the other name cannot be an interface");
+    assert_eq!(chain(&text, "guard_in")[1], "iifname \"k6t-eth0\" accept");
 }
 
 #[test]
 fn dropping_what_is_not_carried_is_a_choice() {
-    assert!(!COMPLETE.contains("drop"));
+    assert!(!COMPLETE.contains("uncarried"));
     let rules = RuleSet { drop_uncarried: true, ..RuleSet::default() };
     let text = render(&rules);
     assert_eq!(chain(&text, "uncarried_out").last().map(String::as_str), Some("counter drop"));
