@@ -33,10 +33,7 @@ use futures_util::future::join_all;
 use http::Method;
 use manifest::{Folder, State, Watch};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use self::{
@@ -51,7 +48,7 @@ use self::{
 };
 use crate::{
     config::{self, name},
-    private::server::PrivateServer,
+    private::server::{Drained, PrivateServer},
     zds::server::ZdsServer,
 };
 
@@ -267,8 +264,9 @@ async fn prepare_all(capturer: &Capturer, catalog: &Catalog) {
     .await;
 }
 
-async fn follow_drained(enroller: Enroller, mut drained: mpsc::Receiver<String>) {
-    while let Some(uid) = drained.recv().await {
+async fn follow_drained(enroller: Enroller, mut drained: Drained) {
+    loop {
+        let uid = drained.next().await;
         enroller.drained(&uid).await;
     }
 }

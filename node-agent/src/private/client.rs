@@ -1,6 +1,10 @@
 //! The proxy's end of the private socket. [`crate::pods`] joins it with ZDS to one stream of events.
 
-use std::{io, os::fd::AsFd, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use prost::Message;
 use proto::zds::WorkloadInfo;
@@ -82,9 +86,7 @@ impl PrivateClient {
         client.say(Said::Hello(Hello { oldest: VERSION, newest: VERSION })).await?;
         let (message, mut packet) = client.receive().await?;
         match message.news {
-            Some(News::Welcome(_)) => {
-                Ok((client, packet.fds.pop().and_then(|file| Saved::accept(file).ok())))
-            }
+            Some(News::Welcome(_)) => Ok((client, packet.fds.pop().and_then(accept))),
             Some(News::Refused(reason)) => Err(PrivateError::Refused(reason)),
             _ => Err(PrivateError::Unexpected("no welcome")),
         }
@@ -139,6 +141,12 @@ impl PrivateClient {
             .map_err(|_| PrivateError::Unexpected("not one of our messages"))?;
         Ok((message, packet))
     }
+}
+
+/// Takes the saved state over; without it the controller is asked for all.
+fn accept(file: OwnedFd) -> Option<Saved> {
+    let accepted = Saved::accept(file);
+    accepted.inspect_err(|error| tracing::warn!(%error, "the predecessor's state is of no use")).ok()
 }
 
 /// Why a state was not stored.

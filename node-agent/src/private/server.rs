@@ -2,7 +2,7 @@
 //! state, and hands all of it to whichever proxy connects.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
@@ -12,7 +12,7 @@ use std::{
 
 use prost::Message;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::timeout,
 };
 use tracing::{info, warn};
@@ -42,7 +42,8 @@ pub struct PrivateServer {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    drained: mpsc::Sender<String>,
+    /// There is something in [`State::drained`].
+    drained: Notify,
     connected: watch::Sender<bool>,
 }
 
@@ -50,6 +51,9 @@ struct Shared {
 struct State {
     pods: BTreeMap<String, Held>,
     saved: Option<Arc<Saved>>,
+    /// Leaving pods whose last connection has ended, until somebody takes them. A set and no queue: whoever takes them
+    /// also sends letters, which are not passed on while the conversation waits for room in a queue.
+    drained: BTreeSet<String>,
     proxy: Option<Proxy>,
     /// Processes of all proxies connected, also of those that a newer one has superseded.
     pids: Vec<i32>,
@@ -69,6 +73,22 @@ struct Proxy {
     letters: mpsc::Sender<Letter>,
 }
 
+/// Tells which leaving pods have ended their last captured connection.
+#[derive(Debug)]
+pub struct Drained(PrivateServer);
+
+impl Drained {
+    /// The uid of the next one. However often the proxy says it before it is taken here, it comes once.
+    pub async fn next(&mut self) -> String {
+        loop {
+            if let Some(uid) = self.0.state().drained.pop_first() {
+                return uid;
+            }
+            self.0.shared.drained.notified().await;
+        }
+    }
+}
+
 /// A message on its way, and who waits until it has been received.
 #[derive(Debug)]
 struct Letter {
@@ -80,10 +100,11 @@ struct Letter {
 impl PrivateServer {
     /// A server that holds nothing yet, and the uids of pods whose last captured connection has ended.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<String>) {
-        let (drained, receiver) = mpsc::channel(QUEUE);
-        let connected = watch::Sender::new(false);
-        (Self { shared: Arc::new(Shared { state: Mutex::default(), drained, connected }) }, receiver)
+    pub fn new() -> (Self, Drained) {
+        let (state, drained) = (Mutex::default(), Notify::new());
+        let shared = Arc::new(Shared { state, drained, connected: watch::Sender::new(false) });
+        let server = Self { shared };
+        (server.clone(), Drained(server))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -132,9 +153,12 @@ impl PrivateServer {
 
     /// Tells the proxy that nothing new of this pod will be captured (or, taken back, that it is again).
     pub async fn set_draining(&self, uid: &str, draining: bool) {
-        match self.state().pods.get_mut(uid) {
-            Some(held) => held.draining = draining,
-            None => return,
+        {
+            let mut state = self.state();
+            let Some(held) = state.pods.get_mut(uid) else { return };
+            held.draining = draining;
+            // What was said of an earlier leaving is not said of this one.
+            state.drained.remove(uid);
         }
         let uid = uid.to_owned();
         self.send(if draining { News::Draining(uid) } else { News::Resumed(uid) }, None).await;
@@ -142,7 +166,12 @@ impl PrivateServer {
 
     /// Closes a pod's listeners on this side and tells the proxy to.
     pub async fn release(&self, uid: &str) {
-        if self.state().pods.remove(uid).is_some() {
+        let held = {
+            let mut state = self.state();
+            state.drained.remove(uid);
+            state.pods.remove(uid)
+        };
+        if held.is_some() {
             self.send(News::Removed(uid.to_owned()), None).await;
         }
     }
@@ -192,7 +221,7 @@ impl PrivateServer {
         }
         let pid = socket.peer_pid().unwrap_or_default();
         self.state().pids.push(pid);
-        let (id, saved, pods, mut letters) = self.connect().await;
+        let (id, saved, pods, mut letters) = self.connect();
         info!(pods = pods.len(), state = saved.is_some(), "handing everything over to a new proxy");
         let outcome = async {
             hand_over(&socket, saved.as_deref(), &pods).await?;
@@ -204,20 +233,17 @@ impl PrivateServer {
     }
 
     /// Becomes the current proxy and takes the snapshot in one step; the one before learns that it is superseded.
-    async fn connect(&self) -> (u64, Option<Arc<Saved>>, Vec<Held>, mpsc::Receiver<Letter>) {
+    fn connect(&self) -> (u64, Option<Arc<Saved>>, Vec<Held>, mpsc::Receiver<Letter>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let (id, saved, pods, before) = {
+        let (id, saved, pods) = {
             let mut state = self.state();
             state.next_id += 1;
             let id = state.next_id;
-            let before = state.proxy.replace(Proxy { id, letters: sender });
-            (id, state.saved.clone(), state.pods.values().cloned().collect(), before)
+            // With its sender gone the one before finds its letters at an end.
+            state.proxy = Some(Proxy { id, letters: sender });
+            (id, state.saved.clone(), state.pods.values().cloned().collect())
         };
         self.shared.connected.send_replace(true);
-        if let Some(before) = before {
-            let (received, _) = oneshot::channel();
-            let _ = before.letters.try_send(Letter { news: News::Superseded(true), pod: None, received });
-        }
         (id, saved, pods, receiver)
     }
 
@@ -240,8 +266,12 @@ impl PrivateServer {
         loop {
             tokio::select! {
                 letter = letters.recv(), if !closed => {
-                    // A newer proxy has taken this one's place: nothing more will be sent, but it may still speak.
-                    let Some(letter) = letter else { closed = true; continue };
+                    let Some(letter) = letter else {
+                        // A newer proxy has taken this one's place. Nothing more will be sent, but it may still speak.
+                        closed = true;
+                        send(socket, 0, News::Superseded(true), None).await?;
+                        continue;
+                    };
                     sequence += 1;
                     send(socket, sequence, letter.news, letter.pod.as_ref()).await?;
                     timeout(IO_TIME, self.hear_until(socket, sequence))
@@ -250,7 +280,7 @@ impl PrivateServer {
                     let _ = letter.received.send(());
                 }
                 said = hear(socket) => match said? {
-                    Some((said, fds)) => self.take_in(said, fds).await,
+                    Some((said, fds)) => self.take_in(said, fds),
                     None => return Ok(()),
                 },
             }
@@ -262,12 +292,12 @@ impl PrivateServer {
             if said == Said::Received(sequence) {
                 return Ok(());
             }
-            self.take_in(said, fds).await;
+            self.take_in(said, fds);
         }
         Err("closed before taking a message in".into())
     }
 
-    async fn take_in(&self, said: Said, mut fds: Vec<std::os::fd::OwnedFd>) {
+    fn take_in(&self, said: Said, mut fds: Vec<std::os::fd::OwnedFd>) {
         match said {
             Said::Store(_) => match fds.pop().map(Saved::accept) {
                 Some(Ok(saved)) => self.state().saved = Some(Arc::new(saved)),
@@ -275,7 +305,12 @@ impl PrivateServer {
                 None => warn!("a saved state came without its memory file"),
             },
             Said::Drained(uid) => {
-                let _ = self.shared.drained.send(uid).await;
+                let mut state = self.state();
+                // Only of pods that are leaving, so that there are never more than pods.
+                if state.pods.get(&uid).is_some_and(|held| held.draining) {
+                    state.drained.insert(uid);
+                    self.shared.drained.notify_one();
+                }
             }
             Said::Hello(_) | Said::Received(_) => {}
         }
@@ -345,3 +380,6 @@ async fn hear(socket: &SeqPacket) -> Result<Option<(Said, Vec<std::os::fd::Owned
     let said = message.said.ok_or("a message that this version does not know")?;
     Ok(Some((said, packet.fds)))
 }
+
+#[cfg(test)]
+mod tests;

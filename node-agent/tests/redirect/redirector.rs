@@ -46,7 +46,8 @@ impl Redirector {
         let mut tasks = JoinSet::new();
         let drainer = enroller.clone();
         tasks.spawn(async move {
-            while let Some(uid) = drained.recv().await {
+            loop {
+                let uid = drained.next().await;
                 drainer.drained(&uid).await;
             }
         });
