@@ -3,6 +3,7 @@
 
 use std::future::Future;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -11,6 +12,8 @@ use tokio_util::task::TaskTracker;
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// The last task that panicked.
+    panicked: watch::Sender<Option<&'static str>>,
 }
 
 impl Tasks {
@@ -23,14 +26,24 @@ impl Tasks {
                 () = future => {}
             }
         });
+        let panicked = self.panicked.clone();
         // The watcher is tracked too, so that `stop` returns only after a panic has been reported.
         self.tracker.spawn(async move {
             if let Err(error) = task.await
                 && error.is_panic()
             {
                 tracing::error!(task = name, "task panicked; this is a defect, please report it");
+                panicked.send_replace(Some(name));
             }
         });
+    }
+
+    /// Waits until a task has panicked and returns its name. What goes on without one of its tasks is not what it seems
+    /// to be: end the process, so that it is started anew.
+    pub async fn panicked(&self) -> &'static str {
+        let mut panicked = self.panicked.subscribe();
+        // The sender lives as long as this owner, so there is a name once this returns.
+        panicked.wait_for(Option::is_some).await.ok().and_then(|name| *name).unwrap_or_default()
     }
 
     /// Ends all tasks and waits until they have.
@@ -49,5 +62,23 @@ impl Tasks {
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tells_which_task_panicked_and_not_which_ended() {
+        let tasks = Tasks::default();
+        tasks.spawn("ends", async {});
+        tasks.spawn("stays", std::future::pending());
+        let before = tokio::time::timeout(std::time::Duration::from_millis(20), tasks.panicked()).await;
+        assert!(before.is_err(), "{before:?}");
+        tasks.spawn("breaks", async { panic!("on purpose") });
+        assert_eq!(tasks.panicked().await, "breaks");
+        tasks.stop().await;
+        assert_eq!(tasks.count(), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,11 +33,13 @@ use super::dns_metrics::DnsMetrics;
 use super::pod::Phase;
 use super::saved::SavedState;
 use super::state::{PATIENCE, Revision, State};
+use super::worker::Job;
 use super::{Agent, admin, members, worker};
 use crate::config::name;
+use crate::listeners::Listeners;
 use crate::pods::{Feed, FeedHandle, Sources};
 
-/// Why the role could not start; the text says what to do.
+/// Why the role could not start, or go on; the text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     /// A setting cannot be used.
@@ -48,6 +51,9 @@ pub(crate) enum StartError {
     /// The system refused something.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
+    /// A part of the process has ended that never does.
+    #[error("{0} has ended, which is a defect: please report it; the process ends, to be started anew")]
+    Defect(String),
 }
 
 /// Runs the role until it is told to end.
@@ -67,13 +73,12 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     readiness.pending(STATE);
     readiness.pending(PODS);
     let shutdown = Shutdown::default();
+    // One future from the start to the end: a signal between two would be nobody's.
+    let mut signalled = pin!(shutdown.signalled());
     let tasks = Tasks::default();
 
     let (agent, mailboxes) = agent(settings, log, &metrics)?;
-    for (index, mailbox) in mailboxes.into_iter().enumerate() {
-        worker::start(index, agent.clone(), mailbox)
-            .map_err(|error| StartError::System("a worker thread could not be started", error))?;
-    }
+    let workers = start_workers(&agent, mailboxes)?;
     let private = settings.text(name::REDIRECT_SOCKET);
     let sources = Sources {
         zds: settings.text(name::ZDS_SOCKET).into(),
@@ -90,9 +95,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     // The hand-over first: whoever was served before us is served again before the controller has said a word.
     let (feed, saved) = tokio::select! {
         opened = Feed::open(sources) => opened,
-        signalled = shutdown.signalled() => {
-            let cause = signalled.map_err(|error| StartError::System("signals cannot be handled", error))?;
-            tracing::info!(cause, "ending before the redirecting role was there");
+        ending = ending(signalled.as_mut(), &tasks, &workers) => {
+            tracing::info!(cause = ending?, "ending before the redirecting role was there");
             return Ok(());
         }
     };
@@ -119,12 +123,44 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     tasks.spawn("save", save(agent.clone(), handle, feed_handle, saved));
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, shutdown.clone()));
 
-    let cause =
-        shutdown.signalled().await.map_err(|error| StartError::System("signals cannot be handled", error))?;
+    let cause = ending(signalled, &tasks, &workers).await?;
     tracing::info!(cause, "draining");
     drain(&agent, settings.duration(name::DRAIN)?).await;
     tasks.stop().await;
     Ok(())
+}
+
+type Threads = Vec<std::thread::JoinHandle<()>>;
+
+fn start_workers(agent: &Arc<Agent>, mailboxes: Vec<worker::Mailbox>) -> Result<Threads, StartError> {
+    let start = |(index, mailbox)| worker::start(index, agent.clone(), mailbox);
+    let started = mailboxes.into_iter().enumerate().map(start).collect::<Result<_, _>>();
+    started.map_err(|error| StartError::System("a worker thread could not be started", error))
+}
+
+/// Waits until the role is told to end, and says by what.
+///
+/// # Errors
+/// Something has ended without being told: the pods of a thread would not be served, or the controller not heard.
+async fn ending(
+    signalled: impl Future<Output = std::io::Result<&'static str>>,
+    tasks: &Tasks,
+    workers: &Threads,
+) -> Result<&'static str, StartError> {
+    const LOOK: Duration = Duration::from_secs(1);
+    let ended = async {
+        loop {
+            if let Some(index) = workers.iter().position(std::thread::JoinHandle::is_finished) {
+                return index;
+            }
+            sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        cause = signalled => cause.map_err(|error| StartError::System("signals cannot be handled", error)),
+        task = tasks.panicked() => Err(StartError::Defect(format!("the task {task:?}"))),
+        index = ended => Err(StartError::Defect(format!("the thread worker-{index}"))),
+    }
 }
 
 const STATE: &str = "state from the controller";
@@ -322,10 +358,15 @@ async fn expire_series(agent: Arc<Agent>) {
     }
 }
 
-/// Lets what is under way end: no new tunnels, and GOAWAY on those there are.
+/// Lets what is under way end: nothing new is accepted, and those at the other ends of tunnels are told to go
+/// elsewhere. New connections wait with whoever else holds the listeners (the redirecting role, a newer proxy); taken
+/// here, they would end with this process.
 async fn drain(agent: &Agent, within: Duration) {
-    for pod in agent.pods().values() {
+    let pods: Vec<_> = agent.pods().values().cloned().collect();
+    for pod in pods {
         pod.set_phase(Phase::Draining);
+        let home = pod.home;
+        agent.workers[home].send(Job::Serve { pod, listeners: Listeners::default() }).await;
     }
     let ended = async {
         while agent.connections().await > 0 {
@@ -336,3 +377,6 @@ async fn drain(agent: &Agent, within: Duration) {
         tracing::info!(?within, "connections are left after the grace period, ending them");
     }
 }
+
+#[cfg(test)]
+mod tests;

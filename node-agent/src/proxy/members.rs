@@ -34,6 +34,11 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readine
                     tracing::info!("a newer proxy has taken over");
                     shutdown.begin();
                 }
+                // What is drained takes nothing new.
+                Some(PodEvent::Add { answer, .. }) if shutdown.has_begun() => {
+                    answer.give(Err("this proxy is ending".into()));
+                }
+                Some(PodEvent::Listeners { .. }) if shutdown.has_begun() => {}
                 Some(event) => members.take(event).await,
                 None => return,
             },

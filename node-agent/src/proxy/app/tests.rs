@@ -1,0 +1,52 @@
+//! The end of the role, with a thread of it and sockets of this machine's loopback.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
+
+use daemon::log::Format;
+use proto::zds::WorkloadInfo;
+
+use super::*;
+use crate::listeners::Slot;
+use crate::netns::NetnsFd;
+use crate::proxy::pod::Pod;
+
+fn one_thread() -> (Arc<Agent>, Threads) {
+    let args = ["--worker-threads", "1", "--node-name", "n"].map(str::to_owned);
+    let settings = crate::config::read(args, |_| None).unwrap();
+    let log = Log::start("off", Format::Plain).unwrap();
+    let (agent, mailboxes) = agent(&settings, log, &Metrics::default()).unwrap();
+    let threads = start_workers(&agent, mailboxes).unwrap();
+    (agent, threads)
+}
+
+#[tokio::test]
+async fn what_drains_accepts_nothing_more() {
+    let (agent, _threads) = one_thread();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let info = WorkloadInfo { name: "p".into(), namespace: "n".into(), service_account: "a".into() };
+    let pod = Arc::new(Pod::new("uid", info, NetnsFd::current().unwrap(), agent.account(), 0));
+    agent.pods().insert(pod.uid.clone(), pod.clone());
+    let listeners = Listeners::from_parts(vec![(Slot::Outbound, listener.into())]);
+    agent.workers[0].send(Job::Serve { pod, listeners }).await;
+    assert!(TcpStream::connect(address).is_ok());
+
+    drain(&agent, Duration::ZERO).await;
+    // Nobody else holds the socket here: once it is let go, the kernel refuses.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while TcpStream::connect(address).is_ok() {
+        assert!(Instant::now() < deadline, "still accepting");
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_thread_that_ends_ends_the_role() {
+    let tasks = Tasks::default();
+    let threads = vec![std::thread::spawn(|| {})];
+    let ending = ending(std::future::pending(), &tasks, &threads);
+    let error = timeout(Duration::from_secs(5), ending).await.expect("noticed").unwrap_err();
+    assert!(error.to_string().contains("worker-0"), "{error}");
+}
