@@ -10,12 +10,14 @@ use crate::control::{self, Reply, Request};
 use crate::state::{self, StateError};
 use crate::{Outcome, say};
 
-/// Runs `version`. Without a mesh only the client has one.
+/// Runs `version`. Without a mesh that is meant only the client has one.
 pub(crate) fn run(mesh: Option<&str>, args: &VersionArgs) -> Outcome {
     let client = env!("CARGO_PKG_VERSION");
-    let running = match state::select(mesh) {
-        Ok(mesh) => Some(mesh),
-        Err(StateError::NoneRunning) => None,
+    let (running, note) = match state::select(mesh) {
+        Ok(mesh) => (Some(mesh), None),
+        Err(StateError::NoneRunning) => (None, Some("no mesh is running".to_owned())),
+        // The client's own version is no question of which.
+        Err(several @ StateError::Several(_)) => (None, Some(several.to_string())),
         Err(error) => return Err(error.into()),
     };
     let components: BTreeMap<String, String> = match &running {
@@ -46,8 +48,8 @@ pub(crate) fn run(mesh: Option<&str>, args: &VersionArgs) -> Outcome {
     for (name, version) in &components {
         say(&format!("{name:<15} {version}"));
     }
-    if running.is_none() {
-        say("no mesh is running");
+    if let Some(note) = note {
+        say(&note);
     }
     Ok(ExitCode::SUCCESS)
 }
