@@ -8,6 +8,7 @@
 
 pub mod capture;
 pub mod client;
+pub mod left;
 pub mod manifests;
 pub mod processes;
 pub mod report;
@@ -96,7 +97,7 @@ pub fn run(command: &mut Command) -> Outcome {
 /// A name that no other mesh of this machine has.
 pub fn fresh_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("e2e-{}-{:03}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Mesh {

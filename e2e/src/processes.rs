@@ -15,6 +15,8 @@ pub struct Process {
     pub pid: i32,
     /// Its parent's.
     pub parent: i32,
+    /// That of its group's leader, which is what a terminal's Ctrl-C goes to.
+    pub group: i32,
     /// Its command line, spaces between the arguments.
     pub command: String,
 }
@@ -50,17 +52,19 @@ pub fn base() -> PathBuf {
     }
 }
 
-fn processes() -> Vec<Process> {
+/// Every process of the machine that can be seen.
+pub fn all() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let read = |entry: std::fs::DirEntry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
         // The name, in brackets, may hold anything.
         let (_, rest) = stat.rsplit_once(')')?;
-        let parent = rest.split_whitespace().nth(1)?.parse().ok()?;
+        let mut numbers = rest.split_whitespace().skip(1).map_while(|number| number.parse().ok());
+        let (parent, group) = (numbers.next()?, numbers.next()?);
         let command = std::fs::read(entry.path().join("cmdline")).ok()?;
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        Some(Process { pid, parent, command: command.trim_end().to_owned() })
+        Some(Process { pid, parent, group, command: command.trim_end().to_owned() })
     };
     entries.flatten().filter_map(read).collect()
 }
@@ -79,7 +83,7 @@ impl Mesh {
         let file = std::fs::read(self.state().join("mesh.json")).expect("a running mesh has a mesh.json");
         let file: serde_json::Value = serde_json::from_slice(&file).expect("mesh.json is JSON");
         let keeper = file["keeper"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a keeper");
-        below(&processes(), keeper)
+        below(&all(), keeper)
     }
 
     /// The controller's process.
