@@ -1,5 +1,7 @@
 //! Names: what a captured pod is told is what the mesh knows, and everything else is asked of those who know it.
 
+#![allow(clippy::panic, reason = "a condition that does not hold fails the test")]
+
 use std::collections::BTreeSet;
 
 use e2e::report::counted;

@@ -1,5 +1,7 @@
 //! Parts of the mesh that crash: what goes on, what waits, and that nothing is ever said in the clear.
 
+#![allow(clippy::panic, reason = "a condition that does not hold fails the test")]
+
 use std::path::PathBuf;
 
 use e2e::capture::{Capture, watchers};
