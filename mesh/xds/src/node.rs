@@ -15,9 +15,9 @@ const NAME: &str = "NAME";
 const NAMESPACE: &str = "NAMESPACE";
 /// Metadata: the pod's addresses, joined by commas. A list here is refused by Istio's controller.
 const INSTANCE_IPS: &str = "INSTANCE_IPS";
-/// Metadata: the node it runs on.
 /// Metadata: the version of the program.
 const VERSION: &str = "LATEEN_VERSION";
+/// Metadata: the node it runs on.
 const NODE_NAME: &str = "NODE_NAME";
 /// Metadata: which of our extensions the client heeds. It is sent no policy that would mean more without them.
 const UNDERSTANDS: &str = "LATEEN_UNDERSTANDS";

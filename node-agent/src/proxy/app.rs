@@ -115,7 +115,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
     tasks.spawn("controller", async move { match client.run().await {} });
     if restored {
-        agent.state.set_provisional(true);
+        agent.state.restored();
         readiness.done(STATE);
     }
     tasks.spawn("ready", ready(agent.clone(), handle.clone(), readiness.clone()));
@@ -273,9 +273,13 @@ fn restore(agent: &Agent, decoder: &mut Decoder, subscriber: &mut Subscriber, by
     let mut versions: BTreeMap<&str, Vec<(Str, String)>> = BTreeMap::new();
     for resource in saved.resources() {
         let name = Str::from(resource.name.as_str());
-        if let Ok(update) = decoder.decode(&resource.type_url, &name, resource.value.clone()) {
-            updates.push(update);
-            versions.entry(&resource.type_url).or_default().push((name, resource.version.clone()));
+        match decoder.decode(&resource.type_url, &name, resource.value.clone()) {
+            Ok(update) => {
+                updates.push(update);
+                versions.entry(&resource.type_url).or_default().push((name, resource.version.clone()));
+            }
+            // Not among the versions, it is sent again.
+            Err(error) => tracing::warn!(%error, "a saved resource cannot be read"),
         }
     }
     let count = updates.len();
@@ -291,16 +295,15 @@ fn restore(agent: &Agent, decoder: &mut Decoder, subscriber: &mut Subscriber, by
 }
 
 async fn ready(agent: Arc<Agent>, handle: ClientHandle, readiness: Readiness) {
-    if let Ok(told) = timeout(PATIENCE, handle.ready()).await {
-        agent.state.set_provisional(false);
-        if told.is_ok() {
-            readiness.done(STATE);
+    let told = match timeout(PATIENCE, handle.ready()).await {
+        Ok(told) => told,
+        Err(_) => {
+            agent.state.rely_on_saved();
+            handle.ready().await
         }
-        return;
-    }
-    // Without a controller what was saved is all there is.
-    agent.state.set_provisional(false);
-    if handle.ready().await.is_ok() {
+    };
+    if told.is_ok() {
+        agent.state.told_all();
         readiness.done(STATE);
     }
 }

@@ -1,6 +1,6 @@
 //! What the controller has told of the mesh, shared by all threads: one writer, readers that clone `Arc`s out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -29,9 +29,16 @@ pub(crate) struct State {
     revision: watch::Sender<Revision>,
     /// Workloads that went away or changed their address or identity: their pooled tunnels must go.
     replaced: watch::Sender<Arc<[Arc<Workload>]>>,
-    /// See [`State::is_provisional`].
-    provisional: AtomicBool,
+    known: AtomicU8,
 }
+
+/// What is known is a part of what the controller has to tell: nothing is decided by it. A destination that is missing
+/// from it might be taken for one outside the mesh.
+const PART: u8 = 0;
+/// It is what a predecessor saved, see [`State::is_provisional`].
+const SAVED: u8 = 1;
+/// It is all there is to go by.
+const ALL: u8 = 2;
 
 impl State {
     /// An empty state, seen from a network and a node.
@@ -41,19 +48,36 @@ impl State {
             mesh: RwLock::new(Mesh::new(Str::from(network), node)),
             revision: watch::Sender::default(),
             replaced: watch::Sender::new(Arc::from([])),
-            provisional: AtomicBool::new(false),
+            known: AtomicU8::new(PART),
         }
     }
 
     /// Whether what is known is what a predecessor saved, which may be a moment older than what it knew: on its
     /// strength nothing is refused that the controller may be about to tell.
     pub(crate) fn is_provisional(&self) -> bool {
-        self.provisional.load(Ordering::Relaxed)
+        self.known.load(Ordering::Relaxed) == SAVED
     }
 
-    /// Says whether what is known is provisional. Whoever waits looks again.
-    pub(crate) fn set_provisional(&self, provisional: bool) {
-        self.provisional.store(provisional, Ordering::Relaxed);
+    /// What a predecessor saved is in force.
+    pub(crate) fn restored(&self) {
+        self.set_known(SAVED);
+    }
+
+    /// The controller has told all that it has to tell.
+    pub(crate) fn told_all(&self) {
+        self.set_known(ALL);
+    }
+
+    /// The controller does not answer: what a predecessor saved, if it did, is all there is.
+    pub(crate) fn rely_on_saved(&self) {
+        if self.is_provisional() {
+            self.set_known(ALL);
+        }
+    }
+
+    /// Whoever waits looks again.
+    fn set_known(&self, known: u8) {
+        self.known.store(known, Ordering::Relaxed);
         self.revision.send_modify(|revision| revision.any += 1);
     }
 
@@ -100,8 +124,13 @@ impl State {
         self.replaced.subscribe()
     }
 
-    /// Waits, for [`PATIENCE`] at most, until `find` finds something in the state.
+    /// Waits, for [`PATIENCE`] at most, until `find` finds something in the state. It is not asked while only a part
+    /// is known.
     pub(crate) async fn wait_for<T>(&self, mut find: impl FnMut(&Mesh) -> Option<T>) -> Option<T> {
+        let mut find = |mesh: &Mesh| match self.known.load(Ordering::Relaxed) {
+            PART => None,
+            _ => find(mesh),
+        };
         if let Some(found) = find(&self.read()) {
             return Some(found);
         }
@@ -115,5 +144,33 @@ impl State {
             }
         };
         timeout(PATIENCE, found).await.ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_decided_by_a_part_of_what_there_is() {
+        let state = State::new("", "n");
+        let found = || state.wait_for(|mesh| Some(mesh.is_pod_address([10, 0, 0, 1].into())));
+        let moment = Duration::from_millis(20);
+        assert!(timeout(moment, found()).await.is_err());
+        state.rely_on_saved();
+        assert!(timeout(moment, found()).await.is_err(), "nothing was saved");
+        let (waited, ()) = tokio::join!(found(), async { state.told_all() });
+        assert_eq!(waited, Some(false));
+    }
+
+    #[tokio::test]
+    async fn what_was_saved_counts_at_once_and_is_relied_on_in_the_end() {
+        let state = State::new("", "n");
+        state.restored();
+        assert!(state.is_provisional());
+        assert_eq!(state.wait_for(|_| Some(())).await, Some(()));
+        state.rely_on_saved();
+        assert!(!state.is_provisional());
+        assert_eq!(state.wait_for(|_| Some(())).await, Some(()));
     }
 }

@@ -15,15 +15,23 @@ use super::version::Version;
 
 /// What our nonces begin with.
 const OURS: &str = "lateen/";
+/// What they end with where more is to come.
+const MORE: &str = "/more";
 const BUCKETS: usize = 256;
 
 /// Hashes of names and versions, by bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Digests(Vec<Version>);
 
-/// A nonce of ours.
-pub(super) fn nonce(number: u64) -> String {
-    format!("{OURS}{number}")
+/// A nonce of ours. It also says whether the client lacks more of the type: what it has is then not yet what there is.
+pub(super) fn nonce(number: u64, more: bool) -> String {
+    format!("{OURS}{number}{}", if more { MORE } else { "" })
+}
+
+/// Whether a response with this nonce is followed by another one of the same type. Another's server does not say; it
+/// sends everything at once.
+pub(super) fn has_more(nonce: &str) -> bool {
+    is_ours(nonce) && nonce.ends_with(MORE)
 }
 
 /// Whether a nonce is one of ours, and so the server.

@@ -147,7 +147,7 @@ impl Subscriber {
         self
     }
 
-    /// Whether everything required has been received once.
+    /// Whether everything required has been received once, to its last response.
     pub fn is_ready(&self) -> bool {
         self.topics.iter().all(|topic| topic.answered || !topic.subscription.required)
     }
@@ -190,9 +190,10 @@ impl Subscriber {
         if let Some(initial_resource_versions) = topic.asked(&response) {
             return Ok(DeltaDiscoveryRequest { initial_resource_versions, ..answer });
         }
+        let last = !digest::has_more(&response.nonce);
         let rejections = topic.receive(response, handler);
         // A refused response is an answer too: what was good in it is in force.
-        topic.answered = true;
+        topic.answered |= last;
         let error_detail =
             (!rejections.is_empty()).then(|| Status { code: 0, message: describe(&rejections) });
         Ok(DeltaDiscoveryRequest { error_detail, ..answer })

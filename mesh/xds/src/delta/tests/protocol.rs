@@ -438,3 +438,24 @@ fn a_server_that_does_not_know_digests_is_told_everything() {
     link.reconnect();
     assert_eq!(link.upstream[0].initial_resource_versions.len(), 2);
 }
+
+/// What is sent in several responses is not there with the first one: whoever acted on it would take the rest for
+/// things that do not exist.
+#[test]
+fn a_client_is_ready_with_the_last_response_of_the_first_sending() {
+    let mut store = Store::new(TYPES);
+    for name in ["a", "b", "c"] {
+        put(&mut store, ADDRESS, name, "1");
+    }
+    let mut link = Link::with_response_bytes(1, [all(ADDRESS)]);
+    while link.server_reads(&store) {}
+    let mut held = Vec::new();
+    while link.server_writes(&store) && link.client_reads() {
+        held.push((link.held(ADDRESS).len(), link.subscriber.is_ready()));
+        while link.server_reads(&store) {}
+    }
+    let complete = held.iter().position(|(count, _)| *count == 3).expect("all of it came");
+    assert!(complete > 0, "it came in parts: {held:?}");
+    assert!(held[..complete].iter().all(|(_, ready)| !ready), "{held:?}");
+    assert_eq!(held.last(), Some(&(3, true)));
+}
