@@ -11,7 +11,7 @@ use model::ports;
 use socket2::SockRef;
 
 use super::accept::Accepted;
-use super::authorize::judge_in_time;
+use super::authorize::{judge, judge_in_time};
 use super::carry::Carried;
 use super::connections::Registered;
 use super::dial;
@@ -32,23 +32,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted)
 /// Judges a connection and opens the way to the application.
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<Carried> {
     let delivered = AppAddress::new(accepted.destination.addr());
+    if ports::is_own(delivered.port()) {
+        return refuse_early(&accepted, delivered, "the port is the proxy's own");
+    }
     let known = worker.agent.state.wait_for(|mesh| {
         let local = pod.workload(mesh)?.clone();
         let address = NetworkAddress::new(local.profile.network.clone(), accepted.peer.ip());
         Some((local, mesh.workload_at(&address).cloned()))
     });
-    let (local, source) = match known.await {
-        Some(known) if !ports::is_own(delivered.port()) => known,
-        refused => {
-            let why = if refused.is_some() {
-                "the port is the proxy's own"
-            } else {
-                "the controller does not know this pod"
-            };
-            finish::reset(&SockRef::from(&accepted.socket));
-            refused_early("inbound", accepted.peer, delivered.addr(), why);
-            return None;
-        }
+    let Some((local, source)) = known.await else {
+        return refuse_early(&accepted, delivered, "the controller does not know this pod");
     };
     let ends = Ends {
         reporter: Reporter::Destination,
@@ -87,6 +80,13 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
     }
 }
 
+/// Refuses what is not known well enough for a record.
+fn refuse_early(accepted: &Accepted, delivered: AppAddress, why: &str) -> Option<Carried> {
+    finish::reset(&SockRef::from(&accepted.socket));
+    refused_early("inbound", accepted.peer, delivered.addr(), why);
+    None
+}
+
 /// Connects to the application as the client and puts the connection into the thread's table.
 async fn deliver(
     worker: Rc<Worker>,
@@ -100,10 +100,11 @@ async fn deliver(
     let connection = Connection::new(ConnectionId::random(), application, &pod.account)
         .map_err(|full| Failure::new(flags::CONNECT, full))?;
     let live = connection.live().clone();
-    let registered = worker.connections.register(pod, record, live, Some(delivered));
+    let registered = worker.connections.register(pod.clone(), record, live, Some(delivered));
+    // A rule that changed between the verdict and the table's entry would otherwise be missed.
     if worker.agent.state.rules_revision() != rules {
-        // A rule changed between the verdict and the table's entry.
-        worker.connections.judge(&worker.agent.state, false);
+        refusal(judge(&worker.agent.state, &pod, accepted.peer, None, delivered))
+            .map_err(|error| Failure::new(flags::DENY, error))?;
     }
     Ok((connection, registered))
 }
