@@ -64,7 +64,11 @@ pub const TABLE: &[Setting] = &[
         "",
         "Further names and addresses of the controller, for its own certificate.",
     ),
-    setting("KEY_EXCHANGE", "x25519", "Key exchange offered first: x25519, hybrid or hybrid-only."),
+    setting(
+        "KEY_EXCHANGE",
+        "x25519",
+        "Key exchange offered first: x25519, hybrid (post-quantum X25519MLKEM768 where the peer has it) or hybrid-only (also pqc).",
+    ),
     setting("MONITORING_ADDR", ":15014", "Address of metrics and readiness."),
     setting("TERMINATION_GRACE_PERIOD", "5s", "How long calls may take to end after SIGTERM."),
     setting("LOG_LEVEL", "info", "Levels of the log: LEVEL or SCOPE=LEVEL, with commas between."),
@@ -219,26 +223,11 @@ mod tests {
         }
     }
 
-    /// The page of the documentation has this table, word by word; `UPDATE_DOCS=1 cargo test -p ctrl config` writes it
-    /// there.
+    /// The page of the documentation has this table, word by word; `make docs` writes it there.
     #[test]
     fn the_documentation_agrees() {
-        const BEGIN: &str = "<!-- ctrl: made by `UPDATE_DOCS=1 cargo test -p ctrl config` -->\n\n";
-        const END: &str = "\n<!-- end of ctrl -->\n";
         let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
-        let section = format!("{BEGIN}{}{END}", daemon::settings::markdown("ctrl", TABLE));
-        let text = std::fs::read_to_string(&page).unwrap_or_else(|_| "# Configuration\n".into());
-        if std::env::var_os("UPDATE_DOCS").is_none() {
-            assert!(
-                text.contains(&section),
-                "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test -p ctrl config"
-            );
-            return;
-        }
-        let (before, after) = match (text.find(BEGIN), text.find(END)) {
-            (Some(begin), Some(end)) => (text[..begin].to_owned(), text[end + END.len()..].to_owned()),
-            _ => (format!("{text}\n"), String::new()),
-        };
-        std::fs::write(&page, format!("{before}{section}{after}")).unwrap();
+        let section = daemon::settings::markdown("ctrl", TABLE);
+        daemon::settings::check_page(&page, "ctrl", &section).unwrap();
     }
 }

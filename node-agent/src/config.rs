@@ -38,6 +38,7 @@ pub mod name {
     pub const SECRET_TTL: &str = "SECRET_TTL";
     pub const KEY_EXCHANGE: &str = "KEY_EXCHANGE";
     pub const WORKER_THREADS: &str = "WORKER_THREADS";
+    pub const CLUSTER_DOMAIN: &str = "CLUSTER_DOMAIN";
     pub const DNS_UPSTREAMS: &str = "DNS_UPSTREAMS";
     pub const ADMIN_PORT: &str = "ADMIN_PORT";
     pub const STATS_PORT: &str = "STATS_PORT";
@@ -141,12 +142,17 @@ pub const TABLE: &[Setting] = &[
     setting(
         name::KEY_EXCHANGE,
         "x25519",
-        "Key exchange offered first: x25519, hybrid (post-quantum X25519MLKEM768 where the peer has it) or pqc (hybrid only).",
+        "Key exchange offered first: x25519, hybrid (post-quantum X25519MLKEM768 where the peer has it) or hybrid-only (also pqc).",
     ),
     setting(
         name::WORKER_THREADS,
         "0",
         "Threads that carry connections; 0 for one a CPU of this process's share.",
+    ),
+    setting(
+        name::CLUSTER_DOMAIN,
+        "cluster.local",
+        "What follows SERVICE.NAMESPACE.svc in the names that pods ask for; the controller's DOMAIN_SUFFIX.",
     ),
     setting(
         name::DNS_UPSTREAMS,
@@ -196,6 +202,18 @@ pub fn read(
     Settings::read(TABLE, expanded, env)
 }
 
+/// What `--help` prints of the settings.
+#[must_use]
+pub fn help() -> String {
+    let short: String = SHORT.iter().map(|(flag, names)| format!("  {flag}: {}\n", flags(names))).collect();
+    format!("{}\nShort forms:\n{short}", daemon::settings::help(TABLE))
+}
+
+fn flags(names: &[&str]) -> String {
+    let long = TABLE.iter().filter(|setting| names.contains(&setting.name)).map(Setting::flag);
+    long.collect::<Vec<_>>().join(" and ")
+}
+
 /// Where the redirecting role listens: the sockets of ZDS, of our own proxy, and of the CNI plugin.
 #[must_use]
 pub fn sockets(settings: &Settings) -> [PathBuf; 3] {
@@ -233,26 +251,14 @@ mod tests {
         assert!(env.contains(&(name::ZDS_SOCKET.to_owned(), "/r/zds.sock".to_owned())), "{env:?}");
     }
 
-    /// The page of the documentation has this table, word by word; `UPDATE_DOCS=1 cargo test -p node-agent config`
-    /// writes it there.
+    /// The page of the documentation has this table, word by word; `make docs` writes it there.
     #[test]
     fn the_documentation_agrees() {
-        const BEGIN: &str =
-            "<!-- node-agent: made by `UPDATE_DOCS=1 cargo test -p node-agent config` -->\n\n";
-        const END: &str = "\n<!-- end of node-agent -->\n";
+        let short = SHORT.iter().map(|(flag, names)| format!("`{flag}` is short for {}", flags(names)));
+        let short = short.collect::<Vec<_>>().join("; ");
+        let section = format!("{}\n{short}.\n", daemon::settings::markdown("node-agent", TABLE));
         let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
-        let section = format!("{BEGIN}{}{END}", daemon::settings::markdown("node-agent", TABLE));
-        let text = std::fs::read_to_string(&page).unwrap_or_else(|_| "# Configuration\n".into());
-        if std::env::var_os("UPDATE_DOCS").is_none() {
-            let stale = "docs/configuration.md is stale: UPDATE_DOCS=1 cargo test -p node-agent config";
-            assert!(text.contains(&section), "{stale}");
-            return;
-        }
-        let (before, after) = match (text.find(BEGIN), text.find(END)) {
-            (Some(begin), Some(end)) => (text[..begin].to_owned(), text[end + END.len()..].to_owned()),
-            _ => (format!("{text}\n"), String::new()),
-        };
-        std::fs::write(&page, format!("{before}{section}{after}")).unwrap();
+        daemon::settings::check_page(&page, "node-agent", &section).unwrap();
     }
 
     #[test]

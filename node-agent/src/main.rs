@@ -12,18 +12,25 @@ const USAGE: &str = "usage: node-agent redirect|proxy [SETTINGS]
 
   redirect   captures this node's pods and keeps the proxy running
   proxy      carries what the captured pods send and get
+
+--help lists the settings.
 ";
 
+/// Exit code of a command line that cannot be understood (`EX_USAGE` of sysexits.h).
+const WRONG_USE: u8 = 64;
+
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1).peekable();
+    let mut args = std::env::args().skip(1);
     let role = args.next().unwrap_or_default();
-    if !matches!(role.as_str(), "redirect" | "proxy") || args.peek().is_some_and(|arg| arg == "--help") {
-        print!("{USAGE}\n{}", settings::help(config::TABLE));
-        return if role.starts_with('-') || args.peek().is_some() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(2)
-        };
+    let args: Vec<String> = args.collect();
+    let asked = |arg: &str| matches!(arg, "--help" | "-h" | "help");
+    if asked(&role) || args.iter().any(|arg| asked(arg)) {
+        print!("{USAGE}\n{}", config::help());
+        return ExitCode::SUCCESS;
+    }
+    if !matches!(role.as_str(), "redirect" | "proxy") {
+        eprint!("{role:?} is no role of the node agent\n{USAGE}");
+        return ExitCode::from(WRONG_USE);
     }
     match start(&role, args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,9 +41,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(role: &str, args: impl Iterator<Item = String>) -> Result<(), Box<dyn std::error::Error>> {
+fn start(role: &str, args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     let settings = config::read(args, |name| std::env::var(name).ok())?;
-    let log = Log::start(settings.text("LOG_LEVEL"), settings.parse("LOG_FORMAT", "plain or json")?)?;
+    let format = settings.parse(config::name::LOG_FORMAT, "plain or json")?;
+    let log = Log::start(settings.text(config::name::LOG_LEVEL), format)?;
     let outcome = match role {
         "proxy" => proxy::run(&settings, &log),
         _ => run_redirect(&settings),

@@ -85,6 +85,8 @@ pub(crate) struct Agent {
     pub(crate) account_limits: AccountLimits,
     pub(crate) workers: Vec<Handle>,
     pub(crate) upstreams: Upstreams,
+    /// What follows `SERVICE.NAMESPACE.svc` in host names.
+    pub(crate) domain: String,
     pub(crate) dns_metrics: DnsMetrics,
     pub(crate) pods: Mutex<HashMap<Arc<str>, Arc<Pod>>>,
     /// The settings in force, for `/config_dump`.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -189,6 +190,35 @@ pub fn markdown(title: &str, table: &[Setting]) -> String {
     text
 }
 
+/// For the test of a binary: whether a page of the documentation has its section as it is. Where `UPDATE_DOCS` is set,
+/// the section is written into the page instead.
+///
+/// # Errors
+/// The page is stale or cannot be read or written; the text says what to do.
+pub fn check_page(page: &Path, binary: &str, section: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", page.display());
+    let text = std::fs::read_to_string(page).map_err(failed)?;
+    let current = with_section(&text, binary, section);
+    if text == current {
+        return Ok(());
+    }
+    if std::env::var_os("UPDATE_DOCS").is_none() {
+        return Err(format!("the section {binary} of {} is stale; run `make docs`", page.display()));
+    }
+    std::fs::write(page, current).map_err(failed)
+}
+
+/// The page with a section in the place of the one that it has, or at its end.
+fn with_section(page: &str, binary: &str, section: &str) -> String {
+    let begin = format!("<!-- {binary}: made by `make docs` -->\n\n");
+    let end = format!("\n<!-- end of {binary} -->\n");
+    let (before, after) = match (page.find(&begin), page.find(&end)) {
+        (Some(at), Some(to)) if at < to => (&page[..at], &page[to + end.len()..]),
+        _ => (page, ""),
+    };
+    format!("{before}{begin}{section}{end}{after}")
+}
+
 /// The flag that shares the longest beginning with what was written.
 fn nearest(table: &[Setting], flag: &str) -> Option<String> {
     let common = |known: &str| known.bytes().zip(flag.bytes()).take_while(|(a, b)| a == b).count();
@@ -239,5 +269,13 @@ mod tests {
         {
             assert_eq!(parse_duration(text), millis.map(Duration::from_millis), "{text}");
         }
+    }
+
+    #[test]
+    fn a_section_takes_the_place_of_the_one_before() {
+        let first = with_section("# Page\n\n", "a", "old\n");
+        let both = with_section(&format!("{first}\n"), "b", "other\n");
+        assert_eq!(with_section(&both, "b", "other\n"), both);
+        assert_eq!(with_section(&both, "a", "new\n"), both.replace("old", "new"));
     }
 }

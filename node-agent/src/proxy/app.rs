@@ -197,6 +197,7 @@ fn agent(
         account_limits: AccountLimits::default(),
         workers,
         upstreams,
+        domain: settings.text(name::CLUSTER_DOMAIN).trim_matches('.').to_ascii_lowercase(),
         dns_metrics,
         pods: Mutex::new(HashMap::new()),
         config: config_page(settings),

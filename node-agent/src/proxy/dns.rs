@@ -17,7 +17,9 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use self::answer::Asker;
 pub(crate) use self::forward::Upstreams;
+use super::dns_metrics::Labels;
 use super::pod::Pod;
 use super::worker::Worker;
 use crate::listeners::{Listeners, Slot};
@@ -30,6 +32,9 @@ const MAX_DATAGRAM: usize = 4096;
 const MAX_QUERIES: usize = 512;
 /// How long a TCP client may be idle.
 const TCP_IDLE: Duration = Duration::from_secs(10);
+
+/// Pause after a failed receive or accept: what the system lacks does not come by trying at once.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How a query came, which bounds the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +98,7 @@ impl Server {
                 Ok(received) => received,
                 Err(error) => {
                     tracing::debug!(%error, "a DNS query was not received");
+                    tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
@@ -114,7 +120,7 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::debug!(%error, "a DNS connection was not accepted");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
@@ -152,29 +158,33 @@ impl Server {
         let query = Message::from_vec(bytes)
             .ok()
             .filter(|query| query.metadata.message_type == MessageType::Query)?;
-        let metrics = &self.worker.agent.dns_metrics;
+        let agent = &self.worker.agent;
         let asked = query.queries.first().map(|asked| asked.query_type());
-        metrics.request(asked, over, &self.pod);
+        let labels = {
+            let mesh = agent.state.read();
+            Labels::of(asked, over, self.pod.workload(&mesh).map(|workload| &**workload))
+        };
+        agent.dns_metrics.request(&labels);
         let ours = query.metadata.op_code == OpCode::Query
             && query.queries.len() == 1
             && matches!(asked, Some(RecordType::A | RecordType::AAAA));
         if ours {
-            let state = &self.worker.agent.state;
-            let Some(workload) = state.wait_for(|mesh| self.pod.workload(mesh).cloned()).await else {
-                return encode(failure(&query, ResponseCode::ServFail), &query, over);
+            let Some(workload) = agent.state.wait_for(|mesh| self.pod.workload(mesh).cloned()).await else {
+                return encode(&failure(&query, ResponseCode::ServFail), &query, over);
             };
-            let found = answer::answer(&state.read(), &workload, &query.queries[0]);
+            let asker = Asker { client: &workload, domain: &agent.domain, turn: query.metadata.id };
+            let found = answer::answer(&agent.state.read(), &asker, &query.queries[0]);
             if let Some(records) = found {
                 tracing::debug!(target: "dns", pod = %self.pod.name, %client, name = %query.queries[0].name(), "answered");
-                return encode(answer::reply(&query, records), &query, over);
+                return encode(&answer::reply(&query, records), &query, over);
             }
         }
-        let upstreams = &self.worker.agent.upstreams;
-        match forward::forward(upstreams, &self.pod, bytes, over, metrics).await {
+        let told = |took, answered| agent.dns_metrics.upstream(&labels, took, answered);
+        match forward::forward(&agent.upstreams, &self.pod, bytes, over, told).await {
             Ok(reply) => Some(reply),
             Err(error) => {
                 tracing::debug!(target: "dns", pod = %self.pod.name, %client, %error, "not forwarded");
-                encode(failure(&query, ResponseCode::ServFail), &query, over)
+                encode(&failure(&query, ResponseCode::ServFail), &query, over)
             }
         }
     }
@@ -188,7 +198,7 @@ fn failure(query: &Message, code: ResponseCode) -> Message {
 }
 
 /// Writes a reply, cut to what the client can take.
-fn encode(reply: Message, query: &Message, over: Over) -> Option<Vec<u8>> {
+fn encode(reply: &Message, query: &Message, over: Over) -> Option<Vec<u8>> {
     let limit = match over {
         Over::Tcp => usize::from(u16::MAX),
         Over::Udp => {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
+use model::address::Str;
+use model::workload::Workload;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,23 +12,43 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::dns::Over;
-use super::pod::Pod;
 
-/// The labels of a query. The pod's canonical service is not among its own facts, its account stands for it.
+/// The labels of a query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
+pub(crate) struct Labels {
     request_query_type: String,
-    request_protocol: String,
+    request_protocol: &'static str,
     source_canonical_service: String,
     source_canonical_revision: String,
+}
+
+impl Labels {
+    /// Of a query of a pod, as far as the controller has told of it.
+    pub(crate) fn of(asked: Option<RecordType>, over: Over, client: Option<&Workload>) -> Self {
+        use RecordType::{A, AAAA, PTR, SRV, TXT};
+        let known = |text: Option<&Str>| match text {
+            Some(text) if !text.is_empty() => text.to_string(),
+            _ => String::from("unknown"),
+        };
+        Self {
+            request_query_type: match asked {
+                Some(kind @ (A | AAAA | SRV | TXT | PTR)) => kind.to_string(),
+                // A client could make up sixty thousand types.
+                _ => String::from("other"),
+            },
+            request_protocol: over.as_str(),
+            source_canonical_service: known(client.map(|client| &client.profile.canonical_name)),
+            source_canonical_revision: known(client.map(|client| &client.profile.canonical_revision)),
+        }
+    }
 }
 
 /// Queries and what became of them.
 #[derive(Debug)]
 pub(crate) struct DnsMetrics {
     requests: Family<Labels, Counter>,
-    upstream_requests: Counter,
-    upstream_failures: Counter,
+    upstream_requests: Family<Labels, Counter>,
+    upstream_failures: Family<Labels, Counter>,
     upstream_duration: Histogram,
 }
 
@@ -35,8 +57,8 @@ impl DnsMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
-            upstream_requests: Counter::default(),
-            upstream_failures: Counter::default(),
+            upstream_requests: Family::default(),
+            upstream_failures: Family::default(),
             upstream_duration: Histogram::new([0.0005, 0.001, 0.01, 0.1, 1.0, 5.0]),
         };
         registry.register("dns_requests", "DNS queries", metrics.requests.clone());
@@ -60,32 +82,15 @@ impl DnsMetrics {
     }
 
     /// A query came.
-    pub(crate) fn request(&self, asked: Option<RecordType>, over: Over, pod: &Pod) {
-        let kind = match asked {
-            Some(
-                known @ (RecordType::A
-                | RecordType::AAAA
-                | RecordType::SRV
-                | RecordType::TXT
-                | RecordType::PTR),
-            ) => known.to_string(),
-            // A client could make up sixty thousand types.
-            _ => String::from("other"),
-        };
-        let labels = Labels {
-            request_query_type: kind,
-            request_protocol: over.as_str().to_owned(),
-            source_canonical_service: pod.service_account.clone(),
-            source_canonical_revision: String::from("unknown"),
-        };
-        self.requests.get_or_create(&labels).inc();
+    pub(crate) fn request(&self, labels: &Labels) {
+        self.requests.get_or_create(labels).inc();
     }
 
     /// A name server was asked.
-    pub(crate) fn upstream(&self, took: Duration, answered: bool) {
-        self.upstream_requests.inc();
+    pub(crate) fn upstream(&self, labels: &Labels, took: Duration, answered: bool) {
+        self.upstream_requests.get_or_create(labels).inc();
         if !answered {
-            self.upstream_failures.inc();
+            self.upstream_failures.get_or_create(labels).inc();
         }
         self.upstream_duration.observe(took.as_secs_f64());
     }

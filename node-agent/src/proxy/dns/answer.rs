@@ -17,18 +17,25 @@ const MAX_ADDRESSES: usize = 64;
 /// The largest answer over UDP that we announce to take.
 const MAX_PAYLOAD: u16 = 4096;
 
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) client: &'a Workload,
+    /// What follows `SERVICE.NAMESPACE.svc` in host names.
+    pub(super) domain: &'a str,
+    /// Changes from question to question. Of several addresses another one comes first each time: most clients take
+    /// the first.
+    pub(super) turn: u16,
+}
+
 /// The records for a question about an address, or `None` where the name is none of the mesh's. No records: the
 /// name exists, but has no address of the family asked for.
-pub(super) fn answer(mesh: &Mesh, client: &Workload, question: &Query) -> Option<Vec<Record>> {
+pub(super) fn answer(mesh: &Mesh, asker: &Asker<'_>, question: &Query) -> Option<Vec<Record>> {
     let asked = question.name();
     let text = asked.to_ascii().to_ascii_lowercase();
     let text = text.trim_end_matches('.');
-    let domain = "cluster.local";
-    let namespace: &str = client.namespace();
-    for candidate in candidates(text, namespace, domain) {
-        let Some(found) = find(mesh, client, &candidate.name) else { continue };
-        let wants_v4 = question.query_type() == RecordType::A;
-        let addresses = found.addresses(mesh, client).into_iter().filter(|ip| ip.is_ipv4() == wants_v4);
+    for candidate in candidates(text, asker.client.namespace(), asker.domain) {
+        let Some(found) = find(mesh, asker, &candidate.name) else { continue };
         let mut owner = asked.clone();
         let mut records = Vec::new();
         if candidate.stripped
@@ -37,7 +44,12 @@ pub(super) fn answer(mesh: &Mesh, client: &Workload, question: &Query) -> Option
             records.push(Record::from_rdata(asked.clone(), TTL, RData::CNAME(CNAME(name.clone()))));
             owner = name;
         }
-        records.extend(addresses.take(MAX_ADDRESSES).map(|ip| record(&owner, ip)));
+        let wants_v4 = question.query_type() == RecordType::A;
+        let mut addresses = found.addresses(mesh, asker.client);
+        addresses.retain(|ip| ip.is_ipv4() == wants_v4);
+        let first = usize::from(asker.turn).checked_rem(addresses.len()).unwrap_or_default();
+        addresses.rotate_left(first);
+        records.extend(addresses.into_iter().take(MAX_ADDRESSES).map(|ip| record(&owner, ip)));
         return Some(records);
     }
     None
@@ -116,9 +128,10 @@ fn endpoints(mesh: &Mesh, service: &Service) -> Vec<IpAddr> {
     all
 }
 
-fn find(mesh: &Mesh, client: &Workload, name: &str) -> Option<Found> {
-    let namespace: &str = client.namespace();
-    if let Some(service) = mesh.service_named(name, namespace).filter(|service| answers(service)) {
+fn find(mesh: &Mesh, asker: &Asker<'_>, name: &str) -> Option<Found> {
+    let namespace: &str = asker.client.namespace();
+    let answers = |service: &&Arc<Service>| answers(service, asker.domain);
+    if let Some(service) = mesh.service_named(name, namespace).filter(answers) {
         return Some(Found::Service(service.clone()));
     }
     if let Some(pod) = pod_of_headless(mesh, name, namespace) {
@@ -127,9 +140,7 @@ fn find(mesh: &Mesh, client: &Workload, name: &str) -> Option<Found> {
     // A wildcard host covers every name below it, however deep.
     let mut rest = name;
     while let Some((_, parent)) = rest.split_once('.') {
-        if let Some(service) =
-            mesh.service_named(&format!("*.{parent}"), namespace).filter(|found| answers(found))
-        {
+        if let Some(service) = mesh.service_named(&format!("*.{parent}"), namespace).filter(answers) {
             return Some(Found::Service(service.clone()));
         }
         rest = parent;
@@ -139,8 +150,9 @@ fn find(mesh: &Mesh, client: &Workload, name: &str) -> Option<Found> {
 
 /// A service without an address is answered only if it is one of Kubernetes (then by its endpoints); an external
 /// host's addresses are its own name servers' business.
-fn answers(service: &Service) -> bool {
-    !service.vips.is_empty() || service.key.hostname.contains(".svc.")
+fn answers(service: &Service, domain: &str) -> bool {
+    let of_kubernetes = || service.key.hostname.strip_suffix(domain)?.strip_suffix(".svc.");
+    !service.vips.is_empty() || of_kubernetes().is_some()
 }
 
 /// The pod of a headless service by its own name, as a StatefulSet's pods are found: `POD.SERVICE.NAMESPACE.svc.…`.
@@ -198,5 +210,73 @@ mod tests {
         assert!(found.contains(&"example.com".to_owned()), "{found:?}");
         let stripped: Vec<Candidate> = candidates("a.b.svc.cluster.local", "default", "cluster.local");
         assert!(!stripped[0].stripped, "the name as asked comes first");
+    }
+
+    /// A mesh with a headless service of three pods.
+    fn mesh() -> (Mesh, Arc<Workload>) {
+        use model::address::NamespacedHostname;
+        use model::mesh::Update;
+        use proto::workload as wire;
+        use xds::convert::Decoder;
+
+        let key =
+            NamespacedHostname { namespace: "default".into(), hostname: "db.default.svc.mesh.test".into() };
+        let mut mesh = Mesh::new("".into(), Some("n".into()));
+        let mut decoder = Decoder::default();
+        let mut put = |name: String, address: wire::address::Type| {
+            let bytes = prost::Message::encode_to_vec(&wire::Address { r#type: Some(address) });
+            let update: Update =
+                decoder.decode(proto::type_url::ADDRESS, &name.into(), bytes.into()).expect("reads");
+            mesh.apply(update);
+        };
+        let service = wire::Service {
+            name: "db".into(),
+            namespace: "default".into(),
+            hostname: key.hostname.to_string(),
+            ..Default::default()
+        };
+        put(key.to_string(), wire::address::Type::Service(service));
+        for number in 1..=3_u8 {
+            let workload = wire::Workload {
+                uid: format!("uid-{number}"),
+                name: format!("db-{number}"),
+                namespace: "default".into(),
+                node: "n".into(),
+                addresses: vec![vec![10, 0, 0, number].into()],
+                services: [(key.to_string(), wire::PortList::default())].into(),
+                ..Default::default()
+            };
+            put(workload.uid.clone(), wire::address::Type::Workload(workload));
+        }
+        let client = mesh.workload("uid-1").expect("put in").clone();
+        (mesh, client)
+    }
+
+    fn asked(mesh: &Mesh, client: &Workload, name: &str, turn: u16) -> Option<Vec<IpAddr>> {
+        let asker = Asker { client, domain: "mesh.test", turn };
+        let question = Query::query(Name::from_ascii(name).expect("a name"), RecordType::A);
+        let records = answer(mesh, &asker, &question)?;
+        Some(records.iter().filter_map(|record| record.data.ip_addr()).collect())
+    }
+
+    #[test]
+    fn another_address_comes_first_each_time() {
+        let (mesh, client) = mesh();
+        let mut firsts: Vec<IpAddr> =
+            (0..3).map(|turn| asked(&mesh, &client, "db.", turn).expect("known")[0]).collect();
+        firsts.sort();
+        assert_eq!(firsts, ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| ip.parse::<IpAddr>().expect("ip")));
+        assert_eq!(asked(&mesh, &client, "db.", u16::MAX).expect("known").len(), 3);
+    }
+
+    #[test]
+    fn names_are_completed_by_the_clusters_own_domain() {
+        let (mesh, client) = mesh();
+        for name in ["db.", "db.default.", "db.default.svc.", "db.default.svc.mesh.test.", "db-2.db."] {
+            assert!(asked(&mesh, &client, name, 0).is_some_and(|found| !found.is_empty()), "{name}");
+        }
+        for name in ["db.default.svc.cluster.local.", "db.other.", "example.com."] {
+            assert_eq!(asked(&mesh, &client, name, 0), None, "{name}");
+        }
     }
 }

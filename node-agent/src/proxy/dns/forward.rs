@@ -12,7 +12,6 @@ use tokio::time::{Instant, timeout};
 use super::Over;
 use crate::netns::in_namespace;
 use crate::proxy::dial;
-use crate::proxy::dns_metrics::DnsMetrics;
 use crate::proxy::pod::Pod;
 use crate::socket::marked_udp;
 
@@ -52,13 +51,14 @@ fn name_servers(resolv_conf: &str) -> Vec<SocketAddr> {
     parsed.take(MAX_SERVERS).map(|ip| SocketAddr::new(ip, 53)).collect()
 }
 
-/// Asks the name servers in turn and returns the first reply, as it came.
+/// Asks the name servers in turn and returns the first reply, as it came. Of each it is told how long it took and
+/// whether it answered.
 pub(super) async fn forward(
     upstreams: &Upstreams,
     pod: &Pod,
     query: &[u8],
     over: Over,
-    metrics: &DnsMetrics,
+    told: impl Fn(Duration, bool),
 ) -> io::Result<Vec<u8>> {
     let mut last = io::Error::other("there is no name server to ask; see DNS_UPSTREAMS");
     for server in &upstreams.0 {
@@ -71,11 +71,11 @@ pub(super) async fn forward(
         };
         match timeout(PATIENCE, asking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(reply) => {
-                metrics.upstream(started.elapsed(), true);
+                told(started.elapsed(), true);
                 return Ok(reply);
             }
             Err(error) => {
-                metrics.upstream(started.elapsed(), false);
+                told(started.elapsed(), false);
                 last = error;
             }
         }
