@@ -8,21 +8,13 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use model::ports;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     netns::{NetnsFd, in_namespace},
     socket::PROXY_MARK,
 };
-
-/// Port of the outbound capture.
-pub const PORT_OUTBOUND: u16 = 15001;
-/// Port of the capture of inbound plaintext.
-pub const PORT_INBOUND: u16 = 15006;
-/// Port of the tunnel: never redirected, its listener sits on it.
-pub const PORT_HBONE: u16 = 15008;
-/// Port of the name server inside the pod.
-pub const PORT_DNS: u16 = 15053;
 
 /// Connections that may wait to be accepted (the kernel caps it by `net.core.somaxconn`, 4096): enough for a
 /// burst during the milliseconds in which a proxy is replaced.
@@ -73,11 +65,11 @@ impl Slot {
     fn address(self) -> SocketAddr {
         let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         match self {
-            Slot::Outbound => SocketAddr::new(any, PORT_OUTBOUND),
-            Slot::Inbound => SocketAddr::new(any, PORT_INBOUND),
-            Slot::Hbone => SocketAddr::new(any, PORT_HBONE),
-            Slot::DnsUdpV4 | Slot::DnsTcpV4 => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT_DNS),
-            Slot::DnsUdpV6 | Slot::DnsTcpV6 => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), PORT_DNS),
+            Slot::Outbound => SocketAddr::new(any, ports::OUTBOUND),
+            Slot::Inbound => SocketAddr::new(any, ports::INBOUND_PLAINTEXT),
+            Slot::Hbone => SocketAddr::new(any, ports::HBONE),
+            Slot::DnsUdpV4 | Slot::DnsTcpV4 => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ports::DNS),
+            Slot::DnsUdpV6 | Slot::DnsTcpV6 => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), ports::DNS),
         }
     }
 

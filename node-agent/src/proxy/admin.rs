@@ -56,13 +56,13 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
         // A node without IPv6 has no [::].
         Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
             let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
-            TcpListener::bind(v4).await.map_err(|error| taken(v4, error))
+            TcpListener::bind(v4).await.map_err(|error| taken(v4, &error))
         }
-        Err(error) => Err(taken(address, error)),
+        Err(error) => Err(taken(address, &error)),
     }
 }
 
-fn taken(address: SocketAddr, error: std::io::Error) -> StartError {
+fn taken(address: SocketAddr, error: &std::io::Error) -> StartError {
     StartError::Value(format!(
         "cannot listen on {address}: {error}; is another node agent running here? The ports are settings, see --help"
     ))
@@ -141,7 +141,7 @@ async fn config_dump(agent: &Agent) -> Answer {
     let certificates = serde_json::to_value(agent.certificates.list()).unwrap_or_else(|_| json!([]));
     let mut pods: Vec<_> = agent.pods().values().cloned().collect();
     pods.sort_by(|a, b| a.uid.cmp(&b.uid));
-    let page = dump(&agent.state.read(), &certificates, &pods, &connections, agent.config.clone());
+    let page = dump(&agent.state.read(), &certificates, &pods, &connections, &agent.config);
     Answer::json(&page)
 }
 

@@ -50,6 +50,7 @@ impl Carried {
     }
 
     /// Carries it to its end, and tells of it.
+    #[expect(clippy::wrong_self_convention, reason = "an end is come to, nothing is converted")]
     pub(crate) async fn to_its_end(self) {
         let Self { way, record, registered } = self;
         let finished = match way {

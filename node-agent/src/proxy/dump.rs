@@ -1,11 +1,11 @@
 //! `/config_dump`: what the proxy knows and does, in the shape that `istioctl ztunnel-config` reads (`wire.md` 6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use model::authz::{Action, Match, Policy, PolicyScope, StringMatch};
 use model::mesh::Mesh;
 use model::service::{IpFamilies, LoadBalancingMode, Scope, Service, Visibility};
-use model::workload::{GatewayAddress, Health, TunnelProtocol, Workload, WorkloadKind};
+use model::workload::{GatewayAddress, Health, TunnelProtocol, Workload};
 use serde_json::{Map, Value, json};
 
 use super::connections::Listed;
@@ -17,7 +17,7 @@ pub(crate) fn dump(
     certificates: &Value,
     pods: &[std::sync::Arc<Pod>],
     connections: &[Listed],
-    config: Value,
+    config: &Value,
 ) -> Value {
     let mut workloads: Vec<&Workload> = mesh.workloads().map(|workload| &**workload).collect();
     workloads.sort_by(|a, b| a.uid.cmp(&b.uid));
@@ -90,7 +90,7 @@ fn workload(workload: &Workload) -> Value {
     text("networkMode", if profile.host_network { "HostNetwork" } else { "Standard" });
     text("protocol", if profile.protocol == TunnelProtocol::Hbone { "HBONE" } else { "TCP" });
     text("status", if workload.status == Health::Healthy { "Healthy" } else { "Unhealthy" });
-    text("workloadType", kind(profile.kind));
+    text("workloadType", profile.kind.as_str());
     let ips: Vec<String> = workload.addresses.iter().map(ToString::to_string).collect();
     let services: Vec<String> = profile.services.iter().map(|(key, _)| key.to_string()).collect();
     let policies: Vec<String> = profile.policies.iter().map(ToString::to_string).collect();
@@ -114,10 +114,6 @@ fn workload(workload: &Workload) -> Value {
     put(&mut object, "locality", Value::Object(place));
     put(&mut object, "capacity", json!(profile.capacity));
     Value::Object(object)
-}
-
-fn kind(kind: WorkloadKind) -> &'static str {
-    kind.as_str()
 }
 
 fn service(mesh: &Mesh, service: &Service) -> Value {
@@ -257,10 +253,12 @@ fn matches(one: &Match) -> Value {
 }
 
 fn workload_state(pods: &[std::sync::Arc<Pod>], connections: &[Listed]) -> Value {
+    let mut by_pod: HashMap<(&str, bool), Vec<&Listed>> = HashMap::new();
+    for listed in connections {
+        by_pod.entry((&listed.pod, listed.inbound)).or_default().push(listed);
+    }
     let one = |pod: &std::sync::Arc<Pod>| {
-        let of_pod = |inbound: bool| -> Vec<&Listed> {
-            connections.iter().filter(|listed| listed.pod == pod.uid && listed.inbound == inbound).collect()
-        };
+        let of_pod = |inbound| by_pod.get(&(&*pod.uid, inbound)).map_or(&[][..], Vec::as_slice);
         let state = if pod.phase() == Phase::Serving { "Up" } else { "Draining" };
         let entry = json!({
             "state": state,

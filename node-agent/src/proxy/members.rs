@@ -23,7 +23,7 @@ const DRAIN_CHECK: Duration = Duration::from_millis(100);
 /// Follows the events of pods until the process ends.
 pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readiness, shutdown: Shutdown) {
     let handle = feed.handle();
-    let mut members = Members { agent, handle, next_home: 0, identities: HashMap::new() };
+    let mut members = Members { agent, handle, next_home: 0, identities: HashMap::new(), seen: 0 };
     let mut check = interval(DRAIN_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -42,7 +42,10 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readine
                 Some(event) => members.take(event).await,
                 None => return,
             },
-            _ = check.tick() => members.report_drained().await,
+            _ = check.tick() => {
+                members.report_drained().await;
+                members.follow_identities();
+            }
         }
     }
 }
@@ -53,6 +56,8 @@ struct Members {
     next_home: usize,
     /// Which pod's certificate is fetched ahead, by pod.
     identities: HashMap<Arc<str>, Identity>,
+    /// The revision of the state by which they were looked at.
+    seen: u64,
 }
 
 impl Members {
@@ -86,12 +91,43 @@ impl Members {
         Ok(())
     }
 
-    /// Fetches the pod's certificate before its first connection needs it.
+    /// Fetches the pod's certificate before its first connection needs it. As long as the controller has not told of
+    /// the pod, its identity is a guess.
     fn warm_up(&mut self, pod: &Pod) {
-        let trust_domain = self.agent.state.read().settings().trust_domain.clone();
-        let identity = Identity::new(trust_domain, pod.namespace.as_str(), pod.service_account.as_str());
+        let identity = {
+            let mesh = self.agent.state.read();
+            pod.workload(&mesh).map_or_else(
+                || {
+                    let trust_domain = mesh.settings().trust_domain.clone();
+                    Identity::new(trust_domain, pod.namespace.as_str(), pod.service_account.as_str())
+                },
+                |workload| workload.identity().clone(),
+            )
+        };
+        if self.identities.get(&pod.uid) == Some(&identity) {
+            return;
+        }
         self.agent.certificates.prefetch(&identity);
-        self.identities.insert(pod.uid.clone(), identity);
+        if let Some(before) = self.identities.insert(pod.uid.clone(), identity) {
+            self.forget_unless_used(&before);
+        }
+    }
+
+    /// Brings the identities up to what the controller has told since: kept under a wrong one, a certificate would
+    /// neither be there in time nor ever be let go.
+    fn follow_identities(&mut self) {
+        let now = self.agent.state.changes().borrow().any;
+        if std::mem::replace(&mut self.seen, now) == now {
+            return;
+        }
+        let pods: Vec<Arc<Pod>> = self.agent.pods().values().cloned().collect();
+        pods.iter().for_each(|pod| self.warm_up(pod));
+    }
+
+    fn forget_unless_used(&self, identity: &Identity) {
+        if !self.identities.values().any(|other| other == identity) {
+            self.agent.certificates.forget(identity);
+        }
     }
 
     async fn listen(&self, uid: &str, listeners: Listeners) {
@@ -112,10 +148,8 @@ impl Members {
         for worker in &self.agent.workers {
             worker.send(Job::Stop { uid: pod.uid.clone() }).await;
         }
-        if let Some(identity) = self.identities.remove(&pod.uid)
-            && !self.identities.values().any(|other| *other == identity)
-        {
-            self.agent.certificates.forget(&identity);
+        if let Some(identity) = self.identities.remove(&pod.uid) {
+            self.forget_unless_used(&identity);
         }
         tracing::info!(pod = %pod.name, namespace = %pod.namespace, "no longer serving");
     }

@@ -7,10 +7,11 @@
 
 use std::fmt::Write;
 
-use crate::{
-    listeners::{PORT_DNS, PORT_HBONE, PORT_INBOUND, PORT_OUTBOUND},
-    socket::{MARK_MASK, PROXY_MARK},
+use model::ports::{
+    DNS as PORT_DNS, HBONE as PORT_HBONE, INBOUND_PLAINTEXT as PORT_INBOUND, OUTBOUND as PORT_OUTBOUND,
 };
+
+use crate::socket::{MARK_MASK, PROXY_MARK};
 
 /// The one table; everything of ours is in it, so that replacing and removing are one statement.
 pub const TABLE: &str = "lateen";
