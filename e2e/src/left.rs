@@ -59,6 +59,8 @@ impl Parts {
         let number = |number: u32| i32::try_from(number).expect("a process number");
         let mut processes = below(&all, number(process));
         processes.extend(keeper(mesh).map(|keeper| below(&all, keeper)).unwrap_or_default());
+        processes.sort_by_key(|process| process.pid);
+        processes.dedup();
         let own = namespaces(number(std::process::id()));
         let namespaces = processes.iter().flat_map(|process| namespaces(process.pid));
         Self { namespaces: namespaces.filter(|space| !own.contains(space)).collect(), processes }

@@ -41,6 +41,8 @@ pub(crate) mod worker;
 
 pub(crate) mod state;
 
+pub(crate) mod save;
+
 pub(crate) mod saved;
 
 pub(crate) mod members;

@@ -32,12 +32,12 @@ use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
 use super::pod::Phase;
 use super::saved::SavedState;
-use super::state::{PATIENCE, Revision, State};
+use super::state::{PATIENCE, State};
 use super::worker::Job;
-use super::{Agent, admin, members, worker};
+use super::{Agent, admin, members, save, worker};
 use crate::config::name;
 use crate::listeners::Listeners;
-use crate::pods::{Feed, FeedHandle, Sources};
+use crate::pods::{Feed, Sources};
 
 /// Why the role could not start, or go on; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +120,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     }
     tasks.spawn("ready", ready(agent.clone(), handle.clone(), readiness.clone()));
     let feed_handle = feed.handle();
-    tasks.spawn("save", save(agent.clone(), handle, feed_handle, saved));
+    tasks.spawn("save", save::keep(agent.clone(), handle, feed_handle, saved));
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, shutdown.clone()));
 
     let cause = ending(signalled, &tasks, &workers).await?;
@@ -307,51 +307,6 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, readiness: Readiness) {
         agent.state.told_all();
         readiness.done(STATE);
     }
-}
-
-/// Keeps what is known for a successor: soon after a change, and at most a tenth of the time. Neither rules nor
-/// certificates wait for that: no successor may let in what was forbidden, or stand without a certificate that its
-/// predecessor had while there is no authority to ask.
-async fn save(agent: Arc<Agent>, controller: ClientHandle, pods: FeedHandle, mut saved: Revision) {
-    const SOON: Duration = Duration::from_millis(20);
-    const LATEST: Duration = Duration::from_secs(1);
-    let mut changes = agent.state.changes();
-    let mut certificates = agent.certificates.changes();
-    let mut saved_certificates = *certificates.borrow();
-    loop {
-        tokio::select! {
-            changed = changes.wait_for(|now| *now != saved) => if changed.is_err() { return },
-            changed = certificates.wait_for(|now| *now != saved_certificates) => if changed.is_err() { return },
-        }
-        saved = *changes.borrow();
-        saved_certificates = *certificates.borrow();
-        let started = tokio::time::Instant::now();
-        if let Err(error) = save_once(&agent, &controller, &pods).await {
-            tracing::warn!(%error, "the state was not saved; a restart would have to ask the controller");
-        }
-        let took = started.elapsed();
-        // They come one by one where many pods start: half of the time is enough for them.
-        let renewed = async {
-            sleep(took.clamp(SOON, LATEST)).await;
-            certificates.wait_for(|now| *now != saved_certificates).await.is_ok()
-        };
-        tokio::select! {
-            () = sleep((took * 10).clamp(SOON, LATEST)) => {}
-            changed = changes.wait_for(|now| now.rules != saved.rules) => if changed.is_err() { return },
-            changed = renewed => if !changed { return },
-        }
-    }
-}
-
-async fn save_once(agent: &Agent, controller: &ClientHandle, pods: &FeedHandle) -> Result<(), String> {
-    let mut versions = HashMap::new();
-    for type_url in [type_url::ADDRESS, type_url::AUTHORIZATION, type_url::MESH_SETTINGS] {
-        versions.insert(type_url, controller.versions(type_url).await.map_err(|error| error.to_string())?);
-    }
-    let certificates = agent.certificates.export();
-    let versions = |type_url| versions.get(type_url).cloned().unwrap_or_default();
-    let bytes = prost::Message::encode_to_vec(&SavedState::of(&agent.state.read(), versions, certificates));
-    pods.store(&bytes).await.map_err(|error| error.to_string())
 }
 
 /// Series of pods that are gone go too.
