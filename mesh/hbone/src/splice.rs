@@ -23,10 +23,20 @@ use crate::tunnel::{Gone, Stream};
 #[derive(Debug)]
 pub struct Finished {
     /// The connection, with its counts and, when detached, its residue. Its socket is open still: dropping it closes
-    /// it in order, [`Connection::abort`] resets it.
+    /// it in order, [`Connection::abort`] resets it, [`Finished::close`] does what the end calls for.
     pub connection: Connection,
     /// Why the splice ended.
     pub end: End,
+}
+
+impl Finished {
+    /// Closes the application's socket: with a reset where the application must not take what came for all there was.
+    pub fn close(self) {
+        // Where the far side's end has been passed on, what broke was the other direction.
+        if !self.end.is_in_order() && !self.connection.far_end_delivered {
+            self.connection.abort();
+        }
+    }
 }
 
 /// Why a splice ended.
@@ -51,6 +61,13 @@ pub enum End {
     Undetachable,
     /// The pod's account is full: the text says of what.
     Account(crate::account::Full),
+}
+
+impl End {
+    /// Whether nothing broke: all is said, or one end needs no more of the other (NO_ERROR, CANCEL).
+    pub fn is_in_order(&self) -> bool {
+        matches!(self, Self::Complete | Self::Detached | Self::Reset(code::NO_ERROR | code::CANCEL))
+    }
 }
 
 /// The future of [`Stream::splice`]. Small (a pointer and a key); dropping it resets the stream.
@@ -191,9 +208,11 @@ fn obey(inner: &mut Inner, key: Key, cx: &Context<'_>) -> Option<End> {
 /// Whether the stream is over, and what that means now that `delivered` says whether the application has all of it.
 fn over(inner: &mut Inner, key: Key, delivered: bool) -> Option<End> {
     let stream = &mut inner.engine.streams[key];
-    // An end that needs no more has still sent what it sent before: that is delivered first.
+    // An end that needs no more has still sent what it sent before: that is delivered first. So is what came to its
+    // end, whatever then became of the other direction.
     let in_order = match &stream.ext.end {
         Some(End::Reset(code::NO_ERROR | code::CANCEL)) => true,
+        Some(End::Reset(_)) if stream.remote_ended => true,
         Some(_) => return stream.ext.end.take(),
         None => false,
     };

@@ -59,5 +59,6 @@ impl Carried {
         };
         drop(registered);
         finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+        finished.close();
     }
 }

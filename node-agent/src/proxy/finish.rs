@@ -28,6 +28,8 @@ pub(crate) fn end(record: Rc<Record>, live: Option<&Live>, failure: Option<Failu
 pub(crate) fn outcome(end: &End) -> Option<Failure> {
     match end {
         End::Complete => None,
+        // The far side needs no more of what our application would still say: a server that hung up after its answer.
+        End::Reset(_) if end.is_in_order() => None,
         // Applications hang up in many ways; none of these is the mesh's doing.
         End::Application(error) if is_hang_up(error) => None,
         End::Application(error) => Some(Failure::new(flags::CONNECT, error)),

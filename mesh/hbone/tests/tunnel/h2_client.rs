@@ -10,7 +10,9 @@ use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
-use crate::support::{account, application, expect_end, expect_pattern, pattern, pipe, run, send_pattern};
+use crate::support::{
+    account, application, expect_end, expect_pattern, pattern, pipe, run, send_pattern, until,
+};
 
 struct Up {
     client: SendRequest<Bytes>,
@@ -228,6 +230,53 @@ fn a_reset_by_the_client_reaches_the_application() {
         drop(finished);
         expect_end(&mut app).await;
     });
+}
+
+#[test]
+fn what_came_to_its_end_is_delivered_whatever_then_breaks() {
+    run(async {
+        let (mut up, account) = (up(Limits::default()).await, account());
+        let (response, mut send) = up.client.send_request(connect("a:1"), false).unwrap();
+        let (mut app, connection) = application(&account).await;
+        let live = connection.live().clone();
+        let stream = up.server.accept().await.unwrap().accept(&Headers::new());
+        let splice = tokio::task::spawn_local(stream.splice(connection));
+        response.await.unwrap();
+        // More than the sockets take while nobody reads, less than the window.
+        let bytes: Vec<u8> = (0..1_000_000).map(|at| pattern(1, at)).collect();
+        send_all(&mut send, bytes.into(), true).await;
+        // The crate takes back what it has not sent yet.
+        until("all has come", || live.received() + account.buffered() as u64 == 1_000_000).await;
+        send.send_reset(h2::Reason::CONNECT_ERROR);
+        expect_pattern(&mut app, 1, 0, 1_000_000).await;
+        let finished = splice.await.unwrap();
+        assert!(matches!(finished.end, hbone::splice::End::Reset(10)), "{:?}", finished.end);
+        finished.close();
+        expect_end(&mut app).await;
+    });
+}
+
+#[test]
+fn what_breaks_before_its_end_is_no_end_to_the_application() {
+    for (reason, in_order) in [(h2::Reason::INTERNAL_ERROR, false), (h2::Reason::CANCEL, true)] {
+        run(async move {
+            let mut up = up(Limits::default()).await;
+            let (response, mut send) = up.client.send_request(connect("a:1"), false).unwrap();
+            let (mut app, connection) = application(&account()).await;
+            let stream = up.server.accept().await.unwrap().accept(&Headers::new());
+            let splice = tokio::task::spawn_local(stream.splice(connection));
+            response.await.unwrap();
+            send_all(&mut send, Bytes::from_static(b"half a word"), false).await;
+            app.read_exact(&mut [0; 11]).await.unwrap();
+            send.send_reset(reason);
+            splice.await.unwrap().close();
+            match app.read(&mut [0]).await {
+                Ok(0) => assert!(in_order, "{reason}: a broken connection looks whole"),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => assert!(!in_order),
+                other => panic!("{reason}: {other:?}"),
+            }
+        });
+    }
 }
 
 #[test]
