@@ -15,7 +15,8 @@ use hickory_proto::op::{Message, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 
 const USAGE: &str = "peer probe TARGET… | rate TARGET PER_SECOND | gap TARGET | hold TARGET | idle TARGET SECONDS | \
-serve-half PORT | half TARGET BYTES | dns TYPE NAME";
+kept TARGET CONNECTIONS REQUESTS | many TARGET CONNECTIONS | serve-half PORT | half TARGET BYTES [ORDERS] | \
+dns TYPE NAME";
 
 /// How long one exchange may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,7 +31,12 @@ fn main() {
         ["hold", target] => hold(target),
         ["idle", target, seconds] => idle(target, Duration::from_secs(seconds.parse().expect("a number"))),
         ["serve-half", port] => serve_half(port.parse().expect("a port")),
-        ["half", target, bytes] => half(target, bytes.parse().expect("a number")),
+        ["kept", target, connections, requests] => {
+            kept(target, connections.parse().expect("a number"), requests.parse().expect("a number"))
+        }
+        ["many", target, connections] => many(target, connections.parse().expect("a number")),
+        ["half", target, bytes] => half(target, bytes.parse().expect("a number"), "cs"),
+        ["half", target, bytes, orders] => half(target, bytes.parse().expect("a number"), orders),
         ["dns", kind, name] => dns(kind, name),
         _ => Err(io::Error::other(USAGE)),
     };
@@ -274,12 +280,68 @@ fn idle(target: &str, time: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Requests on several connections at once, all of which are kept; every one must be answered.
+fn kept(target: &str, connections: u64, requests: u64) -> io::Result<()> {
+    let asking = (0..connections).map(|_| {
+        let target = target.to_owned();
+        std::thread::spawn(move || {
+            let mut stream = BufReader::new(connect(&target)?);
+            (0..requests).try_for_each(|_| get(&mut stream, false))
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    for thread in asking {
+        thread.join().map_err(|_| io::Error::other("a client panicked"))??;
+    }
+    println!("answered: {}", connections * requests);
+    Ok(())
+}
+
+/// Opens connections to an echo server, says `open` when all are, uses them all at the same time until stdin ends:
+/// `whole: ROUNDS`.
+fn many(target: &str, connections: u64) -> io::Result<()> {
+    let mut streams = Vec::new();
+    for _ in 0..connections {
+        let mut stream = BufReader::new(connect(target)?);
+        stream.read_line(&mut String::new())?;
+        streams.push(stream);
+    }
+    println!("open");
+    let stop = Arc::new(AtomicBool::new(false));
+    let ended = stop.clone();
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        ended.store(true, Ordering::Relaxed);
+    });
+    let mut rounds = 0u64;
+    while rounds == 0 || !stop.load(Ordering::Relaxed) {
+        for (number, stream) in (0u64..).zip(&mut streams) {
+            stream.get_mut().write_all(&(rounds << 16 | number).to_be_bytes())?;
+        }
+        for (number, stream) in (0u64..).zip(&mut streams) {
+            let mut back = [0; 8];
+            stream.read_exact(&mut back)?;
+            if back != (rounds << 16 | number).to_be_bytes() {
+                return Err(io::Error::other("other bytes came back"));
+            }
+        }
+        rounds += 1;
+    }
+    println!("whole: {rounds}");
+    Ok(())
+}
+
 /// A byte of a stream that has no period near a power of two.
 fn pattern(position: u64) -> u8 {
     u8::try_from(position * 31 % 251).unwrap_or(0)
 }
 
 fn send_pattern(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
+    write_pattern(stream, bytes)?;
+    stream.shutdown(Shutdown::Write)
+}
+
+fn write_pattern(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
     let mut position = 0;
     while position < bytes {
         let end = (position + 65_536).min(bytes);
@@ -287,11 +349,20 @@ fn send_pattern(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
         stream.write_all(&block)?;
         position = end;
     }
-    stream.shutdown(Shutdown::Write)
+    Ok(())
+}
+
+/// Both directions at the same time, no half ends before the other: for what cannot pass half an end on.
+fn exchange(stream: &mut TcpStream, bytes: u64) -> io::Result<u64> {
+    let mut sending = stream.try_clone()?;
+    let sender = std::thread::spawn(move || write_pattern(&mut sending, bytes));
+    let taken = take_pattern(&mut stream.take(bytes))?;
+    sender.join().map_err(|_| io::Error::other("a sender panicked"))??;
+    Ok(taken)
 }
 
 /// Reads to the end of the stream and says how much came, if it is all as it was sent.
-fn take_pattern(stream: &mut TcpStream) -> io::Result<u64> {
+fn take_pattern(stream: &mut impl Read) -> io::Result<u64> {
     let mut position = 0;
     let mut block = vec![0; 65_536];
     loop {
@@ -308,7 +379,7 @@ fn take_pattern(stream: &mut TcpStream) -> io::Result<u64> {
     }
 }
 
-/// A server for [`half`]. The client's first byte says whose half ends first; 8 more how much each sends.
+/// A server for [`half`]. The client's first byte is the order; 8 more say how much each sends.
 fn serve_half(port: u16) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)))?;
     for stream in listener.incoming() {
@@ -319,13 +390,10 @@ fn serve_half(port: u16) -> io::Result<()> {
                 let bytes = u64::from_be_bytes([
                     order[1], order[2], order[3], order[4], order[5], order[6], order[7], order[8],
                 ]);
-                let taken = if order[0] == b's' {
-                    send_pattern(&mut stream, bytes)?;
-                    take_pattern(&mut stream)?
-                } else {
-                    let taken = take_pattern(&mut stream)?;
-                    send_pattern(&mut stream, bytes)?;
-                    taken
+                let taken = match order[0] {
+                    b'a' => write_pattern(&mut stream, bytes).map(|()| 0)?,
+                    b'b' => exchange(&mut stream, bytes)?,
+                    first => half_first(&mut stream, first == b's', bytes)?,
                 };
                 Ok((char::from(order[0]), taken))
             });
@@ -338,20 +406,18 @@ fn serve_half(port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// Both orders: our half ends first, then the server's does; everything still arrives in the other direction.
-fn half(target: &str, bytes: u64) -> io::Result<()> {
-    for first in [b'c', b's'] {
+/// One order after the other: our half ends first (`c`), the server's does (`s`), or none (`b`), and everything still
+/// arrives in the other direction; or only the server speaks and hangs up (`a`).
+fn half(target: &str, bytes: u64, orders: &str) -> io::Result<()> {
+    for first in orders.bytes() {
         let mut stream = connect(target)?;
         let mut order = vec![first];
         order.extend(bytes.to_be_bytes());
         stream.write_all(&order)?;
-        let taken = if first == b'c' {
-            send_pattern(&mut stream, bytes)?;
-            take_pattern(&mut stream)?
-        } else {
-            let taken = take_pattern(&mut stream)?;
-            send_pattern(&mut stream, bytes)?;
-            taken
+        let taken = match first {
+            b'a' => take_pattern(&mut stream)?,
+            b'b' => exchange(&mut stream, bytes)?,
+            first => half_first(&mut stream, first == b'c', bytes)?,
         };
         if taken != bytes {
             return Err(io::Error::other(format!("{taken} of {bytes} bytes came")));
@@ -359,6 +425,17 @@ fn half(target: &str, bytes: u64) -> io::Result<()> {
     }
     println!("whole");
     Ok(())
+}
+
+/// One end of [`half`]: how many bytes came.
+fn half_first(stream: &mut TcpStream, own_first: bool, bytes: u64) -> io::Result<u64> {
+    if own_first {
+        send_pattern(stream, bytes)?;
+        return take_pattern(stream);
+    }
+    let taken = take_pattern(stream)?;
+    send_pattern(stream, bytes)?;
+    Ok(taken)
 }
 
 /// One query to the first name server of resolv.conf: the response code, then every answer.

@@ -14,6 +14,7 @@ pub mod left;
 pub mod manifests;
 pub mod processes;
 pub mod report;
+pub mod wire;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

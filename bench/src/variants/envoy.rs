@@ -40,7 +40,7 @@ pub(super) fn start(tunnel: Tunnel, topology: Topology, setting: &Setting) -> Re
         Tunnel::Hbone => (
             Kind::EnvoyHbone,
             End::HboneClient { listen: ENTRY, peer: TUNNEL, authority: app.to_string() },
-            End::HboneServer { listen: TUNNEL },
+            End::HboneServer { listen: TUNNEL, refuse: Vec::new() },
         ),
     };
     let name = |part| format!("{}-{part}", kind.name());

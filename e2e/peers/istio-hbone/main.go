@@ -1,10 +1,13 @@
 // istio-hbone runs Istio's own HBONE client or server as a peer for Lateen's node agents.
 //
 //	istio-hbone server --listen ADDR --cert F --key F --root F [--accept SPIFFE-URI]...
-//	istio-hbone client --listen ADDR --peer ADDR --authority HOST:PORT --cert F --key F --root F [--accept ...]
+//	istio-hbone client --peer ADDR --forward ADDR=AUTHORITY... --cert F --key F --root F [--accept ...]
+//	istio-hbone ask --peer ADDR --authority AUTHORITY... --cert F --key F --root F [--accept ...]
 //
-// The server ends CONNECT and connects to the authority asked for. The client takes TCP on --listen and tunnels
-// each connection to --peer. Both print "listening on ADDR" once they are ready, and each refusal on standard error.
+// The server ends CONNECT and connects to the authority asked for. The client takes TCP on each --forward address and
+// carries every connection through one dialer, and so one tunnel, to --peer. Both print "listening on ADDR" once they
+// are ready, and each refusal on standard error. `ask` prints what became of one CONNECT for each authority: "open", or
+// what the dialer says.
 package main
 
 import (
@@ -20,12 +23,13 @@ import (
 	"strings"
 
 	"istio.io/istio/pkg/hbone"
+	"istio.io/istio/pkg/log"
 )
 
 type options struct {
-	listen, peer, authority string
-	cert, key, root         string
-	accept                  list
+	listen, peer               string
+	cert, key, root            string
+	forward, authority, accept list
 }
 
 // list is a flag that may be repeated.
@@ -45,15 +49,18 @@ func main() {
 	}
 }
 
+var errUsage = errors.New("say `server`, `client` or `ask`")
+
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("say `client` or `server`")
+		return errUsage
 	}
 	var o options
 	flags := flag.NewFlagSet(args[0], flag.ExitOnError)
-	flags.StringVar(&o.listen, "listen", "", "where to listen")
-	flags.StringVar(&o.peer, "peer", "", "client: the HBONE server's address")
-	flags.StringVar(&o.authority, "authority", "", "client: the :authority of CONNECT")
+	flags.StringVar(&o.listen, "listen", "", "server: where to listen")
+	flags.StringVar(&o.peer, "peer", "", "client, ask: the HBONE server's address")
+	flags.Var(&o.forward, "forward", "client: where to listen, and the :authority of CONNECT")
+	flags.Var(&o.authority, "authority", "ask: an :authority of CONNECT")
 	flags.StringVar(&o.cert, "cert", "", "certificate chain, PEM")
 	flags.StringVar(&o.key, "key", "", "private key, PEM")
 	flags.StringVar(&o.root, "root", "", "accepted roots, PEM")
@@ -61,49 +68,100 @@ func run(args []string) error {
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
+	// Of its own accord the package writes to standard output, which is for what we say.
+	toStderr := log.DefaultOptions()
+	toStderr.OutputPaths = []string{"stderr"}
+	if err := log.Configure(toStderr); err != nil {
+		return err
+	}
 	config, err := mutualTLS(o)
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", o.listen)
-	if err != nil {
-		return err
-	}
-	fmt.Println("listening on", listener.Addr())
 	switch args[0] {
 	case "server":
-		server := hbone.NewServer()
-		server.TLSConfig = config
-		server.Protocols.SetHTTP2(true)
-		return server.ServeTLS(listener, "", "")
+		return serve(o, config)
 	case "client":
-		return client(listener, o, config)
+		return client(o, config)
+	case "ask":
+		ask(o, config)
+		return nil
 	default:
-		return fmt.Errorf("%q: say `client` or `server`", args[0])
+		return errUsage
 	}
 }
 
+func listen(address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if err == nil {
+		fmt.Println("listening on", listener.Addr())
+	}
+	return listener, err
+}
+
+func serve(o options, config *tls.Config) error {
+	listener, err := listen(o.listen)
+	if err != nil {
+		return err
+	}
+	server := hbone.NewServer()
+	server.TLSConfig = config
+	server.Protocols.SetHTTP2(true)
+	return server.ServeTLS(listener, "", "")
+}
+
 // client tunnels every accepted connection; all share one dialer, and so its pool.
-func client(listener net.Listener, o options, config *tls.Config) error {
+func client(o options, config *tls.Config) error {
 	dialer := hbone.NewDialer(hbone.Config{ProxyAddress: o.peer, TLS: config})
-	for {
-		app, err := listener.Accept()
+	ended := make(chan error)
+	for _, forward := range o.forward {
+		address, authority, _ := strings.Cut(forward, "=")
+		listener, err := listen(address)
 		if err != nil {
 			return err
 		}
 		go func() {
-			defer app.Close()
-			tunnel, err := dialer.Dial("tcp", o.authority)
-			if err != nil {
-				fmt.Fprintln(os.Stderr, "istio-hbone:", err)
-				return
+			for {
+				app, err := listener.Accept()
+				if err != nil {
+					ended <- err
+					return
+				}
+				go carry(dialer, app, authority)
 			}
-			go func() {
-				_, _ = io.Copy(tunnel, app)
-				_ = tunnel.Close()
-			}()
-			_, _ = io.Copy(app, tunnel)
 		}()
+	}
+	return <-ended
+}
+
+// carry tunnels one connection. What the dialer returns is a pipe that can only end both ways at once, so that an
+// application that ends its half hears no more.
+func carry(dialer hbone.Dialer, app net.Conn, authority string) {
+	defer app.Close()
+	tunnel, err := dialer.Dial("tcp", authority)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "istio-hbone:", err)
+		return
+	}
+	defer tunnel.Close()
+	go func() {
+		_, _ = io.Copy(tunnel, app)
+		_ = tunnel.Close()
+	}()
+	_, _ = io.Copy(app, tunnel)
+}
+
+// ask says what became of one CONNECT for each authority.
+func ask(o options, config *tls.Config) {
+	dialer := hbone.NewDialer(hbone.Config{ProxyAddress: o.peer, TLS: config})
+	for _, authority := range o.authority {
+		tunnel, err := dialer.Dial("tcp", authority)
+		if err != nil {
+			fmt.Println(authority, err)
+			continue
+		}
+		fmt.Println(authority, "open")
+		tunnel.Close()
 	}
 }
 

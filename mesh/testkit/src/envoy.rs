@@ -7,7 +7,9 @@
 use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use identity::bundle::{CertificateBundle, certificate_pem};
 use serde_json::{Value, json};
 
 /// Certificates of one end, all PEM, and whom it accepts.
@@ -23,6 +25,18 @@ pub struct Credentials {
     pub peers: Vec<String>,
 }
 
+impl Credentials {
+    /// Those of a certificate that was issued, accepting every peer its roots signed.
+    pub fn of(bundle: &CertificateBundle) -> Self {
+        Self {
+            chain: bundle.chain().iter().map(certificate_pem).collect(),
+            key: pem::encode(&pem::Pem::new("PRIVATE KEY", bundle.key().pkcs8())),
+            roots: bundle.roots().to_pem(),
+            peers: Vec::new(),
+        }
+    }
+}
+
 /// What this Envoy is to do.
 #[derive(Debug, Clone)]
 pub enum End {
@@ -35,10 +49,20 @@ pub enum End {
         /// The `:authority` of CONNECT: the destination, `ip:port` or `host:port`.
         authority: String,
     },
+    /// Takes HTTP CONNECT in plain on `listen` and passes it on to `peer` as it is: who asks names the authority
+    /// himself and sees the status of the answer.
+    ConnectProxy {
+        /// Where applications send CONNECT.
+        listen: SocketAddr,
+        /// The HBONE server.
+        peer: SocketAddr,
+    },
     /// Accepts HBONE on `listen` and connects to whatever address `:authority` names.
     HboneServer {
         /// Where tunnels arrive.
         listen: SocketAddr,
+        /// Authorities that are answered with 403 instead.
+        refuse: Vec<String>,
     },
     /// Takes TCP on `listen` and carries each connection over a TLS connection of its own to `peer`.
     TlsClient {
@@ -71,49 +95,91 @@ pub fn binary() -> Option<PathBuf> {
 ///
 /// Start it with `envoy --config-path FILE --concurrency N --use-dynamic-base-id` (several share a machine).
 pub fn bootstrap(end: &End, credentials: &Credentials, admin: Option<SocketAddr>) -> String {
-    let (listener, cluster) = match end {
-        End::HboneClient { listen, peer, authority } => {
-            let tunnelling = json!({ "hostname": authority });
-            let mut cluster = fixed_cluster(*peer);
-            cluster["transport_socket"] =
-                tls("UpstreamTlsContext", json!({ "common_tls_context": common_tls(credentials, true) }));
-            cluster["typed_extension_protocol_options"] = http2_upstream();
-            (tcp_listener(*listen, Some(tunnelling), None), cluster)
-        }
-        End::HboneServer { listen } => (connect_listener(*listen, credentials), authority_cluster()),
-        End::TlsClient { listen, peer } => {
-            let mut cluster = fixed_cluster(*peer);
-            cluster["transport_socket"] =
-                tls("UpstreamTlsContext", json!({ "common_tls_context": common_tls(credentials, false) }));
-            (tcp_listener(*listen, None, None), cluster)
-        }
-        End::TlsServer { listen, app } => {
-            (tcp_listener(*listen, None, Some(downstream_tls(credentials, false))), fixed_cluster(*app))
-        }
-    };
-    let mut file = json!({
-        "node": { "id": "peer", "cluster": "peer" },
-        "static_resources": { "listeners": [listener], "clusters": [cluster] },
-    });
+    let mut file = file(std::slice::from_ref(end), credentials, None);
     if let Some(admin) = admin {
         file["admin"] = json!({ "address": address(admin) });
     }
     file.to_string()
 }
 
-/// The one cluster's name.
-const NEXT: &str = "next";
+/// The bootstrap file of several ends in one Envoy, each with tunnels of its own, on which it sends a PING as often
+/// as `ping` says.
+pub fn bootstrap_many(ends: &[End], credentials: &Credentials, ping: Duration) -> String {
+    file(ends, credentials, Some(ping)).to_string()
+}
+
+fn file(ends: &[End], credentials: &Credentials, ping: Option<Duration>) -> Value {
+    let parts = ends.iter().enumerate().map(|(number, end)| {
+        let (mut listener, mut cluster) = parts(end, credentials, &http2(ping), &format!("next-{number}"));
+        listener["name"] = json!(format!("in-{number}"));
+        cluster["name"] = json!(format!("next-{number}"));
+        (listener, cluster)
+    });
+    let (listeners, clusters): (Vec<_>, Vec<_>) = parts.unzip();
+    json!({
+        "node": { "id": "peer", "cluster": "peer" },
+        "static_resources": { "listeners": listeners, "clusters": clusters },
+    })
+}
+
+/// The listener of an end, and the cluster called `next` that it hands its bytes to.
+fn parts(end: &End, credentials: &Credentials, http2: &Value, next: &str) -> (Value, Value) {
+    let tunnels = |peer: SocketAddr| {
+        let mut cluster = fixed_cluster(peer, next);
+        let context = json!({ "common_tls_context": common_tls(credentials, true) });
+        cluster["transport_socket"] = tls("UpstreamTlsContext", context);
+        cluster["typed_extension_protocol_options"] = http2_upstream(http2);
+        cluster
+    };
+    match end {
+        End::HboneClient { listen, peer, authority } => {
+            let tunnelling = json!({ "hostname": authority });
+            (tcp_listener(*listen, next, Some(tunnelling), None), tunnels(*peer))
+        }
+        End::ConnectProxy { listen, peer } => {
+            let manager = connect_manager("AUTO", http2, vec![pass_on(next)]);
+            (http_listener(*listen, manager, None), tunnels(*peer))
+        }
+        End::HboneServer { listen, refuse } => {
+            let mut hosts = vec![deliver(next)];
+            if !refuse.is_empty() {
+                hosts.push(refusal(refuse));
+            }
+            let manager = connect_manager("HTTP2", http2, hosts);
+            (http_listener(*listen, manager, Some(downstream_tls(credentials, true))), authority_cluster())
+        }
+        End::TlsClient { listen, peer } => {
+            let mut cluster = fixed_cluster(*peer, next);
+            cluster["transport_socket"] =
+                tls("UpstreamTlsContext", json!({ "common_tls_context": common_tls(credentials, false) }));
+            (tcp_listener(*listen, next, None, None), cluster)
+        }
+        End::TlsServer { listen, app } => {
+            let transport = Some(downstream_tls(credentials, false));
+            (tcp_listener(*listen, next, None, transport), fixed_cluster(*app, next))
+        }
+    }
+}
 
 fn address(at: SocketAddr) -> Value {
-    json!({ "socket_address": { "address": at.ip().to_string(), "port_value": at.port() } })
+    let mut address = json!({ "address": at.ip().to_string(), "port_value": at.port() });
+    if at.is_ipv6() && at.ip().is_unspecified() {
+        address["ipv4_compat"] = json!(true);
+    }
+    json!({ "socket_address": address })
 }
 
 /// A listener that hands its bytes to the cluster, through CONNECT when `tunnelling` is given.
-fn tcp_listener(listen: SocketAddr, tunnelling: Option<Value>, transport: Option<Value>) -> Value {
+fn tcp_listener(
+    listen: SocketAddr,
+    next: &str,
+    tunnelling: Option<Value>,
+    transport: Option<Value>,
+) -> Value {
     let mut proxy = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": "tcp",
-        "cluster": NEXT,
+        "cluster": next,
     });
     if let Some(tunnelling) = tunnelling {
         proxy["tunneling_config"] = tunnelling;
@@ -123,46 +189,67 @@ fn tcp_listener(listen: SocketAddr, tunnelling: Option<Value>, transport: Option
     if let Some(transport) = transport {
         chain["transport_socket"] = transport;
     }
-    json!({ "name": "in", "address": address(listen), "filter_chains": [chain] })
+    json!({ "address": address(listen), "filter_chains": [chain] })
 }
 
-/// A listener that ends CONNECT streams and hands their bytes to the cluster.
-fn connect_listener(listen: SocketAddr, credentials: &Credentials) -> Value {
-    let manager = json!({
+/// A listener of HTTP.
+fn http_listener(listen: SocketAddr, manager: Value, transport: Option<Value>) -> Value {
+    let mut chain = json!({
+        "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }],
+    });
+    if let Some(transport) = transport {
+        chain["transport_socket"] = transport;
+    }
+    json!({ "address": address(listen), "filter_chains": [chain] })
+}
+
+/// HTTP that takes CONNECT, and does with it what `hosts` say.
+fn connect_manager(codec: &str, http2: &Value, hosts: Vec<Value>) -> Value {
+    json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "hbone",
-        "codec_type": "HTTP2",
+        "codec_type": codec,
         "stream_idle_timeout": "0s",
-        "http2_protocol_options": { "allow_connect": true },
+        "http2_protocol_options": http2,
         "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
         "http_filters": [{
             "name": "envoy.filters.http.router",
             "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
         }],
-        "route_config": { "name": "any", "virtual_hosts": [{ "name": "any", "domains": ["*"], "routes": [{
-            "match": { "connect_matcher": {} },
-            "route": {
-                "cluster": NEXT,
-                // The default of 15 s would end every tunnelled connection.
-                "timeout": "0s",
-                "upgrade_configs": [{ "upgrade_type": "CONNECT", "connect_config": {} }],
-            },
-        }] }] },
-    });
-    json!({ "name": "in", "address": address(listen), "filter_chains": [{
-        "transport_socket": downstream_tls(credentials, true),
-        "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }],
-    }] })
+        "route_config": { "name": "any", "virtual_hosts": hosts },
+    })
+}
+
+/// Ends CONNECT streams and hands their bytes to a cluster.
+fn deliver(next: &str) -> Value {
+    let mut host = pass_on(next);
+    host["routes"][0]["route"]["upgrade_configs"] =
+        json!([{ "upgrade_type": "CONNECT", "connect_config": {} }]);
+    host
+}
+
+/// Passes CONNECT requests on to a cluster.
+fn pass_on(next: &str) -> Value {
+    // The default timeout of 15 s would end every tunnelled connection.
+    json!({ "name": "any", "domains": ["*"], "routes": [
+        { "match": { "connect_matcher": {} }, "route": { "cluster": next, "timeout": "0s" } },
+    ] })
+}
+
+/// Refuses CONNECT requests to some authorities.
+fn refusal(authorities: &[String]) -> Value {
+    json!({ "name": "refused", "domains": authorities, "routes": [
+        { "match": { "connect_matcher": {} }, "direct_response": { "status": 403 } },
+    ] })
 }
 
 /// A cluster of one known address.
-fn fixed_cluster(at: SocketAddr) -> Value {
+fn fixed_cluster(at: SocketAddr, name: &str) -> Value {
     json!({
-        "name": NEXT,
         "type": "STATIC",
         "connect_timeout": "10s",
         "circuit_breakers": unlimited(),
-        "load_assignment": { "cluster_name": NEXT, "endpoints": [{ "lb_endpoints": [
+        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [
             { "endpoint": { "address": address(at) } },
         ] }] },
     })
@@ -171,7 +258,6 @@ fn fixed_cluster(at: SocketAddr) -> Value {
 /// A cluster that connects to the address the request's `:authority` names.
 fn authority_cluster() -> Value {
     json!({
-        "name": NEXT,
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "10s",
@@ -187,10 +273,19 @@ fn unlimited() -> Value {
     }] })
 }
 
-fn http2_upstream() -> Value {
+fn http2(ping: Option<Duration>) -> Value {
+    let mut options = json!({ "allow_connect": true });
+    if let Some(ping) = ping {
+        let seconds = format!("{}s", ping.as_secs_f64());
+        options["connection_keepalive"] = json!({ "interval": seconds, "timeout": "20s" });
+    }
+    options
+}
+
+fn http2_upstream(http2: &Value) -> Value {
     json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": { "http2_protocol_options": { "allow_connect": true } },
+        "explicit_http_config": { "http2_protocol_options": http2 },
     } })
 }
 
@@ -234,56 +329,4 @@ fn common_tls(credentials: &Credentials, h2: bool) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn credentials(peers: &[&str]) -> Credentials {
-        Credentials {
-            chain: "CHAIN".to_owned(),
-            key: "KEY".to_owned(),
-            roots: "ROOTS".to_owned(),
-            peers: peers.iter().map(|&uri| uri.to_owned()).collect(),
-        }
-    }
-
-    fn parsed(end: &End, credentials: &Credentials) -> Value {
-        serde_json::from_str(&bootstrap(end, credentials, None)).unwrap()
-    }
-
-    #[test]
-    fn an_hbone_client_asks_for_the_authority_over_h2_with_its_certificate() {
-        let end = End::HboneClient {
-            listen: "127.0.0.1:15001".parse().unwrap(),
-            peer: "[fd00::2]:15008".parse().unwrap(),
-            authority: "10.0.0.2:8080".to_owned(),
-        };
-        let file = parsed(&end, &credentials(&["spiffe://td/ns/a/sa/b"]));
-        let proxy =
-            &file["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
-        assert_eq!(proxy["tunneling_config"]["hostname"], "10.0.0.2:8080");
-        let cluster = &file["static_resources"]["clusters"][0];
-        let tls = &cluster["transport_socket"]["typed_config"]["common_tls_context"];
-        assert_eq!(tls["alpn_protocols"], json!(["h2"]));
-        assert_eq!(
-            tls["validation_context"]["match_typed_subject_alt_names"][0]["matcher"]["exact"],
-            "spiffe://td/ns/a/sa/b"
-        );
-        let at = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
-        assert_eq!((&at["address"], &at["port_value"]), (&json!("fd00::2"), &json!(15008)));
-    }
-
-    #[test]
-    fn a_server_demands_a_client_certificate_and_accepts_any_name_when_none_is_listed() {
-        for end in [
-            End::HboneServer { listen: "0.0.0.0:15008".parse().unwrap() },
-            End::TlsServer { listen: "0.0.0.0:15009".parse().unwrap(), app: "127.0.0.1:80".parse().unwrap() },
-        ] {
-            let file = parsed(&end, &credentials(&[]));
-            let tls = &file["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"]["typed_config"];
-            assert_eq!(tls["require_client_certificate"], true);
-            let validation = &tls["common_tls_context"]["validation_context"];
-            assert_eq!(validation["trusted_ca"]["inline_string"], "ROOTS");
-            assert!(validation.get("match_typed_subject_alt_names").is_none());
-        }
-    }
-}
+mod tests;
