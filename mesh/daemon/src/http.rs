@@ -2,10 +2,12 @@
 //! bounded in connections and time.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::path::PathBuf;
+use std::future::{Future, poll_fn};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,15 +17,19 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Connections served at once; further ones wait.
 const MAX_CONNECTIONS: usize = 64;
 /// The largest body that is read, in bytes.
 const MAX_BODY: usize = 1 << 20;
-/// How long a client may take to send its request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may take to send its request's head, and again for its body.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may last in all. A client that reads its answer slowly holds one of the places that readiness
+/// is asked over; a scrape or a dump of a large mesh takes seconds.
+const CONNECTION_TIME: Duration = Duration::from_secs(120);
 
 /// A request as handlers see it.
 #[derive(Debug)]
@@ -138,8 +144,15 @@ impl Routes {
                 return Answer::text(status.as_u16(), format!("{status}; there are: {}\n", known.join(", ")));
             }
         };
-        let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-            return Answer::text(413, format!("the body is larger than {MAX_BODY} bytes or was cut off\n"));
+        let body = match timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => {
+                return Answer::text(
+                    413,
+                    format!("the body is larger than {MAX_BODY} bytes or was cut off\n"),
+                );
+            }
+            Err(_) => return Answer::text(408, format!("the body did not come within {READ_TIMEOUT:?}\n")),
         };
         let accept =
             head.headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -148,7 +161,7 @@ impl Routes {
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or("").to_owned(),
             accept: accept.to_owned(),
-            body: body.to_bytes(),
+            body,
         })
         .await
     }
@@ -162,48 +175,56 @@ impl std::fmt::Debug for Routes {
 
 /// Serves on a TCP listener until dropped.
 pub async fn serve_tcp(listener: TcpListener, routes: Routes) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let routes = routes.clone();
-                tokio::spawn(async move {
-                    serve_connection(stream, routes).await;
-                    drop(place);
-                });
-            }
-            Err(error) => accept_failed(&error).await,
-        }
-    }
+    serve(listener, routes).await;
 }
 
-/// Serves on a Unix socket until dropped. A socket file that is left over from before is replaced.
+/// Serves on a Unix socket until dropped. A socket file that is left over from before is replaced; another file is not.
 ///
 /// # Errors
 /// The socket cannot be made.
-pub fn serve_unix(path: &PathBuf, routes: Routes) -> std::io::Result<impl Future<Output = ()> + use<>> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+pub fn serve_unix(path: &Path, routes: Routes) -> std::io::Result<impl Future<Output = ()> + use<>> {
+    if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    Ok(async move {
-        loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let routes = routes.clone();
-                    tokio::spawn(async move {
-                        serve_connection(stream, routes).await;
-                        drop(place);
-                    });
-                }
+    Ok(serve(listener, routes))
+}
+
+/// What connections come from.
+trait Listen {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<std::io::Result<Self::Stream>>;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<std::io::Result<TcpStream>> {
+        self.poll_accept(context).map_ok(|(stream, _)| stream)
+    }
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<std::io::Result<UnixStream>> {
+        self.poll_accept(context).map_ok(|(stream, _)| stream)
+    }
+}
+
+/// Accepts and serves. The connections end with it.
+async fn serve(listener: impl Listen, routes: Routes) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = poll_fn(|context| listener.poll(context)), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok(stream) => { connections.spawn(serve_connection(stream, routes.clone())); }
                 Err(error) => accept_failed(&error).await,
-            }
+            },
+            Some(_) = connections.join_next() => {}
         }
-    })
+    }
 }
 
 /// Out of descriptors, or a client that left early: neither is a reason to stop serving, nor to spin.
@@ -224,13 +245,14 @@ async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + '
             Ok::<_, Infallible>(response)
         }
     });
-    let served = hyper::server::conn::http1::Builder::new()
+    let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "admin connection ended early");
+        .header_read_timeout(READ_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(CONNECTION_TIME, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "admin connection ended early"),
+        Err(_) => tracing::debug!("admin connection ended: it lasted longer than {CONNECTION_TIME:?}"),
     }
 }
 
@@ -267,5 +289,28 @@ mod tests {
         assert!(routes.find(&Method::GET, "/objects/Pod").is_ok());
         assert_eq!(routes.find(&Method::GET, "/logging").err(), Some(StatusCode::METHOD_NOT_ALLOWED));
         assert_eq!(routes.find(&Method::GET, "/nothing").err(), Some(StatusCode::NOT_FOUND));
+    }
+
+    /// Each of those who hold a place by sending nothing more is let go, and the next one is served.
+    #[tokio::test(start_paused = true)]
+    async fn dawdlers_do_not_keep_others_out() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let routes = Routes::default().on(Method::POST, "/", |_| async { Answer::text(200, "served") });
+        let server = tokio::spawn(serve_unix(&path, routes).unwrap());
+        let mut dawdlers = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            let mut dawdler = UnixStream::connect(&path).await.unwrap();
+            dawdler.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nab").await.unwrap();
+            dawdlers.push(dawdler);
+        }
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        let request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("served"), "{answer}");
+        server.abort();
     }
 }

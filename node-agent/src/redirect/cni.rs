@@ -97,12 +97,20 @@ impl Endpoint {
             Ok(added) => added,
             Err(error) => return refusal(400, &format!("not a message of the CNI plugin: {error}")),
         };
-        match self.add(&added, Instant::now() + CALL_TIME).await {
-            Ok(()) => Answer::text(200, ""),
-            Err(error) => {
+        // In a task of its own: a plugin that gives up closes the connection, and with it goes whoever serves that. Cut
+        // off between its steps a capture would be one that nobody knows of.
+        let endpoint = self.clone();
+        let adding = tokio::spawn(async move {
+            let outcome = endpoint.add(&added, Instant::now() + CALL_TIME).await;
+            if let Err(error) = &outcome {
                 warn!(%error, pod = added.pod_name, namespace = added.pod_namespace, "a pod was kept from starting");
-                refusal(500, &error.to_string())
             }
+            outcome.map_err(|error| error.to_string())
+        });
+        match adding.await {
+            Ok(Ok(())) => Answer::text(200, ""),
+            Ok(Err(reason)) => refusal(500, &reason),
+            Err(ended) => refusal(500, &format!("the capture ended early: {ended}")),
         }
     }
 
