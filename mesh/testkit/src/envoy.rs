@@ -137,16 +137,16 @@ fn parts(end: &End, credentials: &Credentials, http2: &Value, next: &str) -> (Va
             (tcp_listener(*listen, next, Some(tunnelling), None), tunnels(*peer))
         }
         End::ConnectProxy { listen, peer } => {
-            let manager = connect_manager("AUTO", http2, vec![pass_on(next)]);
-            (http_listener(*listen, manager, None), tunnels(*peer))
+            let manager = connect_manager("AUTO", http2, &[pass_on(next)]);
+            (http_listener(*listen, &manager, None), tunnels(*peer))
         }
         End::HboneServer { listen, refuse } => {
             let mut hosts = vec![deliver(next)];
             if !refuse.is_empty() {
                 hosts.push(refusal(refuse));
             }
-            let manager = connect_manager("HTTP2", http2, hosts);
-            (http_listener(*listen, manager, Some(downstream_tls(credentials, true))), authority_cluster())
+            let manager = connect_manager("HTTP2", http2, &hosts);
+            (http_listener(*listen, &manager, Some(downstream_tls(credentials, true))), authority_cluster())
         }
         End::TlsClient { listen, peer } => {
             let mut cluster = fixed_cluster(*peer, next);
@@ -193,7 +193,7 @@ fn tcp_listener(
 }
 
 /// A listener of HTTP.
-fn http_listener(listen: SocketAddr, manager: Value, transport: Option<Value>) -> Value {
+fn http_listener(listen: SocketAddr, manager: &Value, transport: Option<Value>) -> Value {
     let mut chain = json!({
         "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }],
     });
@@ -204,7 +204,7 @@ fn http_listener(listen: SocketAddr, manager: Value, transport: Option<Value>) -
 }
 
 /// HTTP that takes CONNECT, and does with it what `hosts` say.
-fn connect_manager(codec: &str, http2: &Value, hosts: Vec<Value>) -> Value {
+fn connect_manager(codec: &str, http2: &Value, hosts: &[Value]) -> Value {
     json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "hbone",

@@ -246,7 +246,7 @@ fn what_came_to_its_end_is_delivered_whatever_then_breaks() {
         let bytes: Vec<u8> = (0..1_000_000).map(|at| pattern(1, at)).collect();
         send_all(&mut send, bytes.into(), true).await;
         // The crate takes back what it has not sent yet.
-        until("all has come", || live.received() + account.buffered() as u64 == 1_000_000).await;
+        until("all has come", || live.received() + account.buffered() == 1_000_000).await;
         send.send_reset(h2::Reason::CONNECT_ERROR);
         expect_pattern(&mut app, 1, 0, 1_000_000).await;
         let finished = splice.await.unwrap();
