@@ -1,7 +1,7 @@
 //! The controller put together: the only file that knows every part.
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use identity::tls::{Tls, TlsSettings};
 use identity::verify::TrustDomains;
 use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time;
 use tonic::transport::server::Router;
 use xds::server::Server;
@@ -27,7 +27,7 @@ use crate::ca::authorize::TokenFolder;
 use crate::ca::listen::accept_tls;
 use crate::ca::own::{OwnNames, server_config};
 use crate::ca::root::Authority;
-use crate::ca::service::CaService;
+use crate::ca::service::{CaService, MAX_CALL};
 use crate::config::Config;
 use crate::core::Core;
 use crate::serve::Gate;
@@ -42,8 +42,6 @@ use crate::source::last_good::LastGood;
 pub const ADMIN_SOCKET: &str = "admin.sock";
 /// What readiness waits for.
 const CONFIGURATION: &str = "configuration";
-/// The largest request for a certificate, in bytes: one for a large RSA key and its metadata.
-const MAX_CALL: usize = 64 * 1024;
 /// Between PINGs to a proxy that is silent, and how long its answer may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
@@ -75,9 +73,20 @@ pub async fn run(config: Config, log: Log) -> Result<(), Box<dyn Error>> {
             Err(error) => tracing::error!(%error, "signals cannot be waited for"),
         }
     };
-    tokio::join!(app.run(shutdown), signalled);
-    Ok(())
+    let served = async {
+        let outcome = app.run(shutdown.clone()).await;
+        // However it came about: nobody is to wait for a signal any more.
+        shutdown.begin();
+        outcome
+    };
+    let (outcome, ()) = tokio::join!(served, signalled);
+    Ok(outcome?)
 }
+
+/// A part of the controller has ended that never does. Proxies go on with what they have until it is started anew.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} has ended, which is a defect: please report it; the process ends, to be started anew")]
+pub struct Defect(String);
 
 impl App {
     /// Opens everything; nothing is served yet.
@@ -95,8 +104,7 @@ impl App {
         });
         let plugged = config.plugged_authority.as_deref();
         let authority = Arc::new(Authority::open(&config.state, plugged, &trust_domain, SystemTime::now())?);
-        let listener =
-            TcpListener::bind(config.listen).await.map_err(|error| cannot_listen(config.listen, &error))?;
+        let listener = listen(config.listen).await.map_err(|error| cannot_listen(config.listen, &error))?;
         let mut names = config.names.clone();
         names.push(listener.local_addr()?.ip().to_string());
         let server_tls = server_config(&tls, authority.clone(), OwnNames::with(names))?;
@@ -161,9 +169,15 @@ impl App {
     }
 
     /// Serves until told to end.
-    pub async fn run(mut self, shutdown: Shutdown) {
+    ///
+    /// # Errors
+    /// A part that it cannot do without has ended.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Defect> {
         self.serve_admin().await;
-        let Some(first) = self.files.next().await else { return };
+        let first = tokio::select! {
+            first = self.files.next() => first.ok_or_else(watch_ended)?,
+            () = shutdown.begun() => return Ok(()),
+        };
         let (publish, published) = watch::channel(None);
         let measured = measure(published, self.admin.clients.clone(), self.metrics.clone());
         self.tasks.spawn("convergence", measured);
@@ -173,38 +187,24 @@ impl App {
         tracing::info!(address = %self.config.listen, "serving");
 
         let Self { core, metrics, mut files, mut last_good, listener, router, tls, tasks, config, .. } = self;
-        let ending = shutdown.clone();
-        let served = async move {
-            let incoming = accept_tls(listener, tls);
-            let end = async move { ending.begun().await };
-            if let Err(error) = router.serve_with_incoming_shutdown(incoming, end).await {
-                tracing::error!(%error, "the server of xDS and certificates ended");
-            }
-        };
-        let (done, finished) = tokio::sync::oneshot::channel::<()>();
-        tasks.spawn("grpc", async move {
-            served.await;
-            // Nobody may be waiting any more.
-            let _ = done.send(());
-        });
-        loop {
+        let mut served = serve_calls(&tasks, listener, tls, router, shutdown.clone());
+        let outcome = loop {
             tokio::select! {
-                () = shutdown.begun() => break,
+                () = shutdown.begun() => break Ok(()),
+                task = tasks.panicked() => break Err(Defect(format!("the task {task:?}"))),
+                _ = &mut served => break Err(Defect("the server of xDS and certificates".into())),
                 batch = files.next() => match batch {
                     Some(batch) => take(&core, &metrics, &publish, &mut last_good, batch),
-                    None => {
-                        tracing::error!("the files are no longer watched; what is in force stays");
-                        shutdown.begun().await;
-                        break;
-                    }
+                    None => break Err(watch_ended()),
                 },
             }
-        }
+        };
         core.close();
-        if time::timeout(config.grace, finished).await.is_err() {
+        if outcome.is_ok() && time::timeout(config.grace, served).await.is_err() {
             tracing::warn!("calls were cut off at the end of the grace period");
         }
         tasks.stop().await;
+        outcome
     }
 
     async fn serve_admin(&self) {
@@ -222,7 +222,7 @@ impl App {
                 tracing::error!(%error, socket = %socket.display(), "cannot serve the admin socket")
             }
         }
-        match TcpListener::bind(self.config.monitoring).await {
+        match listen(self.config.monitoring).await {
             Ok(listener) => {
                 self.tasks.spawn("metrics", http::serve_tcp(listener, self.admin.public_routes()))
             }
@@ -233,6 +233,30 @@ impl App {
             ),
         }
     }
+}
+
+fn watch_ended() -> Defect {
+    Defect("the watch of the manifests".into())
+}
+
+/// Serves xDS and certificates; what is returned ends when that has.
+fn serve_calls(
+    tasks: &Tasks,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    shutdown: Shutdown,
+) -> oneshot::Receiver<()> {
+    let (done, finished) = oneshot::channel();
+    tasks.spawn("grpc", async move {
+        let end = async move { shutdown.begun().await };
+        if let Err(error) = router.serve_with_incoming_shutdown(accept_tls(listener, tls), end).await {
+            tracing::error!(%error, "the server of xDS and certificates ended");
+        }
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    });
+    finished
 }
 
 /// Takes a batch: publishes it, then keeps what must outlive a restart.
@@ -274,6 +298,16 @@ fn private_folder(path: &Path) -> Result<(), String> {
     made.map_err(|error| {
         format!("cannot make the state folder {}: {error}; choose another with --state", path.display())
     })
+}
+
+/// A machine without IPv6 has no `[::]`; all of its addresses are those of IPv4 then.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    if bound.is_err() && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        // What is wrong with both is told of the one that was asked for.
+        return TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await.or(bound);
+    }
+    bound
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {

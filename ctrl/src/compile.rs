@@ -4,21 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 
 use model::address::Str;
 use model::authz::Policy;
-use model::service::Service;
-use model::workload::Workload;
 use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
-use proto::workload::Address;
-use proto::workload::address::Type;
-use xds::convert;
+use xds::convert::resource;
 use xds::delta::store::{Edit, Resource};
 
 use crate::index::{Changes, Index, Name};
 use crate::source::Batch;
 use crate::translate::{self, Context, authz, peer_authentication};
 
-/// The types that are published, in the order in which they depend on one another: a policy arrives before the
-/// workload that names it.
-pub const TYPES: [&str; 3] = [MESH_SETTINGS, AUTHORIZATION, ADDRESS];
+pub use xds::convert::resource::TYPES;
 
 /// Everything that is known, and what was made of it.
 #[derive(Debug)]
@@ -72,16 +66,16 @@ impl Compiler {
 
     /// What is there whatever the configuration says.
     fn begin(&self, edits: &mut Edits) {
-        let settings = convert::settings::to_wire(&self.context.settings, &self.context.network);
-        edits.put(MESH_SETTINGS, Resource::pack(proto::MESH_SETTINGS_NAME, &settings));
+        let settings = resource::settings(&self.context.settings, &self.context.network);
+        edits.put(MESH_SETTINGS, settings);
         edits.put_policy(&peer_authentication::static_strict(&self.context.settings.root_namespace));
     }
 
     fn policies(&self, changes: &Changes, edits: &mut Edits) {
-        let root_namespace = &self.context.settings.root_namespace;
+        let mesh = &self.context.settings;
         for name in &changes.policies {
             let object = self.index.policy_object(name);
-            match object.and_then(|object| authz::policy(object, root_namespace).policy) {
+            match object.and_then(|object| authz::policy(object, mesh).policy) {
                 Some(policy) => edits.put_policy(&policy),
                 None => edits.remove(AUTHORIZATION, authz::policy_name(name).to_string().into()),
             }
@@ -99,14 +93,17 @@ impl Compiler {
     fn addresses(&mut self, changes: &Changes, edits: &mut Edits) {
         for name in &changes.services {
             match self.index.service(name) {
-                Some(facts) => edits.put_service(&translate::service::service(&self.context, facts)),
+                Some(facts) => {
+                    let service = translate::service::service(&self.context, facts);
+                    edits.put(ADDRESS, resource::service(&service));
+                }
                 None => edits.remove(ADDRESS, self.context.host(name).to_string().into()),
             }
         }
         for name in &changes.pods {
             let pod = self.index.pod(name);
             match pod.and_then(|pod| translate::workload::pod(&self.index, &self.context, pod)) {
-                Some(workload) => edits.put_workload(&workload),
+                Some(workload) => edits.put(ADDRESS, resource::workload(&workload, [])),
                 None => edits.remove(ADDRESS, translate::workload::pod_uid(&self.context, name)),
             }
         }
@@ -118,7 +115,7 @@ impl Compiler {
             let now: BTreeSet<Str> = workloads.iter().map(|workload| workload.uid.clone()).collect();
             let before = self.of_slices.remove(name).unwrap_or_default();
             before.difference(&now).for_each(|uid| edits.remove(ADDRESS, uid.clone()));
-            workloads.iter().for_each(|workload| edits.put_workload(workload));
+            workloads.iter().for_each(|workload| edits.put(ADDRESS, resource::workload(workload, [])));
             if !now.is_empty() {
                 self.of_slices.insert(name.clone(), now);
             }
@@ -140,25 +137,9 @@ impl Edits {
     }
 
     fn put_policy(&mut self, policy: &Policy) {
-        let name = policy.name.to_string();
-        let pack = |wire| Resource::pack(name.as_str(), &wire);
         self.translated += 1;
-        self.ours.put(AUTHORIZATION, pack(convert::authz::to_wire(policy)));
-        self.foreign.put(AUTHORIZATION, pack(convert::authz::to_wire_without_extensions(policy)));
-    }
-
-    fn put_service(&mut self, service: &Service) {
-        let message = Address { r#type: Some(Type::Service(convert::service::to_wire(service))) };
-        let resource = Resource::pack(service.key.to_string(), &message);
-        self.put(ADDRESS, resource.with_aliases(convert::service::aliases(service)));
-    }
-
-    fn put_workload(&mut self, workload: &Workload) {
-        let message = Address { r#type: Some(Type::Workload(convert::workload::to_wire(workload))) };
-        let services = workload.profile.services.iter().map(|(service, _)| service.to_string().into());
-        let resource = Resource::pack(workload.uid.clone(), &message);
-        let resource = resource.with_aliases(convert::workload::aliases(workload)).with_part_of(services);
-        self.put(ADDRESS, resource);
+        self.ours.put(AUTHORIZATION, resource::policy(policy));
+        self.foreign.put(AUTHORIZATION, resource::policy_without_extensions(policy));
     }
 }
 

@@ -90,7 +90,7 @@ fn is_security(object: &Object) -> bool {
 fn policy(compiler: &Compiler, object: &Object, findings: &[&Finding]) -> Condition {
     let index = compiler.index();
     let name = name_of(object);
-    let translated = authz::policy(object, index.root_namespace());
+    let translated = authz::policy(object, &compiler.context().settings);
     let dry_run = translated.policy.as_ref().is_some_and(|policy| policy.dry_run);
     let mut message = String::new();
     let (holds, reason) = match &translated.fate {

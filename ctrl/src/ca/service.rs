@@ -15,7 +15,7 @@ use super::issue::{IssueError, Lifetimes};
 use super::root::Authority;
 
 /// The largest call, in bytes: a request for a large RSA key and its metadata.
-const MAX_CALL: usize = 64 * 1024;
+pub const MAX_CALL: usize = 64 * 1024;
 
 /// Signs for callers that `authenticator` knows, identities that `on_node` finds.
 pub struct CaService<A, L> {

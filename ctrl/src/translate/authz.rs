@@ -4,6 +4,7 @@
 //! [`Match::unseen`], which the engine counts against an ALLOW rule and for a DENY rule. Rule `i` of the object is
 //! rule `i` of the result.
 
+mod aliases;
 mod rule;
 mod source;
 
@@ -13,6 +14,7 @@ use manifest::istio::{Action as Asked, AuthorizationPolicy};
 use manifest::{BrokenScope, Object, Typed};
 use model::address::Str;
 use model::authz::{Action, Policy, PolicyScope, Rule};
+use model::mesh::Settings;
 use model::workload::PolicyName;
 
 use crate::index::Name;
@@ -44,15 +46,24 @@ pub enum Fate {
     Custom(String),
 }
 
+/// Where a policy stands, which some of its words depend on.
+#[derive(Debug, Clone, Copy)]
+struct Here<'a> {
+    /// Its namespace: that of accounts without one.
+    namespace: &'a Str,
+    /// The mesh: its trust domains are one to principals.
+    mesh: &'a Settings,
+}
+
 /// Translates an object of that kind.
-pub fn policy(object: &Object, root_namespace: &str) -> Translated {
+pub fn policy(object: &Object, mesh: &Settings) -> Translated {
     match &object.spec {
-        Typed::AuthorizationPolicy(spec) => readable(object, spec, root_namespace),
-        _ => broken(object, root_namespace, "it does not fit its schema"),
+        Typed::AuthorizationPolicy(spec) => readable(object, spec, mesh),
+        _ => broken(object, &mesh.root_namespace, "it does not fit its schema"),
     }
 }
 
-fn readable(object: &Object, spec: &AuthorizationPolicy, root_namespace: &str) -> Translated {
+fn readable(object: &Object, spec: &AuthorizationPolicy, mesh: &Settings) -> Translated {
     if spec.targets().next().is_some() {
         return Translated { policy: None, fate: Fate::AtTargets };
     }
@@ -62,10 +73,11 @@ fn readable(object: &Object, spec: &AuthorizationPolicy, root_namespace: &str) -
         Asked::Audit => return Translated { policy: None, fate: Fate::Audit },
     };
     let name = name_of(object);
-    let rules = spec.rules.iter().map(|rule| rule::rule(rule, action, &name.namespace));
+    let here = Here { namespace: &name.namespace, mesh };
+    let rules = spec.rules.iter().map(|rule| rule::rule(rule, action, here));
     let mut rules = match rules.collect::<Result<Box<[Rule]>, String>>() {
         Ok(rules) => rules,
-        Err(reason) => return broken(object, root_namespace, &reason),
+        Err(reason) => return broken(object, &mesh.root_namespace, &reason),
     };
     let mut fate = Fate::Enforced(unseen(&rules));
     if spec.action == Asked::Custom {
@@ -74,7 +86,7 @@ fn readable(object: &Object, spec: &AuthorizationPolicy, root_namespace: &str) -
         fate = Fate::Custom(provider);
     }
     let selects = spec.selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
-    let scope = scope(object, selects, root_namespace);
+    let scope = scope(object, selects, &mesh.root_namespace);
     let dry_run = is_dry_run(object);
     Translated { policy: Some(Policy { name, scope, action, rules, dry_run, invalid: None }), fate }
 }

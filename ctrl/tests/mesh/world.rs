@@ -38,7 +38,7 @@ pub(crate) struct Ctrl {
     pub(crate) address: SocketAddr,
     state: PathBuf,
     shutdown: Shutdown,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), ctrl::app::Defect>>,
 }
 
 /// A proxy and what it knows.
@@ -109,7 +109,11 @@ impl World {
 impl Ctrl {
     pub(crate) async fn stop(self) {
         self.shutdown.begin();
-        tokio::time::timeout(PATIENCE, self.running).await.expect("it ends").unwrap();
+        tokio::time::timeout(PATIENCE, self.running)
+            .await
+            .expect("it ends")
+            .unwrap()
+            .expect("no part of it failed");
     }
 
     pub(crate) fn proxy(&self, node: &str) -> Proxy {

@@ -7,13 +7,13 @@ use manifest::istio::{Condition, Operation, Rule as Asked};
 use model::address::Str;
 use model::authz::{Action, Clause, Match, Rule, StringMatch};
 
-use super::source;
+use super::{Here, aliases, source};
 
 /// Sources ORed, operations ORed, each condition on its own; the three ANDed.
-pub(super) fn rule(asked: &Asked, action: Action, namespace: &Str) -> Result<Rule, String> {
+pub(super) fn rule(asked: &Asked, action: Action, here: Here<'_>) -> Result<Rule, String> {
     let mut clauses = Vec::new();
     if !asked.from.is_empty() {
-        let sources = asked.from.iter().map(|from| source::source(&from.source, namespace));
+        let sources = asked.from.iter().map(|from| source::source(&from.source, here));
         clauses.push(clause(sources.collect::<Result<_, _>>()?, action));
     }
     if !asked.to.is_empty() {
@@ -21,7 +21,7 @@ pub(super) fn rule(asked: &Asked, action: Action, namespace: &Str) -> Result<Rul
         clauses.push(clause(operations.collect::<Result<_, _>>()?, action));
     }
     for condition in &asked.when {
-        clauses.push(clause(vec![self::condition(condition, namespace)?], action));
+        clauses.push(clause(vec![self::condition(condition, here)?], action));
     }
     Ok(Rule { clauses: clauses.into() })
 }
@@ -63,7 +63,7 @@ fn operation(asked: &Operation) -> Result<Match, String> {
     })
 }
 
-fn condition(asked: &Condition, namespace: &Str) -> Result<Match, String> {
+fn condition(asked: &Condition, here: Here<'_>) -> Result<Match, String> {
     let Condition { key, values, not_values } = asked;
     let mut one = Match::default();
     match key.as_str() {
@@ -75,10 +75,13 @@ fn condition(asked: &Condition, namespace: &Str) -> Result<Match, String> {
             (one.destination_ports, one.not_destination_ports) = (ports(values)?, ports(not_values)?);
         }
         "source.namespace" => (one.namespaces, one.not_namespaces) = (texts(values), texts(not_values)),
-        "source.principal" => (one.principals, one.not_principals) = (texts(values), texts(not_values)),
+        "source.principal" => {
+            one.principals = aliases::principals(values, here.mesh);
+            one.not_principals = aliases::principals(not_values, here.mesh);
+        }
         "source.serviceAccount" => {
-            one.service_accounts = source::accounts(values, namespace);
-            one.not_service_accounts = source::accounts(not_values, namespace);
+            one.service_accounts = source::accounts(values, here.namespace);
+            one.not_service_accounts = source::accounts(not_values, here.namespace);
         }
         "source.trustDomain" => source::trust_domains(&mut one, values, not_values, &format!("when[{key}]")),
         _ => one.unseen.push(format!("when[{key}]").into()),

@@ -5,8 +5,9 @@ use model::address::Str;
 use model::authz::{Match, ServiceAccountMatch, StringMatch};
 
 use super::rule::{names, ranges, text, texts};
+use super::{Here, aliases};
 
-pub(super) fn source(asked: &Source, namespace: &Str) -> Result<Match, String> {
+pub(super) fn source(asked: &Source, here: Here<'_>) -> Result<Match, String> {
     let unseen = [
         ("requestPrincipals", &asked.request_principals),
         ("notRequestPrincipals", &asked.not_request_principals),
@@ -14,12 +15,12 @@ pub(super) fn source(asked: &Source, namespace: &Str) -> Result<Match, String> {
         ("notRemoteIpBlocks", &asked.not_remote_ip_blocks),
     ];
     let mut one = Match {
-        principals: texts(&asked.principals),
-        not_principals: texts(&asked.not_principals),
+        principals: aliases::principals(&asked.principals, here.mesh),
+        not_principals: aliases::principals(&asked.not_principals, here.mesh),
         namespaces: texts(&asked.namespaces),
         not_namespaces: texts(&asked.not_namespaces),
-        service_accounts: accounts(&asked.service_accounts, namespace),
-        not_service_accounts: accounts(&asked.not_service_accounts, namespace),
+        service_accounts: accounts(&asked.service_accounts, here.namespace),
+        not_service_accounts: accounts(&asked.not_service_accounts, here.namespace),
         source_ips: ranges(&asked.ip_blocks)?,
         not_source_ips: ranges(&asked.not_ip_blocks)?,
         unseen: names("from.source", &unseen),

@@ -23,7 +23,7 @@ fn in_namespace(namespace: &str, spec: &str) -> Object {
 }
 
 fn translate(spec: &str) -> Translated {
-    policy(&object(spec), "istio-system")
+    policy(&object(spec), &Settings::default())
 }
 
 fn only_match(spec: &str) -> Match {
@@ -42,7 +42,7 @@ fn scopes_by_table() {
         ("istio-system", "selector: {matchLabels: {app: cart}}, ", PolicyScope::Workload),
     ] {
         let spec = format!("{{{selector}rules: [{{}}]}}");
-        let policy = policy(&in_namespace(namespace, &spec), "istio-system").policy.unwrap();
+        let policy = policy(&in_namespace(namespace, &spec), &Settings::default()).policy.unwrap();
         assert_eq!(policy.scope, expected, "{namespace} {spec}");
     }
 }
