@@ -36,4 +36,4 @@ fuzz: ## ten minutes of fuzzing, shared by all targets (SECONDS=600)
 	fuzz/run $(or $(SECONDS),600)
 
 docs: ## docs/configuration.md from the tables of settings
-	UPDATE_DOCS=1 $(CARGO) test -q -p node-agent -p ctrl -p lateen the_documentation_agrees
+	UPDATE_DOCS=1 $(CARGO) test -q -p node-agent -p ctrl -p cli the_documentation_agrees

@@ -20,7 +20,7 @@ pub(crate) const DNS_V4: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The same, IPv6.
 pub(crate) const DNS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0xa);
 
-/// Source of readiness and liveness probes: the address that in-pod rules let pass uncaptured (wire.md 2.1).
+/// Source of readiness and liveness probes: the address that in-pod rules let pass uncaptured.
 pub(crate) const PROBE_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
 /// The same, IPv6.
 pub(crate) const PROBE_V6: Ipv6Addr =

@@ -182,7 +182,8 @@ impl ClientCertVerifier for ClientOfTrustDomain {
         if *peer.trust_domain() == self.own || accepted.contains(peer.trust_domain()) {
             return Ok(verified);
         }
-        Err(refused(PeerError::ForeignTrustDomain { peer, accepted: accepted.iter().cloned().collect() }))
+        let accepted = [&self.own].into_iter().chain(accepted.iter().filter(|domain| **domain != self.own));
+        Err(refused(PeerError::ForeignTrustDomain { peer, accepted: accepted.cloned().collect() }))
     }
 
     fn verify_tls12_signature(

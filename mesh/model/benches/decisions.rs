@@ -1,4 +1,4 @@
-//! What the decisions of a connection cost, and how that grows with the mesh (`targets.md` P11, P12).
+//! What the decisions of a connection cost, and how that grows with the mesh.
 //!
 //! `cargo bench -p model`: a pick of an endpoint and a look-up of an address cost the same however many there are;
 //! putting in costs the same for each; of many policies few are looked at.

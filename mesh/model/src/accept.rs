@@ -1,4 +1,4 @@
-//! What an incoming CONNECT asks for, and whether this pod is the one to ask (`wire.md` 1.3).
+//! What an incoming CONNECT asks for, and whether this pod is the one to ask.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// A string shared by everything that names the same thing; interned where the wire is read.
 pub type Str = Arc<str>;
 
-/// An IP address within a network. Addresses are unique per network only, so every address key carries it
-/// (`design.md` D16); the default network is the empty name.
+/// An IP address within a network. Addresses are unique per network only, so every address key carries
+/// it, also while there is only one; the default network is the empty name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetworkAddress {
     /// The network's name, empty for the only one.

@@ -2,7 +2,7 @@
 //!
 //! The shape is that of `istio.security.Authorization`: rules are ORed, the clauses of a rule ANDed, the matches of
 //! a clause ORed, the fields of a match ANDed, the values of a field ORed. There is one engine with three values
-//! (`design.md` D5): what the enforcer cannot see is [`Truth::Unknown`], and an ALLOW rule then does not match while
+//! (`docs/decisions/0003`): what the enforcer cannot see is [`Truth::Unknown`], and an ALLOW rule then does not match while
 //! a DENY rule does. [`decide::decide`] names the policy and rule that decided.
 
 pub mod decide;
@@ -33,7 +33,7 @@ pub struct Policy {
     pub rules: Box<[Rule]>,
     /// Only report what the policy would decide.
     pub dry_run: bool,
-    /// Why the policy cannot be read as it was written; such a policy denies all of its scope (`design.md` D5).
+    /// Why the policy cannot be read as it was written; such a policy denies all of its scope.
     pub invalid: Option<Str>,
 }
 

@@ -1,5 +1,5 @@
 //! What the two ends of a tunnel tell each other about themselves for telemetry: the `baggage` header, and the
-//! service asked for in `forwarded` (`wire.md` 1.2). Nothing of it is ever believed for authorization.
+//! service asked for in `forwarded`, as Istio ambient words them. Nothing of it is ever believed for authorization.
 
 use std::fmt::Write as _;
 

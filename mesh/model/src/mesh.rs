@@ -31,8 +31,8 @@ pub struct Settings {
     pub root_namespace: Str,
     /// This cluster's name.
     pub cluster: Str,
-    /// The mesh's own pod ranges: an address inside one that no workload has is waited for, never passed in plain
-    /// (`design.md` D5). Empty where the controller does not say.
+    /// The mesh's own pod ranges: an address inside one that no workload has is waited for, never passed in
+    /// plain. Empty where the controller does not say.
     pub pod_ranges: Vec<IpNet>,
 }
 
@@ -229,7 +229,7 @@ impl Mesh {
 
     /// Judges a connection to a workload by every policy that applies to it, in the order of
     /// [`policies_for`](Self::policies_for). A waypoint that the workload is bound to has judged already, by every
-    /// policy and with all that can be seen of a request (`design.md` D5).
+    /// policy and with all that can be seen of a request.
     ///
     /// # Errors
     /// As [`policies_for`](Self::policies_for).

@@ -1,7 +1,7 @@
 //! Where an outgoing connection goes: the one function that decides whether it is tunnelled.
 //!
-//! The order is Istio ambient's (`wire.md` 1.9), except where `design.md` D5 is stricter: only what lies outside the
-//! mesh goes in plain. So an address of the mesh's own pod ranges that no workload has is waited for and then
+//! The order is Istio ambient's, except that ours is stricter: only what lies outside the mesh goes in
+//! plain. So an address of the mesh's own pod ranges that no workload has is waited for and then
 //! refused, and a service that only covers a workload's address by a range, or passes through to it, does not take
 //! the workload's tunnel away.
 

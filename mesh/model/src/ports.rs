@@ -1,4 +1,4 @@
-//! The ports that the data path reserves in a pod's namespace (`wire.md` 1.1).
+//! The ports that the data path reserves in a pod's namespace; the numbers are Istio ambient's.
 
 /// HBONE: mTLS and HTTP/2 CONNECT.
 pub const HBONE: u16 = 15008;

@@ -58,7 +58,7 @@ pub struct Profile {
     /// The selector-scoped policies that apply to it, as `namespace/name`.
     pub policies: Box<[PolicyName]>,
     /// Identities of the waypoints that enforce its policies before its agent sees a connection
-    /// (`lateen.dev/enforced-by`, `design.md` D5). `None`: the controller does not say, judge every peer.
+    /// (`lateen.dev/enforced-by`). `None`: the controller does not say, judge every peer.
     pub enforced_by: Option<Box<[Identity]>>,
     /// Which cluster it belongs to.
     pub cluster: Str,

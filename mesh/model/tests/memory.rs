@@ -1,4 +1,4 @@
-//! What a workload costs in memory once it is known (`targets.md` C4), without what the wire's side keeps of it. One
+//! What a workload costs in memory once it is known, without what the wire's side keeps of it. One
 //! test in a process of its own, as it reads the process's memory.
 //!
 //! `cargo test -p model --test memory -- --nocapture` prints the figures.

@@ -1,4 +1,4 @@
-//! The `istio_dns_*` series (`features.md` D1).
+//! The `istio_dns_*` series, under ztunnel's names.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `/config_dump`: what the proxy knows and does, in the shape that `istioctl ztunnel-config` reads (`wire.md` 6).
+//! `/config_dump`: what the proxy knows and does, in the shape that `istioctl ztunnel-config` reads.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,5 +1,5 @@
-//! Enrolment: before a pod's containers start, its node's agent is told, as the CNI plugin would tell it (wire.md
-//! 2.6), and decides whether to capture it. Without its answer a pod that belongs to the mesh does not start: it
+//! Enrolment: before a pod's containers start, its node's agent is told, as the CNI plugin would tell
+//! it, and decides whether to capture it. Without its answer a pod that belongs to the mesh does not start: it
 //! would run uncaptured.
 
 use std::collections::BTreeMap;

@@ -44,7 +44,7 @@ pub struct RuleName {
 pub enum Cause {
     /// No policy that could refuse applies.
     NothingApplies,
-    /// The client is a waypoint that has judged the request by all policies already (`design.md` D5).
+    /// The client is a waypoint that has judged the request by all policies already.
     JudgedBefore(Identity),
     /// An ALLOW rule matched.
     AllowedBy(RuleName),
@@ -196,7 +196,7 @@ impl fmt::Display for RuleName {
 }
 
 impl fmt::Display for Cause {
-    /// The texts of `features.md` D2, each followed by what decided in full.
+    /// ztunnel's texts, each followed by what decided in full.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingApplies => f.write_str("no policy applies"),

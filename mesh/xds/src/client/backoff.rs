@@ -7,6 +7,9 @@ use super::ConnectError;
 
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(15);
+/// A stream that was closed in order after this long did its work; one that is closed at once, again and again (by a
+/// middlebox without a controller behind it), is a failure.
+const USEFUL: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,7 +40,8 @@ impl Backoff {
     /// The wait after a connection that ended so and had lasted so long. A fifth of it is left to chance, so that
     /// the clients of a controller that restarts do not come back as one.
     pub(super) fn next(&mut self, ending: Ending, lasted: Duration) -> Duration {
-        let wait = if ending == Ending::Benign || lasted >= LONGEST { SHORTEST } else { self.next };
+        let good = lasted >= LONGEST || (ending == Ending::Benign && lasted >= USEFUL);
+        let wait = if good { SHORTEST } else { self.next };
         self.next = (wait * 2).min(LONGEST);
         let chance = (RandomState::new().hash_one(()) % 1000) as f64 / 1000.0;
         wait.mul_f64(1.0 - 0.2 * chance)
@@ -83,8 +87,9 @@ mod tests {
             let wait = next(Ending::NoConnection);
             assert!(near(wait, expected), "{wait} instead of {expected}");
         }
-        assert!(near(next(Ending::Benign), 0.01));
-        assert!(near(next(Ending::Error), 0.02));
+        assert!(near(next(Ending::Benign), 15.0), "closed at once");
+        assert!(near(backoff.next(Ending::Benign, USEFUL).as_secs_f64(), 0.01));
+        assert!(near(backoff.next(Ending::Error, USEFUL).as_secs_f64(), 0.02));
         assert!(near(backoff.next(Ending::Error, LONGEST).as_secs_f64(), 0.01));
     }
 

@@ -1,4 +1,4 @@
-//! What a name stands for, as a pod asks for it: a pure function of what the mesh is known to be (`wire.md` 8).
+//! What a name stands for, as a pod asks for it: a pure function of what the mesh is known to be.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! The engine, with and without its index, against an evaluator written from the description of the wire alone
-//! (`wire.md` 3.4), slowly and plainly.
+//! (`istio.security.Authorization`), slowly and plainly.
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
