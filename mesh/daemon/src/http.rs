@@ -1,9 +1,11 @@
 //! The small HTTP server behind the admin page, readiness and metrics: on a TCP port or a Unix socket, HTTP/1.1 only,
 //! bounded in connections and time.
 
+mod places;
+
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,8 +23,10 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Connections served at once; further ones wait.
-const MAX_CONNECTIONS: usize = 64;
+use self::places::{Place, Places};
+
+/// Connections served at once; further ones wait. On a TCP port those of one address have a bound of their own.
+const MAX_CONNECTIONS: usize = places::MAX_FROM_ELSEWHERE + places::MAX_FROM_HERE;
 /// The largest body that is read, in bytes.
 const MAX_BODY: usize = 1 << 20;
 /// How long a client may take to send its request's head, and again for its body.
@@ -178,7 +182,7 @@ pub async fn serve_tcp(listener: TcpListener, routes: Routes) {
     serve(listener, routes).await;
 }
 
-/// Serves on a Unix socket until dropped. A socket file that is left over from before is replaced; another file is not.
+/// Serves on a Unix socket until dropped, for this user only. A socket file that is left over from before is replaced; another file is not.
 ///
 /// # Errors
 /// The socket cannot be made.
@@ -187,6 +191,7 @@ pub fn serve_unix(path: &Path, routes: Routes) -> std::io::Result<impl Future<Ou
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(serve(listener, routes))
 }
 
@@ -195,13 +200,23 @@ trait Listen {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<std::io::Result<Self::Stream>>;
+
+    /// The place of a connection where places are given out; an error where it gets none.
+    fn place(places: &Arc<Places>, stream: &Self::Stream) -> Result<Option<Place>, NoPlace>;
 }
+
+/// Whoever made a connection has enough of them.
+struct NoPlace;
 
 impl Listen for TcpListener {
     type Stream = TcpStream;
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<std::io::Result<TcpStream>> {
         self.poll_accept(context).map_ok(|(stream, _)| stream)
+    }
+
+    fn place(places: &Arc<Places>, stream: &TcpStream) -> Result<Option<Place>, NoPlace> {
+        places.take(stream).map(Some).ok_or(NoPlace)
     }
 }
 
@@ -211,15 +226,30 @@ impl Listen for UnixListener {
     fn poll(&self, context: &mut Context<'_>) -> Poll<std::io::Result<UnixStream>> {
         self.poll_accept(context).map_ok(|(stream, _)| stream)
     }
+
+    fn place(_: &Arc<Places>, _: &UnixStream) -> Result<Option<Place>, NoPlace> {
+        Ok(None)
+    }
 }
 
 /// Accepts and serves. The connections end with it.
-async fn serve(listener: impl Listen, routes: Routes) {
+async fn serve<L: Listen>(listener: L, routes: Routes) {
     let mut connections = JoinSet::new();
+    let places = Arc::<Places>::default();
     loop {
         tokio::select! {
             accepted = poll_fn(|context| listener.poll(context)), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok(stream) => { connections.spawn(serve_connection(stream, routes.clone())); }
+                Ok(stream) => match L::place(&places, &stream) {
+                    Ok(place) => {
+                        let serving = serve_connection(stream, routes.clone());
+                        connections.spawn(async move {
+                            serving.await;
+                            drop(place);
+                        });
+                    }
+                    // Closed: whoever asks in earnest asks again.
+                    Err(NoPlace) => tracing::debug!("a client of the admin server has enough connections"),
+                },
                 Err(error) => accept_failed(&error).await,
             },
             Some(_) = connections.join_next() => {}
@@ -257,60 +287,4 @@ async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + '
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn call(query: &str) -> Call {
-        Call {
-            method: Method::GET,
-            path: "/".into(),
-            query: query.into(),
-            accept: String::new(),
-            body: Bytes::new(),
-        }
-    }
-
-    #[test]
-    fn reads_parameters() {
-        assert_eq!(
-            call("a=1&level=info%2Caccess%3Ddebug").parameter("level").as_deref(),
-            Some("info,access=debug")
-        );
-        assert_eq!(call("reset").parameter("reset").as_deref(), Some(""));
-        assert_eq!(call("a=%zz+%4").parameter("a").as_deref(), Some("%zz %4"));
-        assert_eq!(call("").parameter("a"), None);
-    }
-
-    #[test]
-    fn finds_routes() {
-        let handler = |_| async { Answer::text(200, "") };
-        let routes =
-            Routes::default().on(Method::GET, "/objects/", handler).on(Method::POST, "/logging", handler);
-        assert!(routes.find(&Method::GET, "/objects/Pod").is_ok());
-        assert_eq!(routes.find(&Method::GET, "/logging").err(), Some(StatusCode::METHOD_NOT_ALLOWED));
-        assert_eq!(routes.find(&Method::GET, "/nothing").err(), Some(StatusCode::NOT_FOUND));
-    }
-
-    /// Each of those who hold a place by sending nothing more is let go, and the next one is served.
-    #[tokio::test(start_paused = true)]
-    async fn dawdlers_do_not_keep_others_out() {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin.sock");
-        let routes = Routes::default().on(Method::POST, "/", |_| async { Answer::text(200, "served") });
-        let server = tokio::spawn(serve_unix(&path, routes).unwrap());
-        let mut dawdlers = Vec::new();
-        for _ in 0..MAX_CONNECTIONS {
-            let mut dawdler = UnixStream::connect(&path).await.unwrap();
-            dawdler.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nab").await.unwrap();
-            dawdlers.push(dawdler);
-        }
-        let mut client = UnixStream::connect(&path).await.unwrap();
-        let request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-        client.write_all(request).await.unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.ends_with("served"), "{answer}");
-        server.abort();
-    }
-}
+mod tests;
