@@ -309,8 +309,11 @@ async fn a_controller_that_comes_back_is_found_again() {
 async fn callers_that_dawdle_delay_nobody() {
     let controller = Controller::start().await;
     let mut silent = Vec::new();
-    for _ in 0..100 {
-        silent.push(tokio::net::TcpStream::connect(controller.address).await.unwrap());
+    for number in 0..400 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // An address alone gets few places.
+        socket.bind(format!("127.0.0.{}:0", 2 + number % 20).parse().unwrap()).unwrap();
+        silent.push(socket.connect(controller.address).await.unwrap());
     }
     let (client, reviews) = (controller.client(), account("reviews"));
     let issued = tokio::time::timeout(Duration::from_secs(5), client.issue(&reviews)).await;
