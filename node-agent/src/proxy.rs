@@ -37,6 +37,8 @@ pub(crate) mod dns_metrics;
 
 pub(crate) mod pod;
 
+pub(crate) mod places;
+
 pub(crate) mod worker;
 
 pub(crate) mod state;

@@ -12,9 +12,10 @@ use model::address::{OriginalDestination, PeerAddress};
 use socket2::SockRef;
 use tokio::task::AbortHandle;
 
+use super::places::Place;
 use super::pod::Pod;
 use super::worker::{Job, Worker};
-use super::{dns, inbound, outbound, plaintext};
+use super::{dns, finish, inbound, outbound, plaintext};
 use crate::listeners::{Listeners, Slot};
 use crate::socket::{accept_stream, canonical, original_destination, tune_tcp, watch_listener};
 
@@ -34,6 +35,8 @@ pub(crate) struct Accepted {
     pub(crate) local: SocketAddr,
     /// Where it was going before the rules caught it.
     pub(crate) destination: OriginalDestination,
+    /// Its place among what is under way: given back when it is open, a tunnel's when it ends.
+    pub(crate) place: Place,
 }
 
 /// Starts the acceptors of a pod and returns the means to end them.
@@ -41,8 +44,7 @@ pub(crate) fn start(worker: &Rc<Worker>, pod: &Arc<Pod>, mut listeners: Listener
     let mut tasks = Vec::new();
     for slot in [Slot::Outbound, Slot::Inbound, Slot::Hbone] {
         let Some(listener) = listeners.take(slot) else { continue };
-        let handle = handler(slot);
-        let task = tokio::task::spawn_local(accept_all(worker.clone(), pod.clone(), listener, handle));
+        let task = tokio::task::spawn_local(accept_all(worker.clone(), pod.clone(), listener, slot));
         tasks.push(task.abort_handle());
     }
     tasks.extend(dns::start(worker, pod, &mut listeners));
@@ -65,22 +67,23 @@ fn handler(slot: Slot) -> Handler {
 
 /// Serves a tunnel on the thread that serves fewest, which is this one if they are equal.
 fn place_tunnel(worker: &Rc<Worker>, pod: &Arc<Pod>, accepted: Accepted) {
-    let Accepted { socket, peer, local, .. } = accepted;
+    let Accepted { socket, peer, local, place, .. } = accepted;
     let own = worker.agent.workers[worker.index].tunnels();
     let least = worker.agent.workers.iter().min_by_key(|other| other.tunnels());
     match least {
         Some(other) if other.tunnels() < own => {
-            if !other.try_send(Job::Tunnel { pod: pod.clone(), socket, peer, local }) {
+            if !other.try_send(Job::Tunnel { pod: pod.clone(), socket, peer, local, place }) {
                 tracing::warn!(%peer, "a worker has too much to do, refusing a tunnel");
             }
         }
         _ => {
-            tokio::task::spawn_local(inbound::serve(worker.clone(), pod.clone(), socket, peer, local));
+            tokio::task::spawn_local(inbound::serve(worker.clone(), pod.clone(), socket, peer, local, place));
         }
     }
 }
 
-async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, handle: Handler) {
+async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, slot: Slot) {
+    let handle = handler(slot);
     let listener = match watch_listener(listener.into()) {
         Ok(listener) => listener,
         Err(error) => {
@@ -91,12 +94,15 @@ async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, handle
     loop {
         let Ok(mut ready) = listener.readable().await else { return };
         for _ in 0..BATCH {
-            match ready.try_io(|listener| accept(listener.get_ref())) {
-                Ok(Ok(accepted)) => handle(&worker, &pod, accepted),
+            match ready.try_io(|listener| accept(listener.get_ref(), &pod, slot)) {
+                Ok(Ok(Some(accepted))) => handle(&worker, &pod, accepted),
+                Ok(Ok(None)) => {
+                    tracing::debug!(pod = %pod.name, ?slot, "too much is under way, closing a connection")
+                }
                 Ok(Err(error)) => {
                     // The client left again, or we are out of something; neither ends the listener.
                     tracing::debug!(%error, "accept failed");
-                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                    if is_shortage(&error) {
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
@@ -107,13 +113,29 @@ async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, handle
     }
 }
 
-/// Takes one connection, non-blocking from the start.
-fn accept(listener: &TcpListener) -> io::Result<Accepted> {
+/// Whether the system has run out of something. Anything else is about one connection, mostly that its client has
+/// left already, and no reason to let those behind it wait.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Takes one connection, non-blocking from the start; none if there is no place for it.
+fn accept(listener: &TcpListener, pod: &Pod, slot: Slot) -> io::Result<Option<Accepted>> {
     let socket = accept_stream(listener.as_fd())?;
     let reference = SockRef::from(&socket);
     tune_tcp(&reference)?;
     let peer = PeerAddress::new(socket.peer_addr()?);
+    let place = match slot {
+        Slot::Outbound => pod.places.outbound(),
+        Slot::Inbound => pod.places.plaintext(),
+        _ => pod.places.tunnel(peer.ip()),
+    };
+    let Some(place) = place else {
+        // Never an empty success.
+        finish::reset(&reference);
+        return Ok(None);
+    };
     let local = canonical(socket.local_addr()?);
     let destination = OriginalDestination::new(original_destination(&reference)?);
-    Ok(Accepted { socket, peer, local, destination })
+    Ok(Some(Accepted { socket, peer, local, destination, place }))
 }

@@ -22,6 +22,7 @@ use super::authorize::{Judgement, judge, judge_in_time};
 use super::carry::Carried;
 use super::dial::{self, CAUSE};
 use super::finish;
+use super::places::Place;
 use super::pod::{Phase, Pod};
 use super::record::{Ends, Failure, Record, flags, refused_early};
 use super::worker::Worker;
@@ -33,6 +34,7 @@ pub(crate) async fn serve(
     socket: TcpStream,
     peer: PeerAddress,
     local: SocketAddr,
+    _place: Place,
 ) {
     let _served = worker.served();
     match handshake(&worker, &pod, socket).await {

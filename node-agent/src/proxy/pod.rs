@@ -8,6 +8,7 @@ use model::workload::Workload;
 use proto::zds::WorkloadInfo;
 use tokio::sync::watch;
 
+use super::places::Places;
 use crate::netns::NetnsFd;
 
 /// Where a pod is in its life with the mesh.
@@ -36,6 +37,8 @@ pub(crate) struct Pod {
     pub(crate) netns: NetnsFd,
     /// What it costs.
     pub(crate) account: Arc<Account>,
+    /// What of it is under way before it is on the account.
+    pub(crate) places: Places,
     /// Which thread accepts for it.
     pub(crate) home: usize,
     phase: watch::Sender<Phase>,
@@ -57,6 +60,7 @@ impl Pod {
             service_account: info.service_account,
             netns,
             account,
+            places: Places::default(),
             home,
             phase: watch::Sender::new(Phase::Serving),
         }

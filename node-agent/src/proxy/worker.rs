@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::accept::Accepted;
 use super::connections::{Connections, Listed};
+use super::places::Place;
 use super::pod::Pod;
 use super::state::PATIENCE;
 use super::{Agent, accept, inbound, outbound};
@@ -41,7 +42,7 @@ pub(crate) enum Job {
     /// A pod is gone: end all that it has here.
     Stop { uid: Arc<str> },
     /// Serve a tunnel that another thread accepted.
-    Tunnel { pod: Arc<Pod>, socket: TcpStream, peer: PeerAddress, local: SocketAddr },
+    Tunnel { pod: Arc<Pod>, socket: TcpStream, peer: PeerAddress, local: SocketAddr, place: Place },
     /// Carry a connection that another thread accepted and is too busy for.
     Outbound { pod: Arc<Pod>, accepted: Accepted, source: Arc<Workload>, tunnel: Box<Tunnel> },
     /// List the connections.
@@ -189,8 +190,8 @@ impl Worker {
         match job {
             Job::Serve { pod, listeners } => self.serve(&pod, listeners),
             Job::Stop { uid } => self.stop(&uid),
-            Job::Tunnel { pod, socket, peer, local } => {
-                tokio::task::spawn_local(inbound::serve(self.clone(), pod, socket, peer, local));
+            Job::Tunnel { pod, socket, peer, local, place } => {
+                tokio::task::spawn_local(inbound::serve(self.clone(), pod, socket, peer, local, place));
             }
             Job::Outbound { pod, accepted, source, tunnel } => {
                 let carried = outbound::serve_planned(self.clone(), pod, accepted, source, *tunnel);
