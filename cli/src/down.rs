@@ -18,6 +18,7 @@ const FORCED: Duration = Duration::from_secs(8);
 
 /// Runs `down`.
 pub(crate) fn run(mesh: Option<&str>, _args: &DownArgs) -> Outcome {
+    state::check_base()?;
     let meshes = match mesh {
         Some(name) => vec![MeshDir::named(name)?],
         None => only_one()?,

@@ -88,6 +88,11 @@ impl MeshDir {
         &self.name
     }
 
+    /// Where this mesh and its neighbours lie.
+    pub(crate) fn base(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -228,6 +233,7 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// The mesh a command means: the one named, or the only one running.
 pub(crate) fn select(name: Option<&str>) -> Result<MeshDir, StateError> {
+    check_base()?;
     if let Some(name) = name {
         let mesh = MeshDir::named(name)?;
         return if mesh.is_running() { Ok(mesh) } else { Err(StateError::NotRunning(name.to_owned())) };
@@ -237,6 +243,14 @@ pub(crate) fn select(name: Option<&str>) -> Result<MeshDir, StateError> {
         0 => Err(StateError::NoneRunning),
         1 => Ok(running.swap_remove(0)),
         _ => Err(StateError::Several(running.iter().map(MeshDir::name).collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// Refuses a folder of meshes that somebody else made: its lock, its sockets and the process it names are not ours.
+pub(crate) fn check_base() -> Result<(), StateError> {
+    match check_owner(&base()) {
+        Err(StateError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

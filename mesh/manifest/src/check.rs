@@ -65,6 +65,7 @@ pub(crate) fn object(root: &Cursor<'_>, typed: &Typed, mut report: Report<'_>) {
         }
         Typed::Job(_) => kubernetes::job(root, report),
         Typed::CronJob(_) => kubernetes::cron_job(root, report),
+        Typed::ConfigMap(_) | Typed::Secret(_) => kubernetes::data(root, report),
         _ => {}
     }
 }

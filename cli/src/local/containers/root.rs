@@ -37,21 +37,38 @@ pub(super) fn enter(spec: &ContainerSpec) -> Result<(), String> {
         |path: &&PathBuf| spec.private.iter().any(|folder| path.starts_with(folder) && path.exists());
     let visible = spec.visible.iter().filter(hidden);
     let visible = visible.map(|path| Mount { source: path.clone(), target: path.clone(), read_only: true });
-    let mounts: Vec<Mount> = visible.chain(spec.mounts.iter().cloned()).collect();
-    let mut opened = Vec::new();
-    for mount in &mounts {
-        opened.push(open(mount).map_err(says(&format!(
-            "{} for {}",
-            mount.source.display(),
-            mount.target.display()
-        )))?);
-    }
+    let open_all = |mounts: &mut dyn Iterator<Item = Mount>| -> Result<Vec<Opened>, String> {
+        let open = |mount: Mount| {
+            let what = format!("{} for {}", mount.source.display(), mount.target.display());
+            open(&mount).map_err(says(&what))
+        };
+        mounts.map(open).collect()
+    };
+    let visible = open_all(&mut visible.into_iter())?;
+    let mounts = open_all(&mut spec.mounts.iter().cloned())?;
     let mut tree = Tree { root: &spec.root, own: Vec::new() };
     tree.copy_top(&spec.private).map_err(says("the container's root"))?;
-    for source in &opened {
-        tree.bind(source).map_err(says(&format!("mount on {}", source.target.display())))?;
-    }
+    let mut bind =
+        |source: &Opened| tree.bind(source).map_err(says(&format!("mount on {}", source.target.display())));
+    visible.iter().try_for_each(&mut bind)?;
+    cover(&spec.root, &spec.secret).map_err(says("the folder of meshes"))?;
+    mounts.iter().try_for_each(&mut bind)?;
     move_in(&spec.root).map_err(says("the container's root"))
+}
+
+/// Puts an empty folder over one that the container shall not look into, if it is there.
+fn cover(root: &Path, folder: &Path) -> io::Result<()> {
+    let folder = inside(root, &resolve(root, folder)?);
+    if folder.is_dir() {
+        mount(
+            Some("lateen"),
+            &folder,
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_RDONLY,
+            Some("mode=755"),
+        )?;
+    }
+    Ok(())
 }
 
 fn open(mount: &Mount) -> io::Result<Opened> {

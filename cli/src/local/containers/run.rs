@@ -190,6 +190,7 @@ fn describe(host: &Host, order: &Order<'_>) -> Result<ContainerSpec, String> {
         hostname: super::super::pods::hostname(pod),
         root,
         private: ["/tmp", "/run"].map(PathBuf::from).to_vec(),
+        secret: host.dir.base().to_owned(),
         visible: visible(&host.file),
         mounts,
         user: user(host, pod, container),

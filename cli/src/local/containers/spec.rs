@@ -35,6 +35,8 @@ pub(crate) struct ContainerSpec {
     pub(crate) root: PathBuf,
     /// Top-level folders that are the container's own and empty.
     pub(crate) private: Vec<PathBuf>,
+    /// The folder of all meshes with their keys and sockets: wherever it lies, an empty one stands there.
+    pub(crate) secret: PathBuf,
     /// Paths below a private folder that stay visible, read-only.
     pub(crate) visible: Vec<PathBuf>,
     pub(crate) mounts: Vec<Mount>,

@@ -46,17 +46,15 @@ pub(crate) struct VolumeFolders<'a> {
 }
 
 impl VolumeFolders<'_> {
-    fn of(&self, pod: &Pod, volume: &Volume) -> PathBuf {
+    fn of(&self, pod: &Pod, volume: &Volume) -> Result<PathBuf, String> {
         if let Some(path) = &volume.host_path {
-            return PathBuf::from(&path.path);
+            return Ok(PathBuf::from(&path.path));
         }
         if let Some(claim) = &volume.persistent_volume_claim {
-            return self
-                .claims
-                .join(pod.metadata.namespace.as_deref().unwrap_or_default())
-                .join(&claim.claim_name);
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            return Ok(self.claims.join(plain(namespace)?).join(plain(&claim.claim_name)?));
         }
-        self.pod.join("volumes").join(&volume.name)
+        Ok(self.pod.join("volumes").join(plain(&volume.name)?))
     }
 }
 
@@ -64,7 +62,7 @@ impl VolumeFolders<'_> {
 pub(crate) fn write(folders: &VolumeFolders<'_>, pod: &Pod, manifests: &Manifests) -> Result<(), String> {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     for volume in volumes {
-        let folder = folders.of(pod, volume);
+        let folder = folders.of(pod, volume)?;
         let says = |error: io::Error| format!("volume {}: {error}", volume.name);
         if volume.host_path.is_none() {
             fs::create_dir_all(&folder).map_err(says)?;
@@ -93,7 +91,7 @@ pub(crate) fn mounts(
         let volume = volumes.iter().find(|volume| volume.name == mount.name);
         let volume = volume
             .ok_or_else(|| format!("volumeMounts names {:?}, which is no volume of the pod", mount.name))?;
-        let mut source = folders.of(pod, volume);
+        let mut source = folders.of(pod, volume)?;
         if let Some(below) = &mount.sub_path {
             source.push(plain(below)?);
             let is_writable = volume.empty_dir.is_some() || volume.persistent_volume_claim.is_some();
@@ -194,7 +192,7 @@ fn secret(source: &SecretVolumeSource, namespace: &str, manifests: &Manifests) -
 /// All keys, or those named by `items` at the paths they give.
 fn choose(all: BTreeMap<String, Vec<u8>>, items: Option<&[KeyToPath]>, what: &str) -> Result<Files, String> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        return Ok(all.into_iter().map(|(key, bytes)| (PathBuf::from(key), bytes)).collect());
+        return all.into_iter().map(|(key, bytes)| Ok((plain(&key)?, bytes))).collect();
     };
     let pick = |item: &KeyToPath| {
         let bytes = all.get(&item.key).ok_or_else(|| format!("{what} has no key {:?}", item.key))?;
@@ -273,6 +271,32 @@ mod tests {
             write(&folders, &pod, &Manifests::default()),
             Err("volume conf: ConfigMap default/c is in no file".into())
         );
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let folders =
+            VolumeFolders { pod: &folder.path().join("pods/p"), claims: &folder.path().join("pods/claims") };
+        let pod = |volume: serde_json::Value| {
+            let spec = json!({"containers": [], "volumes": [volume]});
+            serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p",
+                "namespace": "default"}, "spec": spec}))
+            .expect("pod")
+        };
+        let outside = folder.path().join("outside").to_string_lossy().into_owned();
+        for bad in ["../../../../outside", outside.as_str()] {
+            let objects = manifests(&json!({bad: "1"}));
+            for volume in [
+                json!({"name": "v", "configMap": {"name": "c"}}),
+                json!({"name": bad, "emptyDir": {}}),
+                json!({"name": "v", "persistentVolumeClaim": {"claimName": bad}}),
+            ] {
+                let written = write(&folders, &pod(volume.clone()), &objects);
+                assert!(written.is_err(), "{volume} with a key {bad}");
+                assert!(!folder.path().join("outside").exists(), "{volume} with a key {bad}");
+            }
+        }
     }
 
     #[test]

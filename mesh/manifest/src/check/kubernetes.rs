@@ -56,6 +56,24 @@ fn port_number(port: &Cursor<'_>, report: &mut Report<'_>) {
     }
 }
 
+/// A ConfigMap or a Secret: keys become names of files.
+pub(super) fn data(root: &Cursor<'_>, report: &mut Report<'_>) {
+    for field in ["data", "binaryData", "stringData"] {
+        let Some(values) = root.get(field) else { continue };
+        for (key, value) in values.fields().filter(|(key, _)| !is_data_key(key)) {
+            let message = format!(
+                "`{key}` cannot be a key here: up to 253 letters, digits, `-`, `_` and `.`, not beginning with `..`"
+            );
+            report.error_at_key(&value, message, None);
+        }
+    }
+}
+
+fn is_data_key(key: &str) -> bool {
+    let chars = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !key.is_empty() && key.len() <= 253 && key.bytes().all(chars) && key != "." && !key.starts_with("..")
+}
+
 /// A Pod.
 pub(super) fn pod(root: &Cursor<'_>, report: &mut Report<'_>) {
     match root.get("spec") {
@@ -70,6 +88,11 @@ pub(super) fn workload(root: &Cursor<'_>, report: &mut Report<'_>) {
         return report.error(root, "`spec` is missing", None);
     };
     template(&spec, report);
+    for claim in spec.items("volumeClaimTemplates") {
+        if let Some(name) = claim.get("metadata").and_then(|metadata| metadata.get("name")) {
+            volume_name(&name, report);
+        }
+    }
     let Some(wanted) = spec.get("selector").and_then(|selector| selector.get("matchLabels")) else {
         if spec.get("selector").is_none() {
             let fix = Some("add `selector.matchLabels` with the labels of the template".to_owned());
@@ -125,10 +148,24 @@ fn template(spec: &Cursor<'_>, report: &mut Report<'_>) {
     }
 }
 
+fn volume_name(name: &Cursor<'_>, report: &mut Report<'_>) {
+    metadata::dns_label(name, "a volume", report);
+}
+
 fn pod_spec(spec: &Cursor<'_>, report: &mut Report<'_>) {
     let containers = spec.items("containers");
     if containers.is_empty() {
         report.error_at_key(spec, "no `containers`", Some("a pod needs at least one container".to_owned()));
+    }
+    for volume in spec.items("volumes") {
+        match volume.get("name") {
+            Some(name) => volume_name(&name, report),
+            None => report.error(&volume, "the volume has no name", Some("add `name:`".to_owned())),
+        }
+        let claim = volume.get("persistentVolumeClaim").and_then(|claim| claim.get("claimName"));
+        if let Some(claim) = claim {
+            metadata::dns_subdomain(&claim, report);
+        }
     }
     let mut names: Vec<&str> = Vec::new();
     for container in spec.items("initContainers").iter().chain(&containers) {

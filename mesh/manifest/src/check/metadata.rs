@@ -50,7 +50,7 @@ fn name(root: &Cursor<'_>, metadata: &Cursor<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn dns_label(name: &Cursor<'_>, what: &str, report: &mut Report<'_>) {
+pub(super) fn dns_label(name: &Cursor<'_>, what: &str, report: &mut Report<'_>) {
     let text = name.text();
     if !is_dns_label(text) {
         let message = format!(
@@ -70,7 +70,7 @@ fn service_name(name: &Cursor<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn dns_subdomain(name: &Cursor<'_>, report: &mut Report<'_>) {
+pub(super) fn dns_subdomain(name: &Cursor<'_>, report: &mut Report<'_>) {
     let text = name.text();
     let ok = text.len() <= 253
         && text.split('.').all(|part| is_dns_chars(part) && !part.starts_with('-') && !part.ends_with('-'));

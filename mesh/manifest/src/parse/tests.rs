@@ -39,6 +39,43 @@ fn an_api_server_is_believed_about_its_own_kinds_but_not_about_policies() {
     assert!(finding.to_string().starts_with("the API server: error: unknown field `planets`"), "{finding}");
 }
 
+/// These become names of files and folders.
+#[test]
+fn names_of_keys_volumes_and_claims_lead_nowhere_else() {
+    let pod = |volume: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers: [{{name: c}}]\n  volumes: [{volume}]\n"
+        )
+    };
+    for (kind, field) in [("ConfigMap", "data"), ("ConfigMap", "binaryData"), ("Secret", "stringData")] {
+        for (key, refused) in
+            [("a.b_C-1", false), ("..data", true), ("../x", true), ("/etc/x", true), ("..", true)]
+        {
+            let text =
+                format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: m}}\n{field}: {{{key}: YQ==}}\n");
+            let said = shown(&read(&text).findings);
+            assert_eq!(
+                said.iter().any(|line| line.contains("cannot be a key here")),
+                refused,
+                "{text}{said:?}"
+            );
+        }
+    }
+    for (name, refused) in [("data", false), ("../../x", true), ("/x", true), ("a.b", true)] {
+        let said = shown(&read(&pod(&format!("{{name: {name}, emptyDir: {{}}}}"))).findings);
+        assert_eq!(
+            said.iter().any(|line| line.contains("the name of a volume")),
+            refused,
+            "{name}: {said:?}"
+        );
+    }
+    for (name, refused) in [("data-0", false), ("..", true), ("../x", true)] {
+        let claim = format!("{{name: v, persistentVolumeClaim: {{claimName: {name}}}}}");
+        let said = shown(&read(&pod(&claim)).findings);
+        assert_eq!(said.iter().any(|line| line.contains("cannot be a name")), refused, "{name}: {said:?}");
+    }
+}
+
 #[test]
 fn what_is_said_of_one_object_has_an_end() {
     let ports = "    - operation: {ports: [x]}\n".repeat(300);
