@@ -151,9 +151,14 @@ async fn next(feed: &mut Feed) -> PodEvent {
     timeout(PATIENCE, feed.next()).await.expect("an event in time").unwrap()
 }
 
-/// The next event is this one, of the pod.
+/// The next event of a pod is this one. The snapshot's end comes before or after its pods' first news.
 async fn expect(feed: &mut Feed, word: &str) {
-    let event = format!("{:?}", next(feed).await);
+    let event = loop {
+        match next(feed).await {
+            PodEvent::Synced => {}
+            event => break format!("{event:?}"),
+        }
+    };
     assert_eq!(event, format!("{word} {{ uid: {UID:?} }}"));
 }
 
