@@ -3,11 +3,19 @@
 #![allow(clippy::panic, reason = "a condition that does not hold fails the test")]
 
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use e2e::capture::{Capture, watchers};
 use e2e::client::{Client, Load};
 use e2e::report::{counted, full, size};
 use e2e::{Mesh, example, manifests};
+
+/// What is measured here is how long nothing answers: one mesh at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Requests per second while a part is gone.
 const RATE: u32 = 200;
@@ -126,6 +134,7 @@ const ADDRESS: &str = "istio.workload.Address";
 
 #[test]
 fn without_its_controller_the_mesh_goes_on_and_lets_nobody_in() {
+    let _alone = alone();
     let programs = Programs::new();
     let workloads = size(100, 1000);
     let mesh = mesh(&programs, &crowd(workloads));
@@ -199,6 +208,7 @@ fn kill_proxy(mesh: &Mesh, node: &str) -> u64 {
 
 #[test]
 fn a_killed_proxy_is_back_at_once_also_without_a_controller() {
+    let _alone = alone();
     let programs = Programs::new();
     let workloads = size(100, 1000);
     let mesh = mesh(&programs, &crowd(workloads));
