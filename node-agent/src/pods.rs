@@ -317,9 +317,9 @@ impl Shared {
         let HeldPod { uid, info, netns, listeners, draining } = held;
         if served {
             self.emit(PodEvent::Listeners { uid: uid.clone(), listeners }).await;
-            if draining {
-                self.emit(PodEvent::Draining { uid }).await;
-            }
+            // Also a redirector that was restarted and knows nothing of the pod's leaving has the last word.
+            let event = if draining { PodEvent::Draining { uid } } else { PodEvent::Resumed { uid } };
+            self.emit(event).await;
         } else {
             self.start(Pod { uid, info, netns, listeners: Some(listeners), draining }, handing_over).await;
         }

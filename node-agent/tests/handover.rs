@@ -216,6 +216,9 @@ async fn a_new_redirector_hands_its_listeners_to_the_old_proxy() {
             other => panic!("{other:?}"),
         }
     };
+    // A leaving that only the old one knew of is over.
+    let event = tokio::time::timeout(Duration::from_secs(10), feed.next()).await.expect("an event");
+    assert!(matches!(event, Some(PodEvent::Resumed { uid }) if uid == UID));
     // What waited in the old queue moves to the new one as the old one closes.
     let accept = |listener: Option<std::os::fd::OwnedFd>| TcpListener::from(listener.unwrap());
     drop(old.take(Slot::Outbound));

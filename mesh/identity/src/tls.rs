@@ -244,7 +244,7 @@ impl Tls {
     }
 
     /// A number between 0 and 1 from the provider's generator, to spread retries by.
-    pub(crate) fn chance(&self) -> f64 {
+    pub fn chance(&self) -> f64 {
         let mut bytes = [0; 4];
         // Without randomness retries are not spread; keys could not be made either, and that is reported.
         if self.provider.secure_random.fill(&mut bytes).is_err() {

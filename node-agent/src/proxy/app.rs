@@ -176,6 +176,7 @@ fn agent(
     let key_exchange: KeyExchange = settings.parse(name::KEY_EXCHANGE, "x25519, hybrid or pqc")?;
     // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
     let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
+    gather_entropy(&tls);
     let traffic = Traffic::default();
     metrics.register_istio(|registry| registry.register_collector(Box::new(traffic.clone())));
     let dns_metrics = metrics.register_istio(DnsMetrics::new);
@@ -203,6 +204,15 @@ fn agent(
         config: config_page(settings),
     };
     Ok((Arc::new(agent), mailboxes))
+}
+
+/// Draws a first random number beside the hand-over: it takes the library some 20 ms of a CPU, which the first
+/// connection after a restart would wait for.
+fn gather_entropy(tls: &Tls) {
+    let tls = tls.clone();
+    let started = std::thread::Builder::new().name("entropy".to_owned()).spawn(move || tls.chance());
+    // Without it the first handshake does the same.
+    drop(started);
 }
 
 /// The settings in force, as `/config_dump` shows them; there are no secrets among them.

@@ -1,6 +1,6 @@
 //! The node's pods as they come and go: each gets a home thread, its certificate ahead of need, and an end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ const DRAIN_CHECK: Duration = Duration::from_millis(100);
 /// Follows the events of pods until the process ends.
 pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readiness, shutdown: Shutdown) {
     let handle = feed.handle();
-    let mut members = Members { agent, handle, next_home: 0, identities: HashMap::new(), seen: 0 };
+    let mut members =
+        Members { agent, handle, next_home: 0, identities: HashMap::new(), seen: 0, told: HashSet::new() };
     let mut check = interval(DRAIN_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -38,7 +39,7 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readine
                 Some(PodEvent::Add { answer, .. }) if shutdown.has_begun() => {
                     answer.give(Err("this proxy is ending".into()));
                 }
-                Some(PodEvent::Listeners { .. }) if shutdown.has_begun() => {}
+                Some(PodEvent::Listeners { .. } | PodEvent::Resumed { .. }) if shutdown.has_begun() => {}
                 Some(event) => members.take(event).await,
                 None => return,
             },
@@ -58,6 +59,8 @@ struct Members {
     identities: HashMap<Arc<str>, Identity>,
     /// The revision of the state by which they were looked at.
     seen: u64,
+    /// Leaving pods of which it was said already that their last connection has ended.
+    told: HashSet<Arc<str>>,
 }
 
 impl Members {
@@ -136,13 +139,16 @@ impl Members {
         self.agent.workers[home].send(Job::Serve { pod, listeners }).await;
     }
 
-    fn set_phase(&self, uid: &str, phase: Phase) {
+    fn set_phase(&mut self, uid: &str, phase: Phase) {
+        // Whoever asks, perhaps anew after a restart, has not been told.
+        self.told.remove(uid);
         if let Some(pod) = self.agent.pods().get(uid) {
             pod.set_phase(phase);
         }
     }
 
     async fn remove(&mut self, uid: &str) {
+        self.told.remove(uid);
         let Some(pod) = self.agent.pods().remove(uid) else { return };
         pod.set_phase(Phase::Gone);
         for worker in &self.agent.workers {
@@ -154,13 +160,14 @@ impl Members {
         tracing::info!(pod = %pod.name, namespace = %pod.namespace, "no longer serving");
     }
 
-    /// Tells the redirecting role which leaving pods have ended their last connection.
-    async fn report_drained(&self) {
-        let draining: Vec<Arc<Pod>> =
-            self.agent.pods().values().filter(|pod| pod.phase() == Phase::Draining).cloned().collect();
-        for pod in draining {
+    /// Tells the redirecting role, once, which leaving pods have ended their last connection.
+    async fn report_drained(&mut self) {
+        let leaving = |pod: &&Arc<Pod>| pod.phase() == Phase::Draining && !self.told.contains(&pod.uid);
+        let leaving: Vec<Arc<Pod>> = self.agent.pods().values().filter(leaving).cloned().collect();
+        for pod in leaving {
             if connections_of(&self.agent, &pod).await == 0 {
                 self.handle.drained(&pod.uid).await;
+                self.told.insert(pod.uid.clone());
             }
         }
     }
