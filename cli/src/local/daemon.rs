@@ -31,6 +31,9 @@ const INBOX: usize = 1024;
 /// How long all pods together may take to end.
 const PODS_GRACE: Duration = Duration::from_secs(8);
 
+/// Pause before a node's service rules, which could not be set, are tried again.
+const RULES_RETRY: Duration = Duration::from_secs(1);
+
 /// The pipe to `lateen up`, if it still listens.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Events;
@@ -129,13 +132,20 @@ async fn start_node(
     apply_rules(node, &network.borrow(), &path).await?;
     let (node, mut changes) = (Arc::clone(node), network.subscribe());
     tokio::spawn(async move {
-        // Rules that could not be set are tried again with the next change.
-        while changes.changed().await.is_ok() {
+        let mut failure: Option<String> = None;
+        loop {
+            // Rules that could not be set are tried again, also where nothing changes.
+            let wait = if failure.is_some() { RULES_RETRY } else { Duration::MAX };
+            if let Ok(Err(_)) = tokio::time::timeout(wait, changes.changed()).await {
+                return;
+            }
             let network = changes.borrow_and_update().clone();
             zone.send_replace(Arc::clone(&network.zone));
-            if let Err(reason) = apply_rules(&node, &network, &path).await {
+            let outcome = apply_rules(&node, &network, &path).await.err();
+            if let Some(reason) = outcome.as_ref().filter(|reason| failure.as_ref() != Some(reason)) {
                 Events.note(format!("{}: {reason}", node.name));
             }
+            failure = outcome;
         }
     });
     Ok(())
