@@ -1,5 +1,6 @@
 //! `node-agent redirect` and `node-agent proxy`: reads the settings and starts the role.
 
+use std::pin::pin;
 use std::process::ExitCode;
 
 use daemon::{log::Log, settings, shutdown::Shutdown};
@@ -58,9 +59,12 @@ fn run_redirect(settings: &settings::Settings) -> Result<(), Box<dyn std::error:
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = Shutdown::default();
-        let signals = shutdown.clone();
-        tokio::spawn(async move { signals.signalled().await });
-        redirect::run(options, shutdown).await
-    })?;
-    Ok(())
+        let mut role = pin!(redirect::run(options, shutdown.clone()));
+        tokio::select! {
+            outcome = &mut role => return Ok(outcome?),
+            // It has begun the end.
+            signalled = shutdown.signalled() => signalled?,
+        };
+        Ok(role.await?)
+    })
 }

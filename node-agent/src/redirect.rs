@@ -197,6 +197,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<(), RedirectErr
         None => shutdown.begun().await,
     }
     tasks.shutdown().await;
+    enroller.stop().await;
     if options.clean_up {
         enroller.clean_up().await;
     }
@@ -223,28 +224,18 @@ fn health(routes: Routes, zds: ZdsServer) -> Routes {
 /// Watches the manifests; returns once everything that is there has been read.
 async fn watch_manifests(options: &Options) -> Result<(Watch, watch::Receiver<Arc<Catalog>>), RedirectError> {
     let mut catalog = Catalog::new(&options.node);
-    let (sender, mut receiver) = watch::channel(None);
+    let (sender, mut catalogs) = watch::channel(Arc::default());
     let folder = Folder::new(options.sources.clone()).with_state(options.objects.clone());
     let watch = Watch::start(folder, move |batch| {
         catalog.apply(&batch);
-        sender.send(Some(Arc::new(catalog.clone()))).is_ok()
+        sender.send(Arc::new(catalog.clone())).is_ok()
     })
     .map_err(RedirectError::system("cannot watch the manifests"))?;
-    let first = match receiver.wait_for(Option::is_some).await {
-        Ok(first) => first.clone().unwrap_or_default(),
-        Err(_) => Arc::default(),
-    };
-    let (plain, catalogs) = watch::channel(first);
-    tokio::spawn(async move {
-        while receiver.changed().await.is_ok() {
-            let current = receiver.borrow_and_update().clone();
-            if let Some(current) = current
-                && plain.send(current).is_err()
-            {
-                return;
-            }
-        }
-    });
+    // The first batch is everything that is there, also if that is nothing.
+    catalogs.changed().await.map_err(|_| RedirectError::System {
+        what: "cannot watch the manifests".into(),
+        source: io::Error::other("the watch has ended"),
+    })?;
     Ok((watch, catalogs))
 }
 

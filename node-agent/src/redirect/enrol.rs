@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use daemon::tasks::Tasks;
 use nix::ifaddrs::getifaddrs;
 use tokio::{
     sync::Semaphore,
@@ -124,6 +125,8 @@ struct Shared {
     /// Each transaction is a child process; a node that starts has a hundred pods at once.
     transactions: Semaphore,
     pods: Mutex<HashMap<String, Arc<Slot>>>,
+    /// The second halves of releases.
+    leaving: Tasks,
 }
 
 /// One pod: how it stands, and the same for those who only look.
@@ -193,7 +196,15 @@ impl Enroller {
         let own = NetnsFd::current()?.id();
         let transactions = Semaphore::new(TRANSACTIONS);
         Ok(Self {
-            shared: Arc::new(Shared { policy, zds, private, own, transactions, pods: Mutex::default() }),
+            shared: Arc::new(Shared {
+                policy,
+                zds,
+                private,
+                own,
+                transactions,
+                pods: Mutex::default(),
+                leaving: Tasks::default(),
+            }),
         })
     }
 
@@ -347,7 +358,7 @@ impl Enroller {
         );
         *standing = Standing::Draining { spec };
         drop(standing);
-        tokio::spawn(self.clone().drain(uid.to_owned(), slot));
+        self.shared.leaving.spawn("leave", self.clone().drain(uid.to_owned(), slot));
         Ok(())
     }
 
@@ -389,6 +400,11 @@ impl Enroller {
         self.shared.zds.remove(uid).await;
         self.shared.private.release(uid).await;
         self.drop_slot(uid, &slot);
+    }
+
+    /// Ends what is under way by itself: pods that are leaving stay as they are.
+    pub async fn stop(&self) {
+        self.shared.leaving.stop().await;
     }
 
     /// Takes rules and routes out of every pod (`--cleanup`): connections that were captured end.

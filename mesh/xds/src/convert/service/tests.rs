@@ -1,3 +1,5 @@
+//! What is read of the wire and written to it, field by field, and what is refused.
+
 use super::*;
 use model::service::{AppProtocol, Port, Ports};
 use model::workload::GatewayDestination;

@@ -1,3 +1,5 @@
+//! What is read of the wire and written to it, field by field, and what is refused.
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

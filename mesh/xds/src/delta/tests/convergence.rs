@@ -1,3 +1,5 @@
+//! Random histories of a store and its clients, after which both must agree.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The rules of the protocol, one test each.
+
 use super::*;
 
 fn filled() -> Store {
