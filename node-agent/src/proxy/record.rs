@@ -87,7 +87,9 @@ impl Ends {
             line.text("src.namespace", source.namespace());
         } else if let Some(baggage) = self.baggage.as_deref().filter(|baggage| !baggage.workload.is_empty()) {
             line.text("src.workload", &baggage.workload);
-            line.text("src.namespace", &baggage.namespace);
+            // What TLS proved goes over what is said.
+            let proved = self.source_identity.as_ref().map(|identity| &**identity.namespace());
+            line.text("src.namespace", proved.unwrap_or(&baggage.namespace));
         }
         if let Some(identity) = &self.source_identity {
             line.display("src.identity", identity);
@@ -274,4 +276,37 @@ pub(crate) fn refused_early(direction: &str, peer: PeerAddress, destination: Soc
         { src.addr = %peer, dst.addr = %destination, direction, error },
         "connection failed"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use daemon::log::Format;
+
+    use super::*;
+
+    #[test]
+    fn a_client_is_not_logged_under_a_namespace_that_its_certificate_does_not_name() {
+        let said = "k8s.namespace.name=payments,k8s.pod.name=till";
+        let address = SocketAddr::from(([10, 0, 0, 9], 4711));
+        let ends = Ends {
+            reporter: Reporter::Destination,
+            peer: PeerAddress::new(address),
+            source: None,
+            baggage: Some(Box::new(Baggage::read(std::iter::once(said.as_bytes())))),
+            source_identity: Some(Identity::new("cluster.local", "shop", "visitor")),
+            next_hop: NextHop::new(address),
+            authority: None,
+            destination: None,
+            destination_identity: None,
+            service: None,
+        };
+        let mut text = Vec::new();
+        let mut line = Line::begin(&mut text, Format::Plain, Level::INFO, "access", "connection complete");
+        ends.write(&mut line);
+        line.end();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("src.namespace=\"shop\"") && !text.contains("payments"), "{text}");
+    }
 }
