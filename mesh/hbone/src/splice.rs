@@ -65,7 +65,7 @@ pub enum End {
 
 impl End {
     /// Whether nothing broke: all is said, or one end needs no more of the other (NO_ERROR, CANCEL).
-    pub fn is_in_order(&self) -> bool {
+    fn is_in_order(&self) -> bool {
         matches!(self, Self::Complete | Self::Detached | Self::Reset(code::NO_ERROR | code::CANCEL))
     }
 }

@@ -10,6 +10,9 @@ use socket2::SockRef;
 
 use super::record::{Failure, Record, flags};
 
+/// HTTP/2's code for a stream that is reset though nothing broke.
+const NO_ERROR: u32 = 0;
+
 /// Makes the coming close of a socket a reset.
 pub(crate) fn reset(socket: &SockRef<'_>) {
     // It fails only on a socket that is already dead.
@@ -27,9 +30,8 @@ pub(crate) fn end(record: Rc<Record>, live: Option<&Live>, failure: Option<Failu
 /// What the end of a splice means.
 pub(crate) fn outcome(end: &End) -> Option<Failure> {
     match end {
-        End::Complete => None,
         // The far side needs no more of what our application would still say: a server that hung up after its answer.
-        End::Reset(_) if end.is_in_order() => None,
+        End::Complete | End::Reset(NO_ERROR) => None,
         // Applications hang up in many ways; none of these is the mesh's doing.
         End::Application(error) if is_hang_up(error) => None,
         End::Application(error) => Some(Failure::new(flags::CONNECT, error)),
