@@ -107,7 +107,8 @@ async fn check(admin: &Path, nodes: &BTreeSet<String>, expected: &[Expected]) ->
     }
     let sync: Sync =
         http::get_json(admin, "/sync", PATIENCE).await.map_err(|error| format!("ctrl: {error}"))?;
-    let agents = sync.clients.iter().filter(|client| client.role == "node-agent");
+    // A node's proxy is ours or another (`FOREIGN_PROXY`).
+    let agents = sync.clients.iter().filter(|client| ["node-agent", "ztunnel"].contains(&&*client.role));
     let connected: BTreeSet<String> = agents.filter_map(|client| client.node.clone()).collect();
     if let Some(node) = nodes.difference(&connected).next() {
         return Err(format!("node-agent/{node} is not connected to ctrl"));
