@@ -60,6 +60,7 @@ mod app;
 pub use self::app::run;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use daemon::log::Log;
@@ -93,6 +94,8 @@ pub(crate) struct Agent {
     pub(crate) domain: String,
     pub(crate) dns_metrics: DnsMetrics,
     pub(crate) pods: Mutex<HashMap<Arc<str>, Arc<Pod>>>,
+    /// How often an account of a pod that is gone was full.
+    pub(crate) refused_before: AtomicU64,
     /// The settings in force, for `/config_dump`.
     pub(crate) config: serde_json::Value,
 }

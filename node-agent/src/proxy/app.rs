@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -201,6 +202,7 @@ fn agent(
         domain: settings.text(name::CLUSTER_DOMAIN).trim_matches('.').to_ascii_lowercase(),
         dns_metrics,
         pods: Mutex::new(HashMap::new()),
+        refused_before: AtomicU64::new(0),
         config: config_page(settings),
     };
     Ok((Arc::new(agent), mailboxes))

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use daemon::readiness::Readiness;
@@ -150,6 +151,7 @@ impl Members {
     async fn remove(&mut self, uid: &str) {
         self.told.remove(uid);
         let Some(pod) = self.agent.pods().remove(uid) else { return };
+        self.agent.refused_before.fetch_add(pod.account.refused(), Ordering::Relaxed);
         pod.set_phase(Phase::Gone);
         for worker in &self.agent.workers {
             worker.send(Job::Stop { uid: pod.uid.clone() }).await;

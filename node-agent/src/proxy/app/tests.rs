@@ -50,3 +50,29 @@ async fn a_thread_that_ends_ends_the_role() {
     let error = timeout(Duration::from_secs(5), ending).await.expect("noticed").unwrap_err();
     assert!(error.to_string().contains("worker-0"), "{error}");
 }
+
+#[tokio::test]
+async fn a_full_account_is_counted() {
+    use hbone::connection::{Connection, ConnectionId};
+
+    let (mut agent, _threads) = {
+        let args = ["--worker-threads", "1"].map(str::to_owned);
+        let settings = crate::config::read(args, |_| None).unwrap();
+        let log = Log::start("off", Format::Plain).unwrap();
+        agent(&settings, log, &Metrics::default()).unwrap()
+    };
+    Arc::get_mut(&mut agent).unwrap().account_limits = AccountLimits { connections: 0, buffered: 0 };
+    let metrics = Metrics::default();
+    metrics.register(|registry| {
+        registry.register_collector(Box::new(crate::proxy::members_metrics::Members(agent.clone())));
+    });
+    let info = WorkloadInfo { name: "p".into(), namespace: "n".into(), service_account: "a".into() };
+    let pod = Arc::new(Pod::new("uid", info, NetnsFd::current().unwrap(), agent.account(), 0));
+    agent.pods().insert(pod.uid.clone(), pod.clone());
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    assert!(Connection::new(ConnectionId::random(), socket, &pod.account).is_err());
+    let text = metrics.text();
+    assert!(text.contains("lateen_account_refused_total 1"), "{text}");
+}
