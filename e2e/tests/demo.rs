@@ -1,7 +1,7 @@
 //! The demo: it shows what it says, and whenever it is ended, nothing of it stays behind.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The demo as a terminal starts it: Ctrl-C is not ignored. Its files go to `temporary`.
+/// The demo as a terminal starts it: no signal is ignored. Its files go to `temporary`.
 fn command(temporary: &Path) -> Command {
     let mut command = Command::new("env");
-    command.args(["--default-signal=INT", "deploy/demo/demo"]).current_dir(root()).process_group(0);
+    command.args(["--default-signal=INT,HUP,TERM", "deploy/demo/demo"]).current_dir(root()).process_group(0);
     command.env("TMPDIR", temporary).env_remove("ONCE").stdin(Stdio::null());
     command
 }
@@ -85,7 +85,8 @@ impl Demo {
         let deadline = Instant::now() + e2e::left::GONE;
         loop {
             if let Some(status) = self.child.try_wait().expect("our own child") {
-                return status.code();
+                // Within its first moments the shell has made nothing, and a signal just ends it.
+                return status.code().or_else(|| status.signal().map(|number| 128 + number));
             }
             assert!(Instant::now() < deadline, "it does not end:\n{}", self.text);
             pause();
