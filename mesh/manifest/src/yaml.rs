@@ -14,6 +14,8 @@ use build::Builder;
 const MAX_DEPTH: usize = 100;
 /// How many values a file may hold, those that aliases repeat counted each time.
 const MAX_NODES: usize = 500_000;
+/// How many documents of a file may be broken before the rest is not read.
+const MAX_BROKEN: usize = 1000;
 /// How many findings the text of one document may give before the rest is left out.
 const MAX_FINDINGS: usize = 50;
 
@@ -55,8 +57,19 @@ pub(crate) fn documents(text: &str) -> Vec<Document> {
     }
     let mut budget = MAX_NODES;
     let mut documents = Vec::new();
+    let (mut broken, mut looked_at) = (0, 0);
     for (first_line, part) in parts(text) {
+        if broken >= MAX_BROKEN {
+            let message =
+                format!("more than {MAX_BROKEN} documents of this file are broken: the rest is not read");
+            let fault = Fault::new(Code::Syntax, Mark::new(first_line.saturating_add(1), 1), message);
+            documents.push(Document { root: None, faults: vec![fault] });
+            break;
+        }
         read_part(part, first_line, &mut budget, &mut documents);
+        let new: &[Document] = &documents[looked_at..];
+        broken += new.iter().filter(|document| document.root.is_none()).count();
+        looked_at = documents.len();
     }
     documents
 }

@@ -1,6 +1,8 @@
 //! The rules of Kubernetes' own kinds that an API server would enforce and that matter here: without them a
 //! mistake would only show as a pod that is never reached.
 
+use std::collections::HashSet;
+
 use super::{Report, metadata};
 use crate::{
     cursor::Cursor,
@@ -14,7 +16,8 @@ pub(super) fn service(root: &Cursor<'_>, report: &mut Report<'_>) {
         return report.error(root, "`spec` is missing", None);
     };
     let ports = spec.items("ports");
-    for (index, port) in ports.iter().enumerate() {
+    let mut names: HashSet<&str> = HashSet::new();
+    for port in &ports {
         match port.get("port") {
             Some(number) => port_number(&number, report),
             None => {
@@ -26,10 +29,9 @@ pub(super) fn service(root: &Cursor<'_>, report: &mut Report<'_>) {
         }
         protocol(port, report);
         let name = port.get("name").map(|name| name.text()).unwrap_or_default();
-        let same = |other: &Cursor<'_>| other.get("name").map(|name| name.text()).unwrap_or_default() == name;
         if ports.len() > 1 && name.is_empty() {
             report.error(port, "of several ports each needs a name", Some("add `name:`".to_owned()));
-        } else if !name.is_empty() && ports[..index].iter().any(same) {
+        } else if !name.is_empty() && !names.insert(name) {
             report.error(port, format!("a second port named `{name}`"), None);
         }
     }
@@ -167,17 +169,16 @@ fn pod_spec(spec: &Cursor<'_>, report: &mut Report<'_>) {
             metadata::dns_subdomain(&claim, report);
         }
     }
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for container in spec.items("initContainers").iter().chain(&containers) {
         let name = container.get("name").map(|name| name.text()).unwrap_or_default();
         if name.is_empty() {
             report.error(container, "the container has no name", Some("add `name:`".to_owned()));
         } else if !metadata::is_dns_label(name) {
             report.error(container, format!("`{name}` cannot be a container's name"), None);
-        } else if names.contains(&name) {
+        } else if !names.insert(name) {
             report.error(container, format!("a second container named `{name}`"), None);
         }
-        names.push(name);
         for port in container.items("ports") {
             match port.get("containerPort") {
                 Some(number) => port_number(&number, report),

@@ -77,6 +77,26 @@ fn names_of_keys_volumes_and_claims_lead_nowhere_else() {
 }
 
 #[test]
+fn what_is_said_of_one_file_has_an_end() {
+    let parsed = read(&"---\n: : x\n".repeat(5000));
+    assert_eq!(parsed.findings.len(), 1001);
+    assert!(parsed.findings[1000].message.contains("the rest is not read"));
+    assert!(!parsed.is_readable());
+}
+
+/// Compared each with each, these would take minutes.
+#[test]
+fn many_names_are_compared_in_little_time() {
+    let ports: String = (0..60_000).map(|number| format!("  - {{name: p{number}, port: 80}}\n")).collect();
+    let service = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec:\n  ports:\n{ports}");
+    let begun = std::time::Instant::now();
+    let again = format!("{service}  - {{name: p59999, port: 81}}\n");
+    assert_eq!(shown(&read(&service).findings), Vec::<String>::new());
+    assert!(shown(&read(&again).findings)[0].contains("a second port named `p59999`"));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn what_is_said_of_one_object_has_an_end() {
     let ports = "    - operation: {ports: [x]}\n".repeat(300);
     let text = format!(
