@@ -84,12 +84,11 @@ enum Standing {
     #[default]
     Out,
     /// Rules stand; the proxy may have acknowledged (`served`) or not.
-    In {
-        spec: PodSpec,
-        served: bool,
-    },
+    In { spec: PodSpec, served: bool },
     Draining {
         spec: PodSpec,
+        /// When that began: it may be taken back, and begin anew, within the grace.
+        since: Instant,
     },
 }
 
@@ -327,7 +326,7 @@ impl Enroller {
     /// The pod's listeners, unless they are held already or are not ours to open.
     fn open_listeners(&self, spec: &PodSpec, before: &Standing) -> Result<Option<Listeners>, ListenError> {
         let held = match before {
-            Standing::In { spec: old, .. } | Standing::Draining { spec: old } => {
+            Standing::In { spec: old, .. } | Standing::Draining { spec: old, .. } => {
                 self.shared.private.holds(&spec.uid) && same_listeners(old, spec)
             }
             Standing::Out => false,
@@ -356,17 +355,19 @@ impl Enroller {
             uid,
             "released: nothing new is captured"
         );
-        *standing = Standing::Draining { spec };
+        let since = Instant::now();
+        *standing = Standing::Draining { spec, since };
         drop(standing);
-        self.shared.leaving.spawn("leave", self.clone().drain(uid.to_owned(), slot));
+        self.shared.leaving.spawn("leave", self.clone().drain(uid.to_owned(), slot, since));
         Ok(())
     }
 
     /// The second half of a release. Peers go on using the tunnel until they have heard of it, so the proxy is
     /// told only after the grace.
-    async fn drain(self, uid: String, slot: Arc<Slot>) {
+    async fn drain(self, uid: String, slot: Arc<Slot>, since: Instant) {
         sleep(self.shared.policy.leave_grace).await;
-        if !matches!(*slot.lock().await, Standing::Draining { .. }) {
+        // Not that of a later release, whose grace is not over.
+        if !matches!(*slot.lock().await, Standing::Draining { since: begun, .. } if begun == since) {
             return;
         }
         if self.shared.policy.foreign_proxy {
@@ -380,7 +381,7 @@ impl Enroller {
     pub async fn drained(&self, uid: &str) {
         let slot = self.slot(uid);
         let mut standing = slot.lock().await;
-        let Standing::Draining { spec } = &*standing else { return };
+        let Standing::Draining { spec, .. } = &*standing else { return };
         let spec = spec.clone();
         *standing = Standing::Out;
         self.shared.zds.remove(uid).await;
@@ -412,7 +413,8 @@ impl Enroller {
         let slots: Vec<_> = self.pods().drain().collect();
         for (uid, slot) in slots {
             let mut standing = slot.lock().await;
-            if let Standing::In { spec, .. } | Standing::Draining { spec } = std::mem::take(&mut *standing)
+            if let Standing::In { spec, .. } | Standing::Draining { spec, .. } =
+                std::mem::take(&mut *standing)
                 && let Err(error) = apply::remove(&spec.netns, &self.shared.policy.nft).await
             {
                 warn!(%error, uid, "rules stay in a pod");
