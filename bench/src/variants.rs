@@ -72,6 +72,8 @@ pub(crate) struct Setting {
 #[derive(Debug, Default)]
 pub(crate) struct Side {
     pub processes: Vec<Process>,
+    /// Who captures the pod, if that is a process; it is not measured.
+    capturing: Option<Process>,
     /// From the start of the process until it was ready.
     pub ready: Option<Duration>,
     /// Namespaces the proxies themselves live in, other than the pods'.
@@ -81,7 +83,7 @@ pub(crate) struct Side {
 impl Side {
     /// A single proxy that became ready after so long.
     fn one(process: Process, ready: Duration) -> Self {
-        Self { processes: vec![process], ready: Some(ready), namespaces: Vec::new() }
+        Self { processes: vec![process], ready: Some(ready), capturing: None, namespaces: Vec::new() }
     }
 
     /// The proxies' processes.

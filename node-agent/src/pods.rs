@@ -37,6 +37,7 @@ use crate::{
         client::{HeldPod, PrivateClient, PrivateError, PrivateNews, StoreError},
         saved::Saved,
     },
+    socket::PROXY_MARK,
     zds::{
         client::{ZdsClient, ZdsClientError, ZdsRequest},
         members::{Addition, Members},
@@ -75,6 +76,8 @@ pub struct Pod {
     pub listeners: Option<Listeners>,
     /// Whether it is leaving the mesh, see [`PodEvent::Draining`].
     pub draining: bool,
+    /// Mark of what is opened to its application: what its rules expect.
+    pub app_mark: u32,
 }
 
 /// What happens to the node's pods.
@@ -95,6 +98,8 @@ pub enum PodEvent {
         uid: String,
         /// Its new listeners.
         listeners: Listeners,
+        /// Mark of what is opened to its application from now on.
+        app_mark: u32,
     },
     /// The pod leaves the mesh: nothing new is captured. Go on serving, also its tunnels; call
     /// [`FeedHandle::drained`] once its last connection has ended.
@@ -314,14 +319,15 @@ impl Shared {
             .table()
             .get(&held.uid)
             .is_some_and(|entry| entry.netns == held.netns.id() && !entry.has_failed());
-        let HeldPod { uid, info, netns, listeners, draining } = held;
+        let HeldPod { uid, info, netns, listeners, draining, app_mark } = held;
         if served {
-            self.emit(PodEvent::Listeners { uid: uid.clone(), listeners }).await;
+            self.emit(PodEvent::Listeners { uid: uid.clone(), listeners, app_mark }).await;
             // Also a redirector that was restarted and knows nothing of the pod's leaving has the last word.
             let event = if draining { PodEvent::Draining { uid } } else { PodEvent::Resumed { uid } };
             self.emit(event).await;
         } else {
-            self.start(Pod { uid, info, netns, listeners: Some(listeners), draining }, handing_over).await;
+            let pod = Pod { uid, info, netns, listeners: Some(listeners), draining, app_mark };
+            self.start(pod, handing_over).await;
         }
     }
 
@@ -391,7 +397,14 @@ impl Shared {
         if outcome.is_none() {
             debug!(uid, ?addition, "a pod without listeners");
             debug_assert!(addition != Addition::Known || self.table().get(&uid).is_none());
-            let pod = Pod { uid: uid.clone(), info, netns: netns.clone(), listeners: None, draining: false };
+            let pod = Pod {
+                uid: uid.clone(),
+                info,
+                netns: netns.clone(),
+                listeners: None,
+                draining: false,
+                app_mark: PROXY_MARK,
+            };
             self.start(pod, false).await;
             outcome = self.confirm(&uid, netns.id());
         }

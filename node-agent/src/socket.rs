@@ -15,11 +15,14 @@ use nix::sys::{
     signal::Signal,
     socket::{setsockopt, sockopt::IpBindAddressNoPort},
 };
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::unix::AsyncFd;
 
 /// Mark of everything the proxy sends: rules leave packets with it alone (`0x539`, 1337).
 pub const PROXY_MARK: u32 = 0x539;
+/// Mark of what an application answers to a connection that the proxy opened to it under a stranger's address
+/// (`0x111`): it is routed back to the proxy.
+pub const RETURN_MARK: u32 = 0x111;
 /// Bits of a packet's or connection's mark that belong to redirection; the others are left as they are.
 pub const MARK_MASK: u32 = 0xfff;
 
@@ -112,16 +115,15 @@ pub(crate) fn die_with_parent(command: &mut tokio::process::Command) {
     }
 }
 
-/// A TCP socket for `ip`'s family with the proxy's mark, unbound: non-blocking, no delay, keepalive. Make it
-/// inside the pod's namespace ([`in_namespace`](crate::netns::in_namespace)).
+/// A TCP socket for `ip`'s family with this mark, unbound and non-blocking. Make it inside the pod's namespace
+/// ([`in_namespace`](crate::netns::in_namespace)).
 ///
 /// # Errors
 /// What the kernel says; without `CAP_NET_ADMIN` the mark is refused.
-pub fn marked_tcp(ip: IpAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(SocketAddr::new(ip, 0)), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_mark(PROXY_MARK)?;
-    tune_tcp(&SockRef::from(&socket))?;
+pub fn marked_tcp(ip: IpAddr, mark: u32) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(SocketAddr::new(ip, 0)), kind, Some(Protocol::TCP))?;
+    socket.set_mark(mark)?;
     Ok(socket)
 }
 
@@ -136,7 +138,7 @@ pub fn marked_udp(ip: IpAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// No delay, and keepalive after 180 s, every 180 s, nine times: for accepted sockets as for our own.
+/// No delay, and keepalive after 180 s, every 180 s, nine times. What a listener accepts has what the listener has.
 ///
 /// # Errors
 /// What the kernel says.
@@ -154,14 +156,8 @@ pub fn tune_tcp(socket: &SockRef<'_>) -> io::Result<()> {
 /// What the kernel says; without `CAP_NET_ADMIN` the option is refused.
 pub fn bind_transparent(socket: &Socket, source: IpAddr) -> io::Result<()> {
     match source {
-        IpAddr::V4(_) => {
-            socket.set_ip_transparent_v4(true)?;
-            socket.set_freebind_v4(true)?;
-        }
-        IpAddr::V6(_) => {
-            socket.set_ip_transparent_v6(true)?;
-            socket.set_freebind_v6(true)?;
-        }
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
     }
     setsockopt(socket, IpBindAddressNoPort, &true)?;
     socket.bind(&SocketAddr::new(source, 0).into())
@@ -197,14 +193,22 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
 ///
 /// # Errors
 /// What the kernel says; `WouldBlock` when none waits.
-pub fn accept_stream(listener: BorrowedFd<'_>) -> io::Result<std::net::TcpStream> {
-    use std::os::fd::{AsRawFd, FromRawFd};
-    let flags = nix::sys::socket::SockFlag::SOCK_NONBLOCK | nix::sys::socket::SockFlag::SOCK_CLOEXEC;
-    let accepted = nix::sys::socket::accept4(listener.as_raw_fd(), flags)?;
-    // SAFETY: the kernel has just given this descriptor to us and to nobody else.
+pub fn accept_stream(listener: BorrowedFd<'_>) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    // SAFETY: storage and length are this call's own and of the size they say; the kernel fills both or fails, and
+    // what it returns then is a new descriptor that nobody else owns.
     #[allow(unsafe_code)]
-    let socket = unsafe { OwnedFd::from_raw_fd(accepted) };
-    Ok(socket.into())
+    let accepted = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+            match libc::accept4(listener.as_raw_fd(), storage.cast(), length, flags) {
+                -1 => Err(io::Error::last_os_error()),
+                socket => Ok(OwnedFd::from_raw_fd(socket)),
+            }
+        })
+    };
+    let (socket, peer) = accepted?;
+    let peer = peer.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))?;
+    Ok((socket.into(), peer))
 }
 
 /// Watches a listener for connections, without a wrapper that would register what it accepts.

@@ -27,7 +27,7 @@ use node_agent::{
     netns::in_namespace,
     pods::PodEvent,
     redirect::rules::{PROBE_V4, PROBE_V6},
-    socket::{bind_transparent, canonical, marked_tcp, original_destination},
+    socket::{PROXY_MARK, bind_transparent, canonical, marked_tcp, original_destination},
 };
 use redirector::patient;
 use setup::{Setup, accept};
@@ -209,7 +209,7 @@ async fn the_application_sees_its_real_peer_and_its_replies_come_back() {
     for ((client, pod), port) in pairs.into_iter().zip(8080..) {
         let app = setup.pod.run(|| TcpListener::bind((ip(pod), port)).unwrap()).unwrap();
         let dialled = in_namespace(&served.netns, || {
-            let socket = marked_tcp(ip(client)).unwrap();
+            let socket = marked_tcp(ip(client), PROXY_MARK).unwrap();
             bind_transparent(&socket, ip(client)).unwrap();
             socket.set_nonblocking(false).unwrap();
             socket.connect(&SocketAddr::new(ip(pod), port).into()).unwrap();
@@ -247,7 +247,7 @@ async fn what_the_proxy_sends_is_not_captured() {
     let served = setup.enrol_and_serve().await;
     let remote = setup.peer.run(|| TcpListener::bind((ip(PEER_V4), 80)).unwrap()).unwrap();
     let dialled = in_namespace(&served.netns, || {
-        let socket = marked_tcp(ip(PEER_V4)).unwrap();
+        let socket = marked_tcp(ip(PEER_V4), PROXY_MARK).unwrap();
         socket.set_nonblocking(false).unwrap();
         socket.connect(&SocketAddr::new(ip(PEER_V4), 80).into()).unwrap();
         socket

@@ -1,13 +1,14 @@
-//! A pair of node proxies, one for each pod, each in a namespace of its own, with a controller and the part of a
-//! CNI agent they need. What differs between ztunnel and ours is the command.
+//! A pair of node proxies, one for each pod, each in a namespace of its own, with a controller. What differs between
+//! ztunnel and ours is the command, and who captures the pod and names it to the proxy.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use testkit::netns::Netns;
 
-use super::{Kind, Running, Setting, Side, VariantError, rules, zds};
+use super::{Kind, Running, Setting, Side, VariantError};
 use crate::control::Controller;
 use crate::process::Process;
 use crate::topology::{OUTSIDE, PORT, SERVER, Topology};
@@ -16,17 +17,20 @@ use crate::topology::{OUTSIDE, PORT, SERVER, Topology};
 pub(super) struct Place<'a> {
     /// The node's name.
     pub node: &'a str,
-    /// Where pods are named to it (ZDS).
-    pub socket: &'a Path,
+    /// Its sockets and files; not there before.
+    pub run_dir: &'a Path,
+    /// The namespace it lives in.
+    pub namespace: &'a Netns,
     pub controller: &'a Controller,
     pub threads: usize,
 }
 
-/// Starts both; `command` makes a proxy's.
+/// Starts both; `capture` sees to the pod, with a process of its own if it needs one, and `command` makes a proxy's.
 pub(super) fn start(
     kind: Kind,
     topology: Topology,
     setting: &Setting,
+    capture: impl Fn(&Place<'_>, &Netns) -> Result<Option<Process>, VariantError>,
     command: impl Fn(&Place<'_>) -> Command,
 ) -> Result<Running, VariantError> {
     let controller = Controller::start(&setting.folder)?;
@@ -34,16 +38,23 @@ pub(super) fn start(
         let name = format!("{}-{node}", kind.name());
         let namespace = Netns::new(&format!("lbench-{}-{name}", std::process::id()))?;
         controller.listen(&namespace)?;
-        let socket = setting.folder.join(format!("{name}.sock"));
-        zds::announce(&socket, pod, node).map_err(|source| VariantError::Io {
-            doing: format!("listening at {}", socket.display()),
-            source,
-        })?;
-        rules::capture(pod)?;
-        let place = Place { node, socket: &socket, controller: &controller, threads: setting.threads };
+        let run_dir = setting.folder.join(&name);
+        // An earlier start of the same variant may have left its own.
+        let _ = fs::remove_dir_all(&run_dir);
+        fs::create_dir(&run_dir)
+            .map_err(|source| VariantError::Io { doing: format!("making {}", run_dir.display()), source })?;
+        let place = Place {
+            node,
+            run_dir: &run_dir,
+            namespace: &namespace,
+            controller: &controller,
+            threads: setting.threads,
+        };
+        let capturing = capture(&place, pod)?;
         let mut process = Process::start(&name, &mut command(&place), &namespace, &setting.folder)?;
         let ready = process.wait_ready_http(&namespace, 15021, "/healthz/ready")?;
         let mut side = Side::one(process, ready);
+        side.capturing = capturing;
         side.namespaces.push(namespace);
         Ok::<_, VariantError>(side)
     };

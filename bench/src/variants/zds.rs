@@ -20,8 +20,6 @@ use testkit::netns::Netns;
 ///
 /// Its thread ends with the proxy, or with this process.
 pub(super) fn announce(path: &Path, pod: &Netns, account: &str) -> io::Result<()> {
-    // An earlier start of the same variant may have left its own.
-    let _ = std::fs::remove_file(path);
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
     listen(&listener, Backlog::new(4)?)?;

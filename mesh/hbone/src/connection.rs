@@ -3,6 +3,7 @@
 //! While it is spliced the value lives inside the stream's slot of its tunnel; whatever ends the splice gives
 //! it back whole, so that it can be logged, or put on another tunnel or thread without losing a byte (D8, D12).
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
@@ -17,16 +18,16 @@ use crate::account::{Account, Charge, Full};
 pub struct ConnectionId(u128);
 
 impl ConnectionId {
-    /// A fresh id from the kernel's random source.
+    /// A fresh id from the kernel's random source, which is asked for many at a time: every connection needs some.
     pub fn random() -> Self {
-        let mut bytes = [0u8; 16];
-        // It fails only on kernels older than 3.17; a repeated id could at worst refuse a resume.
-        if getrandom::fill(&mut bytes).is_err() {
-            tracing::error!(
-                "the kernel gave no random bytes; connection ids repeat and resumes will be refused"
-            );
+        thread_local!(static STOCK: Cell<Stock> = const { Cell::new(Stock { ids: [0; STOCKED], left: 0 }) });
+        let mut stock = STOCK.get();
+        if stock.left == 0 {
+            stock = Stock::filled();
         }
-        Self(u128::from_ne_bytes(bytes))
+        stock.left -= 1;
+        STOCK.set(stock);
+        Self(stock.ids[stock.left])
     }
 
     pub(crate) fn to_bytes(self) -> [u8; 16] {
@@ -35,6 +36,33 @@ impl ConnectionId {
 
     pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
+    }
+}
+
+/// Ids fetched at once.
+const STOCKED: usize = 16;
+
+/// Random numbers not yet given out.
+#[derive(Clone, Copy)]
+struct Stock {
+    ids: [u128; STOCKED],
+    left: usize,
+}
+
+impl Stock {
+    fn filled() -> Self {
+        let mut bytes = [0u8; 16 * STOCKED];
+        // It fails only on kernels older than 3.17; a repeated id could at worst refuse a resume.
+        if getrandom::fill(&mut bytes).is_err() {
+            tracing::error!(
+                "the kernel gave no random bytes; connection ids repeat and resumes will be refused"
+            );
+        }
+        let mut ids = [0; STOCKED];
+        for (id, bytes) in ids.iter_mut().zip(bytes.as_chunks::<16>().0) {
+            *id = u128::from_ne_bytes(*bytes);
+        }
+        Self { ids, left: STOCKED }
     }
 }
 
@@ -235,7 +263,8 @@ impl Connection {
         Self::over(id, Socket::Registered(socket), account)
     }
 
-    /// The same over a plain non-blocking socket; it is registered where it is spliced.
+    /// The same over a plain socket that is non-blocking and has `TCP_NODELAY` already, as one accepted from a
+    /// listener that was set so; it is registered where it is spliced.
     ///
     /// # Errors
     /// As [`Connection::new`].
@@ -244,7 +273,6 @@ impl Connection {
         socket: std::net::TcpStream,
         account: &Arc<Account>,
     ) -> Result<Self, Full> {
-        let _ = socket.set_nodelay(true);
         Self::over(id, Socket::Plain(socket), account)
     }
 
@@ -320,10 +348,7 @@ impl Connection {
     /// Registers the socket with this thread's runtime, if it is not registered yet.
     pub(crate) fn register(&mut self) -> io::Result<()> {
         self.socket = match std::mem::replace(&mut self.socket, Socket::Lost) {
-            Socket::Plain(socket) => {
-                socket.set_nonblocking(true)?;
-                Socket::Registered(tokio::net::TcpStream::from_std(socket)?)
-            }
+            Socket::Plain(socket) => Socket::Registered(tokio::net::TcpStream::from_std(socket)?),
             other => other,
         };
         Ok(())

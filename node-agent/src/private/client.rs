@@ -18,7 +18,7 @@ use crate::{
     listeners::{Listeners, Slot},
     netns::NetnsFd,
     seqpacket::SeqPacket,
-    socket::Packet,
+    socket::{PROXY_MARK, Packet},
 };
 
 /// A captured pod with all that is open in it.
@@ -34,6 +34,8 @@ pub struct HeldPod {
     pub listeners: Listeners,
     /// Whether it is leaving the mesh: what is captured lives on, nothing new comes.
     pub draining: bool,
+    /// Mark of what the proxy opens to the application.
+    pub app_mark: u32,
 }
 
 /// What the redirector says after the welcome.
@@ -187,5 +189,6 @@ fn assemble(pod: PodMessage, packet: Packet) -> Result<HeldPod, PrivateError> {
         uid: pod.uid,
         info: WorkloadInfo { name: pod.name, namespace: pod.namespace, service_account: pod.service_account },
         draining: pod.draining,
+        app_mark: if pod.app_mark == 0 { PROXY_MARK } else { pod.app_mark },
     })
 }

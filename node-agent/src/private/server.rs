@@ -64,6 +64,7 @@ struct State {
 struct Held {
     pod: CapturedPod,
     listeners: Arc<Listeners>,
+    app_mark: u32,
     draining: bool,
 }
 
@@ -135,9 +136,10 @@ impl PrivateServer {
         self.state().pods.contains_key(uid)
     }
 
-    /// Keeps a pod's listeners and hands them to the proxy, if there is one; a later proxy gets them at once.
-    pub async fn hold(&self, pod: CapturedPod, listeners: Listeners) {
-        let held = Held { pod, listeners: Arc::new(listeners), draining: false };
+    /// Keeps a pod's listeners and the mark that its rules want on what is opened to its application, and hands them
+    /// to the proxy, if there is one; a later proxy gets them at once.
+    pub async fn hold(&self, pod: CapturedPod, listeners: Listeners, app_mark: u32) {
+        let held = Held { pod, listeners: Arc::new(listeners), app_mark, draining: false };
         let uid = held.pod.uid.clone();
         self.state().pods.insert(uid, held.clone());
         self.send(held.message(), Some(held)).await;
@@ -326,6 +328,7 @@ impl Held {
             service_account: self.pod.info.service_account.clone(),
             slots: self.listeners.iter().map(|(slot, _)| slot as i32).collect(),
             draining: self.draining,
+            app_mark: self.app_mark,
         })
     }
 

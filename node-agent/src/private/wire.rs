@@ -86,4 +86,7 @@ pub(crate) struct PodMessage {
     pub(crate) slots: Vec<i32>,
     #[prost(bool, tag = "6")]
     pub(crate) draining: bool,
+    /// Mark of what the proxy opens to the application; 0 as everything else it sends.
+    #[prost(uint32, tag = "7")]
+    pub(crate) app_mark: u32,
 }

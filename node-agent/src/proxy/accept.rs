@@ -2,7 +2,7 @@
 //! registered with a reactor before it is on the thread that will carry it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,9 +31,7 @@ pub(crate) struct Accepted {
     pub(crate) socket: TcpStream,
     /// Who connected.
     pub(crate) peer: PeerAddress,
-    /// Our end.
-    pub(crate) local: SocketAddr,
-    /// Where it was going before the rules caught it.
+    /// Where it was going before the rules caught it; our end if they did not.
     pub(crate) destination: OriginalDestination,
     /// Its place among what is under way: given back when it is open, a tunnel's when it ends.
     pub(crate) place: Place,
@@ -67,7 +65,8 @@ fn handler(slot: Slot) -> Handler {
 
 /// Serves a tunnel on the thread that serves fewest, which is this one if they are equal.
 fn place_tunnel(worker: &Rc<Worker>, pod: &Arc<Pod>, accepted: Accepted) {
-    let Accepted { socket, peer, local, place, .. } = accepted;
+    let Accepted { socket, peer, destination, place } = accepted;
+    let local = destination.addr();
     let own = worker.agent.workers[worker.index].tunnels();
     let least = worker.agent.workers.iter().min_by_key(|other| other.tunnels());
     match least {
@@ -84,6 +83,9 @@ fn place_tunnel(worker: &Rc<Worker>, pod: &Arc<Pod>, accepted: Accepted) {
 
 async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, slot: Slot) {
     let handle = handler(slot);
+    if let Err(error) = tune_tcp(&SockRef::from(&listener)) {
+        tracing::debug!(%error, pod = %pod.name, "a listener could not be tuned");
+    }
     let listener = match watch_listener(listener.into()) {
         Ok(listener) => listener,
         Err(error) => {
@@ -119,23 +121,21 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// Takes one connection, non-blocking from the start; none if there is no place for it.
+/// Takes one connection, non-blocking from the start and tuned as its listener is; none if there is no place for it.
+/// Tunnels are never redirected.
 fn accept(listener: &TcpListener, pod: &Pod, slot: Slot) -> io::Result<Option<Accepted>> {
-    let socket = accept_stream(listener.as_fd())?;
+    let (socket, peer) = accept_stream(listener.as_fd())?;
     let reference = SockRef::from(&socket);
-    tune_tcp(&reference)?;
-    let peer = PeerAddress::new(socket.peer_addr()?);
-    let place = match slot {
-        Slot::Outbound => pod.places.outbound(),
-        Slot::Inbound => pod.places.plaintext(),
-        _ => pod.places.tunnel(peer.ip()),
+    let peer = PeerAddress::new(peer);
+    let (place, destination) = match slot {
+        Slot::Outbound => (pod.places.outbound(), original_destination(&reference)),
+        Slot::Inbound => (pod.places.plaintext(), original_destination(&reference)),
+        _ => (pod.places.tunnel(peer.ip()), socket.local_addr().map(canonical)),
     };
     let Some(place) = place else {
         // Never an empty success.
         finish::reset(&reference);
         return Ok(None);
     };
-    let local = canonical(socket.local_addr()?);
-    let destination = OriginalDestination::new(original_destination(&reference)?);
-    Ok(Some(Accepted { socket, peer, local, destination, place }))
+    Ok(Some(Accepted { socket, peer, destination: OriginalDestination::new(destination?), place }))
 }

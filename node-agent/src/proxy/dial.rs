@@ -12,6 +12,7 @@ use hbone::transport::{HandshakeError, Tls};
 use hbone::tunnel::{Client, ConnectError, Gone, Opened};
 use identity::tls::no_server_name;
 use model::plan::Tunnel;
+use socket2::{SockRef, Socket};
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ use super::pod::Pod;
 use super::record::{Failure, flags};
 use super::worker::{TunnelKey, Worker};
 use crate::netns::in_namespace;
-use crate::socket::{bind_transparent, marked_tcp};
+use crate::socket::{PROXY_MARK, bind_transparent, marked_tcp, tune_tcp};
 
 /// How long a TCP connect may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -76,22 +77,44 @@ impl From<DialError> for Failure {
     }
 }
 
-/// Connects in plain, as `source` if one is given: how an application sees its real peer.
+/// Connects in plain to where a pod's application wants to go.
 ///
 /// # Errors
 /// What the kernel says, or [`DialError::Timeout`].
-pub(crate) async fn plain(pod: &Pod, to: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
-    let failed = |error: io::Error| DialError::Connect(Arc::new(error));
+pub(crate) async fn plain(pod: &Pod, to: SocketAddr) -> Result<TcpStream, DialError> {
     let socket = in_namespace(&pod.netns, || {
-        let socket = marked_tcp(to.ip())?;
+        let socket = marked_tcp(to.ip(), PROXY_MARK)?;
+        tune_tcp(&SockRef::from(&socket))?;
+        Ok(socket)
+    });
+    connect(socket, to).await
+}
+
+/// Connects to a pod's own application, as `source` if one is given: how it sees its real peer.
+///
+/// # Errors
+/// What the kernel says, or [`DialError::Timeout`].
+pub(crate) async fn application(
+    pod: &Pod,
+    to: SocketAddr,
+    source: Option<IpAddr>,
+) -> Result<TcpStream, DialError> {
+    let socket = in_namespace(&pod.netns, || {
+        // Nothing of this kernel's own goes silent, so there is nothing to keep alive.
+        let socket = marked_tcp(to.ip(), pod.app_mark())?;
         // An application that calls itself through the mesh would find its own address taken.
         match source.filter(|source| *source != to.ip()) {
             Some(source) => bind_transparent(&socket, source)?,
             None => {}
         }
-        Ok::<_, io::Error>(socket)
+        Ok(socket)
     });
-    let socket = socket.and_then(|made| made).map_err(failed)?;
+    connect(socket, to).await
+}
+
+async fn connect(made: io::Result<io::Result<Socket>>, to: SocketAddr) -> Result<TcpStream, DialError> {
+    let failed = |error: io::Error| DialError::Connect(Arc::new(error));
+    let socket = made.and_then(|made| made).map_err(failed)?;
     let connecting = TcpSocket::from_std_stream(socket.into()).connect(to);
     timeout(CONNECT_TIME, connecting).await.map_err(|_| DialError::Timeout)?.map_err(failed)
 }
@@ -138,7 +161,7 @@ pub(crate) async fn tunnel(
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Client, DialError> {
     let agent = &worker.agent;
     let credentials = agent.certificates.get(&key.source).await.map_err(DialError::Identity)?;
-    let socket = plain(&pod, key.next_hop.addr(), None).await.map_err(|error| match error {
+    let socket = plain(&pod, key.next_hop.addr()).await.map_err(|error| match error {
         DialError::Timeout => DialError::TunnelTimeout,
         other => other,
     })?;

@@ -138,7 +138,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
         return refuse(request, 401, record, Failure::new(flags::DENY, error));
     }
     let source = (!pod_is_waypoint_target(&understood.local)).then_some(client.peer.ip());
-    let application = match dial::plain(&pod, delivered.addr(), source).await {
+    let application = match dial::application(&pod, delivered.addr(), source).await {
         Ok(application) => application,
         Err(error) => return refuse(request, 503, record, error.into()),
     };

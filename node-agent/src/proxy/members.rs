@@ -68,7 +68,7 @@ impl Members {
     async fn take(&mut self, event: PodEvent) {
         match event {
             PodEvent::Add { pod, answer } => answer.give(self.add(*pod).await),
-            PodEvent::Listeners { uid, listeners } => self.listen(&uid, listeners).await,
+            PodEvent::Listeners { uid, listeners, app_mark } => self.listen(&uid, listeners, app_mark).await,
             PodEvent::Draining { uid } => self.set_phase(&uid, Phase::Draining),
             PodEvent::Resumed { uid } => self.set_phase(&uid, Phase::Serving),
             PodEvent::Remove { uid } => self.remove(&uid).await,
@@ -84,7 +84,14 @@ impl Members {
         };
         let home = self.next_home % self.agent.workers.len();
         self.next_home += 1;
-        let pod = Arc::new(Pod::new(&added.uid, added.info, added.netns, self.agent.account(), home));
+        let pod = Arc::new(Pod::new(
+            &added.uid,
+            added.info,
+            added.netns,
+            self.agent.account(),
+            home,
+            added.app_mark,
+        ));
         if added.draining {
             pod.set_phase(Phase::Draining);
         }
@@ -134,8 +141,9 @@ impl Members {
         }
     }
 
-    async fn listen(&self, uid: &str, listeners: Listeners) {
+    async fn listen(&self, uid: &str, listeners: Listeners, app_mark: u32) {
         let Some(pod) = self.agent.pods().get(uid).cloned() else { return };
+        pod.set_app_mark(app_mark);
         let home = pod.home;
         self.agent.workers[home].send(Job::Serve { pod, listeners }).await;
     }

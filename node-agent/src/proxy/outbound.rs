@@ -191,7 +191,7 @@ async fn in_plain(
         ..ends(&accepted, source, to.workload.clone())
     };
     let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
-    let far = match dial::plain(&pod, to.next_hop.addr(), None).await {
+    let far = match dial::plain(&pod, to.next_hop.addr()).await {
         Ok(far) => far,
         Err(error) => return fail(&accepted, record, error.into()),
     };

@@ -96,7 +96,7 @@ async fn deliver(
     delivered: AppAddress,
     rules: u64,
 ) -> Result<(Connection, Registered), Failure> {
-    let application = dial::plain(&pod, delivered.addr(), Some(accepted.peer.ip())).await?;
+    let application = dial::application(&pod, delivered.addr(), Some(accepted.peer.ip())).await?;
     let connection = Connection::new(ConnectionId::random(), application, &pod.account)
         .map_err(|full| Failure::new(flags::CONNECT, full))?;
     let live = connection.live().clone();

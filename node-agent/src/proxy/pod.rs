@@ -1,6 +1,7 @@
 //! A captured pod as all threads see it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use hbone::account::Account;
 use model::mesh::Mesh;
@@ -41,6 +42,7 @@ pub(crate) struct Pod {
     pub(crate) places: Places,
     /// Which thread accepts for it.
     pub(crate) home: usize,
+    app_mark: AtomicU32,
     phase: watch::Sender<Phase>,
 }
 
@@ -52,6 +54,7 @@ impl Pod {
         netns: NetnsFd,
         account: Arc<Account>,
         home: usize,
+        app_mark: u32,
     ) -> Self {
         Self {
             uid: uid.into(),
@@ -62,6 +65,7 @@ impl Pod {
             account,
             places: Places::default(),
             home,
+            app_mark: AtomicU32::new(app_mark),
             phase: watch::Sender::new(Phase::Serving),
         }
     }
@@ -69,6 +73,16 @@ impl Pod {
     /// The pod as the controller describes it.
     pub(crate) fn workload<'a>(&self, mesh: &'a Mesh) -> Option<&'a Arc<Workload>> {
         mesh.local_workload(&self.namespace, &self.name, &self.service_account)
+    }
+
+    /// Mark of what is opened to its application.
+    pub(crate) fn app_mark(&self) -> u32 {
+        self.app_mark.load(Ordering::Relaxed)
+    }
+
+    /// Its rules want another mark from now on.
+    pub(crate) fn set_app_mark(&self, mark: u32) {
+        self.app_mark.store(mark, Ordering::Relaxed);
     }
 
     /// Where it is in its life.

@@ -17,10 +17,10 @@ use rtnetlink::{
 };
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
-use super::rules::{self, RETURN_MARK, RuleSet};
+use super::rules::{self, RuleSet, WayBack};
 use crate::{
     netns::{NetnsFd, in_namespace},
-    socket::MARK_MASK,
+    socket::{MARK_MASK, RETURN_MARK},
 };
 
 /// Table with the one route that keeps returning packets inside the pod.
@@ -61,20 +61,26 @@ pub enum ApplyError {
 }
 
 /// Sets `rules`, the policy route and the settings they rely on. Can be repeated; each part is atomic, and a
-/// part that fails leaves the ones before it (which refuse rather than let pass).
+/// part that fails leaves the ones before it (which refuse rather than let pass). Returns how what an application
+/// answers comes back: as `wanted`, unless the kernel refuses a setting for that.
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub async fn install(namespace: &NetnsFd, nft: &str, rules: &RuleSet) -> Result<(), ApplyError> {
-    let settings = in_namespace(namespace, prepare_settings).map_err(ApplyError::Enter)?;
-    run_nft(namespace, nft, &rules::render(rules)).await?;
+pub async fn install(
+    namespace: &NetnsFd,
+    nft: &str,
+    rules: &RuleSet,
+    wanted: WayBack,
+) -> Result<WayBack, ApplyError> {
+    let settings = in_namespace(namespace, || prepare_settings(wanted)).map_err(ApplyError::Enter)?;
+    run_nft(namespace, nft, &rules::render(rules, settings.way_back)).await?;
     in_namespace(namespace, set_up_tracking).map_err(ApplyError::Enter)?;
     let netlink = Netlink::open(namespace)?;
     netlink.add_v4().await?;
     if settings.loopback_v6 {
         netlink.add_v6().await?;
     }
-    Ok(())
+    Ok(settings.way_back)
 }
 
 /// Takes everything of ours out of the namespace again. Can be repeated.
@@ -90,15 +96,23 @@ pub async fn remove(namespace: &NetnsFd, nft: &str) -> Result<(), ApplyError> {
 /// What the namespace said about itself.
 struct Settings {
     loopback_v6: bool,
+    way_back: WayBack,
 }
 
 /// Reads and makes settings; runs inside the namespace, where /proc/sys/net is the namespace's own.
-fn prepare_settings() -> Settings {
+fn prepare_settings(wanted: WayBack) -> Settings {
     // Connections waiting in the queue of a listener that closes move to its successor. Kernels before 5.14
     // have no such setting: then only those waiting at that moment are lost.
     let _ = std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1");
     let disabled = std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6");
-    Settings { loopback_v6: disabled.is_ok_and(|text| text.trim() == "0") }
+    let loopback_v6 = disabled.is_ok_and(|text| text.trim() == "0");
+    // A socket has the mark of the SYN that it answers, and a reset that of the packet that it answers.
+    let on = |setting: &str| std::fs::write(format!("/proc/sys/net/{setting}"), "1").is_ok();
+    let marked = wanted == WayBack::Marked
+        && on("ipv4/tcp_fwmark_accept")
+        && on("ipv4/fwmark_reflect")
+        && (!loopback_v6 || on("ipv6/fwmark_reflect"));
+    Settings { loopback_v6, way_back: if marked { WayBack::Marked } else { WayBack::Tracked } }
 }
 
 /// A packet outside the window that connection tracking expects (a late retransmission) would not be translated

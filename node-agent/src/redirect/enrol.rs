@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::{
     apply::{self, ApplyError},
-    rules::{Phase, RuleSet},
+    rules::{Phase, RuleSet, WayBack},
 };
 use crate::{
     listeners::{ListenError, Listeners},
@@ -283,13 +283,13 @@ impl Enroller {
     /// told: from here on nothing gets out in the clear.
     async fn install(&self, spec: PodSpec, standing: &mut Standing) -> Result<CapturedPod, EnrolError> {
         let opened = self.open_listeners(&spec, standing)?;
-        self.apply(&spec, &spec.rules).await?;
+        let way_back = self.apply(&spec, &spec.rules).await?;
         let pod = CapturedPod { uid: spec.uid.clone(), info: spec.info.clone(), netns: spec.netns.clone() };
         // Remembered first: whichever proxy gets the listeners also finds the pod in its snapshot.
         self.shared.zds.remember(pod.clone());
         let private = &self.shared.private;
         match (opened, &*standing) {
-            (Some(listeners), _) => private.hold(pod.clone(), listeners).await,
+            (Some(listeners), _) => private.hold(pod.clone(), listeners, way_back.app_mark()).await,
             (None, _) if self.shared.policy.foreign_proxy => {}
             (None, Standing::Draining { .. }) => private.set_draining(&spec.uid, false).await,
             (None, _) => private.hand_again(&spec.uid).await,
@@ -298,9 +298,11 @@ impl Enroller {
         Ok(pod)
     }
 
-    async fn apply(&self, spec: &PodSpec, rules: &RuleSet) -> Result<(), EnrolError> {
+    async fn apply(&self, spec: &PodSpec, rules: &RuleSet) -> Result<WayBack, EnrolError> {
         let _permit = self.shared.transactions.acquire().await;
-        Ok(apply::install(&spec.netns, self.nft(), rules).await?)
+        // Another proxy than ours knows one mark only.
+        let wanted = if self.shared.policy.foreign_proxy { WayBack::Tracked } else { WayBack::Marked };
+        Ok(apply::install(&spec.netns, self.nft(), rules, wanted).await?)
     }
 
     /// Never the agent's own namespace, and never another pod's: a stale path must not capture a stranger.

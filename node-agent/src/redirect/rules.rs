@@ -11,15 +11,13 @@ use model::ports::{
     DNS as PORT_DNS, HBONE as PORT_HBONE, INBOUND_PLAINTEXT as PORT_INBOUND, OUTBOUND as PORT_OUTBOUND,
 };
 
-use crate::socket::{MARK_MASK, PROXY_MARK};
+use crate::socket::{MARK_MASK, PROXY_MARK, RETURN_MARK};
 
 /// The one table; everything of ours is in it, so that replacing and removing are one statement.
 pub const TABLE: &str = "lateen";
 /// Raised when the text of the rules changes its meaning; stands in the table's comment.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
-/// Mark of replies to a connection that the proxy opened under a stranger's address.
-pub const RETURN_MARK: u32 = 0x111;
 /// Source address of kubelet probes, which pass beside the mesh.
 pub const PROBE_V4: &str = "169.254.7.127";
 /// The same for IPv6.
@@ -32,6 +30,26 @@ pub enum Phase {
     Capturing,
     /// The pod has left: nothing new is captured, what was captured lives on (its translation, its marks).
     Draining,
+}
+
+/// How what an application answers comes back to the proxy that delivered to it under a stranger's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayBack {
+    /// The proxy marks what it opens with [`RETURN_MARK`], and sockets pass it on (`docs/decisions/0007`).
+    Marked,
+    /// The proxy has one mark for all it opens (any proxy of the ambient convention): connection tracking remembers.
+    Tracked,
+}
+
+impl WayBack {
+    /// Mark of what the proxy opens to the application.
+    #[must_use]
+    pub fn app_mark(self) -> u32 {
+        match self {
+            Self::Marked => RETURN_MARK,
+            Self::Tracked => PROXY_MARK,
+        }
+    }
 }
 
 /// What a pod's rules should do.
@@ -78,11 +96,11 @@ pub fn removal() -> String {
 
 /// The transaction that replaces whatever of ours is installed by `rules`.
 #[must_use]
-pub fn render(rules: &RuleSet) -> String {
+pub fn render(rules: &RuleSet, way_back: WayBack) -> String {
     let mut text = removal();
     let _ = writeln!(text, "table inet {TABLE} {{");
     let _ = writeln!(text, "\tcomment \"redirection rules, version {VERSION}\"");
-    for (name, hook, lines) in chains(rules) {
+    for (name, hook, lines) in chains(rules, way_back) {
         let _ = writeln!(text, "\n\tchain {name} {{\n\t\ttype {hook}; policy accept;");
         for line in lines {
             let _ = writeln!(text, "\t\t{line}");
@@ -96,20 +114,23 @@ pub fn render(rules: &RuleSet) -> String {
 type Chain = (&'static str, &'static str, Vec<String>);
 
 /// All chains, in the order a packet would meet them: in, then out.
-fn chains(rules: &RuleSet) -> Vec<Chain> {
+fn chains(rules: &RuleSet, way_back: WayBack) -> Vec<Chain> {
     let mut chains = Vec::new();
     if rules.dns {
         chains.extend(dns_zone_chains());
     }
-    chains.extend(return_path_chains());
+    chains.extend(match way_back {
+        WayBack::Marked => untracked_chains(),
+        WayBack::Tracked => return_path_chains(),
+    });
     // Both stay while draining, empty: without a nat chain the kernel stops translating what it had captured.
     chains.push(("inbound", "nat hook prerouting priority -100", inbound(rules)));
     // `dstnat` is not a name that nft 1.0.6 takes on output.
     chains.push(("outbound", "nat hook output priority -100", outbound(rules)));
+    chains.push(("guard_in", "filter hook input priority 0", guard_in(rules)));
     if rules.phase == Phase::Capturing {
         if rules.inbound {
-            chains.push(("guard_in", "filter hook input priority 0", guard_in(rules)));
-            chains.push(("guard_through", "filter hook forward priority 0", guard_in(rules)));
+            chains.push(("guard_through", "filter hook forward priority 0", guard(rules)));
         }
         chains.push(("guard_out", "filter hook output priority 0", guard_out()));
     }
@@ -138,6 +159,16 @@ fn dns_zone_chains() -> [Chain; 2] {
     ]
 }
 
+/// What is opened to the application stays inside the pod and has its mark in both directions: nothing about it needs
+/// to be remembered or translated, so it is not tracked at all.
+fn untracked_chains() -> [Chain; 2] {
+    let line = format!("meta mark & {MARK_MASK:#x} == {RETURN_MARK:#x} meta l4proto tcp notrack");
+    [
+        ("untracked_in", "filter hook prerouting priority -300", vec![line.clone()]),
+        ("untracked_out", "filter hook output priority -300", vec![line]),
+    ]
+}
+
 /// Connections that the proxy opens to the application under the client's address are remembered, and the
 /// application's replies to that address are routed back to the proxy (type `route`: the mark is looked at
 /// again) instead of out of the pod.
@@ -159,11 +190,25 @@ fn marked(operator: &str) -> String {
 const FIRST_SYN: &str = "tcp flags & (fin | syn | rst | ack) == syn ct state new";
 /// A connection's first packet, whatever tracking thinks of it.
 const SYN: &str = "tcp flags & (fin | syn | rst | ack) == syn";
+/// Every other one.
+const NOT_SYN: &str = "tcp flags & (fin | syn | rst | ack) != syn";
+
+/// An application's socket has the mark of the SYN that it answers. It never has the proxy's, with which it could
+/// be taken down and connected again past the capture.
+fn guard_in(rules: &RuleSet) -> Vec<String> {
+    let rest = !MARK_MASK;
+    let unmark = format!("{} meta mark set meta mark & {rest:#010x}", marked("=="));
+    let mut lines = vec![format!("{NOT_SYN} accept"), unmark];
+    if rules.phase == Phase::Capturing && rules.inbound {
+        lines.extend(guard(rules).split_off(1));
+    }
+    lines
+}
 
 /// Translation looks only at the packet that tracking first saw of a connection. Somebody who sends another one ahead
 /// (a lone ACK) would get the SYN that follows past the capture; so none that was not captured may pass.
-fn guard_in(rules: &RuleSet) -> Vec<String> {
-    let mut lines = vec!["iifname \"lo\" accept".to_owned()];
+fn guard(rules: &RuleSet) -> Vec<String> {
+    let mut lines = vec![format!("{NOT_SYN} accept"), "iifname \"lo\" accept".to_owned()];
     for interface in rules.virtual_interfaces.iter().filter(|name| is_interface_name(name)) {
         lines.push(format!("iifname \"{interface}\" accept"));
     }
@@ -177,6 +222,7 @@ fn guard_in(rules: &RuleSet) -> Vec<String> {
 /// The same for what the application sends: what was captured goes to loopback by now.
 fn guard_out() -> Vec<String> {
     let mut lines = vec![
+        format!("{NOT_SYN} accept"),
         format!("ip daddr {PROBE_V4} accept"),
         format!("ip6 daddr {PROBE_V6} accept"),
         "oifname \"lo\" accept".to_owned(),
@@ -197,6 +243,8 @@ fn inbound(rules: &RuleSet) -> Vec<String> {
         lines.push(format!("iifname \"{interface}\" return"));
     }
     if rules.inbound {
+        // Never led back to the proxy, should it be tracked after all.
+        lines.push(format!("meta mark & {MARK_MASK:#x} == {RETURN_MARK:#x} meta l4proto tcp accept"));
         lines.push(format!("ip saddr {PROBE_V4} meta l4proto tcp accept"));
         lines.push(format!("ip6 saddr {PROBE_V6} meta l4proto tcp accept"));
         for not_loopback in NOT_LOOPBACK {

@@ -14,6 +14,7 @@ use node_agent::{
     redirect::{
         apply,
         enrol::{EnrolError, Enroller, PodSpec},
+        rules::WayBack,
     },
 };
 use testkit::netns::Netns;
@@ -104,7 +105,7 @@ impl Setup {
 
     pub(crate) async fn install_again(&self) {
         let spec = spec(&self.pod);
-        apply::install(&spec.netns, "nft", &spec.rules).await.unwrap();
+        apply::install(&spec.netns, "nft", &spec.rules, WayBack::Marked).await.unwrap();
     }
 
     pub(crate) async fn next_event(&mut self) -> PodEvent {

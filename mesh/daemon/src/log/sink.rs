@@ -1,11 +1,17 @@
-//! One buffer that all threads append whole lines to and one thread writes out.
+//! One buffer that all threads append whole lines to and one thread writes out. Lines that come close together go out
+//! together: neither do their writers wake the thread for each, nor does it make a system call for each.
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The buffer's bound, in bytes. A writer that finds it full waits for the output: a log line is not lost, and
 /// what cannot be written out slows its writers down instead of growing.
 const CAPACITY: usize = 1 << 20;
+/// Bytes that are written out without waiting for more.
+const ENOUGH: usize = 1 << 16;
+/// How long a line waits for others at most.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Where lines go. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,6 +29,8 @@ struct State {
     buffer: Vec<u8>,
     /// The thread has taken lines and not yet written them.
     writing: bool,
+    /// Somebody waits until all is written.
+    flushing: bool,
 }
 
 impl Sink {
@@ -52,9 +60,10 @@ impl Sink {
         while state.buffer.len() >= CAPACITY {
             state = self.0.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let was_empty = state.buffer.is_empty();
+        let before = state.buffer.len();
         fill(&mut state.buffer);
-        if was_empty && !state.writing {
+        let is_enough = before < ENOUGH && state.buffer.len() >= ENOUGH;
+        if (before == 0 || is_enough) && !state.writing {
             self.0.filled.notify_one();
         }
     }
@@ -63,6 +72,8 @@ impl Sink {
     pub fn flush(&self) {
         let mut state = self.0.lock();
         while state.writing || !state.buffer.is_empty() {
+            state.flushing = true;
+            self.0.filled.notify_one();
             state = self.0.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -74,12 +85,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for lines and takes them all, leaving the emptied vector to be filled again.
+    /// Waits for lines, and a moment for more of them, and takes them all, leaving the emptied vector to be filled
+    /// again.
     fn take(&self, lines: &mut Vec<u8>) {
         let mut state = self.lock();
         while state.buffer.is_empty() {
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let first = Instant::now();
+        while state.buffer.len() < ENOUGH && !state.flushing {
+            let Some(left) = GATHER.checked_sub(first.elapsed()).filter(|left| !left.is_zero()) else {
+                break;
+            };
+            let waited = self.filled.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.flushing = false;
         std::mem::swap(&mut state.buffer, lines);
         state.writing = true;
         // Those who waited for room have it now.
@@ -107,6 +128,18 @@ mod tests {
 
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_lone_line_goes_out_by_itself() {
+        let output = Output::default();
+        let sink = Sink::start(output.clone());
+        sink.write(|out| out.extend_from_slice(b"one\n"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while *output.0.lock().unwrap() != b"one\n" {
+            assert!(Instant::now() < deadline, "nobody writes the line");
+            std::thread::yield_now();
         }
     }
 

@@ -53,7 +53,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 async fn many_pods_that_leave_at_once_hold_nothing_up() {
     let mut bed = bed();
     for number in 0..PODS {
-        bed.server.hold(pod(number), Listeners::default()).await;
+        bed.server.hold(pod(number), Listeners::default(), 0).await;
     }
     let client = connect(&bed).await;
     let mut proxy = JoinSet::new();
@@ -84,8 +84,8 @@ async fn many_pods_that_leave_at_once_hold_nothing_up() {
 #[tokio::test]
 async fn only_pods_that_leave_are_drained() {
     let mut bed = bed();
-    bed.server.hold(pod(1), Listeners::default()).await;
-    bed.server.hold(pod(2), Listeners::default()).await;
+    bed.server.hold(pod(1), Listeners::default(), 0).await;
+    bed.server.hold(pod(2), Listeners::default(), 0).await;
     let client = connect(&bed).await;
     let proxy = tokio::spawn(async move {
         for uid in [pod(1).uid, "stranger".to_owned()] {
@@ -110,7 +110,7 @@ async fn a_proxy_that_has_much_to_read_still_learns_of_its_successor() {
     let mut senders = JoinSet::new();
     for number in 0..PODS {
         let server = bed.server.clone();
-        senders.spawn(async move { server.hold(pod(number), Listeners::default()).await });
+        senders.spawn(async move { server.hold(pod(number), Listeners::default(), 0).await });
     }
     tokio::task::yield_now().await;
     let _new = connect(&bed).await;

@@ -100,7 +100,7 @@ async fn over_udp(pod: &Pod, server: SocketAddr, query: &[u8]) -> io::Result<Vec
 }
 
 async fn over_tcp(pod: &Pod, server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = dial::plain(pod, server, None).await.map_err(io::Error::other)?;
+    let mut stream = dial::plain(pod, server).await.map_err(io::Error::other)?;
     let length = u16::try_from(query.len()).map_err(io::Error::other)?;
     let mut framed = length.to_be_bytes().to_vec();
     framed.extend_from_slice(query);

@@ -1,11 +1,11 @@
 //! The text of the rules, word by word, and what each choice changes in it.
 
-use super::{Phase, RuleSet, is_interface_name, render};
+use super::{Phase, RuleSet, WayBack, is_interface_name, render};
 
 const COMPLETE: &str = r#"add table inet lateen
 delete table inet lateen
 table inet lateen {
-	comment "redirection rules, version 2"
+	comment "redirection rules, version 3"
 
 	chain dns_zone_in {
 		type filter hook prerouting priority -300; policy accept;
@@ -29,6 +29,7 @@ table inet lateen {
 
 	chain inbound {
 		type nat hook prerouting priority -100; policy accept;
+		meta mark & 0xfff == 0x111 meta l4proto tcp accept
 		ip saddr 169.254.7.127 meta l4proto tcp accept
 		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff meta l4proto tcp accept
 		ip daddr != 127.0.0.1 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15006
@@ -51,6 +52,8 @@ table inet lateen {
 
 	chain guard_in {
 		type filter hook input priority 0; policy accept;
+		tcp flags & (fin | syn | rst | ack) != syn accept
+		meta mark & 0xfff == 0x539 meta mark set meta mark & 0xfffff000
 		iifname "lo" accept
 		ip saddr 169.254.7.127 accept
 		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff accept
@@ -60,6 +63,7 @@ table inet lateen {
 
 	chain guard_through {
 		type filter hook forward priority 0; policy accept;
+		tcp flags & (fin | syn | rst | ack) != syn accept
 		iifname "lo" accept
 		ip saddr 169.254.7.127 accept
 		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff accept
@@ -69,6 +73,7 @@ table inet lateen {
 
 	chain guard_out {
 		type filter hook output priority 0; policy accept;
+		tcp flags & (fin | syn | rst | ack) != syn accept
 		ip daddr 169.254.7.127 accept
 		ip6 daddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff accept
 		oifname "lo" accept
@@ -80,7 +85,24 @@ table inet lateen {
 
 #[test]
 fn the_complete_rules() {
-    assert_eq!(render(&RuleSet::default()), COMPLETE);
+    assert_eq!(render(&RuleSet::default(), WayBack::Tracked), COMPLETE);
+}
+
+#[test]
+fn what_our_own_proxy_opens_to_the_application_is_not_tracked() {
+    let text = render(&RuleSet::default(), WayBack::Marked);
+    for name in ["untracked_in", "untracked_out"] {
+        assert_eq!(chain(&text, name), ["meta mark & 0xfff == 0x111 meta l4proto tcp notrack"]);
+    }
+    // Side by side the two ways lose resets: what is remembered would be marked as what is not tracked.
+    assert!(!text.contains("ct mark"), "{text}");
+    assert!(!COMPLETE.contains("notrack"));
+    for name in ["inbound", "outbound", "guard_in", "guard_through", "guard_out"] {
+        assert_eq!(chain(&text, name), chain(COMPLETE, name));
+    }
+    let draining = render(&RuleSet { phase: Phase::Draining, ..RuleSet::default() }, WayBack::Marked);
+    assert_eq!(chain(&draining, "untracked_out"), chain(&text, "untracked_out"));
+    assert_eq!(chain(&draining, "guard_in"), chain(&text, "guard_in")[..2]);
 }
 
 /// The lines of one chain.
@@ -92,7 +114,7 @@ fn chain(text: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn draining_captures_nothing_but_keeps_translation_and_return_path() {
-    let text = render(&RuleSet { phase: Phase::Draining, ..RuleSet::default() });
+    let text = render(&RuleSet { phase: Phase::Draining, ..RuleSet::default() }, WayBack::Tracked);
     assert_eq!(chain(&text, "inbound"), [""; 0]);
     assert_eq!(chain(&text, "outbound"), [""; 0]);
     assert!(text.contains("type nat hook prerouting") && text.contains("type nat hook output"));
@@ -104,39 +126,40 @@ fn draining_captures_nothing_but_keeps_translation_and_return_path() {
 
 #[test]
 fn without_dns_no_rule_names_port_53() {
-    let text = render(&RuleSet { dns: false, ..RuleSet::default() });
+    let text = render(&RuleSet { dns: false, ..RuleSet::default() }, WayBack::Tracked);
     assert!(!text.contains("53 ") && !text.contains(":15053"), "{text}");
 }
 
 #[test]
 fn a_pod_that_sees_its_clients_itself_is_captured_outbound_only() {
-    let text = render(&RuleSet { inbound: false, ..RuleSet::default() });
+    let text = render(&RuleSet { inbound: false, ..RuleSet::default() }, WayBack::Tracked);
     assert_eq!(chain(&text, "inbound"), [""; 0]);
     assert_eq!(chain(&text, "outbound"), chain(COMPLETE, "outbound"));
-    assert!(!text.contains("guard_in"), "{text}");
+    assert!(!text.contains("guard_through"), "{text}");
+    assert_eq!(chain(&text, "guard_in"), chain(COMPLETE, "guard_in")[..2]);
 }
 
 #[test]
 fn what_comes_from_a_virtual_interface_counts_as_outbound() {
     let interfaces = vec!["k6t-eth0".to_owned(), "x\" accept; #".to_owned()];
-    let text = render(&RuleSet { virtual_interfaces: interfaces, ..RuleSet::default() });
+    let text = render(&RuleSet { virtual_interfaces: interfaces, ..RuleSet::default() }, WayBack::Tracked);
     let lines = chain(&text, "inbound");
     assert!(
         lines[0].starts_with("iifname \"k6t-eth0\" tcp flags") && lines[0].ends_with("redirect to :15001")
     );
     assert_eq!(lines[1], "iifname \"k6t-eth0\" return");
     assert_eq!(lines[2..], chain(COMPLETE, "inbound"), "the other name cannot be an interface");
-    assert_eq!(chain(&text, "guard_in")[1], "iifname \"k6t-eth0\" accept");
+    assert_eq!(chain(&text, "guard_in")[3], "iifname \"k6t-eth0\" accept");
 }
 
 #[test]
 fn dropping_what_is_not_carried_is_a_choice() {
     assert!(!COMPLETE.contains("uncarried"));
     let rules = RuleSet { drop_uncarried: true, ..RuleSet::default() };
-    let text = render(&rules);
+    let text = render(&rules, WayBack::Tracked);
     assert_eq!(chain(&text, "uncarried_out").last().map(String::as_str), Some("counter drop"));
     assert_eq!(chain(&text, "uncarried_in").last().map(String::as_str), Some("counter drop"));
-    let leaving = render(&RuleSet { phase: Phase::Draining, ..rules });
+    let leaving = render(&RuleSet { phase: Phase::Draining, ..rules }, WayBack::Tracked);
     assert!(!leaving.contains("drop"));
 }
 
