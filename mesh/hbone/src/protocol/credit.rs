@@ -22,17 +22,21 @@ impl<T: Default> Engine<T> {
         self.send_window -= bytes as i64;
     }
 
-    /// The application took `bytes` of a stream: grants them again once half a window has come together.
-    /// (A quarter doubles the frames that say so, each a small send, and gains nothing.)
+    /// The application took `bytes` of a stream: grants them again once a quarter of a window has come together, so that
+    /// a sender in full flow never waits for it.
     pub(crate) fn consumed(&mut self, key: Key, bytes: usize) {
         self.consumed_unowned(bytes);
-        let step = self.limits.stream_window / 2;
+        let step = self.limits.stream_window / 4;
         let stream = &mut self.streams[key];
         stream.uncredited += bytes as u32;
         if stream.uncredited >= step && !stream.remote_ended && !stream.reset {
             let grant = std::mem::take(&mut stream.uncredited);
             stream.receive_window += i64::from(grant);
             frame::window_update(&mut self.control, stream.id, grant);
+            // The connection's credit goes along, or it would leave in a send of its own soon after.
+            if self.uncredited >= step {
+                self.grant_connection();
+            }
         }
     }
 
@@ -40,10 +44,14 @@ impl<T: Default> Engine<T> {
     pub(crate) fn consumed_unowned(&mut self, bytes: usize) {
         self.uncredited += bytes as u32;
         if self.uncredited >= self.limits.connection_window / 4 {
-            let grant = std::mem::take(&mut self.uncredited);
-            self.receive_window += i64::from(grant);
-            frame::window_update(&mut self.control, 0, grant);
+            self.grant_connection();
         }
+    }
+
+    fn grant_connection(&mut self) {
+        let grant = std::mem::take(&mut self.uncredited);
+        self.receive_window += i64::from(grant);
+        frame::window_update(&mut self.control, 0, grant);
     }
 
     /// Charges an arriving DATA frame (padding included) to the connection.
