@@ -211,7 +211,7 @@ async fn a_new_redirector_hands_its_listeners_to_the_old_proxy() {
     let mut new = loop {
         let event = tokio::time::timeout(Duration::from_secs(10), feed.next()).await.expect("an event");
         match event.unwrap() {
-            PodEvent::Listeners { uid, listeners } if uid == UID => break listeners,
+            PodEvent::Listeners { uid, listeners, .. } if uid == UID => break listeners,
             PodEvent::Synced => {}
             other => panic!("{other:?}"),
         }

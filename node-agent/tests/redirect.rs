@@ -27,10 +27,10 @@ use node_agent::{
     netns::in_namespace,
     pods::PodEvent,
     redirect::rules::{PROBE_V4, PROBE_V6},
-    socket::{PROXY_MARK, bind_transparent, canonical, marked_tcp, original_destination},
+    socket::{PROXY_MARK, RETURN_MARK, bind_transparent, canonical, marked_tcp, original_destination},
 };
 use redirector::patient;
-use setup::{Setup, accept};
+use setup::{Served, Setup, accept};
 use socket2::SockRef;
 use testkit::netns::Netns;
 
@@ -200,26 +200,61 @@ async fn names_are_asked_of_the_proxy() {
     }
 }
 
+/// Opens a connection to the pod's application as the proxy does.
+fn deliver(served: &Served, mark: u32, client: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let dialled = in_namespace(&served.netns, || {
+        let socket = marked_tcp(to.ip(), mark)?;
+        bind_transparent(&socket, ip(client))?;
+        socket.set_nonblocking(false)?;
+        socket.connect(&to.into())?;
+        Ok(socket)
+    });
+    dialled?.map(TcpStream::from)
+}
+
+const CLIENTS: [(&str, &str); 4] =
+    [("10.200.3.4", POD_V4), (PEER_V4, POD_V4), ("fd20::34", POD_V6), (PEER_V6, POD_V6)];
+
 #[tokio::test]
 async fn the_application_sees_its_real_peer_and_its_replies_come_back() {
     let mut setup = Setup::new().await;
     let served = setup.enrol_and_serve().await;
-    let pairs = [("10.200.3.4", POD_V4), (PEER_V4, POD_V4), ("fd20::34", POD_V6), (PEER_V6, POD_V6)];
+    assert_eq!(served.app_mark, RETURN_MARK);
     // A port for each: a child being forked by another test may hold the one before a moment longer.
-    for ((client, pod), port) in pairs.into_iter().zip(8080..) {
-        let app = setup.pod.run(|| TcpListener::bind((ip(pod), port)).unwrap()).unwrap();
-        let dialled = in_namespace(&served.netns, || {
-            let socket = marked_tcp(ip(client), PROXY_MARK).unwrap();
-            bind_transparent(&socket, ip(client)).unwrap();
-            socket.set_nonblocking(false).unwrap();
-            socket.connect(&SocketAddr::new(ip(pod), port).into()).unwrap();
-            socket
-        });
-        let mut dialled = TcpStream::from(dialled.unwrap());
+    for ((client, pod), port) in CLIENTS.into_iter().zip(8080..) {
+        let to = SocketAddr::new(ip(pod), port);
+        let app = setup.pod.run(|| TcpListener::bind(to).unwrap()).unwrap();
+        let mut dialled = deliver(&served, served.app_mark, client, to).unwrap();
         patient(&dialled);
         let (mut server, from) = app.accept().unwrap();
         assert_eq!(from.ip(), ip(client));
         echo_once(&mut dialled, &mut server);
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_refuses_at_once_whoever_the_client_is() {
+    let mut setup = Setup::new().await;
+    let served = setup.enrol_and_serve().await;
+    for (client, pod) in CLIENTS {
+        let refused = deliver(&served, served.app_mark, client, SocketAddr::new(ip(pod), 9)).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{client} to {pod}");
+    }
+}
+
+/// An application may take its socket down and connect it again, with the mark it has.
+#[tokio::test]
+async fn no_socket_of_an_application_gets_the_proxys_mark() {
+    let mut setup = Setup::new().await;
+    let served = setup.enrol_and_serve().await;
+    for (pod, port) in [(POD_V4, 8080), (POD_V6, 8081)] {
+        let to = SocketAddr::new(ip(pod), port);
+        let app = setup.pod.run(|| TcpListener::bind(to).unwrap()).unwrap();
+        for (mark, passed_on) in [(PROXY_MARK, 0), (RETURN_MARK, RETURN_MARK)] {
+            let _dialled = deliver(&served, mark, pod, to).unwrap();
+            let (server, _) = app.accept().unwrap();
+            assert_eq!(SockRef::from(&server).mark().unwrap(), passed_on, "{pod} {mark:#x}");
+        }
     }
 }
 

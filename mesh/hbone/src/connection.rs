@@ -245,6 +245,19 @@ pub(crate) enum Socket {
     Lost,
 }
 
+impl Socket {
+    /// Makes the coming close a reset.
+    fn break_off(&self) {
+        let linger = Some(std::time::Duration::ZERO);
+        // It fails only on a socket that is already dead.
+        let _ = match self {
+            Self::Plain(socket) => socket2::SockRef::from(socket).set_linger(linger),
+            Self::Registered(socket) => socket2::SockRef::from(socket).set_linger(linger),
+            Self::Lost => Ok(()),
+        };
+    }
+}
+
 impl Connection {
     /// A connection over a socket registered with this thread's runtime; charged to `account` until dropped.
     ///
@@ -252,7 +265,7 @@ impl Connection {
     /// request's ([`Request::connection`](crate::tunnel::Request::connection)).
     ///
     /// # Errors
-    /// [`Full::Connections`] when the pod has as many as it may.
+    /// [`Full::Connections`] when the pod has as many as it may; the socket is reset.
     pub fn new(
         id: ConnectionId,
         socket: tokio::net::TcpStream,
@@ -277,6 +290,7 @@ impl Connection {
     }
 
     fn over(id: ConnectionId, socket: Socket, account: &Arc<Account>) -> Result<Self, Full> {
+        let charge = account.open().inspect_err(|_| socket.break_off())?;
         Ok(Self {
             id,
             socket,
@@ -287,7 +301,7 @@ impl Connection {
             far_ended: false,
             far_end_delivered: false,
             far_delivered: 0,
-            cost: Cost { charge: account.open()?, live: Arc::default() },
+            cost: Cost { charge, live: Arc::default() },
         })
     }
 
@@ -356,12 +370,7 @@ impl Connection {
 
     /// Closes the socket with a reset, so that the application learns that its connection broke.
     pub fn abort(self) {
-        let linger = Some(std::time::Duration::ZERO);
-        let _ = match &self.socket {
-            Socket::Plain(socket) => socket2::SockRef::from(socket).set_linger(linger),
-            Socket::Registered(socket) => socket2::SockRef::from(socket).set_linger(linger),
-            Socket::Lost => Ok(()),
-        };
+        self.socket.break_off();
     }
 
     pub(crate) fn undelivered(&self) -> usize {

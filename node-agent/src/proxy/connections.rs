@@ -3,7 +3,7 @@
 //! Each thread has its own table, so the path of a connection takes no lock; what concerns all connections goes to
 //! all threads ([`worker`](super::worker)).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use hbone::connection::Live;
 use model::address::AppAddress;
 use serde::Serialize;
 use slab::Slab;
+use tokio::time::Instant;
 
 use super::authorize::{self, Judgement};
 use super::pod::Pod;
 use super::record::Record;
-use super::state::State;
+use super::state::{PATIENCE, State};
 
 /// The live connections of one thread.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ struct Entry {
     live: Arc<Live>,
     /// Where it was delivered, for connections that policy judges.
     judged: Option<AppAddress>,
+    /// Since when it is not known what it is to be judged by.
+    unjudged: Cell<Option<Instant>>,
 }
 
 /// A connection's place in the table; leaves it when dropped.
@@ -66,7 +69,7 @@ impl Connections {
         live: Arc<Live>,
         judged: Option<AppAddress>,
     ) -> Registered {
-        let key = self.0.borrow_mut().insert(Entry { pod, record, live, judged });
+        let key = self.0.borrow_mut().insert(Entry { pod, record, live, judged, unjudged: Cell::new(None) });
         Registered { table: self.clone(), key }
     }
 
@@ -75,25 +78,32 @@ impl Connections {
         self.0.borrow().iter().map(|(_, entry)| entry.record.count(&entry.live)).sum()
     }
 
-    /// Judges all inbound connections again and cuts those that may not go on. Returns whether some wait for a
-    /// policy that has not arrived; with `patience_over` these are cut too.
-    pub(crate) fn judge(&self, state: &State, patience_over: bool) -> bool {
-        let mut waiting = false;
+    /// Judges all inbound connections again and cuts those that may not go on. One whose policy has not arrived waits
+    /// for it, for [`PATIENCE`] in all, however often something else changes meanwhile; returns when the first of
+    /// those is to be judged again.
+    pub(crate) fn judge(&self, state: &State) -> Option<Instant> {
+        let now = Instant::now();
+        let mut again: Option<Instant> = None;
         for (_, entry) in self.0.borrow().iter() {
             let Some(delivered) = entry.judged else { continue };
             let ends = entry.record.ends();
             match authorize::judge(state, &entry.pod, ends.peer, ends.source_identity.as_ref(), delivered) {
-                Judgement::Decided(decision) if decision.allows() => {}
+                Judgement::Decided(decision) if decision.allows() => entry.unjudged.set(None),
                 Judgement::Decided(decision) => {
                     entry.live.cut(&format!("connection closed due to policy change: {}", decision.cause));
                 }
-                Judgement::NotKnown(why) if patience_over => {
-                    entry.live.cut(&format!("connection closed due to policy change: {why}"));
+                Judgement::NotKnown(why) => {
+                    let until = entry.unjudged.get().unwrap_or(now) + PATIENCE;
+                    if until <= now {
+                        entry.live.cut(&format!("connection closed due to policy change: {why}"));
+                        continue;
+                    }
+                    entry.unjudged.set(Some(until - PATIENCE));
+                    again = Some(again.map_or(until, |again| again.min(until)));
                 }
-                Judgement::NotKnown(_) => waiting = true,
             }
         }
-        waiting
+        again
     }
 
     /// Cuts every connection of a pod.

@@ -103,9 +103,8 @@ pub(crate) async fn application(
         // Nothing of this kernel's own goes silent, so there is nothing to keep alive.
         let socket = marked_tcp(to.ip(), pod.app_mark())?;
         // An application that calls itself through the mesh would find its own address taken.
-        match source.filter(|source| *source != to.ip()) {
-            Some(source) => bind_transparent(&socket, source)?,
-            None => {}
+        if let Some(source) = source.filter(|source| *source != to.ip()) {
+            bind_transparent(&socket, source)?;
         }
         Ok(socket)
     });

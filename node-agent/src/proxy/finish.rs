@@ -23,7 +23,7 @@ pub(crate) fn reset(socket: &SockRef<'_>) {
 pub(crate) fn end(record: Rc<Record>, live: Option<&Live>, failure: Option<Failure>) {
     // The table gives its share back before this; if it has not, dropping the record still settles the counters.
     if let Ok(record) = Rc::try_unwrap(record) {
-        record.end(live, failure);
+        record.end(live, failure.as_ref());
     }
 }
 

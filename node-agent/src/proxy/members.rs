@@ -175,7 +175,8 @@ impl Members {
         let leaving = |pod: &&Arc<Pod>| pod.phase() == Phase::Draining && !self.told.contains(&pod.uid);
         let leaving: Vec<Arc<Pod>> = self.agent.pods().values().filter(leaving).cloned().collect();
         for pod in leaving {
-            if connections_of(&self.agent, &pod).await == 0 {
+            // In this order: a connection gives its place back when it can be counted.
+            if !pod.places.some_opening() && connections_of(&self.agent, &pod).await == 0 {
                 self.handle.drained(&pod.uid).await;
                 self.told.insert(pod.uid.clone());
             }

@@ -58,11 +58,11 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         Ok((source, Plan::Plain(plain))) => return in_plain(worker, pod, accepted, source, plain).await,
         Ok((source, Plan::Refuse(refusal))) => {
             let ends = ends(&accepted, source, None);
-            refuse(&worker, &accepted, ends, Failure::new(flags::CONNECT, refusal));
+            refuse(&worker, &accepted, ends, &Failure::new(flags::CONNECT, refusal));
         }
         Ok((source, Plan::Wait(address))) => {
             let ends = ends(&accepted, source, None);
-            refuse(&worker, &accepted, ends, Failure::new(flags::CONNECT, not_known(&address)));
+            refuse(&worker, &accepted, ends, &Failure::new(flags::CONNECT, not_known(&address)));
         }
         Err(error) => {
             let destination = accepted.destination.addr();
@@ -141,7 +141,7 @@ fn ends(accepted: &Accepted, source: Arc<Workload>, destination: Option<Arc<Work
     }
 }
 
-fn refuse(worker: &Worker, accepted: &Accepted, ends: Ends, failure: Failure) {
+fn refuse(worker: &Worker, accepted: &Accepted, ends: Ends, failure: &Failure) {
     finish::reset(&SockRef::from(&accepted.socket));
     Record::open(ends, &worker.agent.traffic, &worker.agent.log).end(None, Some(failure));
 }

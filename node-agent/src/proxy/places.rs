@@ -49,6 +49,11 @@ impl Places {
         opening(&self.plaintext)
     }
 
+    /// Whether some connection of the pod is being opened.
+    pub(crate) fn some_opening(&self) -> bool {
+        self.outbound.load(Ordering::Relaxed) + self.plaintext.load(Ordering::Relaxed) > 0
+    }
+
     /// For a tunnel of a peer to the pod.
     pub(crate) fn tunnel(&self, peer: IpAddr) -> Option<Place> {
         let mut tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +114,9 @@ mod tests {
         assert_eq!(held.len(), OPENING);
         assert!(places.outbound().is_none());
         assert!(places.plaintext().is_some());
+        assert!(places.some_opening());
         drop(held);
+        assert!(!places.some_opening());
         assert!(places.outbound().is_some());
         assert_eq!(places.outbound.load(Ordering::Relaxed), 0);
     }

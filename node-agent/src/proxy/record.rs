@@ -207,11 +207,11 @@ impl Record {
     }
 
     /// Ends the record: the counters, and the line in the access log.
-    pub(crate) fn end(self, live: Option<&Live>, failure: Option<Failure>) {
+    pub(crate) fn end(self, live: Option<&Live>, failure: Option<&Failure>) {
         if let Some(live) = live {
             self.count(live);
         }
-        let flags = failure.as_ref().map_or(flags::NONE, |failure| failure.flags);
+        let flags = failure.map_or(flags::NONE, |failure| failure.flags);
         self.close(flags);
         let (level, wanted) = match failure {
             Some(_) => (Level::ERROR, true),
@@ -227,7 +227,7 @@ impl Record {
             line.number("bytes_sent", sent);
             line.number("bytes_recv", received);
             line.display("duration", format_args!("{millis}ms"));
-            if let Some(failure) = &failure {
+            if let Some(failure) = failure {
                 line.text("error", &failure.error);
             }
         });

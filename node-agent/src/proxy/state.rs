@@ -7,11 +7,14 @@ use std::time::Duration;
 use model::address::Str;
 use model::mesh::{Mesh, Update};
 use model::workload::Workload;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
 /// How long a connection waits for what the controller has not told yet: its workload, a policy, a certificate.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Batches of replaced workloads that may wait for a thread.
+const REPLACED: usize = 256;
 
 /// How often what is known has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,7 +31,7 @@ pub(crate) struct State {
     mesh: RwLock<Mesh>,
     revision: watch::Sender<Revision>,
     /// Workloads that went away or changed their address or identity: their pooled tunnels must go.
-    replaced: watch::Sender<Arc<[Arc<Workload>]>>,
+    replaced: broadcast::Sender<Arc<[Arc<Workload>]>>,
     known: AtomicU8,
 }
 
@@ -47,7 +50,7 @@ impl State {
         Self {
             mesh: RwLock::new(Mesh::new(Str::from(network), node)),
             revision: watch::Sender::default(),
-            replaced: watch::Sender::new(Arc::from([])),
+            replaced: broadcast::Sender::new(REPLACED),
             known: AtomicU8::new(PART),
         }
     }
@@ -100,7 +103,8 @@ impl State {
             }
         }
         if !replaced.is_empty() {
-            self.replaced.send_replace(replaced.into());
+            // Nobody listens only while the threads are not there yet, and then nobody has tunnels.
+            let _ = self.replaced.send(replaced.into());
         }
         self.revision.send_modify(|revision| {
             revision.any += 1;
@@ -118,9 +122,8 @@ impl State {
         self.revision.borrow().rules
     }
 
-    /// Workloads that were replaced or removed, as it happens. Only the newest are seen: whoever follows this also
-    /// checks identities on reuse.
-    pub(crate) fn replaced(&self) -> watch::Receiver<Arc<[Arc<Workload>]>> {
+    /// Workloads that were replaced or removed, as it happens; whoever falls behind is told that he has missed some.
+    pub(crate) fn replaced(&self) -> broadcast::Receiver<Arc<[Arc<Workload>]>> {
         self.replaced.subscribe()
     }
 

@@ -15,15 +15,15 @@ use model::address::{NextHop, PeerAddress};
 use model::plan::Tunnel;
 use model::workload::Workload;
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::accept::Accepted;
 use super::connections::{Connections, Listed};
 use super::places::Place;
 use super::pod::Pod;
-use super::state::PATIENCE;
 use super::{Agent, accept, inbound, outbound};
 use crate::listeners::Listeners;
 
@@ -165,8 +165,8 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
         load: mailbox.load.clone(),
         acceptors: RefCell::default(),
     });
-    let follow_rules = tokio::task::spawn_local(judge_on_change(worker.clone()));
-    let follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
+    let mut follow_rules = tokio::task::spawn_local(judge_on_change(worker.clone()));
+    let mut follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -175,6 +175,9 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
                 Some(job) => worker.take(job),
                 None => break,
             },
+            // Without them policies would be skipped unseen: the thread ends, and with it the process.
+            _ = &mut follow_rules => break,
+            _ = &mut follow_replaced => break,
             _ = tick.tick() => {
                 worker.load.bytes.store(worker.connections.count(), Ordering::Relaxed);
                 worker.pool.release_idle();
@@ -243,20 +246,19 @@ impl Worker {
 async fn judge_on_change(worker: Rc<Worker>) {
     let mut changes = worker.agent.state.changes();
     let mut judged = changes.borrow().rules;
+    let mut again = None;
     loop {
         let rules = changes.borrow_and_update().rules;
-        if rules != judged {
+        if rules != judged || again.is_some_and(|again| again <= Instant::now()) {
             judged = rules;
-            if worker.connections.judge(&worker.agent.state, false) {
-                // What they are to be judged by may still come, with the next change; then it is over.
-                let waited = timeout(PATIENCE, changes.wait_for(|revision| revision.rules != judged)).await;
-                if waited.is_err() {
-                    worker.connections.judge(&worker.agent.state, true);
-                }
-                continue;
-            }
+            again = worker.connections.judge(&worker.agent.state);
         }
-        if changes.changed().await.is_err() {
+        let changed = changes.changed();
+        let changed = match again {
+            Some(again) => timeout_at(again, changed).await.unwrap_or(Ok(())),
+            None => changed.await,
+        };
+        if changed.is_err() {
             return;
         }
     }
@@ -265,8 +267,17 @@ async fn judge_on_change(worker: Rc<Worker>) {
 /// Gives up tunnels to addresses whose workload went away: the address may be another pod's soon.
 async fn evict_on_change(worker: Rc<Worker>) {
     let mut replaced = worker.agent.state.replaced();
-    while replaced.changed().await.is_ok() {
-        let gone = replaced.borrow_and_update().clone();
-        worker.pool.evict(|key| gone.iter().any(|workload| workload.addresses.contains(&key.next_hop.ip())));
+    loop {
+        match replaced.recv().await {
+            Ok(gone) => {
+                let is_gone = |ip| gone.iter().any(|workload| workload.addresses.contains(&ip));
+                worker.pool.evict(|key| is_gone(key.next_hop.ip()));
+            }
+            // Which of them went is not known any more: a tunnel too many is opened rather than one kept.
+            Err(RecvError::Lagged(_)) => {
+                worker.pool.evict(|_| true);
+            }
+            Err(RecvError::Closed) => return,
+        }
     }
 }

@@ -29,6 +29,7 @@ use crate::{
 pub(crate) struct Served {
     pub(crate) netns: NetnsFd,
     pub(crate) listeners: Listeners,
+    pub(crate) app_mark: u32,
 }
 
 impl Served {
@@ -93,7 +94,11 @@ impl Setup {
             match self.feed.next().await {
                 Some(PodEvent::Add { pod, answer }) => {
                     answer.give(Ok(()));
-                    Served { netns: pod.netns, listeners: pod.listeners.expect("listeners came first") }
+                    Served {
+                        netns: pod.netns,
+                        listeners: pod.listeners.expect("listeners came first"),
+                        app_mark: pod.app_mark,
+                    }
                 }
                 other => panic!("{other:?}"),
             }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -59,8 +60,8 @@ pub struct End {
     pub zone: Arc<str>,
 }
 
-/// The labels of one series (`features.md` D1, in that order).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// The labels of one series, in the order of Istio's `istio_tcp_*` metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     /// Who reports.
     pub reporter: Reporter,
@@ -78,6 +79,15 @@ pub struct Labels {
     pub mutual_tls: bool,
     /// How it ended: `-`, or a flag such as `DENY`.
     pub flags: &'static str,
+}
+
+/// By what tells most series apart: every connection is hashed, at both of its ends.
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.reporter, self.flags, self.mutual_tls).hash(state);
+        let ends = [&self.source, &self.destination].map(|end| (&end.namespace, &end.workload));
+        (ends, &self.destination_service).hash(state);
+    }
 }
 
 impl Labels {

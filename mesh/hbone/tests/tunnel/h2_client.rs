@@ -206,7 +206,11 @@ fn a_stalled_stream_does_not_block_its_neighbours() {
             expect_pattern(&mut app, seed, 0, 5_000_000).await;
         }
         assert!(!flood.is_finished());
-        assert!(account.buffered() <= 1 << 20, "{} bytes wait", account.buffered());
+        assert!(
+            account.buffered() <= u64::from(Limits::default().stream_window),
+            "{} bytes wait",
+            account.buffered()
+        );
         expect_pattern(&mut sleepy, 1, 0, 20_000_000).await;
         flood.await.unwrap();
     });

@@ -27,7 +27,14 @@ async fn what_drains_accepts_nothing_more() {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let info = WorkloadInfo { name: "p".into(), namespace: "n".into(), service_account: "a".into() };
-    let pod = Arc::new(Pod::new("uid", info, NetnsFd::current().unwrap(), agent.account(), 0));
+    let pod = Arc::new(Pod::new(
+        "uid",
+        info,
+        NetnsFd::current().unwrap(),
+        agent.account(),
+        0,
+        crate::socket::PROXY_MARK,
+    ));
     agent.pods().insert(pod.uid.clone(), pod.clone());
     let listeners = Listeners::from_parts(vec![(Slot::Outbound, listener.into())]);
     agent.workers[0].send(Job::Serve { pod, listeners }).await;
@@ -67,7 +74,14 @@ async fn a_full_account_is_counted() {
         registry.register_collector(Box::new(crate::proxy::members_metrics::Members(agent.clone())));
     });
     let info = WorkloadInfo { name: "p".into(), namespace: "n".into(), service_account: "a".into() };
-    let pod = Arc::new(Pod::new("uid", info, NetnsFd::current().unwrap(), agent.account(), 0));
+    let pod = Arc::new(Pod::new(
+        "uid",
+        info,
+        NetnsFd::current().unwrap(),
+        agent.account(),
+        0,
+        crate::socket::PROXY_MARK,
+    ));
     agent.pods().insert(pod.uid.clone(), pod.clone());
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
