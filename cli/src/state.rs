@@ -60,6 +60,9 @@ pub(crate) struct MeshFile {
     pub(crate) keeper: Option<u32>,
 }
 
+/// How often a folder is made anew that another mesh, ending, took away.
+const MEETINGS: usize = 100;
+
 /// The folder of one mesh.
 #[derive(Debug, Clone)]
 pub(crate) struct MeshDir {
@@ -146,18 +149,29 @@ impl MeshDir {
     /// Makes the folder and takes its lock, to be held for as long as the mesh lives. What an earlier mesh of this
     /// name left behind after a crash is removed.
     pub(crate) fn create(&self) -> Result<Flock<File>, StateError> {
+        // The last mesh that ends takes the folder of all meshes along, maybe between two steps of ours.
+        for _ in 0..MEETINGS {
+            match self.try_create() {
+                Err(StateError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
+                done => return done,
+            }
+        }
+        self.try_create()
+    }
+
+    fn try_create(&self) -> Result<Flock<File>, StateError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |error| StateError::Io { path, error }
         };
         let private = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        let base = base();
-        private(&base).map_err(at(&base))?;
-        check_owner(&base)?;
+        let base = self.base();
+        private(base).map_err(at(base))?;
+        check_owner(base)?;
         if self.is_running() {
             return Err(StateError::AlreadyRunning(self.name.clone()));
         }
-        self.remove().map_err(at(&self.root))?;
+        self.remove_own().map_err(at(&self.root))?;
         private(&self.root).map_err(at(&self.root))?;
         let lock = self
             .lock()
@@ -198,15 +212,17 @@ impl MeshDir {
 
     /// Removes the folder, and the folder of all meshes if this was the last.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        if let Some(base) = self.root.parent() {
-            // Fails while other meshes stand in it, which is right.
-            let _ = fs::remove_dir(base);
-        }
+        self.remove_own()?;
+        // Fails while other meshes stand in it, which is right.
+        let _ = fs::remove_dir(self.base());
         Ok(())
+    }
+
+    fn remove_own(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn read_mesh_file(&self) -> io::Result<MeshFile> {
@@ -288,4 +304,28 @@ fn check_owner(folder: &Path) -> Result<(), StateError> {
         && metadata.uid() == nix::unistd::geteuid().as_raw()
         && metadata.mode() & 0o022 == 0;
     if ours { Ok(()) } else { Err(StateError::Foreign(folder.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meshes_that_begin_and_end_together_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("meshes");
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let mesh = MeshDir::at(&base.join(format!("mesh-{number}")));
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        let lock = mesh.create().unwrap();
+                        drop(lock);
+                        mesh.remove().unwrap();
+                    }
+                });
+            }
+        });
+        assert!(!base.exists(), "the last one takes the folder along");
+    }
 }

@@ -58,7 +58,7 @@ impl Carried {
             Way::Plain(splice) => splice.await,
         };
         drop(registered);
-        finish::end(record, Some(finished.connection.live()), outcome(&finished.end));
+        finish::end(record, Some(finished.connection.live()), outcome(&finished.end).as_ref());
         finished.close();
     }
 }

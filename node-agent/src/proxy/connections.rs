@@ -14,9 +14,12 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::authorize::{self, Judgement};
-use super::pod::Pod;
+use super::pod::{Phase, Pod};
 use super::record::Record;
 use super::state::{PATIENCE, State};
+
+/// Why a connection is cut when its pod goes.
+pub(crate) const GONE: &str = "the pod is gone";
 
 /// The live connections of one thread.
 #[derive(Debug, Default)]
@@ -61,7 +64,8 @@ pub(crate) struct Listed {
 }
 
 impl Connections {
-    /// Puts a connection in; `judged` is where it was delivered if policy judges it.
+    /// Puts a connection in; `judged` is where it was delivered if policy judges it. One that was still being opened
+    /// when its pod went is cut at once: nobody comes again for it.
     pub(crate) fn register(
         self: &Rc<Self>,
         pod: Arc<Pod>,
@@ -69,6 +73,9 @@ impl Connections {
         live: Arc<Live>,
         judged: Option<AppAddress>,
     ) -> Registered {
+        if pod.phase() == Phase::Gone {
+            live.cut(GONE);
+        }
         let key = self.0.borrow_mut().insert(Entry { pod, record, live, judged, unjudged: Cell::new(None) });
         Registered { table: self.clone(), key }
     }

@@ -20,10 +20,10 @@ pub(crate) fn reset(socket: &SockRef<'_>) {
 }
 
 /// Ends a record that a table may have shared.
-pub(crate) fn end(record: Rc<Record>, live: Option<&Live>, failure: Option<Failure>) {
+pub(crate) fn end(record: Rc<Record>, live: Option<&Live>, failure: Option<&Failure>) {
     // The table gives its share back before this; if it has not, dropping the record still settles the counters.
     if let Ok(record) = Rc::try_unwrap(record) {
-        record.end(live, failure.as_ref());
+        record.end(live, failure);
     }
 }
 

@@ -135,17 +135,17 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
     let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
     let rules = worker.agent.state.rules_revision();
     if let Err(error) = authorize(&worker, &pod, &client, delivered).await {
-        return refuse(request, 401, record, Failure::new(flags::DENY, error));
+        return refuse(request, 401, record, &Failure::new(flags::DENY, error));
     }
     let source = (!pod_is_waypoint_target(&understood.local)).then_some(client.peer.ip());
     let application = match dial::application(&pod, delivered.addr(), source).await {
         Ok(application) => application,
-        Err(error) => return refuse(request, 503, record, error.into()),
+        Err(error) => return refuse(request, 503, record, &error.into()),
     };
     let id = request.connection().unwrap_or_else(ConnectionId::random);
     let connection = match Connection::new(id, application, &pod.account) {
         Ok(connection) => connection,
-        Err(full) => return refuse(request, 503, record, Failure::new(flags::CONNECT, full)),
+        Err(full) => return refuse(request, 503, record, &Failure::new(flags::CONNECT, full)),
     };
     let live = connection.live().clone();
     let registered = worker.connections.register(pod.clone(), record.clone(), live, Some(delivered));
@@ -154,14 +154,14 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
         && let Err(error) = still_allowed(&worker, &pod, &client, delivered)
     {
         drop(registered);
-        return refuse(request, 401, record, Failure::new(flags::DENY, error));
+        return refuse(request, 401, record, &Failure::new(flags::DENY, error));
     }
     let headers = Headers::new().with("baggage", baggage::encode(&understood.local));
     Some(Carried::by_tunnel(request.accept(&headers), connection, record, registered))
 }
 
 /// Refuses a CONNECT, and tells of it.
-fn refuse(request: Request, status: u16, record: Rc<Record>, failure: Failure) -> Option<Carried> {
+fn refuse(request: Request, status: u16, record: Rc<Record>, failure: &Failure) -> Option<Carried> {
     request.refuse(status, &cause(&failure.error));
     finish::end(record, None, Some(failure));
     None

@@ -167,7 +167,7 @@ async fn through_tunnel(
     let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
     let opened = match dial::tunnel(&worker, &pod, &identity, &tunnel, &headers).await {
         Ok(opened) => opened,
-        Err(error) => return fail(&accepted, record, error.into()),
+        Err(error) => return fail(&accepted, record, &error.into()),
     };
     let connection = match Connection::from_std(opened.id, accepted.socket, &pod.account) {
         Ok(connection) => connection,
@@ -193,7 +193,7 @@ async fn in_plain(
     let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
     let far = match dial::plain(&pod, to.next_hop.addr()).await {
         Ok(far) => far,
-        Err(error) => return fail(&accepted, record, error.into()),
+        Err(error) => return fail(&accepted, record, &error.into()),
     };
     let connection = match Connection::from_std(ConnectionId::random(), accepted.socket, &pod.account) {
         Ok(connection) => connection,
@@ -203,7 +203,7 @@ async fn in_plain(
     Some(Carried::in_plain(connection, far, record, registered))
 }
 
-fn fail(accepted: &Accepted, record: Rc<Record>, failure: Failure) -> Option<Carried> {
+fn fail(accepted: &Accepted, record: Rc<Record>, failure: &Failure) -> Option<Carried> {
     // The application sees a reset, as it would if nobody listened; never an empty success.
     finish::reset(&SockRef::from(&accepted.socket));
     finish::end(record, None, Some(failure));
@@ -211,7 +211,7 @@ fn fail(accepted: &Accepted, record: Rc<Record>, failure: Failure) -> Option<Car
 }
 
 fn full_account(record: Rc<Record>, full: Full) -> Option<Carried> {
-    finish::end(record, None, Some(Failure::new(flags::CONNECT, full)));
+    finish::end(record, None, Some(&Failure::new(flags::CONNECT, full)));
     None
 }
 

@@ -60,7 +60,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
     let verdict = refusal(judge_in_time(&worker.agent.state, &pod, accepted.peer, None, delivered).await);
     if let Err(error) = verdict {
         finish::reset(&SockRef::from(&accepted.socket));
-        finish::end(record, None, Some(Failure::new(flags::DENY, error)));
+        finish::end(record, None, Some(&Failure::new(flags::DENY, error)));
         return None;
     }
     match deliver(worker, pod, &accepted, record.clone(), delivered, rules).await {
@@ -68,13 +68,13 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
             Ok(client) => Some(Carried::in_plain(connection, client, record, registered)),
             Err(error) => {
                 drop(registered);
-                finish::end(record, None, Some(Failure::new(flags::CONNECT, error)));
+                finish::end(record, None, Some(&Failure::new(flags::CONNECT, error)));
                 None
             }
         },
         Err(failure) => {
             finish::reset(&SockRef::from(&accepted.socket));
-            finish::end(record, None, Some(failure));
+            finish::end(record, None, Some(&failure));
             None
         }
     }

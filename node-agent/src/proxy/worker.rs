@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::accept::Accepted;
-use super::connections::{Connections, Listed};
+use super::connections::{Connections, GONE, Listed};
 use super::places::Place;
 use super::pod::Pod;
 use super::{Agent, accept, inbound, outbound};
@@ -223,7 +223,7 @@ impl Worker {
         let tasks = self.acceptors.borrow_mut().remove(uid);
         tasks.into_iter().flatten().for_each(|task| task.abort());
         self.pool.evict(|key| key.pod == *uid);
-        self.connections.cut_pod(uid, "the pod is gone");
+        self.connections.cut_pod(uid, GONE);
     }
 
     /// Counts a tunnel served until the guard is dropped.

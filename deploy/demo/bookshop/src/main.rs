@@ -43,7 +43,7 @@ struct Args {
 async fn main() -> ExitCode {
     let args = Args::parse();
     let shop = match args.role {
-        Role::Productpage => roles::Shop::Productpage(roles::productpage::Productpage::from_env()),
+        Role::Productpage => roles::Shop::Productpage(Box::new(roles::productpage::Productpage::from_env())),
         Role::Details => roles::Shop::Details,
         Role::Reviews => roles::Shop::Reviews(roles::reviews::Reviews::from_env()),
         Role::Ratings => roles::Shop::Ratings(roles::ratings::Ratings::from_env()),

@@ -30,7 +30,7 @@ impl Call {
 /// One service.
 #[derive(Debug)]
 pub(crate) enum Shop {
-    Productpage(productpage::Productpage),
+    Productpage(Box<productpage::Productpage>),
     Details,
     Reviews(reviews::Reviews),
     Ratings(ratings::Ratings),
