@@ -45,7 +45,7 @@ async fn main() -> ExitCode {
     let shop = match args.role {
         Role::Productpage => roles::Shop::Productpage(Box::new(roles::productpage::Productpage::from_env())),
         Role::Details => roles::Shop::Details,
-        Role::Reviews => roles::Shop::Reviews(roles::reviews::Reviews::from_env()),
+        Role::Reviews => roles::Shop::Reviews(Box::new(roles::reviews::Reviews::from_env())),
         Role::Ratings => roles::Shop::Ratings(roles::ratings::Ratings::from_env()),
     };
     match server::serve(args.bind, args.port, shop).await {

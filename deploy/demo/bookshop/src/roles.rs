@@ -32,7 +32,7 @@ impl Call {
 pub(crate) enum Shop {
     Productpage(Box<productpage::Productpage>),
     Details,
-    Reviews(reviews::Reviews),
+    Reviews(Box<reviews::Reviews>),
     Ratings(ratings::Ratings),
 }
 
