@@ -237,18 +237,24 @@ fn on_kept(kept: &mut Option<BufReader<TcpStream>>, target: &str) -> io::Result<
     kept.as_mut().map_or(Ok(()), |stream| get(stream, false))
 }
 
-/// Opens a connection to an echo server and uses it until it is cut or stdin ends: `open`, then `cut: WHY` or
-/// `whole: ROUNDS`.
-fn hold(target: &str) -> io::Result<()> {
-    let mut stream = BufReader::new(connect(target)?);
-    stream.read_line(&mut String::new())?;
-    println!("open");
+/// Becomes true when stdin ends.
+fn end_of_stdin() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let ended = stop.clone();
     std::thread::spawn(move || {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         ended.store(true, Ordering::Relaxed);
     });
+    stop
+}
+
+/// Opens a connection to an echo server and uses it until it is cut or stdin ends: `open`, then `cut: WHY` or
+/// `whole: ROUNDS`.
+fn hold(target: &str) -> io::Result<()> {
+    let mut stream = BufReader::new(connect(target)?);
+    stream.read_line(&mut String::new())?;
+    println!("open");
+    let stop = end_of_stdin();
     let mut rounds = 0u64;
     while !stop.load(Ordering::Relaxed) {
         if let Err(error) = round(&mut stream, rounds) {
@@ -307,12 +313,7 @@ fn many(target: &str, connections: u64) -> io::Result<()> {
         streams.push(stream);
     }
     println!("open");
-    let stop = Arc::new(AtomicBool::new(false));
-    let ended = stop.clone();
-    std::thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        ended.store(true, Ordering::Relaxed);
-    });
+    let stop = end_of_stdin();
     let mut rounds = 0u64;
     while rounds == 0 || !stop.load(Ordering::Relaxed) {
         for (number, stream) in (0u64..).zip(&mut streams) {

@@ -130,7 +130,8 @@ fn chains(rules: &RuleSet, way_back: WayBack) -> Vec<Chain> {
     chains.push(("guard_in", "filter hook input priority 0", guard_in(rules)));
     if rules.phase == Phase::Capturing {
         if rules.inbound {
-            chains.push(("guard_through", "filter hook forward priority 0", guard(rules)));
+            let lines = [vec![format!("{NOT_SYN} accept")], guard(rules)].concat();
+            chains.push(("guard_through", "filter hook forward priority 0", lines));
         }
         chains.push(("guard_out", "filter hook output priority 0", guard_out()));
     }
@@ -200,7 +201,7 @@ fn guard_in(rules: &RuleSet) -> Vec<String> {
     let unmark = format!("{} meta mark set meta mark & {rest:#010x}", marked("=="));
     let mut lines = vec![format!("{NOT_SYN} accept"), unmark];
     if rules.phase == Phase::Capturing && rules.inbound {
-        lines.extend(guard(rules).split_off(1));
+        lines.extend(guard(rules));
     }
     lines
 }
@@ -208,7 +209,7 @@ fn guard_in(rules: &RuleSet) -> Vec<String> {
 /// Translation looks only at the packet that tracking first saw of a connection. Somebody who sends another one ahead
 /// (a lone ACK) would get the SYN that follows past the capture; so none that was not captured may pass.
 fn guard(rules: &RuleSet) -> Vec<String> {
-    let mut lines = vec![format!("{NOT_SYN} accept"), "iifname \"lo\" accept".to_owned()];
+    let mut lines = vec!["iifname \"lo\" accept".to_owned()];
     for interface in rules.virtual_interfaces.iter().filter(|name| is_interface_name(name)) {
         lines.push(format!("iifname \"{interface}\" accept"));
     }

@@ -20,12 +20,8 @@ fn one_thread() -> (Arc<Agent>, Threads) {
     (agent, threads)
 }
 
-#[tokio::test]
-async fn what_drains_accepts_nothing_more() {
-    let (agent, _threads) = one_thread();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
+/// A pod of this machine's own namespace.
+fn a_pod(agent: &Agent) -> Arc<Pod> {
     let info = WorkloadInfo { name: "p".into(), namespace: "n".into(), service_account: "a".into() };
     let pod = Arc::new(Pod::new(
         "uid",
@@ -36,6 +32,16 @@ async fn what_drains_accepts_nothing_more() {
         crate::socket::PROXY_MARK,
     ));
     agent.pods().insert(pod.uid.clone(), pod.clone());
+    pod
+}
+
+#[tokio::test]
+async fn what_drains_accepts_nothing_more() {
+    let (agent, _threads) = one_thread();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let pod = a_pod(&agent);
     let listeners = Listeners::from_parts(vec![(Slot::Outbound, listener.into())]);
     agent.workers[0].send(Job::Serve { pod, listeners }).await;
     assert!(TcpStream::connect(address).is_ok());
@@ -73,16 +79,7 @@ async fn a_full_account_is_counted() {
     metrics.register(|registry| {
         registry.register_collector(Box::new(crate::proxy::members_metrics::Members(agent.clone())));
     });
-    let info = WorkloadInfo { name: "p".into(), namespace: "n".into(), service_account: "a".into() };
-    let pod = Arc::new(Pod::new(
-        "uid",
-        info,
-        NetnsFd::current().unwrap(),
-        agent.account(),
-        0,
-        crate::socket::PROXY_MARK,
-    ));
-    agent.pods().insert(pod.uid.clone(), pod.clone());
+    let pod = a_pod(&agent);
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
