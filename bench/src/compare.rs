@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// Threads of each proxy, all alike; all cores when not given.
     #[arg(long)]
     threads: Option<usize>,
+    /// TCP congestion control, the same for all: Linux's own default, whatever this machine has.
+    #[arg(long, value_name = "NAME", default_value = "cubic")]
+    congestion_control: String,
     /// Idle connections for the memory of one; 0 leaves that out.
     #[arg(long)]
     idle: Option<usize>,
@@ -109,6 +112,7 @@ fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
     Ok(Setting {
         folder,
         threads,
+        congestion_control: options.congestion_control.clone(),
         envoy: options.envoy.clone().or_else(testkit::envoy::binary),
         ztunnel: options.ztunnel.clone(),
         bare: options.bare.clone().or_else(|| beside("examples/tunnel_end")),
@@ -162,11 +166,12 @@ fn conditions(options: &Options, setting: &Setting, busy: &str) -> String {
     let load = busy.split_whitespace().next().unwrap_or("unknown");
     let extent = extent(options);
     format!(
-        "{} rounds of {} s, {} threads a proxy, {cores} cores, Linux {}, {scheduler}; load average before: {load}{}",
+        "{} rounds of {} s, {} threads a proxy, {cores} cores, Linux {}, {}, {scheduler}; load average before: {load}{}",
         extent.rounds,
         extent.seconds,
         setting.threads,
         kernel.trim(),
+        setting.congestion_control,
         if extent.rounds < 5 { "; fewer than five rounds: only a sign that all works" } else { "" },
     )
 }

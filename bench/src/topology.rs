@@ -34,11 +34,20 @@ pub(crate) struct Topology {
 
 impl Topology {
     /// Builds it; logs go to `folder`.
-    pub(crate) fn build(variant: &str, folder: &Path) -> Result<Self, ProcessError> {
+    ///
+    /// All its sockets have this congestion control, whatever the machine's own.
+    pub(crate) fn build(
+        variant: &str,
+        folder: &Path,
+        congestion_control: &str,
+    ) -> Result<Self, ProcessError> {
         let name = |part: &str| format!("lbench-{}-{variant}-{part}", std::process::id());
         let client = Netns::new(&name("client"))?;
         let server = Netns::new(&name("server"))?;
         let outside = Netns::new(&name("outside"))?;
+        for namespace in [&client, &server, &outside] {
+            namespace.sysctl("ipv4/tcp_congestion_control", congestion_control)?;
+        }
         let end = |namespace, interface, addresses| End { namespace, interface, addresses };
         join(end(&client, "eth0", &[(CLIENT, 24)]), end(&server, "eth0", &[(SERVER, 24)]))?;
         let uplink = [(IpAddr::V4(Ipv4Addr::new(10, 9, 1, 1)), 24)];

@@ -61,6 +61,8 @@ pub(crate) struct Setting {
     pub folder: PathBuf,
     /// Threads of each proxy.
     pub threads: usize,
+    /// TCP congestion control of every socket, the load's as well as the proxies'.
+    pub congestion_control: String,
     /// The peers' binaries, where given.
     pub envoy: Option<PathBuf>,
     pub ztunnel: Option<PathBuf>,
@@ -154,7 +156,7 @@ pub(crate) enum VariantError {
 
 /// Starts a variant and waits until its proxies are ready.
 pub(crate) fn start(kind: Kind, setting: &Setting) -> Result<Running, VariantError> {
-    let topology = Topology::build(kind.name(), &setting.folder)?;
+    let topology = Topology::build(kind.name(), &setting.folder, &setting.congestion_control)?;
     match kind {
         Kind::Plain => Ok(plain::start(topology)),
         Kind::Lateen => lateen::start(topology, setting),

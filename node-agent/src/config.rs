@@ -37,6 +37,7 @@ pub mod name {
     pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
     pub const SECRET_TTL: &str = "SECRET_TTL";
     pub const KEY_EXCHANGE: &str = "KEY_EXCHANGE";
+    pub const TUNNEL_CONGESTION_CONTROL: &str = "TUNNEL_CONGESTION_CONTROL";
     pub const WORKER_THREADS: &str = "WORKER_THREADS";
     pub const CLUSTER_DOMAIN: &str = "CLUSTER_DOMAIN";
     pub const DNS_UPSTREAMS: &str = "DNS_UPSTREAMS";
@@ -143,6 +144,11 @@ pub const TABLE: &[Setting] = &[
         name::KEY_EXCHANGE,
         "x25519",
         "Key exchange offered first: x25519, hybrid (post-quantum X25519MLKEM768 where the peer has it) or hybrid-only (also pqc).",
+    ),
+    setting(
+        name::TUNNEL_CONGESTION_CONTROL,
+        "",
+        "TCP congestion control of tunnels (cubic, reno, bbr …). None: the host's. Under a host's bbr, cubic doubles the throughput between nodes that are near each other.",
     ),
     setting(
         name::WORKER_THREADS,

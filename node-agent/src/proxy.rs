@@ -88,6 +88,8 @@ pub(crate) struct Agent {
     pub(crate) log: Log,
     pub(crate) limits: Limits,
     pub(crate) account_limits: AccountLimits,
+    /// Of the sockets of tunnels; empty for the host's.
+    pub(crate) tunnel_congestion_control: String,
     pub(crate) workers: Vec<Handle>,
     pub(crate) upstreams: Upstreams,
     /// What follows `SERVICE.NAMESPACE.svc` in host names.

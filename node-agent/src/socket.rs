@@ -149,6 +149,43 @@ pub fn tune_tcp(socket: &SockRef<'_>) -> io::Result<()> {
         .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(9))
 }
 
+/// The congestion control of what never leaves this host (`docs/decisions/0008`): every kernel has it, and it
+/// paces nothing.
+const WITHIN_HOST: &str = "reno";
+
+/// Tells a socket that its peer is on this host: nothing between them can be congested.
+///
+/// # Errors
+/// What the kernel says.
+pub fn stays_on_host(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_congestion(WITHIN_HOST.as_bytes())
+}
+
+/// Sets the congestion control by its name; an empty one leaves the host's. What a listener accepts has what the
+/// listener has.
+///
+/// # Errors
+/// What the kernel says of a name that it does not know, or that this process may not use.
+pub fn set_congestion_control(socket: &SockRef<'_>, name: &str) -> io::Result<()> {
+    if name.is_empty() { Ok(()) } else { socket.set_tcp_congestion(name.as_bytes()) }
+}
+
+/// Asks the kernel, before anything depends on it, whether a congestion control can be had.
+///
+/// # Errors
+/// What the kernel says, with the names that it would take.
+pub fn check_congestion_control(name: &str) -> io::Result<()> {
+    const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+    let probe = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    set_congestion_control(&SockRef::from(&probe), name).map_err(|error| {
+        let allowed = std::fs::read_to_string(ALLOWED).unwrap_or_default();
+        io::Error::new(
+            error.kind(),
+            format!("the kernel refuses `{name}` ({error}); {ALLOWED} has: {}", allowed.trim()),
+        )
+    })
+}
+
 /// Binds `socket` to `source`, an address that need not be ours: how the application sees its real peer. The
 /// port is chosen at connect time, against the whole 4-tuple, or ports run out early.
 ///
@@ -220,4 +257,34 @@ pub fn watch_listener(listener: std::net::TcpListener) -> io::Result<AsyncFd<std
     #[allow(unsafe_code)]
     let watched = unsafe { AsyncFd::register_with_interest(listener, tokio::io::Interest::READABLE) };
     Ok(watched?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn congestion_control(socket: &Socket) -> String {
+        let name = socket.tcp_congestion().unwrap();
+        String::from_utf8(name).unwrap().trim_end_matches('\0').to_owned()
+    }
+
+    #[test]
+    fn congestion_control_is_the_hosts_but_where_it_is_chosen() {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let hosts = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        let left = socket();
+        set_congestion_control(&SockRef::from(&left), "").unwrap();
+        assert_eq!(congestion_control(&left), hosts.trim());
+        let chosen = socket();
+        stays_on_host(&SockRef::from(&chosen)).unwrap();
+        assert_eq!(congestion_control(&chosen), "reno");
+    }
+
+    #[test]
+    fn a_congestion_control_that_cannot_be_had_is_refused_with_those_that_can() {
+        check_congestion_control("").unwrap();
+        check_congestion_control("reno").unwrap();
+        let error = check_congestion_control("nonesuch").unwrap_err().to_string();
+        assert!(error.contains("`nonesuch`") && error.contains("reno"), "{error}");
+    }
 }

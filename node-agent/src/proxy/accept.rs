@@ -17,7 +17,10 @@ use super::pod::Pod;
 use super::worker::{Job, Worker};
 use super::{dns, finish, inbound, outbound, plaintext};
 use crate::listeners::{Listeners, Slot};
-use crate::socket::{accept_stream, canonical, original_destination, tune_tcp, watch_listener};
+use crate::socket::{
+    accept_stream, canonical, original_destination, set_congestion_control, stays_on_host, tune_tcp,
+    watch_listener,
+};
 
 /// Connections taken from a listener before others get their turn.
 const BATCH: usize = 32;
@@ -83,7 +86,7 @@ fn place_tunnel(worker: &Rc<Worker>, pod: &Arc<Pod>, accepted: Accepted) {
 
 async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, slot: Slot) {
     let handle = handler(slot);
-    if let Err(error) = tune_tcp(&SockRef::from(&listener)) {
+    if let Err(error) = tune(&SockRef::from(&listener), slot, &worker.agent.tunnel_congestion_control) {
         tracing::debug!(%error, pod = %pod.name, "a listener could not be tuned");
     }
     let listener = match watch_listener(listener.into()) {
@@ -112,6 +115,16 @@ async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, slot: 
             }
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// What a listener has, its connections have.
+fn tune(listener: &SockRef<'_>, slot: Slot, tunnel_congestion_control: &str) -> io::Result<()> {
+    tune_tcp(listener)?;
+    match slot {
+        Slot::Outbound => stays_on_host(listener),
+        Slot::Hbone => set_congestion_control(listener, tunnel_congestion_control),
+        _ => Ok(()),
     }
 }
 

@@ -39,6 +39,7 @@ use super::{Agent, admin, members, save, worker};
 use crate::config::name;
 use crate::listeners::Listeners;
 use crate::pods::{Feed, Sources};
+use crate::socket::check_congestion_control;
 
 /// Why the role could not start, or go on; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +184,9 @@ fn agent(
     let dns_metrics = metrics.register_istio(DnsMetrics::new);
     let upstreams = Upstreams::new(&settings.list(name::DNS_UPSTREAMS), "/etc/resolv.conf".as_ref())
         .map_err(StartError::Value)?;
+    let tunnel_congestion_control = settings.text(name::TUNNEL_CONGESTION_CONTROL).to_owned();
+    check_congestion_control(&tunnel_congestion_control)
+        .map_err(|error| StartError::Value(format!("{}: {error}", name::TUNNEL_CONGESTION_CONTROL)))?;
     let threads: usize = settings.parse(name::WORKER_THREADS, "a number of threads, or 0 for one a CPU")?;
     let threads = match threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -197,6 +201,7 @@ fn agent(
         log,
         limits: Limits::default(),
         account_limits: AccountLimits::default(),
+        tunnel_congestion_control,
         workers,
         upstreams,
         domain: settings.text(name::CLUSTER_DOMAIN).trim_matches('.').to_ascii_lowercase(),

@@ -21,7 +21,9 @@ use super::pod::Pod;
 use super::record::{Failure, flags};
 use super::worker::{TunnelKey, Worker};
 use crate::netns::in_namespace;
-use crate::socket::{PROXY_MARK, bind_transparent, marked_tcp, tune_tcp};
+use crate::socket::{
+    PROXY_MARK, bind_transparent, marked_tcp, set_congestion_control, stays_on_host, tune_tcp,
+};
 
 /// How long a TCP connect may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -82,9 +84,15 @@ impl From<DialError> for Failure {
 /// # Errors
 /// What the kernel says, or [`DialError::Timeout`].
 pub(crate) async fn plain(pod: &Pod, to: SocketAddr) -> Result<TcpStream, DialError> {
+    outward(pod, to, "").await
+}
+
+/// Connects to what may be anywhere, under this congestion control; an empty one is the host's.
+async fn outward(pod: &Pod, to: SocketAddr, congestion_control: &str) -> Result<TcpStream, DialError> {
     let socket = in_namespace(&pod.netns, || {
         let socket = marked_tcp(to.ip(), PROXY_MARK)?;
         tune_tcp(&SockRef::from(&socket))?;
+        set_congestion_control(&SockRef::from(&socket), congestion_control)?;
         Ok(socket)
     });
     connect(socket, to).await
@@ -102,6 +110,7 @@ pub(crate) async fn application(
     let socket = in_namespace(&pod.netns, || {
         // Nothing of this kernel's own goes silent, so there is nothing to keep alive.
         let socket = marked_tcp(to.ip(), pod.app_mark())?;
+        stays_on_host(&SockRef::from(&socket))?;
         // An application that calls itself through the mesh would find its own address taken.
         if let Some(source) = source.filter(|source| *source != to.ip()) {
             bind_transparent(&socket, source)?;
@@ -160,10 +169,13 @@ pub(crate) async fn tunnel(
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Client, DialError> {
     let agent = &worker.agent;
     let credentials = agent.certificates.get(&key.source).await.map_err(DialError::Identity)?;
-    let socket = plain(&pod, key.next_hop.addr()).await.map_err(|error| match error {
-        DialError::Timeout => DialError::TunnelTimeout,
-        other => other,
-    })?;
+    let socket =
+        outward(&pod, key.next_hop.addr(), &agent.tunnel_congestion_control).await.map_err(|error| {
+            match error {
+                DialError::Timeout => DialError::TunnelTimeout,
+                other => other,
+            }
+        })?;
     let config = credentials.client_config(key.expect.clone());
     let transport = Tls::connect(socket, config, no_server_name(), &agent.limits)
         .await
