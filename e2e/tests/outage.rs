@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use e2e::capture::{Capture, watchers};
 use e2e::client::{Client, Load};
@@ -201,6 +203,8 @@ fn kill_proxy(mesh: &Mesh, node: &str) -> u64 {
     let text = client.finish();
     let report: serde_json::Value =
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    // One that ends as soon as it has started is a program that cannot run; it is not replaced at once.
+    thread::sleep(Duration::from_secs(1));
     // A connection that was under way on each thread may be lost at each end.
     assert!(report["failed"].as_u64() <= Some(8), "{text}");
     report["longest"].as_u64().unwrap_or_else(|| panic!("{text}"))
@@ -232,6 +236,6 @@ fn a_killed_proxy_is_back_at_once_also_without_a_controller() {
         gaps.len()
     ));
     // The machine is shared where this is run in its short form.
-    let median = gaps[gaps.len() / 2];
-    assert!(median <= if full() { 200 } else { 400 }, "{gaps:?}");
+    let slowest = gaps[gaps.len() - 1];
+    assert!(slowest <= if full() { 200 } else { 1000 }, "{gaps:?}");
 }
