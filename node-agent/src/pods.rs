@@ -34,7 +34,7 @@ use crate::{
     listeners::Listeners,
     netns::{NetnsFd, NetnsId},
     private::{
-        client::{HeldPod, PrivateClient, PrivateError, PrivateNews, StoreError},
+        client::{HeldPod, PrivateClient, PrivateError, PrivateNews},
         saved::Saved,
     },
     socket::PROXY_MARK,
@@ -151,17 +151,28 @@ pub struct FeedHandle {
 }
 
 impl FeedHandle {
-    /// Keeps `state` (snapshot and certificates) for this proxy's successor. Does nothing while there is no
-    /// private socket: call it again with the next state.
+    /// Keeps these files (state and certificates) for this proxy's successor, in place of those before. Does nothing
+    /// while there is no private socket: call it again when there is one ([`reconnected`](Self::reconnected)).
     ///
     /// # Errors
-    /// When the state is too large or the redirector is gone.
-    pub async fn store(&self, state: &[u8]) -> Result<(), StoreError> {
+    /// When the redirector is gone.
+    pub async fn store(&self, files: &[Arc<Saved>]) -> Result<(), PrivateError> {
         let private = self.private.borrow().clone();
         match private {
-            Some(private) => private.store(state).await,
+            Some(private) => private.store(files).await,
             None => Ok(()),
         }
+    }
+
+    /// Waits for a connection to another redirector, which has nothing that the one before kept. For ever where no
+    /// more will come.
+    pub async fn reconnected(&mut self) {
+        while self.private.changed().await.is_ok() {
+            if self.private.borrow_and_update().is_some() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Reports that the last connection of a draining pod has ended.
@@ -178,12 +189,12 @@ impl FeedHandle {
 impl Feed {
     /// Connects, for as long as it takes, and returns the stream and what the predecessor stored. The pods of
     /// the hand-over are the first events.
-    pub async fn open(sources: Sources) -> (Self, Option<Saved>) {
+    pub async fn open(sources: Sources) -> (Self, Vec<Saved>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let (private_sender, private) = watch::channel(None);
         let shared = Shared { table: Arc::default(), events, private: private.clone() };
         let mut tasks = JoinSet::new();
-        let mut saved = None;
+        let mut saved = Vec::new();
         if let Some(path) = sources.private {
             let (client, state) = connect_private(&path).await;
             saved = state;
@@ -220,7 +231,7 @@ fn pause(attempt: u32) -> Duration {
     RETRY_FIRST.saturating_mul(1 << attempt.min(16)).min(RETRY_LAST)
 }
 
-async fn connect_private(path: &std::path::Path) -> (PrivateClient, Option<Saved>) {
+async fn connect_private(path: &std::path::Path) -> (PrivateClient, Vec<Saved>) {
     let mut attempt = 0;
     loop {
         match PrivateClient::connect(path).await {
@@ -297,7 +308,8 @@ impl Shared {
             };
             warn!(%error, "lost the redirector; serving goes on");
             current.send_replace(None);
-            // The state of a redirector that was restarted is older than ours, if it has one at all.
+            // The state of a redirector that was restarted is older than ours, if it has one at all: whoever holds
+            // a [`FeedHandle`] is told, and stores again.
             client = Arc::new(connect_private(&path).await.0);
             current.send_replace(Some(client.clone()));
         }

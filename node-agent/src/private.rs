@@ -1,6 +1,6 @@
 //! The private socket, beside ZDS: what only our own redirector and our own proxy say to each other. Over it a
 //! new proxy gets, in one go and without a question per pod, everything its predecessor had: each pod with its
-//! namespace and its open listeners, and a memory file with the last known state and certificates. Hence a proxy
+//! namespace and its open listeners, and memory files with the last known state and certificates. Hence a proxy
 //! that crashed is back in milliseconds, no queue of a listener is lost, and a restart needs no controller.
 //!
 //! One message a datagram; descriptors beside it, in the order that the message names them.
@@ -10,7 +10,7 @@
 //! | `Hello(versions)` | `Welcome(version)` + the saved state, or `Refused(reason)` |
 //! | | `Pod(…)` + namespace and listeners, for each pod; `Complete` |
 //! | `Received(sequence)` for each later message | `Pod`, `Draining`, `Resumed`, `Removed`, `Superseded` |
-//! | `Store` + a sealed memory file; `Drained(uid)` | |
+//! | `Store` + memory files; `Drained(uid)` | |
 //!
 //! A pod's listeners are always sent, and received, before ZDS adds the pod.
 

@@ -45,7 +45,9 @@ pub(crate) mod state;
 
 pub(crate) mod save;
 
-pub(crate) mod saved;
+pub(crate) mod journal;
+
+pub(crate) mod restore;
 
 pub(crate) mod members;
 

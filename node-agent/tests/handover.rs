@@ -13,6 +13,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use bed::{PEER_V4, POD_V4, POD_V6, UID, ip, pod_and_peer, policy};
 use node_agent::{
     listeners::Slot,
     pods::{Feed, PodEvent, Sources},
+    private::saved::Saved,
 };
 use redirector::{Redirector, patient, spec};
 use tokio::time::Instant;
@@ -43,10 +45,14 @@ fn proxy_role() {
 
 async fn play(sources: Sources, accepts: bool) {
     let (mut feed, saved) = Feed::open(sources).await;
-    let saved = saved.map(|saved| String::from_utf8(saved.read().unwrap()).unwrap());
-    println!("@saved {}", saved.as_deref().unwrap_or("nothing"));
+    let saved: Vec<String> = saved.iter().map(content).collect();
+    println!("@saved {}", if saved.is_empty() { "nothing".to_owned() } else { saved.join(", ") });
     let mine = std::process::id().to_string();
-    feed.handle().store(format!("state of {mine}").as_bytes()).await.unwrap();
+    let file = Arc::new(Saved::new().unwrap());
+    file.write_at(b"state of ", 0).unwrap();
+    feed.handle().store(std::slice::from_ref(&file)).await.unwrap();
+    // What comes later is not told.
+    file.write_at(mine.as_bytes(), 9).unwrap();
     let mut held = BTreeMap::new();
     while let Some(event) = feed.next().await {
         match event {
@@ -67,6 +73,12 @@ async fn play(sources: Sources, accepts: bool) {
             other => println!("@other {other:?}"),
         }
     }
+}
+
+fn content(saved: &Saved) -> String {
+    let mut content = vec![0; usize::try_from(saved.length().unwrap()).unwrap()];
+    saved.read_at(&mut content, 0).unwrap();
+    String::from_utf8(content).unwrap()
 }
 
 async fn greet(listener: tokio::net::TcpListener, words: String) {

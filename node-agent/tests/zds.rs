@@ -244,7 +244,7 @@ async fn feed_under(script: impl FnOnce(Peer) + Send + 'static) -> (Feed, tokio:
     listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
     listener.listen(4).unwrap();
     let (feed, saved) = Feed::open(Sources { zds: path, private: None }).await;
-    assert!(saved.is_none());
+    assert!(saved.is_empty());
     let redirector = tokio::task::spawn_blocking(move || {
         let _folder = folder;
         let peer = Peer::accept(&listener);

@@ -5,7 +5,6 @@
 mod backoff;
 mod connect;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use model::address::Str;
 use prost::Message;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{self, Instant};
 
 use self::backoff::Backoff;
@@ -87,7 +86,6 @@ pub struct ClientHandle {
 enum Command {
     Demand(Str, Str),
     Release(Str, Str),
-    Versions(Str, oneshot::Sender<BTreeMap<String, String>>),
 }
 
 /// The client is not running any more.
@@ -169,11 +167,6 @@ impl<H: Handler> Client<H> {
         match command {
             Command::Demand(type_url, name) => self.subscriber.demand(&type_url, &name),
             Command::Release(type_url, name) => self.subscriber.release(&type_url, &name),
-            Command::Versions(type_url, answer) => {
-                // Who asked may have lost interest.
-                let _ = answer.send(self.subscriber.versions(&type_url));
-                None
-            }
         }
     }
 
@@ -215,17 +208,6 @@ impl ClientHandle {
     /// The client has stopped.
     pub async fn demand(&self, type_url: &str, name: Str) -> Result<(), Stopped> {
         self.commands.send(Command::Demand(type_url.into(), name)).await.map_err(|_| Stopped)
-    }
-
-    /// What is there of a type, name to version: for a successor that goes on from a saved state
-    /// ([`Subscriber::restore`]).
-    ///
-    /// # Errors
-    /// The client has stopped.
-    pub async fn versions(&self, type_url: &str) -> Result<BTreeMap<String, String>, Stopped> {
-        let (answer, versions) = oneshot::channel();
-        self.commands.send(Command::Versions(type_url.into(), answer)).await.map_err(|_| Stopped)?;
-        versions.await.map_err(|_| Stopped)
     }
 
     /// No longer asks for a resource.

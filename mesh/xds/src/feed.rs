@@ -19,35 +19,40 @@ impl<F: FnMut(Vec<Update>) + Send> Feed<F> {
         Self { decoder, sink }
     }
 
-    fn decode(&mut self, type_url: &str, received: Received, updates: &mut Vec<Update>) -> Option<Rejection> {
-        let Received { name, value, replaces } = received;
-        let Refused { error, instead } = match self.decoder.decode(type_url, &name, value) {
+    fn decode(
+        &mut self,
+        type_url: &str,
+        received: &Received,
+        updates: &mut Vec<Update>,
+    ) -> Option<Rejection> {
+        let Received { name, value, replaces, .. } = received;
+        let Refused { error, instead } = match self.decoder.decode(type_url, name, value.clone()) {
             Ok(update) => {
                 updates.push(update);
                 return None;
             }
             Err(refused) => refused,
         };
-        let effect = match (replaces, &instead) {
+        let effect = match (*replaces, &instead) {
             (true, _) => "its last good version stays in force",
             (false, Some(_)) => "everything it covers is denied",
             (false, None) => "it is unknown here",
         };
         tracing::error!(%error, effect, "refused what the controller sent");
         updates.extend(instead.filter(|_| !replaces).map(|policy| Update::Policy(*policy)));
-        Some(Rejection { name, reason: format!("{}: {}", error.field, error.reason) })
+        Some(Rejection { name: name.clone(), reason: format!("{}: {}", error.field, error.reason) })
     }
 }
 
 impl<F: FnMut(Vec<Update>) + Send> Handler for Feed<F> {
-    fn apply(&mut self, delivery: Delivery) -> Vec<Rejection> {
+    fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection> {
         let Delivery { type_url, resources, removed, .. } = delivery;
         let mut updates = Vec::with_capacity(removed.len() + resources.len());
         // An address may have gone from one to the other.
-        updates.extend(removed.iter().filter_map(|name| self.decoder.removal(&type_url, name)));
+        updates.extend(removed.iter().filter_map(|name| self.decoder.removal(type_url, name)));
         let mut rejections = Vec::new();
         for received in resources {
-            rejections.extend(self.decode(&type_url, received, &mut updates));
+            rejections.extend(self.decode(type_url, received, &mut updates));
         }
         (self.sink)(updates);
         rejections
@@ -80,14 +85,14 @@ mod tests {
         Delivery {
             type_url: type_url::AUTHORIZATION.into(),
             revision: String::new(),
-            resources: vec![Received { name: "ns/p".into(), value, replaces }],
+            resources: vec![Received { name: "ns/p".into(), version: "1".into(), value, replaces }],
             removed: vec!["ns/old".into()],
         }
     }
 
     fn apply(delivery: Delivery) -> (Vec<Update>, Vec<Rejection>) {
         let mut updates = Vec::new();
-        let rejections = Feed::new(Decoder::default(), |all| updates = all).apply(delivery);
+        let rejections = Feed::new(Decoder::default(), |all| updates = all).apply(&delivery);
         (updates, rejections)
     }
 

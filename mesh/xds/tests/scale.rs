@@ -20,7 +20,7 @@ const CHANGES: usize = 20;
 struct Anything;
 
 impl Handler for Anything {
-    fn apply(&mut self, _: Delivery) -> Vec<Rejection> {
+    fn apply(&mut self, _: &Delivery) -> Vec<Rejection> {
         Vec::new()
     }
 }

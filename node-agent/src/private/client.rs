@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    sync::Arc,
 };
 
 use prost::Message;
@@ -11,7 +12,7 @@ use proto::zds::WorkloadInfo;
 
 use super::{
     MAX_MESSAGE, VERSION,
-    saved::{Saved, SavedError},
+    saved::Saved,
     wire::{FromProxy, Hello, News, PodMessage, Said, ToProxy},
 };
 use crate::{
@@ -83,12 +84,12 @@ impl PrivateClient {
     ///
     /// # Errors
     /// When nobody listens at `path`, or the redirector speaks no common version.
-    pub async fn connect(path: &Path) -> Result<(Self, Option<Saved>), PrivateError> {
+    pub async fn connect(path: &Path) -> Result<(Self, Vec<Saved>), PrivateError> {
         let client = Self { socket: SeqPacket::connect(path)? };
         client.say(Said::Hello(Hello { oldest: VERSION, newest: VERSION })).await?;
-        let (message, mut packet) = client.receive().await?;
+        let (message, packet) = client.receive().await?;
         match message.news {
-            Some(News::Welcome(_)) => Ok((client, packet.fds.pop().and_then(accept))),
+            Some(News::Welcome(_)) => Ok((client, accept(packet.fds))),
             Some(News::Refused(reason)) => Err(PrivateError::Refused(reason)),
             _ => Err(PrivateError::Unexpected("no welcome")),
         }
@@ -112,17 +113,15 @@ impl PrivateClient {
         }
     }
 
-    /// Asks the redirector to keep `state` for this proxy's successor, in place of what it kept before.
+    /// Asks the redirector to keep these files for this proxy's successor, to be read in this order, in place of those
+    /// that it kept before. What is written to them later is in them.
     ///
     /// # Errors
-    /// When the state is too large or the connection ended.
-    pub async fn store(&self, state: &[u8]) -> Result<(), StoreError> {
-        let saved = Saved::write(state)?;
-        let message = FromProxy { said: Some(Said::Store(saved.length())) };
-        self.socket
-            .send(&message.encode_to_vec(), &[saved.file().as_fd()])
-            .await
-            .map_err(|error| StoreError::Private(error.into()))
+    /// When the connection ended.
+    pub async fn store(&self, files: &[Arc<Saved>]) -> Result<(), PrivateError> {
+        let message = FromProxy { said: Some(Said::Store(files.len() as u64)) };
+        let fds: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+        Ok(self.socket.send(&message.encode_to_vec(), &fds).await?)
     }
 
     /// Reports that the last captured connection of a draining pod has ended.
@@ -145,21 +144,12 @@ impl PrivateClient {
     }
 }
 
-/// Takes the saved state over; without it the controller is asked for all.
-fn accept(file: OwnedFd) -> Option<Saved> {
-    let accepted = Saved::accept(file);
-    accepted.inspect_err(|error| tracing::warn!(%error, "the predecessor's state is of no use")).ok()
-}
-
-/// Why a state was not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The memory file could not be made.
-    #[error(transparent)]
-    Saved(#[from] SavedError),
-    /// It could not be sent.
-    #[error(transparent)]
-    Private(#[from] PrivateError),
+/// Takes the saved state over, all of it or none; without it the controller is asked for all.
+fn accept(files: Vec<OwnedFd>) -> Vec<Saved> {
+    let accepted = files.into_iter().map(Saved::accept_sealed).collect::<Result<_, _>>();
+    accepted
+        .inspect_err(|error| tracing::warn!(%error, "the predecessor's state is of no use"))
+        .unwrap_or_default()
 }
 
 fn understand(news: News, packet: Packet) -> Result<Option<PrivateNews>, PrivateError> {

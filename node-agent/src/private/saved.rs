@@ -1,10 +1,17 @@
-//! The last state of a proxy, kept in memory by its redirector: a sealed memory file, so that neither end can
-//! change or shrink it under the other's hands, and keys in it never touch a disk.
+//! What a proxy leaves to its successor, kept in memory by its redirector: memory files, so that keys in them never
+//! touch a disk.
+//!
+//! The proxy goes on writing at the end of its last file as long as it lives, without a word to its redirector. The
+//! redirector seals all of them before it hands them over: from then on neither end can change them under the
+//! other's hands, and a predecessor that still lives cannot go on in what its successor has read.
 
 use std::{
     fs::File,
-    io::{self, Write},
-    os::{fd::OwnedFd, unix::fs::FileExt},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
 };
 
 use nix::{
@@ -15,15 +22,20 @@ use nix::{
     },
 };
 
-/// Largest state that is kept, in bytes: about 200,000 workloads.
+/// Largest state that is kept, in bytes, all files together: about 500,000 workloads.
 pub const MAX_STATE: u64 = 256 << 20;
+/// Most files that a state consists of.
+pub const MAX_FILES: usize = 8;
 
-const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
+/// Seals of a file that grows: what has been written stays.
+const GROWING: SealFlag = SealFlag::F_SEAL_SHRINK;
+/// Seals of a file that is handed over.
+const SEALED: SealFlag = SealFlag::F_SEAL_SHRINK
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE)
     .union(SealFlag::F_SEAL_SEAL);
 
-/// Why a memory file is not accepted.
+/// Why a memory file is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum SavedError {
     /// Too large.
@@ -31,7 +43,10 @@ pub enum SavedError {
         "the saved state has {0} bytes, at most {MAX_STATE} are kept; a restart will ask the controller for all"
     )]
     TooLarge(u64),
-    /// Not sealed, or no memory file at all.
+    /// Too many files.
+    #[error("the saved state comes in {0} files, at most {MAX_FILES} are kept")]
+    TooMany(usize),
+    /// It can shrink, or change, or is no memory file at all.
     #[error("the saved state is not a sealed memory file")]
     NotSealed,
     /// The system refused.
@@ -45,65 +60,106 @@ impl From<nix::errno::Errno> for SavedError {
     }
 }
 
-/// A sealed memory file.
+/// A memory file.
 #[derive(Debug)]
 pub struct Saved {
-    file: OwnedFd,
-    length: u64,
+    file: File,
 }
 
 impl Saved {
-    /// Writes `state` into a new memory file and seals it.
+    /// A new, empty one that grows.
     ///
     /// # Errors
-    /// When it is too large or there is no memory.
-    pub fn write(state: &[u8]) -> Result<Self, SavedError> {
-        let length = state.len() as u64;
-        if length > MAX_STATE {
-            return Err(SavedError::TooLarge(length));
-        }
+    /// When there is no memory, or no room in the table of open files.
+    pub fn new() -> Result<Self, SavedError> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let mut file = File::from(memfd_create(c"lateen-proxy-state", flags)?);
-        file.write_all(state)?;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
-        Ok(Self { file: file.into(), length })
+        let file = File::from(memfd_create(c"lateen-proxy-state", flags)?);
+        fcntl(&file, FcntlArg::F_ADD_SEALS(GROWING))?;
+        Ok(Self { file })
     }
 
-    /// Takes over a received memory file, after checking that it is sealed and small enough.
+    /// Takes over a received file that grows, or has grown.
     ///
     /// # Errors
-    /// When it is not.
-    pub fn accept(file: OwnedFd) -> Result<Self, SavedError> {
-        let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map_err(|_| SavedError::NotSealed)?;
-        if !SealFlag::from_bits_retain(seals).contains(SEALS) {
+    /// When what is in it could be taken away again.
+    pub fn accept_growing(file: OwnedFd) -> Result<Self, SavedError> {
+        Self { file: file.into() }.having(GROWING)
+    }
+
+    /// Takes over a received file that nobody can change any more.
+    ///
+    /// # Errors
+    /// When somebody can.
+    pub fn accept_sealed(file: OwnedFd) -> Result<Self, SavedError> {
+        Self { file: file.into() }.having(SEALED)
+    }
+
+    /// One that is whatever the test made it.
+    #[cfg(test)]
+    pub(crate) fn unchecked(file: OwnedFd) -> Self {
+        Self { file: file.into() }
+    }
+
+    fn having(self, expected: SealFlag) -> Result<Self, SavedError> {
+        let seals = fcntl(&self.file, FcntlArg::F_GET_SEALS).map_err(|_| SavedError::NotSealed)?;
+        if !SealFlag::from_bits_retain(seals).contains(expected) {
             return Err(SavedError::NotSealed);
         }
-        let length = u64::try_from(fstat(&file)?.st_size).unwrap_or(u64::MAX);
-        if length > MAX_STATE {
-            return Err(SavedError::TooLarge(length));
-        }
-        Ok(Self { file, length })
+        Ok(self)
     }
 
-    /// Its length in bytes.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Reads all of it.
+    /// Sees to it that nobody writes to it any more: a write under way is finished first, the next one is refused.
     ///
     /// # Errors
-    /// When there is no memory.
-    pub fn read(&self) -> Result<Vec<u8>, SavedError> {
-        let file = File::from(self.file.try_clone()?);
-        let mut state = vec![0; usize::try_from(self.length).unwrap_or(0)];
-        // By position: every copy of the descriptor, in either process, shares one cursor.
-        file.read_exact_at(&mut state, 0)?;
-        Ok(state)
+    /// When somebody has it mapped into its memory.
+    pub fn seal(&self) -> Result<(), SavedError> {
+        let seals = SealFlag::from_bits_retain(fcntl(&self.file, FcntlArg::F_GET_SEALS)?);
+        if !seals.contains(SEALED) {
+            fcntl(&self.file, FcntlArg::F_ADD_SEALS(SEALED))?;
+        }
+        Ok(())
     }
 
-    pub(crate) fn file(&self) -> &OwnedFd {
-        &self.file
+    /// Its length in bytes now.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn length(&self) -> Result<u64, SavedError> {
+        Ok(u64::try_from(fstat(&self.file)?.st_size).unwrap_or(u64::MAX))
     }
+
+    /// Reads a part of it, by position: every copy of the descriptor, in either process, shares one cursor.
+    ///
+    /// # Errors
+    /// When it ends before.
+    pub fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, position)
+    }
+
+    /// Writes into it, by position.
+    ///
+    /// # Errors
+    /// When it is sealed (`PermissionDenied`) or there is no memory; a part may have been written.
+    pub fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, position)
+    }
+}
+
+impl AsFd for Saved {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Whether so many files of so many bytes together are within the bounds.
+///
+/// # Errors
+/// When they are not.
+pub fn check_bounds(files: &[Saved]) -> Result<(), SavedError> {
+    if files.len() > MAX_FILES {
+        return Err(SavedError::TooMany(files.len()));
+    }
+    let lengths = files.iter().map(Saved::length).collect::<Result<Vec<_>, _>>()?;
+    let total = lengths.into_iter().fold(0_u64, u64::saturating_add);
+    if total > MAX_STATE { Err(SavedError::TooLarge(total)) } else { Ok(()) }
 }

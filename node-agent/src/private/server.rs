@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     MAX_MESSAGE, VERSION,
-    saved::Saved,
+    saved::{Saved, SavedError, check_bounds},
     wire::{FromProxy, Hello, News, PodMessage, Said, ToProxy, Welcome},
 };
 use crate::{
@@ -50,7 +50,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     pods: BTreeMap<String, Held>,
-    saved: Option<Arc<Saved>>,
+    /// What the proxy leaves to its successor, in the order in which it is read.
+    saved: Arc<[Saved]>,
     /// Leaving pods whose last connection has ended, until somebody takes them. A set and no queue: whoever takes them
     /// also sends letters, which are not passed on while the conversation waits for room in a queue.
     drained: BTreeSet<String>,
@@ -224,10 +225,10 @@ impl PrivateServer {
         let pid = socket.peer_pid().unwrap_or_default();
         self.state().pids.push(pid);
         let (id, saved, pods, mut letters) = self.connect();
-        info!(pods = pods.len(), state = saved.is_some(), "handing everything over to a new proxy");
+        info!(pods = pods.len(), state = !saved.is_empty(), "handing everything over to a new proxy");
         let outcome = async {
-            hand_over(&socket, saved.as_deref(), &pods).await?;
-            self.converse(&socket, &mut letters).await
+            hand_over(&socket, &saved, &pods).await?;
+            self.converse(id, &socket, &mut letters).await
         };
         let reason = outcome.await.err().unwrap_or_default();
         self.disconnect(id, pid);
@@ -235,7 +236,7 @@ impl PrivateServer {
     }
 
     /// Becomes the current proxy and takes the snapshot in one step; the one before learns that it is superseded.
-    fn connect(&self) -> (u64, Option<Arc<Saved>>, Vec<Held>, mpsc::Receiver<Letter>) {
+    fn connect(&self) -> (u64, Arc<[Saved]>, Vec<Held>, mpsc::Receiver<Letter>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (id, saved, pods) = {
             let mut state = self.state();
@@ -243,6 +244,11 @@ impl PrivateServer {
             let id = state.next_id;
             // With its sender gone the one before finds its letters at an end.
             state.proxy = Some(Proxy { id, letters: sender });
+            // Before anybody reads it: what the one before writes from now on would be in no successor's state.
+            if let Err(error) = seal(&state.saved) {
+                warn!(%error, "the saved state is dropped; the proxy will ask the controller for all");
+                state.saved = Arc::default();
+            }
             (id, state.saved.clone(), state.pods.values().cloned().collect())
         };
         self.shared.connected.send_replace(true);
@@ -262,7 +268,12 @@ impl PrivateServer {
     }
 
     /// Passes letters on, each until it has been received, and listens to what the proxy says in between.
-    async fn converse(&self, socket: &SeqPacket, letters: &mut mpsc::Receiver<Letter>) -> Result<(), String> {
+    async fn converse(
+        &self,
+        id: u64,
+        socket: &SeqPacket,
+        letters: &mut mpsc::Receiver<Letter>,
+    ) -> Result<(), String> {
         let mut sequence = 0;
         let mut closed = false;
         loop {
@@ -276,36 +287,32 @@ impl PrivateServer {
                     };
                     sequence += 1;
                     send(socket, sequence, letter.news, letter.pod.as_ref()).await?;
-                    timeout(IO_TIME, self.hear_until(socket, sequence))
+                    timeout(IO_TIME, self.hear_until(id, socket, sequence))
                         .await
                         .map_err(|_| "it did not take a message in")??;
                     let _ = letter.received.send(());
                 }
                 said = hear(socket) => match said? {
-                    Some((said, fds)) => self.take_in(said, fds),
+                    Some((said, fds)) => self.take_in(id, said, fds),
                     None => return Ok(()),
                 },
             }
         }
     }
 
-    async fn hear_until(&self, socket: &SeqPacket, sequence: u64) -> Result<(), String> {
+    async fn hear_until(&self, id: u64, socket: &SeqPacket, sequence: u64) -> Result<(), String> {
         while let Some((said, fds)) = hear(socket).await? {
             if said == Said::Received(sequence) {
                 return Ok(());
             }
-            self.take_in(said, fds);
+            self.take_in(id, said, fds);
         }
         Err("closed before taking a message in".into())
     }
 
-    fn take_in(&self, said: Said, mut fds: Vec<std::os::fd::OwnedFd>) {
+    fn take_in(&self, id: u64, said: Said, fds: Vec<std::os::fd::OwnedFd>) {
         match said {
-            Said::Store(_) => match fds.pop().map(Saved::accept) {
-                Some(Ok(saved)) => self.state().saved = Some(Arc::new(saved)),
-                Some(Err(error)) => warn!(%error, "a saved state was not kept"),
-                None => warn!("a saved state came without its memory file"),
-            },
+            Said::Store(_) => self.keep(id, fds),
             Said::Drained(uid) => {
                 let mut state = self.state();
                 // Only of pods that are leaving, so that there are never more than pods.
@@ -317,6 +324,25 @@ impl PrivateServer {
             Said::Hello(_) | Said::Received(_) => {}
         }
     }
+    /// Keeps what a proxy leaves to its successor; of the current proxy only, as the others have theirs already.
+    fn keep(&self, id: u64, fds: Vec<std::os::fd::OwnedFd>) {
+        let accepted = fds.into_iter().map(Saved::accept_growing).collect::<Result<Arc<[Saved]>, _>>();
+        let mut state = self.state();
+        if state.proxy.as_ref().is_none_or(|proxy| proxy.id != id) {
+            return;
+        }
+        // None rather than the one before: what it lacks may be a policy.
+        state.saved = accepted
+            .and_then(|saved| check_bounds(&saved).map(|()| saved))
+            .inspect_err(|error| warn!(%error, "a saved state was not kept"))
+            .unwrap_or_default();
+    }
+}
+
+/// Makes what is kept fit to be handed over.
+fn seal(saved: &[Saved]) -> Result<(), SavedError> {
+    saved.iter().try_for_each(Saved::seal)?;
+    check_bounds(saved)
 }
 
 impl Held {
@@ -351,12 +377,12 @@ async fn expect_hello(socket: &SeqPacket) -> Result<(), String> {
 }
 
 /// Everything in one go; nothing is asked in between, so a hundred pods take about a millisecond.
-async fn hand_over(socket: &SeqPacket, saved: Option<&Saved>, pods: &[Held]) -> Result<(), String> {
+async fn hand_over(socket: &SeqPacket, saved: &[Saved], pods: &[Held]) -> Result<(), String> {
     let welcome = ToProxy {
         sequence: 0,
-        news: Some(News::Welcome(Welcome { version: VERSION, state: saved.is_some() })),
+        news: Some(News::Welcome(Welcome { version: VERSION, state: !saved.is_empty() })),
     };
-    let state: Vec<_> = saved.iter().map(|saved| saved.file().as_fd()).collect();
+    let state: Vec<_> = saved.iter().map(AsFd::as_fd).collect();
     let all = async {
         socket.send(&welcome.encode_to_vec(), &state).await.map_err(|error| error.to_string())?;
         for held in pods {

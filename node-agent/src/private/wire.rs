@@ -16,7 +16,7 @@ pub(crate) enum Said {
     /// The redirector's message of this sequence number has been taken in.
     #[prost(uint64, tag = "2")]
     Received(u64),
-    /// Keep the memory file that comes with this; the number is its length in bytes.
+    /// Keep the memory files that come with this, in place of all that were kept; the number is how many they are.
     #[prost(uint64, tag = "3")]
     Store(u64),
     /// The last captured connection of this draining pod has ended.
@@ -66,7 +66,7 @@ pub(crate) enum News {
 pub(crate) struct Welcome {
     #[prost(uint32, tag = "1")]
     pub(crate) version: u32,
-    /// Whether a memory file comes with this.
+    /// Whether memory files come with this.
     #[prost(bool, tag = "2")]
     pub(crate) state: bool,
 }

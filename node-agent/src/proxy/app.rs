@@ -31,8 +31,9 @@ use xds::node::NodeInfo;
 
 use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
+use super::journal::Journal;
 use super::pod::Phase;
-use super::saved::SavedState;
+use super::restore::{Recorded, restore};
 use super::state::{PATIENCE, State};
 use super::worker::Job;
 use super::{Agent, admin, members, save, worker};
@@ -86,6 +87,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         zds: settings.text(name::ZDS_SOCKET).into(),
         private: (!private.is_empty()).then(|| PathBuf::from(private)),
     };
+    let keeps_state = sources.private.is_some();
     let listeners = admin::listen(settings).await?;
     tasks.spawn(
         "admin",
@@ -104,25 +106,23 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     };
     let mut decoder = Decoder::default();
     let mut subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
-    let restored = saved.is_some_and(|saved| match saved.read() {
-        Ok(bytes) => restore(&agent, &mut decoder, &mut subscriber, &bytes),
-        Err(error) => {
-            tracing::warn!(%error, "the predecessor's state could not be read; the controller is asked for all");
-            false
-        }
-    });
-    // What a predecessor saved need not be saved again.
-    let saved = *agent.state.changes().borrow();
-    let (client, handle) = Client::new(client_config(settings), subscriber, updates(agent.clone(), decoder));
+    let (journal, restored) = match keeps_state {
+        true => restore(&agent, &mut decoder, &mut subscriber, saved),
+        false => (Journal::off(), false),
+    };
+    let journal = Arc::new(journal);
+    let handler = updates(agent.clone(), decoder);
+    let handler = Recorded { handler, agent: agent.clone(), journal: journal.clone() };
+    let (client, handle) = Client::new(client_config(settings), subscriber, handler);
     let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
     tasks.spawn("controller", async move { match client.run().await {} });
     if restored {
         agent.state.restored();
         readiness.done(STATE);
     }
-    tasks.spawn("ready", ready(agent.clone(), handle.clone(), readiness.clone()));
+    tasks.spawn("ready", ready(agent.clone(), handle, readiness.clone()));
     let feed_handle = feed.handle();
-    tasks.spawn("save", save::keep(agent.clone(), handle, feed_handle, saved));
+    tasks.spawn("save", save::keep(agent.clone(), journal, feed_handle));
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, shutdown.clone()));
 
     let cause = ending(signalled, &tasks, &workers).await?;
@@ -170,7 +170,7 @@ const STATE: &str = "state from the controller";
 pub(crate) const PODS: &str = "pods of this node";
 
 /// Puts together what all threads share, and the mailboxes of the threads.
-fn agent(
+pub(super) fn agent(
     settings: &Settings,
     log: Log,
     metrics: &Metrics,
@@ -279,37 +279,6 @@ fn subscriptions() -> [Subscription; 3] {
 
 fn updates(agent: Arc<Agent>, decoder: Decoder) -> Updates<impl FnMut(Vec<model::mesh::Update>) + Send> {
     Updates::new(decoder, move |updates| agent.take(updates))
-}
-
-/// Goes on from what the predecessor saved; false if there was nothing usable.
-fn restore(agent: &Agent, decoder: &mut Decoder, subscriber: &mut Subscriber, bytes: &[u8]) -> bool {
-    let Some(saved) = SavedState::read(bytes) else {
-        tracing::warn!("the predecessor's state has another form; the controller is asked for all");
-        return false;
-    };
-    let mut updates = Vec::with_capacity(saved.resources().len());
-    let mut versions: BTreeMap<&str, Vec<(Str, String)>> = BTreeMap::new();
-    for resource in saved.resources() {
-        let name = Str::from(resource.name.as_str());
-        match decoder.decode(&resource.type_url, &name, resource.value.clone()) {
-            Ok(update) => {
-                updates.push(update);
-                versions.entry(&resource.type_url).or_default().push((name, resource.version.clone()));
-            }
-            // Not among the versions, it is sent again.
-            Err(error) => tracing::warn!(%error, "a saved resource cannot be read"),
-        }
-    }
-    let count = updates.len();
-    agent.take(updates);
-    for (type_url, versions) in versions {
-        subscriber.restore(type_url, versions);
-    }
-    match agent.certificates.import(&saved.certificates) {
-        Ok(certificates) => tracing::info!(resources = count, certificates, "going on from the saved state"),
-        Err(error) => tracing::warn!(%error, "the saved certificates are of no use"),
-    }
-    count > 0
 }
 
 async fn ready(agent: Arc<Agent>, handle: ClientHandle, readiness: Readiness) {

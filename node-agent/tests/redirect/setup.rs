@@ -78,7 +78,7 @@ impl Setup {
     pub(crate) async fn new() -> Self {
         let Alone { pod, peer, enroller, _redirector } = Self::without_proxy().await;
         let (mut feed, saved) = Feed::open(_redirector.sources()).await;
-        assert!(saved.is_none());
+        assert!(saved.is_empty());
         assert!(matches!(feed.next().await, Some(PodEvent::Synced)));
         Self { pod, peer, enroller, feed, _redirector }
     }

@@ -14,7 +14,7 @@ use super::version::Version;
 const WILDCARD: &str = "*";
 /// What a client says it has of a resource whose every version it refused. It equals no version, so the resource is
 /// sent again, and if it is gone meanwhile, so is its removal: what stands in its place must not stay for ever.
-const REFUSED: &str = "refused";
+pub const REFUSED: &str = "refused";
 /// Refusals named in one answer, and the length of each, in bytes.
 const MAX_REFUSALS_NAMED: usize = 16;
 const MAX_REFUSAL_LENGTH: usize = 512;
@@ -60,6 +60,8 @@ pub struct Delivery {
 pub struct Received {
     /// Its name.
     pub name: Str,
+    /// The server's version of it, to be kept beside it over a restart ([`Subscriber::restore`]).
+    pub version: String,
     /// Its encoded content.
     pub value: Bytes,
     /// Whether an earlier version was taken over and is in force; if this one is refused, that one stays.
@@ -78,7 +80,7 @@ pub struct Rejection {
 /// Takes over what was received.
 pub trait Handler: Send {
     /// Applies a response and returns what of it cannot be applied. The rest counts.
-    fn apply(&mut self, delivery: Delivery) -> Vec<Rejection>;
+    fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection>;
 }
 
 /// The client's side of all its subscriptions; outlives its connections.
@@ -219,16 +221,18 @@ impl Subscriber {
         })
     }
 
-    /// The names and versions that are there of a type, to be kept beside the resources over a restart.
-    pub fn versions(&self, type_url: &str) -> BTreeMap<String, String> {
-        let topic = self.topics.iter().find(|topic| *topic.subscription.type_url == *type_url);
-        topic.map(Topic::versions).unwrap_or_default()
+    /// Takes up a resource that was there before a restart, in this version: the caller has it in force again.
+    pub fn restore(&mut self, type_url: &str, name: &str, version: &str) {
+        if let Some(topic) = self.topic(type_url) {
+            topic.set(topic.shared_name(name), Had::from(version));
+        }
     }
 
-    /// Takes up what was there before a restart: the caller has the resources in force again.
-    pub fn restore(&mut self, type_url: &str, versions: impl IntoIterator<Item = (Str, String)>) {
+    /// The same for one that was gone before the restart.
+    pub fn restore_removal(&mut self, type_url: &str, name: &str) {
         if let Some(topic) = self.topic(type_url) {
-            versions.into_iter().for_each(|(name, version)| topic.set(name, Had::from(version.as_str())));
+            topic.has.remove(name);
+            topic.other.remove(name);
         }
     }
 
@@ -301,7 +305,7 @@ impl Topic {
                 Ok(value) => {
                     let replaces = self.get(&name).is_some_and(|had| had != Had::Other(Other::Refused));
                     versions.push((name.clone(), Had::from(resource.version.as_str())));
-                    resources.push(Received { name, value, replaces });
+                    resources.push(Received { name, version: resource.version, value, replaces });
                 }
                 Err(reason) => rejections.push(Rejection { name, reason }),
             }
@@ -314,7 +318,7 @@ impl Topic {
         }
         let type_url = self.subscription.type_url.clone();
         let revision = response.system_version_info;
-        rejections.extend(handler.apply(Delivery { type_url, revision, resources, removed }));
+        rejections.extend(handler.apply(&Delivery { type_url, revision, resources, removed }));
         self.record(versions, &rejections);
         rejections
     }

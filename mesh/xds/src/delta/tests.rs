@@ -31,7 +31,7 @@ struct Memory {
 }
 
 impl Handler for Memory {
-    fn apply(&mut self, delivery: Delivery) -> Vec<Rejection> {
+    fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection> {
         self.deliveries.push(delivery.clone());
         let key = |name: &Str| (delivery.type_url.to_string(), name.to_string());
         let mut rejections = Vec::new();

@@ -1,6 +1,6 @@
 //! A proxy's end over a real socket: what it says does not hold up what it is told, and it learns of its successor.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::timeout};
 
@@ -9,6 +9,7 @@ use crate::{
     listeners::Listeners,
     netns::NetnsFd,
     private::client::{PrivateClient, PrivateNews},
+    private::saved::{MAX_FILES, MAX_STATE, Saved},
     zds::WorkloadInfo,
 };
 
@@ -122,4 +123,100 @@ async fn a_proxy_that_has_much_to_read_still_learns_of_its_successor() {
         }
     };
     soon(superseded).await;
+}
+
+/// A proxy that has just been handed everything, and what it was left.
+async fn take_over(bed: &Bed) -> (PrivateClient, Vec<Saved>) {
+    let (client, saved) = PrivateClient::connect(&bed.socket).await.unwrap();
+    while !matches!(client.next().await.unwrap(), PrivateNews::Complete) {}
+    (client, saved)
+}
+
+fn file(content: &str) -> Arc<Saved> {
+    let file = Saved::new().unwrap();
+    file.write_at(content.as_bytes(), 0).unwrap();
+    Arc::new(file)
+}
+
+fn contents(saved: &[Saved]) -> Vec<String> {
+    let content = |saved: &Saved| {
+        let mut content = vec![0; usize::try_from(saved.length().unwrap()).unwrap()];
+        saved.read_at(&mut content, 0).unwrap();
+        String::from_utf8(content).unwrap()
+    };
+    saved.iter().map(content).collect()
+}
+
+/// Waits until so many files are kept.
+async fn keeps(bed: &Bed, files: usize) {
+    soon(async {
+        while bed.server.state().saved.len() != files {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_written_later_is_handed_over_and_then_nobody_can_change_it() {
+    let bed = bed();
+    let (old, nothing) = take_over(&bed).await;
+    assert!(nothing.is_empty());
+    let files = [file("base "), file("more ")];
+    old.store(&files).await.unwrap();
+    keeps(&bed, 2).await;
+    files[1].write_at(b"later", 5).unwrap();
+
+    let (_new, saved) = take_over(&bed).await;
+    assert_eq!(contents(&saved), ["base ", "more later"]);
+    let refused = files[1].write_at(b"too late", 10).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+
+    // Nor does the old one's next word count: its successor has what it left.
+    old.store(&[file("other")]).await.unwrap();
+    old.drained("nobody").await.unwrap();
+    let (_third, saved) = take_over(&bed).await;
+    assert_eq!(contents(&saved), ["base ", "more later"]);
+}
+
+#[tokio::test]
+async fn what_is_not_as_it_should_be_leaves_nothing() {
+    let too_large = || {
+        let file = Saved::new().unwrap();
+        // One byte, far behind: a file with a hole.
+        file.write_at(b"x", MAX_STATE).unwrap();
+        Arc::new(file)
+    };
+    let can_shrink = || {
+        let flags = nix::sys::memfd::MFdFlags::MFD_ALLOW_SEALING;
+        let file = nix::sys::memfd::memfd_create(c"test", flags).unwrap();
+        // As one that was checked, which this one was not.
+        Arc::new(Saved::unchecked(file.into()))
+    };
+    let cases: [(&str, Vec<Arc<Saved>>); 4] = [
+        ("too many", (0..=MAX_FILES).map(|_| file("x")).collect()),
+        ("too large", vec![file("x"), too_large()]),
+        ("can shrink", vec![can_shrink()]),
+        ("nothing at all", Vec::new()),
+    ];
+    for (what, files) in cases {
+        let bed = bed();
+        let (client, _) = take_over(&bed).await;
+        client.store(&[file("good")]).await.unwrap();
+        keeps(&bed, 1).await;
+        client.store(&files).await.unwrap();
+        keeps(&bed, 0).await;
+        assert!(take_over(&bed).await.1.is_empty(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_grown_too_large_is_not_handed_over() {
+    let bed = bed();
+    let (client, _) = take_over(&bed).await;
+    let grows = file("x");
+    client.store(std::slice::from_ref(&grows)).await.unwrap();
+    keeps(&bed, 1).await;
+    grows.write_at(b"x", MAX_STATE).unwrap();
+    assert!(take_over(&bed).await.1.is_empty());
 }

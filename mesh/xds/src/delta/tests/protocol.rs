@@ -93,8 +93,12 @@ fn versions_kept_over_a_restart_count() {
     first.settle(&store);
     let mut second = Link::new([all(ADDRESS)]);
     second.memory.held = first.memory.held;
-    let versions = first.subscriber.versions(ADDRESS);
-    second.subscriber.restore(ADDRESS, versions.into_iter().map(|(name, version)| (name.into(), version)));
+    for received in first.memory.deliveries.iter().flat_map(|delivery| &delivery.resources) {
+        second.subscriber.restore(ADDRESS, &received.name, &received.version);
+    }
+    // One that was there for a while and went again before the restart.
+    second.subscriber.restore(ADDRESS, "c", "1");
+    second.subscriber.restore_removal(ADDRESS, "c");
     assert!(!second.subscriber.is_ready(), "what was kept may be old until a controller has answered");
     second.reconnect();
     second.settle(&store);

@@ -1,0 +1,134 @@
+//! Goes on from what a predecessor left, and writes down for a successor what comes.
+
+use std::sync::Arc;
+
+use model::address::Str;
+use model::mesh::Update;
+use prost::Message;
+use proto::type_url;
+use xds::convert::{Decoder, authz};
+use xds::delta::subscriber::{Delivery, Handler, REFUSED, Rejection, Subscriber};
+
+use super::Agent;
+use super::journal::{self, Damaged, Entry, Journal, Kind};
+use crate::private::saved::Saved;
+
+/// Updates that are taken into account at once.
+const MANY: usize = 4096;
+
+/// Goes on from what the predecessor left; returns the journal that continues it, or an empty one, and whether there
+/// was anything to go on from.
+pub(crate) fn restore(
+    agent: &Agent,
+    decoder: &mut Decoder,
+    subscriber: &mut Subscriber,
+    files: Vec<Saved>,
+) -> (Journal, bool) {
+    if files.is_empty() {
+        return (Journal::new(), false);
+    }
+    let files: Vec<Arc<Saved>> = files.into_iter().map(Arc::new).collect();
+    let continued = replay(agent, decoder, subscriber, &files).and_then(|(entries, live)| {
+        let journal = Journal::after(files, entries, live).map_err(journal::unreadable)?;
+        Ok((journal, live > 0))
+    });
+    continued.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the predecessor's state is of no use; the controller is asked for all");
+        (Journal::new(), false)
+    })
+}
+
+/// Returns the number of entries, and of those that still count.
+fn replay(
+    agent: &Agent,
+    decoder: &mut Decoder,
+    subscriber: &mut Subscriber,
+    files: &[Arc<Saved>],
+) -> Result<(u64, u64), Damaged> {
+    // All or nothing: looked through before anything is taken over.
+    journal::read(files, |_| {})?;
+    let (mut entries, mut certificates) = (0, None);
+    let mut updates = Vec::with_capacity(MANY);
+    journal::read(files, |entry| {
+        entries += 1;
+        if entry.kind == Kind::Certificates {
+            certificates = entry.content.map(|(_, value)| value);
+            return;
+        }
+        take(decoder, subscriber, entry, &mut updates);
+        if updates.len() >= MANY {
+            agent.take(std::mem::replace(&mut updates, Vec::with_capacity(MANY)));
+        }
+    })?;
+    agent.take(updates);
+    let live = {
+        let mesh = agent.state.read();
+        mesh.workloads().count() + mesh.services().count() + mesh.policies().count()
+    };
+    let imported = certificates.map(|value| agent.certificates.import(&value)).transpose();
+    match imported {
+        Ok(certificates) => {
+            let certificates = certificates.unwrap_or_default();
+            tracing::info!(resources = live, certificates, "going on from the saved state");
+        }
+        Err(error) => tracing::warn!(%error, "the saved certificates are of no use"),
+    }
+    Ok((entries, live as u64))
+}
+
+/// Takes a resource over as it was taken over before.
+fn take(decoder: &mut Decoder, subscriber: &mut Subscriber, entry: Entry<'_>, updates: &mut Vec<Update>) {
+    let Some(type_url) = entry.kind.type_url() else { return };
+    let name = Str::from(entry.name);
+    let Some((version, value)) = entry.content else {
+        updates.extend(decoder.removal(type_url, &name));
+        subscriber.restore_removal(type_url, &name);
+        return;
+    };
+    match decoder.decode(type_url, &name, value) {
+        Ok(update) => {
+            updates.push(update);
+            subscriber.restore(type_url, &name, version);
+        }
+        Err(refused) => {
+            tracing::warn!(error = %refused, "a saved resource cannot be read; the controller is asked for it");
+            // Nor does an earlier version count: it was replaced.
+            updates.extend(decoder.removal(type_url, &name));
+            subscriber.restore_removal(type_url, &name);
+            if let Some(policy) = refused.instead {
+                updates.push(Update::Policy(*policy));
+                subscriber.restore(type_url, &name, REFUSED);
+            }
+        }
+    }
+}
+
+/// Hands deliveries on, and writes down what of them was taken over.
+#[derive(Debug)]
+pub(crate) struct Recorded<H> {
+    pub(crate) handler: H,
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) journal: Arc<Journal>,
+}
+
+impl<H: Handler> Handler for Recorded<H> {
+    fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection> {
+        let rejections = self.handler.apply(delivery);
+        self.journal.record(delivery, &rejections, |name| stand_in(&self.agent, &delivery.type_url, name));
+        rejections
+    }
+}
+
+/// The policy in force that stands in for one that could not be read: on the wire it denies everything.
+fn stand_in(agent: &Agent, type_url: &str, name: &str) -> Option<Vec<u8>> {
+    if type_url != type_url::AUTHORIZATION {
+        return None;
+    }
+    let mesh = agent.state.read();
+    let mut policies = mesh.policies().filter(|policy| policy.invalid.is_some());
+    let policy = policies.find(|policy| policy.name.to_string() == name)?;
+    Some(authz::to_wire(policy).encode_to_vec())
+}
+
+#[cfg(test)]
+mod tests;
