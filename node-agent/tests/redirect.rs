@@ -15,8 +15,10 @@ mod redirector;
 mod setup;
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::PermissionsExt,
     time::Duration,
 };
 
@@ -26,7 +28,10 @@ use node_agent::{
     listeners::Slot,
     netns::in_namespace,
     pods::PodEvent,
-    redirect::rules::{PROBE_V4, PROBE_V6},
+    redirect::{
+        apply,
+        rules::{PROBE_V4, PROBE_V6, WayBack},
+    },
     socket::{PROXY_MARK, RETURN_MARK, bind_transparent, canonical, marked_tcp, original_destination},
 };
 use redirector::patient;
@@ -350,6 +355,22 @@ async fn a_leaving_pod_can_come_back() {
 }
 
 /// Without a proxy nothing passes in the clear: enrolment fails, and connections wait instead of getting out.
+/// Rules that capture before answers find their way cost every connection of that moment a second.
+#[tokio::test]
+async fn the_way_back_stands_before_anything_is_captured() {
+    let setup = Setup::without_proxy().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (nft, seen) = (folder.path().join("nft"), folder.path().join("seen"));
+    let script = format!("#!/bin/sh\n(ip rule; ip -6 rule) > {}\nexec nft \"$@\"\n", seen.display());
+    fs::write(&nft, script).unwrap();
+    fs::set_permissions(&nft, fs::Permissions::from_mode(0o755)).unwrap();
+    let spec = setup.spec();
+    apply::install(&spec.netns, nft.to_str().unwrap(), &spec.rules, WayBack::Marked).await.unwrap();
+    let before = fs::read_to_string(&seen).unwrap();
+    assert_eq!(before.matches("fwmark 0x111").count(), 2, "{before}");
+    assert!(setup.rules().contains("lateen"));
+}
+
 #[tokio::test]
 async fn without_a_proxy_enrolment_fails_closed() {
     let setup = Setup::without_proxy().await;

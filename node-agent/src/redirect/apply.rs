@@ -60,8 +60,8 @@ pub enum ApplyError {
     Route(String),
 }
 
-/// Sets `rules`, the policy route and the settings they rely on. Can be repeated; each part is atomic, and a
-/// part that fails leaves the ones before it (which refuse rather than let pass). Returns how what an application
+/// Sets the policy route, `rules` and the settings they rely on. Can be repeated; each part is atomic. Where the
+/// route fails the rules stand nevertheless: they refuse rather than let pass. Returns how what an application
 /// answers comes back: as `wanted`, unless the kernel refuses a setting for that.
 ///
 /// # Errors
@@ -73,14 +73,21 @@ pub async fn install(
     wanted: WayBack,
 ) -> Result<WayBack, ApplyError> {
     let settings = in_namespace(namespace, || prepare_settings(wanted)).map_err(ApplyError::Enter)?;
+    // First, since the application answers what the rules capture from their first moment on: without the route that
+    // answer leaves the pod and is lost, which the client makes good only after a second.
+    let routed = add_routes(namespace, settings.loopback_v6).await;
     run_nft(namespace, nft, &rules::render(rules, settings.way_back)).await?;
     in_namespace(namespace, set_up_tracking).map_err(ApplyError::Enter)?;
+    routed.map(|()| settings.way_back)
+}
+
+async fn add_routes(namespace: &NetnsFd, loopback_v6: bool) -> Result<(), ApplyError> {
     let netlink = Netlink::open(namespace)?;
     netlink.add_v4().await?;
-    if settings.loopback_v6 {
+    if loopback_v6 {
         netlink.add_v6().await?;
     }
-    Ok(settings.way_back)
+    Ok(())
 }
 
 /// Takes everything of ours out of the namespace again. Can be repeated.
