@@ -33,7 +33,7 @@ impl Foreground {
             .arg(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::inherit())
             .spawn()
             .expect("lateen starts");
         let said = BufReader::new(child.stdout.take().expect("stdout is a pipe"));

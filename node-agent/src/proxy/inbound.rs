@@ -132,7 +132,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
     };
     let delivered = understood.delivered;
     let ends = ends(&client, &request, &understood);
-    let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
+    let record = Rc::new(Record::open(ends, &worker.agent));
     let rules = worker.agent.state.rules_revision();
     if let Err(error) = authorize(&worker, &pod, &client, delivered).await {
         return refuse(request, 401, record, &Failure::new(flags::DENY, error));

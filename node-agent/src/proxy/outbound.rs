@@ -143,7 +143,7 @@ fn ends(accepted: &Accepted, source: Arc<Workload>, destination: Option<Arc<Work
 
 fn refuse(worker: &Worker, accepted: &Accepted, ends: Ends, failure: &Failure) {
     finish::reset(&SockRef::from(&accepted.socket));
-    Record::open(ends, &worker.agent.traffic, &worker.agent.log).end(None, Some(failure));
+    Record::open(ends, &worker.agent).end(None, Some(failure));
 }
 
 /// Opens the way through a tunnel.
@@ -164,7 +164,7 @@ async fn through_tunnel(
         service: tunnel.service.clone(),
         ..ends(&accepted, source, Some(tunnel.workload.clone()))
     };
-    let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
+    let record = Rc::new(Record::open(ends, &worker.agent));
     let opened = match dial::tunnel(&worker, &pod, &identity, &tunnel, &headers).await {
         Ok(opened) => opened,
         Err(error) => return fail(&accepted, record, &error.into()),
@@ -190,7 +190,7 @@ async fn in_plain(
         service: to.service.clone(),
         ..ends(&accepted, source, to.workload.clone())
     };
-    let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
+    let record = Rc::new(Record::open(ends, &worker.agent));
     let far = match dial::plain(&pod, to.next_hop.addr()).await {
         Ok(far) => far,
         Err(error) => return fail(&accepted, record, &error.into()),

@@ -55,7 +55,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         destination_identity: None,
         service: None,
     };
-    let record = Rc::new(Record::open(ends, &worker.agent.traffic, &worker.agent.log));
+    let record = Rc::new(Record::open(ends, &worker.agent));
     let rules = worker.agent.state.rules_revision();
     let verdict = refusal(judge_in_time(&worker.agent.state, &pod, accepted.peer, None, delivered).await);
     if let Err(error) = verdict {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use daemon::log::{Line, Log};
-use daemon::metrics::traffic::{End, Labels, Reporter, Series, Traffic};
+use daemon::log::Line;
+use daemon::metrics::traffic::{End, Labels, Reporter, Series};
 use hbone::connection::Live;
 use model::Identity;
 use model::address::{NextHop, PeerAddress};
@@ -15,6 +15,8 @@ use model::service::Service;
 use model::workload::Workload;
 use tokio::time::Instant;
 use tracing::Level;
+
+use super::Agent;
 
 /// Flags that say how a connection failed (`features.md` D1).
 pub(crate) mod flags {
@@ -155,8 +157,7 @@ pub(crate) struct Record {
     ends: Ends,
     started: Instant,
     series: Arc<Series>,
-    traffic: Traffic,
-    log: Log,
+    agent: Arc<Agent>,
     counted: Cell<(u64, u64)>,
     established: Cell<bool>,
     ended: Cell<bool>,
@@ -164,16 +165,15 @@ pub(crate) struct Record {
 
 impl Record {
     /// Counts a connection as opened.
-    pub(crate) fn open(ends: Ends, traffic: &Traffic, log: &Log) -> Self {
-        let series = traffic.series(&ends.labels(flags::NONE));
+    pub(crate) fn open(ends: Ends, agent: &Arc<Agent>) -> Self {
+        let series = agent.traffic.series(&ends.labels(flags::NONE));
         series.opened.fetch_add(1, Ordering::Relaxed);
-        traffic.sockets_open(ends.reporter).fetch_add(1, Ordering::Relaxed);
+        agent.traffic.sockets_open(ends.reporter).fetch_add(1, Ordering::Relaxed);
         Self {
             ends,
             started: Instant::now(),
             series,
-            traffic: traffic.clone(),
-            log: log.clone(),
+            agent: agent.clone(),
             counted: Cell::default(),
             established: Cell::new(false),
             ended: Cell::new(false),
@@ -215,14 +215,14 @@ impl Record {
         self.close(flags);
         let (level, wanted) = match failure {
             Some(_) => (Level::ERROR, true),
-            None => (Level::INFO, self.log.access_enabled()),
+            None => (Level::INFO, self.agent.log.access_enabled()),
         };
         if !wanted {
             return;
         }
         let (sent, received) = self.counted.get();
         let millis = self.started.elapsed().as_millis();
-        self.log.access(level, "connection complete", |line| {
+        self.agent.log.access(level, "connection complete", |line| {
             self.ends.write(line);
             line.number("bytes_sent", sent);
             line.number("bytes_recv", received);
@@ -237,8 +237,8 @@ impl Record {
         if self.ended.replace(true) {
             return;
         }
-        self.traffic.sockets_open(self.ends.reporter).fetch_sub(1, Ordering::Relaxed);
-        let other = (flags != flags::NONE).then(|| self.traffic.series(&self.ends.labels(flags)));
+        self.agent.traffic.sockets_open(self.ends.reporter).fetch_sub(1, Ordering::Relaxed);
+        let other = (flags != flags::NONE).then(|| self.agent.traffic.series(&self.ends.labels(flags)));
         let series = other.as_ref().unwrap_or(&self.series);
         series.closed.fetch_add(1, Ordering::Relaxed);
         if !self.established.get() && flags != flags::NONE {
