@@ -17,7 +17,7 @@ use ctrl::ca::root::Authority;
 use ctrl::ca::service::CaService;
 use identity::authority::{AuthorityError, CertificateAuthority};
 use identity::ca_client::{CaClient, CaClientSettings};
-use identity::control_plane::{ControlPlaneSettings, channel};
+use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::rotation::{Certificates, RotationSettings};
 use identity::tls::{Tls, TlsSettings, no_server_name};
 use identity::verify::{TrustDomains, explain, peer_identity};
@@ -108,7 +108,7 @@ impl Controller {
 
     fn client_with(&self, control_plane: &ControlPlaneSettings, settings: CaClientSettings) -> CaClient {
         let settings = CaClientSettings { token_file: Some(self.folder.path().join("token")), ..settings };
-        CaClient::new(channel(&tls(), control_plane).unwrap(), settings).unwrap()
+        CaClient::new(ControlPlane::new(&tls(), control_plane).unwrap().channel(), settings).unwrap()
     }
 
     fn client(&self) -> CaClient {

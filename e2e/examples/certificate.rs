@@ -7,7 +7,7 @@ use std::io::Read;
 
 use identity::authority::CertificateAuthority;
 use identity::ca_client::{CaClient, CaClientSettings};
-use identity::control_plane::{ControlPlaneSettings, channel};
+use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::tls::{Tls, TlsSettings};
 use serde_json::{Value, json};
 use testkit::envoy::Credentials;
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(&roots, text("roots")?)?;
     std::fs::write(&token, text("token")?)?;
     let controller = ControlPlaneSettings::new(text("address")?, roots);
-    let channel = channel(&Tls::new(TlsSettings::default()), &controller)?;
+    let channel = ControlPlane::new(&Tls::new(TlsSettings::default()), &controller)?.channel();
     let settings =
         CaClientSettings { token_file: Some(token), impersonate: false, ..CaClientSettings::default() };
     let bundle = CaClient::new(channel, settings)?.issue(&identity).await?;

@@ -159,7 +159,7 @@ fn without_its_controller_the_mesh_goes_on_and_lets_nobody_in() {
         if here.ok() && there.ok() { Ok(()) } else { Err(format!("{here}\n{there}")) }
     });
     let late_server = format!("{}:8080", mesh.address("test", "late-server", false));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for (pod, target) in [("late", &server), ("client", &late_server), ("late", &late_server)] {
             let mesh = &mesh;
             scope.spawn(move || {
@@ -204,6 +204,10 @@ fn kill_proxy(mesh: &Mesh, node: &str) -> u64 {
     let report: serde_json::Value =
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     // One that ends as soon as it has started is a program that cannot run; it is not replaced at once.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the process must have run that long, whatever its condition"
+    )]
     thread::sleep(Duration::from_secs(1));
     // A connection that was under way on each thread may be lost at each end.
     assert!(report["failed"].as_u64() <= Some(8), "{text}");

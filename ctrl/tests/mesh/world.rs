@@ -11,13 +11,15 @@ use ctrl::config::{self, Config};
 use daemon::shutdown::Shutdown;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
+use identity::control_plane::{ControlPlane, ControlPlaneSettings};
+use identity::tls::{Tls, TlsSettings};
 use model::mesh::{Mesh, Update};
 use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
-use xds::client::{Client, ClientConfig, ClientHandle, Roots};
+use xds::client::{Client, ClientConfig, ClientHandle};
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::feed::Feed;
@@ -123,10 +125,12 @@ impl Ctrl {
     pub(crate) fn proxy_with_token(&self, node: &str, token: &str) -> Proxy {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), token).unwrap();
+        let address = format!("https://{}", self.address);
+        let controller = ControlPlaneSettings::new(address.as_str(), self.state.join("root-cert.pem"));
+        let controller = ControlPlane::new(&Tls::new(TlsSettings::default()), &controller).unwrap();
         let config = ClientConfig {
-            address: format!("https://{}", self.address),
-            roots: Roots::File(self.state.join("root-cert.pem")),
-            server_name: None,
+            address,
+            dial: Arc::new(move || Box::pin(controller.connect())),
             token_file: Some(folder.path().join("token")),
             cluster_id: "Kubernetes".to_owned(),
             headers: Vec::new(),

@@ -58,7 +58,7 @@ impl Default for CaClientSettings {
 #[error("{0:?} cannot be sent as a gRPC header: names are lower case, values printable ASCII")]
 pub struct InvalidHeader(pub String);
 
-/// Asks an authority over a channel, usually of [`control_plane::channel`](crate::control_plane::channel).
+/// Asks an authority over a channel, usually of [`ControlPlane::channel`](crate::control_plane::ControlPlane::channel).
 #[derive(Debug, Clone)]
 pub struct CaClient {
     client: IstioCertificateServiceClient<Channel>,

@@ -58,41 +58,69 @@ impl ControlPlaneSettings {
     }
 }
 
-/// A channel that connects when it is first used and again whenever the connection is lost.
-///
-/// # Errors
-/// [`ControlPlaneError`] if the settings make no sense.
-pub fn channel(tls: &Tls, settings: &ControlPlaneSettings) -> Result<Channel, ControlPlaneError> {
-    let malformed = || ControlPlaneError::Address(settings.address.clone());
-    let address: Uri = settings.address.parse().map_err(|_| malformed())?;
-    let authority = address.authority().cloned().ok_or_else(malformed)?;
-    let (Some("https"), Some(port)) = (address.scheme_str(), address.port_u16()) else {
-        return Err(malformed());
-    };
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let name = settings.server_name.clone().unwrap_or_else(|| host.clone());
-    let server_name = ServerName::try_from(name.clone()).map_err(|_| ControlPlaneError::Name(name))?;
-    let dialer = Arc::new(Dialer {
-        tls: tls.clone(),
-        root_file: settings.root_file.clone(),
-        target: (host, port),
-        server_name,
-    });
-    // TLS is ours (`tls` alone chooses suites), so tonic must believe in plain HTTP; the origin restores the scheme
-    // that the far side sees.
-    let plain = format!("http://{authority}");
-    let origin = format!("https://{authority}").parse().map_err(|_| malformed())?;
-    let endpoint = Endpoint::from_shared(plain)
-        .map_err(|_| malformed())?
-        .origin(origin)
-        .connect_timeout(settings.connect_timeout)
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_PATIENCE)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| dial(Arc::clone(&dialer)))))
+/// A controller that can be reached: the settings, checked, and what is needed to verify it.
+#[derive(Debug, Clone)]
+pub struct ControlPlane {
+    endpoint: Endpoint,
+    dialer: Arc<Dialer>,
 }
 
+impl ControlPlane {
+    /// Checks the settings; connects nowhere yet.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError`] if they make no sense.
+    pub fn new(tls: &Tls, settings: &ControlPlaneSettings) -> Result<Self, ControlPlaneError> {
+        let malformed = || ControlPlaneError::Address(settings.address.clone());
+        let address: Uri = settings.address.parse().map_err(|_| malformed())?;
+        let authority = address.authority().cloned().ok_or_else(malformed)?;
+        let (Some("https"), Some(port)) = (address.scheme_str(), address.port_u16()) else {
+            return Err(malformed());
+        };
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let name = settings.server_name.clone().unwrap_or_else(|| host.clone());
+        let server_name = ServerName::try_from(name.clone()).map_err(|_| ControlPlaneError::Name(name))?;
+        let dialer = Dialer {
+            tls: tls.clone(),
+            root_file: settings.root_file.clone(),
+            target: (host, port),
+            server_name,
+        };
+        // TLS is ours (`tls` alone chooses suites), so tonic must believe in plain HTTP; the origin restores the
+        // scheme that the far side sees.
+        let plain = format!("http://{authority}");
+        let origin = format!("https://{authority}").parse().map_err(|_| malformed())?;
+        let endpoint = Endpoint::from_shared(plain)
+            .map_err(|_| malformed())?
+            .origin(origin)
+            .connect_timeout(settings.connect_timeout)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_PATIENCE)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        Ok(Self { endpoint, dialer: Arc::new(dialer) })
+    }
+
+    /// A channel that connects when it is first used and again whenever the connection is lost.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        let dialer = self.dialer.clone();
+        self.endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| dial(Arc::clone(&dialer))))
+    }
+
+    /// A channel over a new connection, for what should not share one that may be stuck.
+    ///
+    /// # Errors
+    /// What stands between us and the controller.
+    pub fn connect(&self) -> impl Future<Output = Result<Channel, tonic::transport::Error>> + Send + use<> {
+        let Self { endpoint, dialer } = self.clone();
+        async move {
+            endpoint.connect_with_connector(tower::service_fn(move |_: Uri| dial(Arc::clone(&dialer)))).await
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Dialer {
     tls: Tls,
     root_file: PathBuf,
@@ -151,7 +179,7 @@ mod tests {
                 server_name: name.map(str::to_owned),
                 ..ControlPlaneSettings::new(address, "/nonexistent")
             };
-            let outcome = channel(&tls, &settings)
+            let outcome = ControlPlane::new(&tls, &settings)
                 .map(|_| ())
                 .map_err(|error| matches!(error, ControlPlaneError::Address(_)));
             assert_eq!(outcome, expected, "{address} {name:?}");

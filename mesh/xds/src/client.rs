@@ -18,21 +18,19 @@ use tokio::time::{self, Instant};
 
 use self::backoff::Backoff;
 pub use self::backoff::Ending;
-pub use self::connect::{ConnectError, Roots};
+pub use self::connect::{ConnectError, Dial};
 use crate::delta::subscriber::{Handler, Subscriber};
 
 /// Names asked for that wait to be sent.
 const COMMANDS: usize = 256;
 
 /// How the controller is reached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientConfig {
-    /// `https://HOST:PORT`; without TLS (`http://`) no token is sent.
+    /// What the log calls the controller.
     pub address: String,
-    /// Whom to trust; read again for every connection.
-    pub roots: Roots,
-    /// The name in the controller's certificate, if it is not the address's host.
-    pub server_name: Option<String>,
+    /// Makes the connection. It should verify the controller and be encrypted, or the token is anybody's.
+    pub dial: Dial,
     /// Where the service account's token is; read again for every connection, as it changes.
     pub token_file: Option<PathBuf>,
     /// This cluster's name.

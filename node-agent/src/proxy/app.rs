@@ -17,13 +17,13 @@ use daemon::tasks::Tasks;
 use hbone::account::AccountLimits;
 use hbone::limits::Limits;
 use identity::ca_client::{CaClient, CaClientSettings};
-use identity::control_plane::{self, ControlPlaneSettings};
+use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::rotation::{Certificates, RotationSettings};
 use identity::tls::{KeyExchange, Tls, TlsSettings};
 use model::address::Str;
 use proto::type_url;
 use tokio::time::{sleep, timeout};
-use xds::client::{Client, ClientConfig, ClientHandle, Roots};
+use xds::client::{Client, ClientConfig, ClientHandle};
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::feed::Feed as Updates;
@@ -113,7 +113,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let journal = Arc::new(journal);
     let handler = updates(agent.clone(), decoder);
     let handler = Recorded { handler, agent: agent.clone(), journal: journal.clone() };
-    let (client, handle) = Client::new(client_config(settings), subscriber, handler);
+    let (client, handle) = Client::new(client_config(settings, &agent.tls)?, subscriber, handler);
     let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
     tasks.spawn("controller", async move { match client.run().await {} });
     if restored {
@@ -233,11 +233,8 @@ fn certificates(
     settings: &Settings,
     agent: &Arc<Agent>,
 ) -> Result<impl Future<Output = ()> + use<>, StartError> {
-    let value = |error: &dyn std::fmt::Display| StartError::Value(error.to_string());
-    let mut plane =
-        ControlPlaneSettings::new(settings.text(name::CA_ADDRESS), settings.text(name::CA_ROOT_CA));
-    plane.server_name = optional(settings, name::ALT_CA_HOSTNAME);
-    let channel = control_plane::channel(&agent.tls, &plane).map_err(|error| value(&error))?;
+    let authority =
+        control_plane(settings, &agent.tls, [name::CA_ADDRESS, name::CA_ROOT_CA, name::ALT_CA_HOSTNAME])?;
     let ca = CaClientSettings {
         token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
         cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
@@ -245,7 +242,8 @@ fn certificates(
         impersonate: true,
         headers: Vec::new(),
     };
-    let client = CaClient::new(channel, ca).map_err(|error| value(&error))?;
+    let client =
+        CaClient::new(authority.channel(), ca).map_err(|error| StartError::Value(error.to_string()))?;
     Ok(agent.certificates.drive(client))
 }
 
@@ -259,15 +257,27 @@ fn node(settings: &Settings) -> NodeInfo {
         .on_node(settings.text(name::NODE_NAME))
 }
 
-fn client_config(settings: &Settings) -> ClientConfig {
-    ClientConfig {
+/// A controller by the names of the settings that hold its address, its roots and its name.
+fn control_plane(
+    settings: &Settings,
+    tls: &Tls,
+    [address, roots, server_name]: [&'static str; 3],
+) -> Result<ControlPlane, StartError> {
+    let mut plane = ControlPlaneSettings::new(settings.text(address), settings.text(roots));
+    plane.server_name = optional(settings, server_name);
+    ControlPlane::new(tls, &plane).map_err(|error| StartError::Value(format!("{address}: {error}")))
+}
+
+fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartError> {
+    let controller =
+        control_plane(settings, tls, [name::XDS_ADDRESS, name::XDS_ROOT_CA, name::ALT_XDS_HOSTNAME])?;
+    Ok(ClientConfig {
         address: settings.text(name::XDS_ADDRESS).to_owned(),
-        roots: Roots::File(settings.text(name::XDS_ROOT_CA).into()),
-        server_name: optional(settings, name::ALT_XDS_HOSTNAME),
+        dial: Arc::new(move || Box::pin(controller.connect())),
         token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
         cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
         headers: Vec::new(),
-    }
+    })
 }
 
 /// Everything; the mesh's own settings only from a controller that knows them.

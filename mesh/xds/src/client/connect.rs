@@ -1,38 +1,30 @@
-//! Opens one stream: trust, token, headers, and the requests it begins with.
+//! Opens one stream: connection, token, headers, and the requests it begins with.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 
 use super::ClientConfig;
 use crate::delta::subscriber::StartOver;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Istio's controller sends everything at once.
 const MAX_MESSAGE: usize = 200 << 20;
 /// Answers that may wait to be sent.
 const REQUESTS: usize = 16;
-/// Larger than any token or bundle of roots should be.
-const MAX_FILE: u64 = 4 << 20;
+/// Larger than any token should be.
+const MAX_FILE: u64 = 1 << 20;
 
-/// Whom to trust as the controller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Roots {
-    /// Certificates in a PEM file.
-    File(PathBuf),
-    /// Certificates, PEM.
-    Pem(String),
-}
+/// Makes a connection to the controller, trust and all; called for every stream.
+pub type Dial = Arc<dyn Fn() -> BoxFuture<'static, Result<Channel, tonic::transport::Error>> + Send + Sync>;
 
 /// Why there is no stream.
 #[derive(Debug, Error)]
@@ -87,7 +79,7 @@ pub(super) async fn open(
     config: &ClientConfig,
     opening: Vec<DeltaDiscoveryRequest>,
 ) -> Result<Stream, ConnectError> {
-    let channel = endpoint(config).await?.connect().await?;
+    let channel = (config.dial)().await?;
     let (requests, outbound) = mpsc::channel(REQUESTS.max(opening.len()));
     // Before the call: a server may send its headers only with its first response.
     for request in opening {
@@ -102,35 +94,9 @@ pub(super) async fn open(
     Ok((requests, response.into_inner()))
 }
 
-fn is_encrypted(config: &ClientConfig) -> bool {
-    config.address.starts_with("https://")
-}
-
-async fn endpoint(config: &ClientConfig) -> Result<Endpoint, ConnectError> {
-    let endpoint = Endpoint::from_shared(config.address.clone())
-        .map_err(|error| ConnectError::Config(format!("controller address {:?}: {error}", config.address)))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    if !is_encrypted(config) {
-        return Ok(endpoint);
-    }
-    let roots = match &config.roots {
-        Roots::File(path) => read(path).await?,
-        Roots::Pem(pem) => pem.clone(),
-    };
-    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots));
-    if let Some(name) = &config.server_name {
-        tls = tls.domain_name(name);
-    }
-    Ok(endpoint.tls_config(tls)?)
-}
-
 async fn add_headers<T>(config: &ClientConfig, request: &mut Request<T>) -> Result<(), ConnectError> {
     let metadata = request.metadata_mut();
-    if let Some(path) = config.token_file.as_ref().filter(|_| is_encrypted(config)) {
+    if let Some(path) = &config.token_file {
         let token = read(path).await?;
         let mut value: AsciiMetadataValue = format!("Bearer {}", token.trim()).parse().map_err(|_| {
             ConnectError::Config(format!("the token in {} is no header value", path.display()))
@@ -151,10 +117,7 @@ async fn read(path: &Path) -> Result<String, ConnectError> {
     let failed = |source| ConnectError::File { path: path.to_owned(), source };
     let size = tokio::fs::metadata(path).await.map_err(failed)?.len();
     if size > MAX_FILE {
-        return Err(ConnectError::Config(format!(
-            "{} has {size} bytes; that is no PEM or token",
-            path.display()
-        )));
+        return Err(ConnectError::Config(format!("{} has {size} bytes; that is no token", path.display())));
     }
     tokio::fs::read_to_string(path).await.map_err(failed)
 }

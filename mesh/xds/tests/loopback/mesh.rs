@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use identity::control_plane::{ControlPlane, ControlPlaneSettings};
+use identity::tls::{Tls, TlsSettings};
 use model::authz::{Action, Policy, PolicyScope, Rule};
 use model::mesh::{Settings, Update};
 use model::workload::{PolicyName, Workload};
@@ -16,7 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Identity, ServerTlsConfig};
-use xds::client::{Client, ClientConfig, ClientHandle, Ending, Observer, Roots};
+use xds::client::{Client, ClientConfig, ClientHandle, Ending, Observer};
 use xds::convert::{Decoder, resource};
 use xds::delta::store::{Edit, Resource, Revision};
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
@@ -237,10 +239,13 @@ impl Proxy {
         let files = tempfile::tempdir().expect("a folder");
         std::fs::write(files.path().join("root-cert.pem"), roots).expect("a file");
         std::fs::write(files.path().join("token"), token).expect("a file");
+        let mut controller = ControlPlaneSettings::new(mesh.address(), files.path().join("root-cert.pem"));
+        controller.server_name = Some(SERVER_NAME.to_owned());
+        let controller =
+            ControlPlane::new(&Tls::new(TlsSettings::default()), &controller).expect("good settings");
         let config = ClientConfig {
             address: mesh.address(),
-            roots: Roots::File(files.path().join("root-cert.pem")),
-            server_name: Some(SERVER_NAME.to_owned()),
+            dial: Arc::new(move || Box::pin(controller.connect())),
             token_file: Some(files.path().join("token")),
             cluster_id: "Kubernetes".to_owned(),
             headers: Vec::new(),
