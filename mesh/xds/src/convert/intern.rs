@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use model::address::Str;
 use model::workload::Profile;
 
@@ -24,13 +25,14 @@ pub(crate) struct Profiles(Pool<Profile>);
 /// Values that somebody may still hold. Whenever their number has doubled, those that nobody holds are dropped.
 #[derive(Debug)]
 struct Pool<T: ?Sized> {
-    known: HashSet<Arc<T>>,
+    /// With a fast hash: what is read comes from the controller.
+    known: HashSet<Arc<T>, RandomState>,
     sweep_at: usize,
 }
 
 impl<T: ?Sized> Default for Pool<T> {
     fn default() -> Self {
-        Self { known: HashSet::new(), sweep_at: SMALLEST_SWEEP }
+        Self { known: HashSet::default(), sweep_at: SMALLEST_SWEEP }
     }
 }
 

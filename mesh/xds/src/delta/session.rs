@@ -22,8 +22,9 @@ use super::store::{Revision, Store};
 /// Responses that may be on their way unacknowledged.
 const MAX_UNACKED: usize = 4;
 /// A response is closed once it has this many bytes: the client applies one while the next is on its way, and what
-/// waits for a slow client is bounded.
-const RESPONSE_BYTES: usize = 1 << 20;
+/// waits for a slow client is bounded. More at once is no faster, and each client needs several times as much memory
+/// while it takes one over, which its allocator then keeps.
+const RESPONSE_BYTES: usize = 1 << 18;
 /// Names that one client may subscribe to, of one type.
 const MAX_NAMES: usize = 1 << 17;
 

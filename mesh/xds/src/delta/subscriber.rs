@@ -1,8 +1,9 @@
 //! The client's side: what it subscribes to, what it has, and what it answers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use model::address::Str;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status};
 use thiserror::Error;
@@ -83,6 +84,9 @@ pub trait Handler: Send {
     fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection>;
 }
 
+/// With a fast hash: names come from the controller, and each is looked up several times.
+type Map<V> = std::collections::HashMap<Str, V, RandomState>;
+
 /// The client's side of all its subscriptions; outlives its connections.
 #[derive(Debug)]
 pub struct Subscriber {
@@ -102,9 +106,9 @@ pub struct StartOver;
 struct Topic {
     subscription: Subscription,
     /// What is there in a version of ours: a hundred thousand of them, so an entry is small.
-    has: HashMap<Str, Version>,
+    has: Map<Version>,
     /// What is there otherwise.
-    other: HashMap<Str, Other>,
+    other: Map<Other>,
     demanded: BTreeSet<Str>,
     answered: bool,
     /// On this stream, digests stand for the names.
@@ -132,8 +136,8 @@ impl Subscriber {
     pub fn new(node: Node, subscriptions: impl IntoIterator<Item = Subscription>) -> Self {
         let topic = |subscription| Topic {
             subscription,
-            has: HashMap::new(),
-            other: HashMap::new(),
+            has: Map::default(),
+            other: Map::default(),
             demanded: BTreeSet::new(),
             answered: false,
             digested: false,
@@ -285,7 +289,10 @@ impl Topic {
     fn set(&mut self, name: Str, had: Had) {
         match had {
             Had::Ours(version) => {
-                self.other.remove(&name);
+                // Nearly always there are none, and the name need not be hashed for that.
+                if !self.other.is_empty() {
+                    self.other.remove(&name);
+                }
                 self.has.insert(name, version);
             }
             Had::Other(other) => {
