@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use crate::args::DownArgs;
 use crate::control::{self, Request};
-use crate::state::{self, MeshDir};
+use crate::state::{self, DEFAULT_MESH, MeshDir, StateError};
 use crate::{Outcome, say};
 
 /// How long the mesh may take by itself.
@@ -30,16 +30,17 @@ pub(crate) fn run(mesh: Option<&str>, _args: &DownArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The only mesh there is, running or left behind; several are a question to the caller, none is done already.
-fn only_one() -> Result<Vec<MeshDir>, state::StateError> {
+/// The mesh that `up` starts when it is given no name, or what meshes that no longer run left behind. One that was given a
+/// name is ended by it only: whoever forgot the name may have another one in mind.
+fn only_one() -> Result<Vec<MeshDir>, StateError> {
     let all = state::known();
     let running: Vec<MeshDir> = all.iter().filter(|mesh| mesh.is_running()).cloned().collect();
-    if running.len() > 1 {
-        return Err(state::StateError::Several(
-            running.iter().map(MeshDir::name).collect::<Vec<_>>().join(", "),
-        ));
+    match running.as_slice() {
+        [] => Ok(all),
+        [one] if one.name() == DEFAULT_MESH => Ok(running),
+        [one] => Err(StateError::NamedOtherwise(one.name().to_owned())),
+        several => Err(StateError::Several(several.iter().map(MeshDir::name).collect::<Vec<_>>().join(", "))),
     }
-    Ok(if running.is_empty() { all } else { running })
 }
 
 fn take_down(mesh: &MeshDir) -> Result<(), Box<dyn std::error::Error>> {

@@ -23,6 +23,8 @@ pub(crate) enum StateError {
     NotRunning(String),
     #[error("several meshes are running ({0}); say which one with --mesh NAME")]
     Several(String),
+    #[error("the mesh that runs is called {0:?}; take it down with: lateen down --mesh {0}")]
+    NamedOtherwise(String),
     #[error(
         "mesh {0:?} is already running; take it down with: lateen down --mesh {0}, or choose another --mesh NAME"
     )]

@@ -67,7 +67,8 @@ async fn manifests_become_a_mesh_and_so_do_their_changes() {
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: shop}\n\
          spec: {mtls: {mode: STRICT}}\n",
     );
-    let strict = "explicitly denied by: istio-system/istio_converted_static_strict (rule 0)";
+    let strict = "explicitly denied by: istio-system/istio_converted_static_strict (rule 0): a PeerAuthentication is STRICT, and \
+                  this connection has no mutual TLS";
     proxy.until(|mesh| verdict(mesh, CART, None).as_deref() == Some(strict)).await;
     ctrl.stop().await;
 }

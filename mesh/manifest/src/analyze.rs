@@ -1,14 +1,16 @@
 //! What only several objects together show: a policy that selects nobody, an attribute that nobody in the way
-//! can see, a name that leads nowhere. Pure: the same for `lateen analyze` and for whoever shows status.
+//! can see, a name that leads nowhere, a rule that nobody enforces. Pure: the same for `lateen analyze` and for whoever shows status.
 //!
 //! The files of an analysis are seldom all there is. So nothing is called missing unless the files describe
 //! the place where it would have to be: a policy alone in its file is not told that it selects nothing.
 
+mod enrolment;
 mod inventory;
 mod layer7;
 mod references;
 mod selectors;
 mod uncarried;
+mod unenforced;
 
 use std::sync::Arc;
 
@@ -28,6 +30,8 @@ pub fn analyze(objects: &[Arc<Object>], root_namespace: &str) -> Vec<Finding> {
         findings.extend(layer7::check(object, &inventory));
         findings.extend(references::check(object, &inventory));
         findings.extend(uncarried::check(object, &inventory));
+        findings.extend(unenforced::check(object, &inventory));
+        findings.extend(enrolment::check(object));
     }
     findings.extend(references::undeclared_namespaces(objects, &inventory));
     findings.sort_by(|a, b| a.position.cmp(&b.position));

@@ -79,6 +79,15 @@ pub struct PolicyName {
     pub name: Str,
 }
 
+impl PolicyName {
+    /// Whether controllers made it of PeerAuthentications: no object of this name is to be found (istiod's names).
+    #[must_use]
+    pub fn is_of_peer_authentications(&self) -> bool {
+        *self.name == *"istio_converted_static_strict"
+            || self.name.starts_with("converted_peer_authentication_")
+    }
+}
+
 impl std::fmt::Display for PolicyName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

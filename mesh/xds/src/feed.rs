@@ -90,16 +90,16 @@ mod tests {
         }
     }
 
-    fn apply(delivery: Delivery) -> (Vec<Update>, Vec<Rejection>) {
+    fn apply(delivery: &Delivery) -> (Vec<Update>, Vec<Rejection>) {
         let mut updates = Vec::new();
-        let rejections = Feed::new(Decoder::default(), |all| updates = all).apply(&delivery);
+        let rejections = Feed::new(Decoder::default(), |all| updates = all).apply(delivery);
         (updates, rejections)
     }
 
     #[test]
     fn removals_come_first() {
         let value = authz::to_wire(&policy(Action::Allow)).encode_to_vec().into();
-        let (updates, rejections) = apply(delivery(value, false));
+        let (updates, rejections) = apply(&delivery(value, false));
         assert!(matches!(updates[..], [Update::RemovePolicy(_), Update::Policy(_)]), "{updates:?}");
         assert_eq!(rejections, []);
     }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_refused_policy_denies_unless_a_good_one_is_in_force() {
         for replaces in [false, true] {
-            let (updates, rejections) = apply(delivery(Bytes::from_static(b"\xff"), replaces));
+            let (updates, rejections) = apply(&delivery(Bytes::from_static(b"\xff"), replaces));
             let denied = updates
                 .iter()
                 .any(|update| matches!(update, Update::Policy(policy) if policy.invalid.is_some()));

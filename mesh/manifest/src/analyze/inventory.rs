@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    istio::{MutualTlsMode, WorkloadSelector},
+    istio::{MutualTlsMode, PeerAuthentication, WorkloadSelector},
     object::{Object, Typed},
 };
 
@@ -20,6 +20,8 @@ pub(super) const FOR_ACCOUNT: &str = "istio.io/for-service-account";
 /// Something that makes pods, or a pod.
 pub(super) struct Workload<'a> {
     pub(super) object: &'a Object,
+    /// The pod, or the template of its pods.
+    pub(super) pod: &'a Value,
     pub(super) namespace: &'a str,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) account: &'a str,
@@ -39,6 +41,7 @@ pub(super) struct Inventory<'a> {
     account_waypoints: HashSet<(&'a str, &'a str)>,
     /// The mode of a PeerAuthentication for a whole namespace.
     peer_modes: HashMap<&'a str, MutualTlsMode>,
+    peer_rules: Vec<&'a Object>,
 }
 
 impl<'a> Inventory<'a> {
@@ -52,6 +55,7 @@ impl<'a> Inventory<'a> {
             services: Vec::new(),
             account_waypoints: HashSet::new(),
             peer_modes: HashMap::new(),
+            peer_rules: Vec::new(),
         };
         for object in objects {
             inventory.add(object);
@@ -74,6 +78,7 @@ impl<'a> Inventory<'a> {
             }
             Typed::Service(_) => self.services.push(object),
             Typed::PeerAuthentication(peer) => {
+                self.peer_rules.push(object);
                 let labels = peer.selector.as_ref().map(|selector| &selector.match_labels);
                 if let Some(mtls) = peer.mtls.filter(|_| labels.is_none_or(|labels| labels.is_empty())) {
                     self.peer_modes.insert(namespace, mtls.mode);
@@ -117,6 +122,21 @@ impl<'a> Inventory<'a> {
         mode(namespace).or_else(|| mode(self.root_namespace)) == Some(&MutualTlsMode::Strict)
     }
 
+    /// A PeerAuthentication before `object` that is for the same workloads.
+    pub(super) fn peer_rule_like(&self, object: &Object, rule: &PeerAuthentication) -> Option<&'a Object> {
+        let labels = |rule: &PeerAuthentication| rule.selector.clone().unwrap_or_default().match_labels;
+        let others = self.peer_rules.iter().copied().take_while(|other| !std::ptr::eq(*other, object));
+        others.filter(|other| other.metadata.namespace == object.metadata.namespace).find(
+            |other| matches!(&other.spec, Typed::PeerAuthentication(other) if labels(other) == labels(rule)),
+        )
+    }
+
+    /// The Services in front of a workload's pods.
+    pub(super) fn services_of(&self, workload: &Workload<'_>) -> impl Iterator<Item = &'a Object> {
+        let own = |service: &&Object| service.metadata.namespace.as_deref() == Some(workload.namespace);
+        self.services.iter().copied().filter(own).filter(|service| service_selects(service, &workload.labels))
+    }
+
     /// The object of this kind, namespace and name.
     pub(super) fn named(&self, kind: &str, namespace: &str, name: &str) -> Option<&'a Object> {
         self.named.get(&(kind, namespace, name)).copied()
@@ -128,11 +148,7 @@ impl<'a> Inventory<'a> {
         let namespace = self.namespaces.get(workload.namespace).copied();
         let asks = |object: &Object| object.label(USE_WAYPOINT).is_some_and(|name| name != "none");
         let own = workload.labels.get(USE_WAYPOINT).map(String::as_str);
-        let through_service = self
-            .services
-            .iter()
-            .filter(|service| service.metadata.namespace.as_deref() == Some(workload.namespace))
-            .any(|service| asks(service) && service_selects(service, &workload.labels));
+        let through_service = self.services_of(workload).any(asks);
         own.is_some_and(|name| name != "none")
             || through_service
             || self.account_waypoints.contains(&(workload.namespace, workload.account))
@@ -171,6 +187,7 @@ fn workload<'a>(object: &'a Object, namespace: &'a str) -> Option<Workload<'a>> 
         .find_map(|pointer| pod.pointer(pointer)?.as_str().filter(|name| !name.is_empty()));
     Some(Workload {
         object,
+        pod,
         namespace,
         labels: labels.map(|labels| labels.iter().filter_map(text).collect()).unwrap_or_default(),
         account: account.unwrap_or("default"),

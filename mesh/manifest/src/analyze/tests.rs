@@ -48,6 +48,10 @@ fn said(texts: &[&str]) -> Vec<String> {
 const FIX: &str = "put a waypoint in front: a Gateway of class istio-waypoint with the annotation \
                    istio.io/for-service-account, or the label istio.io/use-waypoint";
 
+const UNSERVED: &str = "Warning IST0167 a waypoint enforces what is for targetRefs, and this version of the mesh runs \
+                        none: nothing of the policy is in force => use a `selector` of the pods' labels for what layer 4 \
+                        can see";
+
 #[test]
 fn selectors_that_select_nobody() {
     let selecting = |labels: &str| format!("  selector: {{matchLabels: {labels}}}\n");
@@ -110,7 +114,7 @@ fn attributes_that_nobody_can_see() {
     assert_eq!(said(&[&policy("shop", layer_4), MESH]), Vec::<String>::new());
     let attached = "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: w}]\n  rules:\n  - to:\n    - operation: \
                     {methods: [GET]}\n";
-    assert_eq!(said(&[&policy("shop", attached), MESH, WAYPOINT]), Vec::<String>::new());
+    assert_eq!(said(&[&policy("shop", attached), MESH, WAYPOINT]), [format!("5:3 {UNSERVED}")]);
 }
 
 #[test]
@@ -133,7 +137,10 @@ fn names_that_lead_nowhere() {
         ),
         (
             "  targetRefs: [{kind: Service, name: reviews}]\n".to_owned(),
-            vec!["5:38 Warning IST0101 there is no Service `reviews` in namespace shop"],
+            vec![
+                &format!("5:3 {UNSERVED}"),
+                "5:38 Warning IST0101 there is no Service `reviews` in namespace shop",
+            ],
         ),
     ] {
         assert_eq!(said(&[&policy("shop", &spec), MESH]), expected, "{spec}");
@@ -186,4 +193,97 @@ fn what_passes_beside_a_strict_namespace() {
     let host = MESH.replace("{serviceAccountName: reviews,", "{hostNetwork: true,");
     let found = said(&[&host, &strict("shop", "STRICT")]);
     assert!(found[0].contains("LAT0006 pods on the node's network are not captured"), "{found:?}");
+}
+
+#[test]
+fn what_nobody_enforces() {
+    for (spec, expected) in [
+        ("  action: ALLOW\n  rules: [{}]\n", vec![]),
+        (
+            "  action: AUDIT\n  rules: [{}]\n",
+            vec![
+                "5:3 Warning IST0167 AUDIT is not carried by this version of the mesh: nothing is noted, nothing is refused",
+            ],
+        ),
+        (
+            "  action: CUSTOM\n  provider: {name: opa}\n  rules: [{}]\n",
+            vec![
+                "5:3 Warning IST0167 CUSTOM: nobody can ask a provider at layer 4, so what the rules match is refused, \
+                 whatever it would say",
+            ],
+        ),
+    ] {
+        assert_eq!(said(&[&policy("shop", spec), MESH]), expected, "{spec}");
+    }
+    let rule = |name: &str, spec: &str| {
+        let head = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: ";
+        format!("{head}{{name: {name}, namespace: shop}}\nspec: {spec}\n")
+    };
+    let (strict, open) = (rule("a", "{mtls: {mode: STRICT}}"), rule("b", "{mtls: {mode: DISABLE}}"));
+    let one = rule("c", "{selector: {matchLabels: {app: reviews}}, mtls: {mode: DISABLE}}");
+    assert_eq!(said(&[&strict, &one, MESH]), Vec::<String>::new());
+    let found = said(&[&strict, &open, MESH]);
+    let expected = "Warning IST0167 PeerAuthentication shop/a is for the same workloads: only one of the two counts => remove one \
+                    of them";
+    assert!(found.len() == 1 && found[0].ends_with(expected), "{found:?}");
+}
+
+#[test]
+fn ports_of_services_that_no_pod_has() {
+    let service = |ports: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: reviews, namespace: shop}}\nspec:\n  selector: {{app: reviews}}\n  \
+             ports: [{ports}]\n"
+        )
+    };
+    let naming = |port: &str| {
+        policy("shop", &format!("  rules:\n  - to:\n    - operation: {{ports: [\"{port}\"]}}\n"))
+    };
+    let wrong = "Warning IST0167 80 is a port of Service shop/reviews; what reaches its pods has theirs, 8080: no connection has \
+                 this one => write \"8080\"";
+    for (ports, named, is_wrong) in [
+        ("{port: 80, targetPort: 8080}", "80", true),
+        ("{port: 80, targetPort: 8080}", "8080", false),
+        ("{name: a, port: 80, targetPort: 8080}, {name: b, port: 81, targetPort: 80}", "80", false),
+        ("{port: 80}", "80", false),
+        ("{port: 80, targetPort: http}", "80", false),
+    ] {
+        let found = said(&[&naming(named), MESH, &service(ports)]);
+        let told = found.iter().any(|finding| finding.ends_with(wrong));
+        assert_eq!((told, found.len()), (is_wrong, usize::from(is_wrong)), "{ports} {named}: {found:?}");
+    }
+}
+
+#[test]
+fn labels_that_enrol_nobody() {
+    let labelled = |label: &str| {
+        format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels:\n    {label}\n")
+    };
+    for (label, expected) in [
+        ("istio.io/dataplane-mode: ambient", vec![]),
+        ("istio.io/dataplane-mode: none", vec![]),
+        ("istio.io/rev: default", vec![]),
+        (
+            "istio.io/dataplane-mode: Ambient",
+            vec![
+                "6:30 Warning IST0133 `Ambient` is no mode of the mesh: it counts as if the label were not there => did you \
+                 mean `ambient`?",
+            ],
+        ),
+        (
+            "istio.io/dataplane-mode: sidecar",
+            vec![
+                "6:30 Warning IST0133 `sidecar` is no mode of the mesh: it counts as if the label were not there => `ambient` \
+                 enrols, `none` keeps out",
+            ],
+        ),
+        (
+            "istio.io/dataplane-mod: ambient",
+            vec![
+                "6:5 Warning IST0133 nobody heeds the label `istio.io/dataplane-mod` => did you mean `istio.io/dataplane-mode`?",
+            ],
+        ),
+    ] {
+        assert_eq!(said(&[&labelled(label)]), expected, "{label}");
+    }
 }

@@ -209,7 +209,11 @@ impl fmt::Display for Cause {
                     list(f, unseen, 0)?;
                     f.write_str(" that layer 4 cannot see")?;
                 }
-                f.write_str(")")
+                f.write_str(")")?;
+                if rule.policy.is_of_peer_authentications() {
+                    f.write_str(": a PeerAuthentication is STRICT, and this connection has no mutual TLS")?;
+                }
+                Ok(())
             }
             Self::NoneAllowed { considered, others, unseen } => {
                 f.write_str("allow policies exist, but none allowed (considered: ")?;

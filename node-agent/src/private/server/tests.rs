@@ -191,7 +191,7 @@ async fn what_is_not_as_it_should_be_leaves_nothing() {
         let flags = nix::sys::memfd::MFdFlags::MFD_ALLOW_SEALING;
         let file = nix::sys::memfd::memfd_create(c"test", flags).unwrap();
         // As one that was checked, which this one was not.
-        Arc::new(Saved::unchecked(file.into()))
+        Arc::new(Saved::unchecked(file))
     };
     let cases: [(&str, Vec<Arc<Saved>>); 4] = [
         ("too many", (0..=MAX_FILES).map(|_| file("x")).collect()),

@@ -16,11 +16,13 @@ use xds::feed::Feed;
 
 use super::*;
 
+type Sink = Box<dyn FnMut(Vec<Update>) + Send>;
+
 /// A proxy without sockets: state, subscriptions and journal.
 struct Proxy {
     agent: Arc<Agent>,
     subscriber: Subscriber,
-    handler: Recorded<Feed<Box<dyn FnMut(Vec<Update>) + Send>>>,
+    handler: Recorded<Feed<Sink>>,
     journal: Arc<Journal>,
     restored: bool,
 }
@@ -41,7 +43,7 @@ impl Proxy {
         let (journal, restored) = restore(&agent, &mut decoder, &mut subscriber, files.collect());
         let journal = Arc::new(journal);
         let taking = agent.clone();
-        let sink: Box<dyn FnMut(Vec<Update>) + Send> = Box::new(move |updates| taking.take(updates));
+        let sink: Sink = Box::new(move |updates| taking.take(updates));
         let handler =
             Recorded { handler: Feed::new(decoder, sink), agent: agent.clone(), journal: journal.clone() };
         Self { agent, subscriber, handler, journal, restored }

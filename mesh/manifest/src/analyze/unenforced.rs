@@ -1,0 +1,135 @@
+//! What is written and nobody does: actions and targets that this version of the mesh does not carry, of two rules for
+//! the same workloads the one that does not count, ports that no packet of a pod has.
+
+use serde_json::Value;
+
+use super::{Inventory, finding, inventory::Workload};
+use crate::{
+    Step,
+    cursor::Cursor,
+    finding::{Code, Finding, Level},
+    istio::{Action, AuthorizationPolicy, PeerAuthentication},
+    object::{Object, Typed},
+    position::Position,
+};
+
+pub(super) fn check(object: &Object, inventory: &Inventory<'_>) -> Vec<Finding> {
+    match &object.spec {
+        Typed::AuthorizationPolicy(policy) => {
+            let mut findings = Vec::new();
+            findings.extend(targets(object, policy));
+            findings.extend(action(object, policy));
+            findings.extend(ports(object, policy, inventory));
+            findings
+        }
+        Typed::PeerAuthentication(rule) => second(object, rule, inventory).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn ineffective(object: &Object, at: Position, field: &str, message: String) -> Finding {
+    finding(Level::Warning, Code::IneffectivePolicy, object, at, field, message)
+}
+
+/// A policy for what a waypoint serves, where there are no waypoints.
+fn targets(object: &Object, policy: &AuthorizationPolicy) -> Option<Finding> {
+    policy.targets().next()?;
+    let field = if policy.target_ref.is_some() { "targetRef" } else { "targetRefs" };
+    let at = object.locate(&[Step::Key("spec"), Step::Key(field)]);
+    let message = "a waypoint enforces what is for targetRefs, and this version of the mesh runs none: nothing of \
+                   the policy is in force";
+    let finding = ineffective(object, at, &format!("spec.{field}"), message.to_owned());
+    Some(finding.with_fix("use a `selector` of the pods' labels for what layer 4 can see"))
+}
+
+fn action(object: &Object, policy: &AuthorizationPolicy) -> Option<Finding> {
+    let message = match policy.action {
+        Action::Allow | Action::Deny => return None,
+        Action::Audit => {
+            "AUDIT is not carried by this version of the mesh: nothing is noted, nothing is refused"
+        }
+        Action::Custom => {
+            "CUSTOM: nobody can ask a provider at layer 4, so what the rules match is refused, whatever it would say"
+        }
+    };
+    let at = object.locate(&[Step::Key("spec"), Step::Key("action")]);
+    Some(ineffective(object, at, "spec.action", message.to_owned()))
+}
+
+/// A rule for workloads that another is for already.
+fn second(object: &Object, rule: &PeerAuthentication, inventory: &Inventory<'_>) -> Option<Finding> {
+    let first = inventory.peer_rule_like(object, rule)?;
+    let at = object.locate(&[Step::Key("spec")]);
+    let message = format!("{} is for the same workloads: only one of the two counts", first.key());
+    Some(ineffective(object, at, "spec", message).with_fix("remove one of them"))
+}
+
+/// Ports of a Service where its pods have others: what reaches a pod has the pod's.
+fn ports(object: &Object, policy: &AuthorizationPolicy, inventory: &Inventory<'_>) -> Vec<Finding> {
+    let Some(namespace) = object.metadata.namespace.as_deref() else { return Vec::new() };
+    let Some(spec) = Cursor::root(object.tree()).get("spec") else { return Vec::new() };
+    let rules = spec.items("rules");
+    let operations = rules
+        .iter()
+        .flat_map(|rule| rule.items("to"))
+        .filter_map(|to| to.get("operation"))
+        .collect::<Vec<_>>();
+    let mut findings = Vec::new();
+    for port in operations.iter().flat_map(|of| [of.items("ports"), of.items("notPorts")]).flatten() {
+        let Ok(number) = port.text().parse::<u16>() else { continue };
+        let selected: Vec<_> = inventory.selected(namespace, policy.selector.as_ref()).collect();
+        let Some((service, target)) = selected.iter().find_map(|pods| translated(pods, number, inventory))
+        else {
+            continue;
+        };
+        if selected.iter().any(|pods| listens(pods, number, inventory)) {
+            continue;
+        }
+        let at = Position::new(object.file(), port.at);
+        let message = format!(
+            "{number} is a port of {}; what reaches its pods has theirs, {target}: no connection has this one",
+            service.key()
+        );
+        findings.push(ineffective(object, at, &port.path, message).with_fix(format!("write \"{target}\"")));
+    }
+    findings
+}
+
+/// The Service that has this port, and what it is for these pods where that is another one.
+fn translated<'a>(
+    pods: &Workload<'_>,
+    number: u16,
+    inventory: &Inventory<'a>,
+) -> Option<(&'a Object, String)> {
+    inventory.services_of(pods).find_map(|service| {
+        let (_, target) = service_ports(service).find(|(port, _)| *port == Some(u64::from(number)))?;
+        let target = match target? {
+            Value::Number(other) if other.as_u64() != Some(u64::from(number)) => other.to_string(),
+            _ => return None,
+        };
+        Some((service, target))
+    })
+}
+
+/// Whether packets to these pods can have this port, as far as the files say.
+fn listens(pods: &Workload<'_>, number: u16, inventory: &Inventory<'_>) -> bool {
+    let number = u64::from(number);
+    let own = pods.pod.pointer("/spec/containers").and_then(Value::as_array);
+    let declared = own.into_iter().flatten().filter_map(|one| one.get("ports")?.as_array()).flatten();
+    let mut declared = declared.filter_map(|port| port.get("containerPort")?.as_u64());
+    declared.any(|port| port == number)
+        || inventory.services_of(pods).any(|service| {
+            service_ports(service).any(|(port, target)| match target {
+                Some(Value::Number(target)) => target.as_u64() == Some(number),
+                // A name may stand for any port.
+                Some(_) => true,
+                None => port == Some(number),
+            })
+        })
+}
+
+/// The ports of a Service, and what it says they are at its pods.
+fn service_ports(service: &Object) -> impl Iterator<Item = (Option<u64>, Option<&Value>)> {
+    let ports = service.raw.pointer("/spec/ports").and_then(Value::as_array);
+    ports.into_iter().flatten().map(|port| (port.get("port").and_then(Value::as_u64), port.get("targetPort")))
+}
