@@ -97,10 +97,12 @@ pub(crate) struct UpArgs {
   lateen exec deploy/client -- curl -s http://reviews:9080/
   lateen exec -n shop db-0 -c postgres -- psql -U shop
   echo hello | lateen exec client -- cat
+  lateen exec node-agent/node-1 -- curl -s localhost:15020/metrics      (15000/config_dump for the admin page)
 
-POD is a name, the unique beginning of one, or deploy/NAME, sts/NAME, job/NAME, svc/NAME.")]
+POD is a name, the unique beginning of one, deploy/NAME, sts/NAME, job/NAME, svc/NAME, or
+node-agent/NODE for the network of a node.")]
 pub(crate) struct ExecArgs {
-    /// Pod: a name, its unique beginning, or KIND/NAME of what made it
+    /// Pod: a name, its unique beginning, or KIND/NAME of what made it; or node-agent/NODE
     pub(crate) pod: String,
 
     /// Container of the pod (default: its first)

@@ -127,7 +127,7 @@ fn set(all: &[&str]) -> BTreeSet<String> {
 /// How many queries the agent of node-1 has passed on.
 fn passed_on(mesh: &Mesh) -> u64 {
     let command = ["curl", "-sS", "-m", "10", "http://127.0.0.1:15020/metrics"];
-    let page = mesh.exec("kube-system", "watch-1", &command).stdout;
+    let page = mesh.exec("kube-system", "node-agent/node-1", &command).stdout;
     assert!(page.contains("# TYPE istio_dns_requests counter"), "{page}");
     // A series for each kind of query; none before the first.
     let series = page.lines().filter(|line| line.starts_with("istio_dns_upstream_requests_total"));
@@ -137,7 +137,6 @@ fn passed_on(mesh: &Mesh) -> u64 {
 #[test]
 fn names_are_those_of_kubernetes_and_the_rest_is_passed_on() {
     let mesh = mesh();
-    mesh.apply("watch.yaml", &e2e::capture::watchers());
     mesh.eventually_exec("kube-system", "watch-1", &["true"], e2e::Outcome::ok);
     let [a4, b4] = ["web-0", "web-1"].map(|pod| mesh.address("test", pod, false));
     let [a6, b6] = ["web-0", "web-1"].map(|pod| mesh.address("test", pod, true));

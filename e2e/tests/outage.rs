@@ -106,7 +106,7 @@ fn counter(mesh: &Mesh, name: &str, label: &str) -> u64 {
     let of_node = |number: u32| {
         let page = mesh.exec(
             "kube-system",
-            &format!("watch-{number}"),
+            &format!("node-agent/node-{number}"),
             &["curl", "-sS", "-m", "10", "http://127.0.0.1:15020/metrics"],
         );
         let series = page.stdout.lines().filter(|line| line.starts_with(name) && line.contains(label));

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::addresses;
 use super::containers::run::{self, Host, Streams};
-use super::containers::spec::JoinSpec;
+use super::containers::spec::{JoinSpec, Place};
 use super::nodes::Node;
 
 /// How often a container that has never answered is asked in between: a server that is up after 300 ms should not
@@ -178,7 +178,7 @@ impl Check<'_> {
 
     async fn exec(&self, command: &[String]) -> io::Result<()> {
         let spec = JoinSpec {
-            process: self.process,
+            place: Place::Container(self.process),
             user: run::user(&self.prober.host, &self.prober.pod, self.container),
             command: command.iter().map(|word| word.clone().into_bytes()).collect(),
             environment: run::inherited(&self.prober.host),

@@ -22,13 +22,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::components::ctrl_admin;
 use super::containers::run::{self, Host, Streams};
-use super::containers::spec::JoinSpec;
+use super::containers::spec::{JoinSpec, Place};
 use super::http;
 use super::logs;
+use super::nodes;
 use super::pods::{display_name, worker};
 use super::sys;
 use super::world::{Message, PodView};
 use crate::control::{ExecRequest, Forward, Found, LARGEST_REQUEST, Reply, Request};
+
+/// Before a node's name: its agent, as for `logs`.
+const NODE_AGENT: &str = "node-agent/";
 
 /// Clients served at once.
 const CLIENTS: usize = 512;
@@ -106,9 +110,12 @@ impl Server {
         reader: OwnedReadHalf,
         mut writer: OwnedWriteHalf,
     ) -> io::Result<()> {
-        let child = match self.find(&request.namespace, &request.pod).await {
-            Ok(view) => start(&self.host, &view, request, descriptors),
-            Err(reason) => Err(reason),
+        let child = match request.pod.strip_prefix(NODE_AGENT).map(str::to_owned) {
+            Some(node) => start_on(&self.host, &node, request, descriptors),
+            None => match self.find(&request.namespace, &request.pod).await {
+                Ok(view) => start(&self.host, &view, request, descriptors),
+                Err(reason) => Err(reason),
+            },
         };
         let reply = match child {
             Ok(child) => Reply::Exit { code: attend(child, reader).await? },
@@ -223,30 +230,56 @@ fn start(
         let why = super::pods::trouble(&view.pod).unwrap_or_else(|| "it has done its work".to_owned());
         format!("container {} of pod {} is not running: {why}", container.name, display_name(&view.pod))
     })?;
-    let [stdin, stdout, stderr]: [OwnedFd; 3] =
-        descriptors.try_into().map_err(|_| "exec came without its three streams".to_owned())?;
     let mut user = run::user(host, &view.pod, container);
     if request.privileged {
         user = Default::default();
     }
-    let mut environment: BTreeMap<String, String> = own_environment(process);
+    let folders: Vec<PathBuf> =
+        container.working_dir.iter().map(PathBuf::from).chain([request.folder]).collect();
+    let environment = with_callers(host, own_environment(process), request.environment);
+    let place = Place::Container(process);
+    let spec = JoinSpec { place, user, command: request.command, environment, folders };
+    run::join(host, &view.pod, &spec, streams(descriptors)?)
+        .map_err(|error| format!("cannot start a process: {error}"))
+}
+
+/// Runs a command on a node, beside its agent.
+fn start_on(
+    host: &Host,
+    node: &str,
+    request: ExecRequest,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Child, String> {
+    let nodes: Vec<String> = (1..=host.file.nodes).map(nodes::name).collect();
+    if !nodes.iter().any(|known| known == node) {
+        return Err(format!("there is no node {node:?}; what there is: {}", nodes.join(", ")));
+    }
+    let environment = with_callers(host, run::inherited(host).into_iter().collect(), request.environment);
+    let place = Place::Node(host.dir.netns().join(node));
+    let folders = vec![request.folder];
+    let spec = JoinSpec { place, user: Default::default(), command: request.command, environment, folders };
+    run::join_node(host, node, &spec, streams(descriptors)?)
+        .map_err(|error| format!("cannot start a process: {error}"))
+}
+
+fn streams(descriptors: Vec<OwnedFd>) -> Result<Streams, String> {
+    let [stdin, stdout, stderr]: [OwnedFd; 3] =
+        descriptors.try_into().map_err(|_| "exec came without its three streams".to_owned())?;
+    Ok(Streams { stdin: Stdio::from(stdin), stdout: Stdio::from(stdout), stderr: Stdio::from(stderr) })
+}
+
+/// What is there, and over it what the caller passes on; the mesh's own commands can be called.
+fn with_callers(
+    host: &Host,
+    mut environment: BTreeMap<String, String>,
+    callers: BTreeMap<String, String>,
+) -> Vec<(String, String)> {
     let binaries = host.file.binaries.display();
-    environment.extend(request.environment.into_iter().map(|(name, value)| match name.as_str() {
+    environment.extend(callers.into_iter().map(|(name, value)| match name.as_str() {
         "PATH" => (name, format!("{value}:{binaries}")),
         _ => (name, value),
     }));
-    let folders: Vec<PathBuf> =
-        container.working_dir.iter().map(PathBuf::from).chain([request.folder]).collect();
-    let spec = JoinSpec {
-        process,
-        user,
-        command: request.command,
-        environment: environment.into_iter().collect(),
-        folders,
-    };
-    let streams =
-        Streams { stdin: Stdio::from(stdin), stdout: Stdio::from(stdout), stderr: Stdio::from(stderr) };
-    run::join(host, &view.pod, &spec, streams).map_err(|error| format!("cannot start a process: {error}"))
+    environment.into_iter().collect()
 }
 
 /// The environment the container was started with.

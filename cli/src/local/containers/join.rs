@@ -1,4 +1,4 @@
-//! `__join`: a process of its own that enters the namespaces of a running container and becomes an `exec`'s command,
+//! `__join`: a process of its own that enters the namespaces of a running container or of a node, and becomes an `exec`'s command,
 //! with the caller's own stdin, stdout and stderr.
 
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 
 use super::enter::{NOT_FOUND, NOT_RUNNABLE, exec_code, locate};
-use super::spec::{self, JoinSpec};
+use super::spec::{self, JoinSpec, Place};
 use super::user;
 use crate::Outcome;
 use crate::args::SpecArgs;
@@ -40,19 +40,25 @@ pub(crate) fn run(args: &SpecArgs) -> Outcome {
 }
 
 fn enter(spec: &JoinSpec) -> Result<(), String> {
+    let join = |file: File, flag: CloneFlags| setns(file, flag).map_err(|e| format!("namespaces: {e}"));
+    let process = match &spec.place {
+        Place::Node(netns) => {
+            let netns = File::open(netns).map_err(|error| format!("the node is gone ({error})"))?;
+            join(netns, CloneFlags::CLONE_NEWNET)?;
+            return choose_folder(spec);
+        }
+        Place::Container(process) => process,
+    };
     let open = |name: &str| {
-        let path = format!("/proc/{}/ns/{name}", spec.process);
+        let path = format!("/proc/{process}/ns/{name}");
         File::open(path).map_err(|error| format!("the container has ended ({error})"))
     };
     // All are opened before the first is entered: afterwards /proc is another.
     let (net, uts, mnt, user) = (open("net")?, open("uts")?, open("mnt")?, open("user")?);
-    let join = |file: File, flag: CloneFlags| setns(file, flag).map_err(|e| format!("namespaces: {e}"));
     join(net, CloneFlags::CLONE_NEWNET)?;
     join(uts, CloneFlags::CLONE_NEWUTS)?;
     join(mnt, CloneFlags::CLONE_NEWNS)?;
-    if !spec.folders.iter().any(|folder| std::env::set_current_dir(folder).is_ok()) {
-        std::env::set_current_dir("/").map_err(|error| format!("/: {error}"))?;
-    }
+    choose_folder(spec)?;
     if spec.user.mapped.is_some() {
         match setns(user, CloneFlags::CLONE_NEWUSER) {
             // It is the namespace we are in.
@@ -61,4 +67,12 @@ fn enter(spec: &JoinSpec) -> Result<(), String> {
         }
     }
     user::limit_capabilities(&spec.user).map_err(|error| format!("capabilities: {error}"))
+}
+
+/// The first folder that is there.
+fn choose_folder(spec: &JoinSpec) -> Result<(), String> {
+    if spec.folders.iter().any(|folder| std::env::set_current_dir(folder).is_ok()) {
+        return Ok(());
+    }
+    std::env::set_current_dir("/").map_err(|error| format!("/: {error}"))
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -85,7 +84,7 @@ pub(crate) fn user(host: &Host, pod: &Pod, container: &Container) -> User {
 /// Starts a container; its words on the way there are the error.
 pub(crate) async fn start(host: &Host, order: &Order<'_>) -> Result<Started, String> {
     let spec = describe(host, order)?;
-    let path = write_spec(host, order.pod, &spec).map_err(|error| error.to_string())?;
+    let path = write_spec(&folder(host, order.pod), &spec).map_err(|error| error.to_string())?;
     let pipe = |error: io::Error| format!("pipe: {error}");
     let (report, report_end) = make_pipe().map_err(pipe)?;
     let (output, output_end) = make_pipe().map_err(pipe)?;
@@ -224,11 +223,15 @@ pub(crate) fn inherited(host: &Host) -> Vec<(String, String)> {
     host.file.environment.iter().map(add_binaries).collect()
 }
 
-fn write_spec(host: &Host, pod: &Pod, spec: &impl serde::Serialize) -> io::Result<PathBuf> {
+/// The folder of a pod's own files.
+fn folder(host: &Host, pod: &Pod) -> PathBuf {
+    host.dir.pod(pod.metadata.uid.as_deref().unwrap_or_default())
+}
+
+fn write_spec(folder: &Path, spec: &impl serde::Serialize) -> io::Result<PathBuf> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let path =
-        host.dir.pod(pod.metadata.uid.as_deref().unwrap_or_default()).join(format!("spec-{number}.json"));
+    let path = folder.join(format!("spec-{number}.json"));
     write_private(&path, &serde_json::to_vec(spec).map_err(io::Error::other)?)?;
     Ok(path)
 }
@@ -241,8 +244,17 @@ pub(crate) struct Streams {
 }
 
 /// Runs a command in a running container, in a session of its own.
-pub(crate) fn join(host: &Arc<Host>, pod: &Pod, spec: &JoinSpec, streams: Streams) -> io::Result<Child> {
-    let path = write_spec(host, pod, spec)?;
+pub(crate) fn join(host: &Host, pod: &Pod, spec: &JoinSpec, streams: Streams) -> io::Result<Child> {
+    join_by(&folder(host, pod), spec, streams)
+}
+
+/// Runs a command on a node, in a session of its own.
+pub(crate) fn join_node(host: &Host, node: &str, spec: &JoinSpec, streams: Streams) -> io::Result<Child> {
+    join_by(&host.dir.node(node), spec, streams)
+}
+
+fn join_by(folder: &Path, spec: &JoinSpec, streams: Streams) -> io::Result<Child> {
+    let path = write_spec(folder, spec)?;
     Command::new("/proc/self/exe")
         .arg("__join")
         .arg(path)

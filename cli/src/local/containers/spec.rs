@@ -46,11 +46,19 @@ pub(crate) struct ContainerSpec {
     pub(crate) folder: Option<PathBuf>,
 }
 
-/// A command that joins a running container.
+/// Where a command is run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// In a container with this main process, as the mesh numbers processes.
+    Container(u32),
+    /// On a node with this network namespace.
+    Node(PathBuf),
+}
+
+/// A command that joins what runs already.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct JoinSpec {
-    /// Main process of the container, as the mesh numbers processes.
-    pub(crate) process: u32,
+    pub(crate) place: Place,
     pub(crate) user: User,
     /// Bytes of each argument.
     pub(crate) command: Vec<Vec<u8>>,
