@@ -137,7 +137,6 @@ fn passed_on(mesh: &Mesh) -> u64 {
 #[test]
 fn names_are_those_of_kubernetes_and_the_rest_is_passed_on() {
     let mesh = mesh();
-    mesh.eventually_exec("kube-system", "watch-1", &["true"], e2e::Outcome::ok);
     let [a4, b4] = ["web-0", "web-1"].map(|pod| mesh.address("test", pod, false));
     let [a6, b6] = ["web-0", "web-1"].map(|pod| mesh.address("test", pod, true));
     let mut asked = 0;
