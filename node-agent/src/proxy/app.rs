@@ -120,7 +120,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         agent.state.restored();
         readiness.done(STATE);
     }
-    tasks.spawn("ready", ready(agent.clone(), handle, readiness.clone()));
+    tasks.spawn("ready", ready(agent.clone(), handle, journal.clone(), readiness.clone()));
     let feed_handle = feed.handle();
     tasks.spawn("save", save::keep(agent.clone(), journal, feed_handle));
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, shutdown.clone()));
@@ -291,7 +291,7 @@ fn updates(agent: Arc<Agent>, decoder: Decoder) -> Updates<impl FnMut(Vec<model:
     Updates::new(decoder, move |updates| agent.take(updates))
 }
 
-async fn ready(agent: Arc<Agent>, handle: ClientHandle, readiness: Readiness) {
+async fn ready(agent: Arc<Agent>, handle: ClientHandle, journal: Arc<Journal>, readiness: Readiness) {
     let told = match timeout(PATIENCE, handle.ready()).await {
         Ok(told) => told,
         Err(_) => {
@@ -301,6 +301,7 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, readiness: Readiness) {
     };
     if told.is_ok() {
         agent.state.told_all();
+        journal.record_complete();
         readiness.done(STATE);
     }
 }

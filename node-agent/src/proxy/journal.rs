@@ -161,12 +161,22 @@ impl Journal {
 
     /// Writes down all certificates as they are now.
     pub(crate) fn record_certificates(&self, export: &[u8]) {
+        self.record_one(Kind::Certificates, export);
+    }
+
+    /// Writes down that everything has been told once. A successor decides nothing by less: among what is missing may
+    /// be what forbids.
+    pub(crate) fn record_complete(&self) {
+        self.record_one(Kind::Complete, &[]);
+    }
+
+    fn record_one(&self, kind: Kind, value: &[u8]) {
         let mut inner = self.inner();
         if inner.off {
             return;
         }
         let mut batch = Batch::begin(&mut inner);
-        batch.put(Kind::Certificates, "", Some(("", export)), true);
+        batch.put(kind, "", Some(("", value)), true);
         batch.end();
         self.wake_if_needed(&mut inner);
     }

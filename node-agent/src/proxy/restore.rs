@@ -16,8 +16,8 @@ use crate::private::saved::Saved;
 /// Updates that are taken into account at once.
 const MANY: usize = 4096;
 
-/// Goes on from what the predecessor left; returns the journal that continues it, or an empty one, and whether there
-/// was anything to go on from.
+/// Goes on from what the predecessor left; returns the journal that continues it, or an empty one, and whether it had
+/// been told everything, so that connections can be decided by it. If not, the controller still has to send the rest.
 pub(crate) fn restore(
     agent: &Agent,
     decoder: &mut Decoder,
@@ -28,9 +28,9 @@ pub(crate) fn restore(
         return (Journal::new(), false);
     }
     let files: Vec<Arc<Saved>> = files.into_iter().map(Arc::new).collect();
-    let continued = replay(agent, decoder, subscriber, &files).and_then(|(entries, live)| {
+    let continued = replay(agent, decoder, subscriber, &files).and_then(|(entries, live, complete)| {
         let journal = Journal::after(files, entries, live).map_err(journal::unreadable)?;
-        Ok((journal, live > 0))
+        Ok((journal, complete))
     });
     continued.unwrap_or_else(|error| {
         tracing::warn!(%error, "the predecessor's state is of no use; the controller is asked for all");
@@ -38,24 +38,24 @@ pub(crate) fn restore(
     })
 }
 
-/// Returns the number of entries, and of those that still count.
+/// Returns the number of entries, and of those that still count, and whether nothing is missing.
 fn replay(
     agent: &Agent,
     decoder: &mut Decoder,
     subscriber: &mut Subscriber,
     files: &[Arc<Saved>],
-) -> Result<(u64, u64), Damaged> {
+) -> Result<(u64, u64, bool), Damaged> {
     // All or nothing: looked through before anything is taken over.
     journal::read(files, |_| {})?;
-    let (mut entries, mut certificates) = (0, None);
+    let (mut entries, mut certificates, mut complete) = (0, None, false);
     let mut updates = Vec::with_capacity(MANY);
     journal::read(files, |entry| {
         entries += 1;
-        if entry.kind == Kind::Certificates {
-            certificates = entry.content.map(|(_, value)| value);
-            return;
+        match entry.kind {
+            Kind::Certificates => return certificates = entry.content.map(|(_, value)| value),
+            Kind::Complete => return complete = true,
+            Kind::Settings | Kind::Policy | Kind::Address => take(decoder, subscriber, entry, &mut updates),
         }
-        take(decoder, subscriber, entry, &mut updates);
         if updates.len() >= MANY {
             agent.take(std::mem::replace(&mut updates, Vec::with_capacity(MANY)));
         }
@@ -69,11 +69,11 @@ fn replay(
     match imported {
         Ok(certificates) => {
             let certificates = certificates.unwrap_or_default();
-            tracing::info!(resources = live, certificates, "going on from the saved state");
+            tracing::info!(resources = live, certificates, complete, "going on from the saved state");
         }
         Err(error) => tracing::warn!(%error, "the saved certificates are of no use"),
     }
-    Ok((entries, live as u64))
+    Ok((entries, live as u64, complete))
 }
 
 /// Takes a resource over as it was taken over before.

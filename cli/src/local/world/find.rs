@@ -18,6 +18,8 @@ impl World {
             found.sort_by_key(|entry| (!services::is_ready(&entry.pod), name(entry)));
             found.first().map(view)
         };
+        // As `get -o name` writes it.
+        let text = ["pod/", "pods/", "po/"].iter().find_map(|kind| text.strip_prefix(kind)).unwrap_or(text);
         if let Some((kind, wanted)) = text.split_once('/') {
             let found = match Kind::from_short(kind) {
                 Some(kind) => {

@@ -13,7 +13,7 @@ use proto::type_url;
 use crate::private::saved::Saved;
 
 /// What a file begins with; the last byte is the form. Another form is not read: the controller is asked again.
-pub(super) const HEADER: &[u8; 8] = b"lateen\0\x02";
+pub(super) const HEADER: &[u8; 8] = b"lateen\0\x03";
 /// Batches are begun anew at this size.
 pub(super) const BATCH: usize = 1 << 20;
 /// Marks an entry as one that says that something is gone.
@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Address = 3,
     /// All certificates, as the identity crate exports them.
     Certificates = 4,
+    /// Everything that there was had been told once. Without it what was saved is only the beginning of it.
+    Complete = 5,
 }
 
 impl Kind {
@@ -46,12 +48,12 @@ impl Kind {
             Self::Settings => Some(type_url::MESH_SETTINGS),
             Self::Policy => Some(type_url::AUTHORIZATION),
             Self::Address => Some(type_url::ADDRESS),
-            Self::Certificates => None,
+            Self::Certificates | Self::Complete => None,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        let all = [Self::Settings, Self::Policy, Self::Address, Self::Certificates];
+        let all = [Self::Settings, Self::Policy, Self::Address, Self::Certificates, Self::Complete];
         all.into_iter().find(|kind| *kind as u8 == number)
     }
 }
