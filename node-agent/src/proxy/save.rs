@@ -43,7 +43,7 @@ pub(crate) async fn keep(agent: Arc<Agent>, journal: Arc<Journal>, mut pods: Fee
     }
 }
 
-/// Does what there is to do.
+/// Does what there is to do. After a failure it returns, so that what else there is gets its turn before the next attempt.
 async fn work(journal: &Arc<Journal>, pods: &FeedHandle) {
     while let Some(work) = journal.work() {
         match work {
@@ -52,12 +52,12 @@ async fn work(journal: &Arc<Journal>, pods: &FeedHandle) {
                 if let Err(error) = journal.compact().await {
                     tracing::warn!(%error, "the saved state was not written anew; trying again");
                     sleep(AGAIN).await;
-                    journal.retry();
+                    return journal.retry();
                 }
             }
             Work::Retry => {
                 sleep(AGAIN).await;
-                journal.retry();
+                return journal.retry();
             }
         }
     }
