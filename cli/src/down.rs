@@ -30,16 +30,13 @@ pub(crate) fn run(mesh: Option<&str>, _args: &DownArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The mesh that `up` starts when it is given no name, or what meshes that no longer run left behind. One that was given a
-/// name is ended by it only: whoever forgot the name may have another one in mind.
+/// The mesh that `up` starts when it is given no name, or what meshes that no longer run left behind. One that was given
+/// a name is ended by it only: whoever forgot the name may have another one in mind.
 fn only_one() -> Result<Vec<MeshDir>, StateError> {
-    let all = state::known();
-    let running: Vec<MeshDir> = all.iter().filter(|mesh| mesh.is_running()).cloned().collect();
-    match running.as_slice() {
-        [] => Ok(all),
-        [one] if one.name() == DEFAULT_MESH => Ok(running),
-        [one] => Err(StateError::NamedOtherwise(one.name().to_owned())),
-        several => Err(StateError::Several(several.iter().map(MeshDir::name).collect::<Vec<_>>().join(", "))),
+    match state::only_running()? {
+        None => Ok(state::known()),
+        Some(mesh) if mesh.name() == DEFAULT_MESH => Ok(vec![mesh]),
+        Some(mesh) => Err(StateError::NamedOtherwise(mesh.name().to_owned())),
     }
 }
 

@@ -256,12 +256,16 @@ pub(crate) fn select(name: Option<&str>) -> Result<MeshDir, StateError> {
         let mesh = MeshDir::named(name)?;
         return if mesh.is_running() { Ok(mesh) } else { Err(StateError::NotRunning(name.to_owned())) };
     }
+    only_running()?.ok_or(StateError::NoneRunning)
+}
+
+/// The only mesh that runs, if one does; several are a question to the caller.
+pub(crate) fn only_running() -> Result<Option<MeshDir>, StateError> {
     let mut running: Vec<MeshDir> = known().into_iter().filter(MeshDir::is_running).collect();
-    match running.len() {
-        0 => Err(StateError::NoneRunning),
-        1 => Ok(running.swap_remove(0)),
-        _ => Err(StateError::Several(running.iter().map(MeshDir::name).collect::<Vec<_>>().join(", "))),
+    if running.len() > 1 {
+        return Err(StateError::Several(running.iter().map(MeshDir::name).collect::<Vec<_>>().join(", ")));
     }
+    Ok(running.pop())
 }
 
 /// Refuses a folder of meshes that somebody else made: its lock, its sockets and the process it names are not ours.

@@ -158,7 +158,7 @@ const WITHIN_HOST: &str = "reno";
 /// # Errors
 /// What the kernel says.
 pub fn stays_on_host(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_tcp_congestion(WITHIN_HOST.as_bytes())
+    set_congestion_control(socket, WITHIN_HOST)
 }
 
 /// Sets the congestion control by its name; an empty one leaves the host's. What a listener accepts has what the

@@ -9,11 +9,6 @@ use model::workload::PolicyName;
 
 use crate::index::{Index, Name, Strictness};
 
-/// The policy of workloads that are strict on every port.
-const STATIC_STRICT: &str = "istio_converted_static_strict";
-/// In front of the name of a PeerAuthentication with ports that differ.
-const CONVERTED: &str = "converted_peer_authentication_";
-
 /// The policy that is there always, for all who are strict on every port.
 pub fn static_strict(root_namespace: &Str) -> Policy {
     policy(static_name(root_namespace), &Strictness { strict: true, except: Vec::new() })
@@ -21,7 +16,10 @@ pub fn static_strict(root_namespace: &Str) -> Policy {
 
 /// The policy's name under which a PeerAuthentication is sent, if it is.
 pub fn policy_name(name: &Name) -> PolicyName {
-    PolicyName { namespace: name.namespace.clone(), name: format!("{CONVERTED}{}", name.name).into() }
+    PolicyName {
+        namespace: name.namespace.clone(),
+        name: format!("{}{}", PolicyName::CONVERTED, name.name).into(),
+    }
 }
 
 /// The policy of a PeerAuthentication on whose ports things differ; nothing where another policy, or none, says it.
@@ -39,7 +37,7 @@ pub fn named(index: &Index, namespace: &Str, labels: &BTreeMap<String, String>) 
 }
 
 fn static_name(root_namespace: &Str) -> PolicyName {
-    PolicyName { namespace: root_namespace.clone(), name: STATIC_STRICT.into() }
+    PolicyName { namespace: root_namespace.clone(), name: PolicyName::STATIC_STRICT.into() }
 }
 
 /// Refuses whoever has no identity: on the ports that are excepted, or on all others.

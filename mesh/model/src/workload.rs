@@ -80,11 +80,15 @@ pub struct PolicyName {
 }
 
 impl PolicyName {
-    /// Whether controllers made it of PeerAuthentications: no object of this name is to be found (istiod's names).
+    /// The policy that istiod sends of PeerAuthentications, for workloads that are strict on every port.
+    pub const STATIC_STRICT: &str = "istio_converted_static_strict";
+    /// What istiod puts in front of the name of a PeerAuthentication with ports that differ.
+    pub const CONVERTED: &str = "converted_peer_authentication_";
+
+    /// Whether controllers made it of PeerAuthentications: no object of this name is to be found.
     #[must_use]
     pub fn is_of_peer_authentications(&self) -> bool {
-        *self.name == *"istio_converted_static_strict"
-            || self.name.starts_with("converted_peer_authentication_")
+        *self.name == *Self::STATIC_STRICT || self.name.starts_with(Self::CONVERTED)
     }
 }
 

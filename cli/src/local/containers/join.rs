@@ -1,5 +1,5 @@
-//! `__join`: a process of its own that enters the namespaces of a running container or of a node, and becomes an `exec`'s command,
-//! with the caller's own stdin, stdout and stderr.
+//! `__join`: a process of its own that enters the namespaces of a running container or of a node, and becomes an
+//! `exec`'s command, with the caller's own stdin, stdout and stderr.
 
 use std::ffi::OsStr;
 use std::fs::File;

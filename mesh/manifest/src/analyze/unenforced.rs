@@ -74,10 +74,10 @@ fn ports(object: &Object, policy: &AuthorizationPolicy, inventory: &Inventory<'_
         .flat_map(|rule| rule.items("to"))
         .filter_map(|to| to.get("operation"))
         .collect::<Vec<_>>();
+    let selected: Vec<_> = inventory.selected(namespace, policy.selector.as_ref()).collect();
     let mut findings = Vec::new();
     for port in operations.iter().flat_map(|of| [of.items("ports"), of.items("notPorts")]).flatten() {
         let Ok(number) = port.text().parse::<u16>() else { continue };
-        let selected: Vec<_> = inventory.selected(namespace, policy.selector.as_ref()).collect();
         let Some((service, target)) = selected.iter().find_map(|pods| translated(pods, number, inventory))
         else {
             continue;
