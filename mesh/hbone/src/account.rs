@@ -68,6 +68,14 @@ impl Account {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Takes on a connection that is there already: one more than allowed is better than one that breaks.
+    pub(crate) fn adopt(self: &Arc<Self>, buffered: usize) -> Charge {
+        let buffered = buffered as u64;
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.buffered.fetch_add(buffered, Ordering::Relaxed);
+        Charge { account: Arc::clone(self), buffered }
+    }
+
     pub(crate) fn open(self: &Arc<Self>) -> Result<Charge, Full> {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         if before >= self.limits.connections {
@@ -136,7 +144,9 @@ mod tests {
         first.release(2);
         first.hold(3).unwrap();
         assert_eq!((account.connections(), account.buffered(), account.refused()), (1, 9, 2));
-        drop(first);
+        let adopted = account.adopt(100);
+        assert_eq!((account.connections(), account.buffered()), (2, 109), "what is there is never refused");
+        drop((first, adopted));
         assert_eq!((account.connections(), account.buffered()), (0, 0));
     }
 }

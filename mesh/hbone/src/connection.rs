@@ -30,11 +30,13 @@ impl ConnectionId {
         Self(stock.ids[stock.left])
     }
 
-    pub(crate) fn to_bytes(self) -> [u8; 16] {
+    /// Its sixteen bytes, as they travel.
+    pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
 
-    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+    /// The id of these bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 }
@@ -135,7 +137,7 @@ impl Live {
     }
 
     /// Asks both ends to stop, exchange what was sent, and hand their connections back:
-    /// [`End::Detached`](crate::splice::End::Detached). A peer without the capability ends it as `Undetachable`.
+    /// [`End::Detached`](crate::splice::End::Detached). With a peer that does not know how, it goes on as before.
     pub fn detach(&self) {
         self.order(Order::Detach);
     }
@@ -221,6 +223,23 @@ pub struct Connection {
     pub(crate) far_end_delivered: bool,
     pub(crate) far_delivered: u64,
     pub(crate) cost: Cost,
+}
+
+/// A detached connection in parts, as it travels to another process.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its name at both ends.
+    pub id: ConnectionId,
+    /// The application's socket, registered nowhere.
+    pub socket: std::net::TcpStream,
+    /// Received from the far side, not yet written to the application.
+    pub residue: Vec<u8>,
+    /// Read from the application, not yet sent.
+    pub unsent: Vec<u8>,
+    /// How far it has come. `received` is what is delivered and `residue` together.
+    pub progress: Progress,
+    /// Whether the application has been told of the far end.
+    pub far_end_delivered: bool,
 }
 
 /// What the connection costs its pod, and the counters that say so; settled when the connection is dropped.
@@ -357,6 +376,43 @@ impl Connection {
             other => other,
         };
         Ok(self)
+    }
+
+    /// Takes it apart, for another process. This one's share of the pod's account is given back.
+    ///
+    /// # Errors
+    /// As [`Connection::into_plain`].
+    pub fn into_parts(self) -> io::Result<Parts> {
+        let progress = self.progress();
+        let Self { id, socket, mut residue, residue_at, unsent, far_end_delivered, .. } =
+            self.into_plain()?;
+        let Socket::Plain(socket) = socket else { return Err(io::ErrorKind::NotConnected.into()) };
+        residue.drain(..residue_at);
+        Ok(Parts { id, socket, residue, unsent, progress, far_end_delivered })
+    }
+
+    /// Puts one together that another process has taken apart, and charges it to `account`, whatever its limits say: it
+    /// is there already. Its socket must be non-blocking.
+    pub fn from_parts(parts: Parts, account: &Arc<Account>) -> Self {
+        let Parts { id, socket, residue, unsent, progress, far_end_delivered } = parts;
+        let live = Live {
+            sent: AtomicU64::new(progress.sent),
+            received: AtomicU64::new(progress.delivered),
+            ..Live::default()
+        };
+        let charge = account.adopt(residue.len() + unsent.len());
+        Self {
+            id,
+            socket: Socket::Plain(socket),
+            residue,
+            residue_at: 0,
+            unsent,
+            near_ended: progress.near_ended,
+            far_ended: progress.far_ended,
+            far_end_delivered,
+            far_delivered: 0,
+            cost: Cost { charge, live: Arc::new(live) },
+        }
     }
 
     /// Registers the socket with this thread's runtime, if it is not registered yet.

@@ -24,21 +24,31 @@ const SMALL: usize = 16 << 10;
 /// Bytes one direction moves before others run.
 const TURN: usize = 512 << 10;
 
+/// How a pair ended, with both of its sockets: joined again, here or in another process, they go on without a byte lost.
+#[derive(Debug)]
+pub struct Parted {
+    /// Our application's side and how it ended. What was read from either side and not yet written is in it.
+    pub finished: Finished,
+    /// The other side.
+    pub far: TcpStream,
+}
+
 /// Joins `connection` (our application's side) with `far`, a socket registered with this thread's runtime, until
-/// both directions have ended. Half-close passes both ways; [`Live`](crate::connection::Live) counts and cuts. A detach
-/// has no effect.
-pub async fn splice(mut connection: Connection, far: TcpStream) -> Finished {
+/// both directions have ended. Half-close passes both ways; [`Live`](crate::connection::Live) counts, cuts and detaches:
+/// nobody else needs to be asked.
+pub async fn splice(mut connection: Connection, far: TcpStream) -> Parted {
     let end = match connection.register() {
         Ok(()) => {
             // It fails only on a socket that is already dead, which the first read will find out.
             let _ = far.set_nodelay(true);
             let mut directions = Directions::new(&mut connection);
-            poll_fn(|cx| turn(&mut connection, &far, &mut directions, cx)).await
+            let end = poll_fn(|cx| turn(&mut connection, &far, &mut directions, cx)).await;
+            if matches!(end, End::Detached) { directions.put_back(&mut connection) } else { end }
         }
         Err(err) => End::Application(err),
     };
     connection.cost.live.unwatch();
-    Finished { connection, end }
+    Parted { finished: Finished { connection, end }, far }
 }
 
 #[derive(Debug)]
@@ -63,10 +73,33 @@ struct Direction {
 
 impl Directions {
     fn new(connection: &mut Connection) -> Self {
-        let out = Direction { pending: std::mem::take(&mut connection.unsent), ..Direction::default() };
-        let residue = std::mem::take(&mut connection.residue);
-        let at = std::mem::take(&mut connection.residue_at);
-        Self { out, back: Direction { pending: residue, at, ..Direction::default() }, watched: false }
+        let charged = connection.unsent.len() + connection.undelivered();
+        connection.cost.charge.release(charged);
+        let out = Direction {
+            pending: std::mem::take(&mut connection.unsent),
+            ended: connection.near_ended,
+            ..Direction::default()
+        };
+        let back = Direction {
+            pending: std::mem::take(&mut connection.residue),
+            at: std::mem::take(&mut connection.residue_at),
+            ended: connection.far_ended,
+            ..Direction::default()
+        };
+        Self { out, back, watched: false }
+    }
+
+    /// Leaves what is under way with the connection, and says how that went.
+    fn put_back(self, connection: &mut Connection) -> End {
+        connection.near_ended = self.out.ended;
+        (connection.far_ended, connection.far_end_delivered) = (self.back.ended, self.back.told);
+        match (self.out.into_bytes(), self.back.into_bytes()) {
+            (Ok(out), Ok(back)) => {
+                (connection.unsent, connection.residue, connection.residue_at) = (out, back, 0);
+                End::Detached
+            }
+            (Err(err), _) | (_, Err(err)) => End::Application(err),
+        }
     }
 }
 
@@ -81,9 +114,13 @@ fn turn(
         live.watch(cx.waker());
         both.watched = true;
     }
-    if let Some(Order::Cut(cause)) = live.take_order() {
-        let _ = SockRef::from(far).set_linger(Some(std::time::Duration::ZERO));
-        return Poll::Ready(End::Cut(cause.into()));
+    match live.take_order() {
+        Some(Order::Cut(cause)) => {
+            let _ = SockRef::from(far).set_linger(Some(std::time::Duration::ZERO));
+            return Poll::Ready(End::Cut(cause.into()));
+        }
+        Some(Order::Detach) => return Poll::Ready(End::Detached),
+        None => {}
     }
     let near = match connection.registered() {
         Ok(near) => near,
@@ -109,6 +146,16 @@ fn failed(far: &TcpStream, err: io::Error) -> End {
 }
 
 impl Direction {
+    /// What was read and not yet written.
+    fn into_bytes(self) -> io::Result<Vec<u8>> {
+        let mut bytes = self.pending;
+        bytes.drain(..self.at);
+        if let Some(pipe) = self.pipe {
+            bytes.extend_from_slice(&pipe.into_bytes()?);
+        }
+        Ok(bytes)
+    }
+
     /// Moves what can be moved; ready only when this direction has ended or failed.
     fn pump(
         &mut self,

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::connection::Connection;
 use crate::headers::Headers;
 use crate::limits::Limits;
 use crate::tunnel::{Client, ConnectError, Opened};
@@ -101,6 +102,30 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
         authority: &str,
         headers: &Headers,
     ) -> Result<Opened, PoolError<E>> {
+        self.ask(key, dial, async |client| client.connect(authority, headers).await).await
+    }
+
+    /// The same for a stream that goes on with a detached connection.
+    ///
+    /// # Errors
+    /// As [`Pool::connect`], and those of [`Client::resume`].
+    pub async fn resume<F: Future<Output = Result<Client, E>>>(
+        &self,
+        key: &K,
+        dial: impl Fn() -> F,
+        authority: &str,
+        headers: &Headers,
+        connection: &Connection,
+    ) -> Result<Opened, PoolError<E>> {
+        self.ask(key, dial, async |client| client.resume(authority, headers, connection).await).await
+    }
+
+    async fn ask<F: Future<Output = Result<Client, E>>>(
+        &self,
+        key: &K,
+        dial: impl Fn() -> F,
+        ask: impl AsyncFn(Client) -> Result<Opened, ConnectError>,
+    ) -> Result<Opened, PoolError<E>> {
         let mut tries = 0;
         loop {
             let client = match self.checkout(key) {
@@ -112,19 +137,13 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
                 Found::Ours(under_way) => self.dial(key, under_way, dial()).await.map_err(PoolError::Dial)?,
             };
             tries += 1;
-            match client.connect(authority, headers).await {
+            match ask(client).await {
                 // Nothing was done yet: another tunnel may be asked.
                 Err(ConnectError::AtCapacity | ConnectError::TunnelGone { unseen: true, .. })
                     if tries < TRIES => {}
                 result => return Ok(result?),
             }
         }
-    }
-
-    /// A tunnel of `key` that can open streams now, if there is one (to resume connections on).
-    pub fn tunnel(&self, key: &K) -> Option<Client> {
-        let entries = self.entries.borrow();
-        entries.get(key)?.tunnels.iter().find(|client| client.capacity() > 0).cloned()
     }
 
     fn checkout(&self, key: &K) -> Found<E> {
@@ -178,6 +197,25 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
             entry.is_used()
         });
         evicted
+    }
+
+    /// The same, and takes the connections on those tunnels off them: each ends as
+    /// [`Detached`](crate::splice::End::Detached), to be resumed on another, where the far end knows how.
+    pub fn move_off(&self, mut gone: impl FnMut(&K, &Client) -> bool) -> usize {
+        let mut left = 0;
+        self.entries.borrow_mut().retain(|key, entry| {
+            entry.tunnels.retain(|client| {
+                let leave = gone(key, client);
+                if leave {
+                    client.drain();
+                    client.detach_all();
+                    left += 1;
+                }
+                !leave
+            });
+            entry.is_used()
+        });
+        left
     }
 
     /// Drains tunnels unused for `pool_idle`, and those beside another tunnel of their key for `pool_surplus_idle`

@@ -1,7 +1,8 @@
 //! Pipes for splice(2): a direction has one only while something is in it, and a thread keeps a few empty ones.
 
 use std::cell::RefCell;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// What a pipe is asked to hold, bytes. The kernel may give less to who holds many; it works with any size.
@@ -56,6 +57,13 @@ impl Pipe {
         let len = splice(self.read.as_fd(), to.as_fd(), self.held)?;
         self.held -= len;
         Ok(len)
+    }
+
+    /// What it holds, taken into memory: for a pair that goes to another process.
+    pub(super) fn into_bytes(self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.held];
+        File::from(self.read).read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 }
 

@@ -140,6 +140,11 @@ impl Client {
         inner.transport.as_ref().map(|transport| transport.peer_certificates().to_vec()).unwrap_or_default()
     }
 
+    /// Takes every connection off the tunnel, as [`Live::detach`](crate::connection::Live::detach) does with one.
+    pub fn detach_all(&self) {
+        self.shared.borrow_mut().part_all();
+    }
+
     /// No new streams; GOAWAY; the driver ends when the last stream has.
     pub fn drain(&self) {
         let inner = &mut *self.shared.borrow_mut();

@@ -78,6 +78,17 @@ impl Inner {
         }
     }
 
+    /// The same for every connection of the tunnel.
+    pub(crate) fn part_all(&mut self) {
+        let spliced = |used: &Use| matches!(used, Use::Splice(_));
+        let streams = self.engine.streams.iter_mut();
+        let keys: Vec<Key> =
+            streams.filter(|(_, stream)| spliced(&stream.ext.used)).map(|(key, _)| key).collect();
+        for key in keys {
+            self.part(key);
+        }
+    }
+
     /// Tells the other end why its connection is about to be reset.
     pub(crate) fn explain(&mut self, key: Key, cause: &str) {
         if let Some(Parted { stream, id, .. }) = self.parted(key) {

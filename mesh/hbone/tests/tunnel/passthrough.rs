@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use hbone::connection::Connection;
 use hbone::passthrough;
 use hbone::splice::End;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,7 +46,7 @@ fn small_and_bulk_pass_both_ways() {
             task.await.unwrap();
         }
         drop(out.await.unwrap());
-        let finished = splice.await.unwrap();
+        let finished = splice.await.unwrap().finished;
         assert!(matches!(finished.end, End::Complete));
         assert_eq!((live.sent(), live.received()), (len + 1100, len));
         drop(finished);
@@ -66,7 +67,7 @@ fn a_half_closed_connection_goes_on() {
         assert!(!splice.is_finished());
         drop(far);
         expect_end(&mut near).await;
-        assert!(matches!(splice.await.unwrap().end, End::Complete));
+        assert!(matches!(splice.await.unwrap().finished.end, End::Complete));
     });
 }
 
@@ -80,7 +81,7 @@ fn a_cut_and_a_broken_side_are_resets() {
         send_pattern(&mut near, 1, 0, 10).await;
         expect_pattern(&mut far, 1, 0, 10).await;
         live.cut("policy");
-        let finished = splice.await.unwrap();
+        let finished = splice.await.unwrap().finished;
         assert!(matches!(&finished.end, End::Cut(cause) if cause == "policy"));
         assert_eq!(far.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 
@@ -89,7 +90,62 @@ fn a_cut_and_a_broken_side_are_resets() {
         let splice = tokio::task::spawn_local(passthrough::splice(connection, mesh));
         let _: () = socket2::SockRef::from(&near).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(near);
-        assert!(matches!(splice.await.unwrap().end, End::Application(_)));
+        assert!(matches!(splice.await.unwrap().finished.end, End::Application(_)));
         assert_eq!(far.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_busy_pair_goes_through_other_hands_and_loses_nothing() {
+    run(async {
+        let account = account();
+        let (near, connection) = application(&account).await;
+        let (mesh, far) = sockets().await;
+        let (mut splice, mut live) = {
+            let live = connection.live().clone();
+            (tokio::task::spawn_local(passthrough::splice(connection, mesh)), live)
+        };
+        let len = 30_000_000;
+        let mut ends = Vec::new();
+        for (socket, out, back) in [(near, 1, 2), (far, 2, 1)] {
+            let (mut read, mut write) = socket.into_split();
+            ends.push(tokio::task::spawn_local(async move {
+                send_pattern(&mut write, out, 0, len).await;
+                write.shutdown().await.unwrap();
+                drop(write);
+            }));
+            ends.push(tokio::task::spawn_local(async move {
+                expect_pattern(&mut read, back, 0, len).await;
+                expect_end(&mut read).await;
+            }));
+        }
+        let mut moves: u32 = 0;
+        let finished = loop {
+            for _ in 0..moves % 9 {
+                tokio::task::yield_now().await;
+            }
+            live.detach();
+            let parted = splice.await.unwrap();
+            if !matches!(parted.finished.end, End::Detached) {
+                break parted.finished;
+            }
+            moves += 1;
+            // As to another process: in parts, and charged to an account anew.
+            let parts = parted.finished.connection.into_parts().unwrap();
+            let far = parted.far.into_std().unwrap();
+            assert_eq!((account.connections(), account.buffered()), (0, 0));
+            let connection = Connection::from_parts(parts, &account);
+            live = connection.live().clone();
+            let far = tokio::net::TcpStream::from_std(far).unwrap();
+            splice = tokio::task::spawn_local(passthrough::splice(connection, far));
+        };
+        assert!(matches!(finished.end, End::Complete), "{:?}", finished.end);
+        assert!(moves >= 4, "only {moves} moves before all was sent");
+        for end in ends {
+            end.await.unwrap();
+        }
+        assert_eq!((live.sent(), live.received()), (len, len));
+        drop(finished);
+        assert_eq!((account.connections(), account.buffered()), (0, 0));
     });
 }
