@@ -23,6 +23,7 @@ pub mod name {
     pub const NFT: &str = "NFT";
     pub const CLEANUP: &str = "CLEANUP";
     pub const DRAIN: &str = "TERMINATION_GRACE_PERIOD";
+    pub const HANDOVER_GRACE: &str = "HANDOVER_GRACE";
     pub const XDS_ADDRESS: &str = "XDS_ADDRESS";
     pub const XDS_ROOT_CA: &str = "XDS_ROOT_CA";
     pub const ALT_XDS_HOSTNAME: &str = "ALT_XDS_HOSTNAME";
@@ -169,6 +170,11 @@ pub const TABLE: &[Setting] = &[
     setting(name::STATS_PORT, "15020", "Port of the metrics."),
     setting(name::READINESS_PORT, "15021", "Port of readiness."),
     setting(name::DRAIN, "5s", "How long connections may take to end after SIGTERM."),
+    setting(
+        name::HANDOVER_GRACE,
+        "10m",
+        "How long a proxy whose place a newer one has taken goes on with what it cannot hand over: connections of peers that are not Lateen's.",
+    ),
     setting(name::LOG_LEVEL, "info", "Levels of the log: LEVEL or SCOPE=LEVEL, with commas between."),
     setting(name::LOG_FORMAT, "plain", "Form of the log: plain or json."),
 ];

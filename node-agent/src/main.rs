@@ -4,7 +4,8 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use daemon::{log::Log, settings, shutdown::Shutdown};
-use node_agent::{config, proxy, redirect};
+use node_agent::{config, proxy, redirect, redirect::supervise::Orders};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -14,6 +15,7 @@ const USAGE: &str = "usage: node-agent redirect|proxy [SETTINGS]
   redirect   captures this node's pods and keeps the proxy running
   proxy      carries what the captured pods send and get
 
+SIGHUP to `redirect` replaces the running proxy by a new one, which takes its connections over.
 --help lists the settings.
 ";
 
@@ -59,12 +61,20 @@ fn run_redirect(settings: &settings::Settings) -> Result<(), Box<dyn std::error:
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = Shutdown::default();
-        let mut role = pin!(redirect::run(options, shutdown.clone()));
-        tokio::select! {
-            outcome = &mut role => return Ok(outcome?),
-            // It has begun the end.
-            signalled = shutdown.signalled() => signalled?,
-        };
-        Ok(role.await?)
+        let orders = Orders::default();
+        let mut role = pin!(redirect::run(options, orders.clone(), shutdown.clone()));
+        let mut replace = signal(SignalKind::hangup())?;
+        let mut signalled = pin!(shutdown.signalled());
+        loop {
+            tokio::select! {
+                outcome = &mut role => return Ok(outcome?),
+                // It has begun the end.
+                signalled = &mut signalled => {
+                    signalled?;
+                    return Ok(role.await?);
+                }
+                Some(()) = replace.recv() => orders.replace(),
+            }
+        }
     })
 }

@@ -18,7 +18,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,7 @@ use crate::{
         client::{HeldPod, PrivateClient, PrivateError, PrivateNews},
         saved::Saved,
     },
+    seqpacket::SeqPacket,
     socket::PROXY_MARK,
     zds::{
         client::{ZdsClient, ZdsClientError, ZdsRequest},
@@ -119,8 +123,10 @@ pub enum PodEvent {
     },
     /// All pods of the node are known: a condition of readiness.
     Synced,
-    /// A newer proxy has the listeners: stop accepting and drain.
-    Superseded,
+    /// A newer proxy has the listeners: stop accepting and drain; hand over what can be, if there is a socket for it.
+    Superseded(Option<SeqPacket>),
+    /// This proxy takes another's place, which hands over what it can on this socket. All of its pods are known.
+    Predecessor(SeqPacket),
 }
 
 type Outcome = Option<Result<(), String>>;
@@ -192,7 +198,8 @@ impl Feed {
     pub async fn open(sources: Sources) -> (Self, Vec<Saved>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let (private_sender, private) = watch::channel(None);
-        let shared = Shared { table: Arc::default(), events, private: private.clone() };
+        let shared =
+            Shared { table: Arc::default(), events, private: private.clone(), superseded: Arc::default() };
         let mut tasks = JoinSet::new();
         let mut saved = Vec::new();
         if let Some(path) = sources.private {
@@ -267,6 +274,8 @@ struct Shared {
     table: Arc<Mutex<BTreeMap<String, Entry>>>,
     events: mpsc::Sender<PodEvent>,
     private: watch::Receiver<Option<Arc<PrivateClient>>>,
+    /// A newer proxy is there: one that connected again would take its place.
+    superseded: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -306,8 +315,11 @@ impl Shared {
                     Err(error) => break error,
                 }
             };
-            warn!(%error, "lost the redirector; serving goes on");
             current.send_replace(None);
+            if self.superseded.load(Ordering::Relaxed) {
+                return info!(%error, "lost the redirector, which has a newer proxy");
+            }
+            warn!(%error, "lost the redirector; serving goes on");
             // The state of a redirector that was restarted is older than ours, if it has one at all: whoever holds
             // a [`FeedHandle`] is told, and stores again.
             client = Arc::new(connect_private(&path).await.0);
@@ -320,7 +332,11 @@ impl Shared {
             PrivateNews::Pod(pod) => self.take_pod(*pod, handing_over).await,
             PrivateNews::Draining(uid) => self.emit(PodEvent::Draining { uid }).await,
             PrivateNews::Resumed(uid) => self.emit(PodEvent::Resumed { uid }).await,
-            PrivateNews::Superseded => self.emit(PodEvent::Superseded).await,
+            PrivateNews::Superseded(successor) => {
+                self.superseded.store(true, Ordering::Relaxed);
+                self.emit(PodEvent::Superseded(successor)).await;
+            }
+            PrivateNews::Predecessor(predecessor) => self.emit(PodEvent::Predecessor(predecessor)).await,
             // ZDS has said so already.
             PrivateNews::Removed(_) | PrivateNews::Complete => {}
         }
@@ -347,7 +363,7 @@ impl Shared {
     async fn follow_zds(self, path: PathBuf) {
         let mut members = Members::default();
         let mut attempt = 0;
-        loop {
+        while !self.superseded.load(Ordering::Relaxed) {
             match ZdsClient::connect(&path).await {
                 Ok(client) => {
                     members.begin();

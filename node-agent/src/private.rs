@@ -12,6 +12,9 @@
 //! | `Received(sequence)` for each later message | `Pod`, `Draining`, `Resumed`, `Removed`, `Superseded` |
 //! | `Store` + memory files; `Drained(uid)` | |
 //!
+//! A proxy that takes another's place is told so (`Predecessor`), and so is the other (`Superseded`), each with its end
+//! of a socket over which they hand live connections over ([`crate::proxy`]).
+//!
 //! A pod's listeners are always sent, and received, before ZDS adds the pod.
 
 pub mod client;
@@ -19,8 +22,11 @@ pub mod saved;
 pub mod server;
 pub(crate) mod wire;
 
-/// The version of the messages. A proxy names the oldest and newest it speaks; the redirector picks.
-pub const VERSION: u32 = 1;
+/// The version of the messages. A proxy names the oldest and newest it speaks; the redirector picks. 2: proxies hand
+/// connections over to one another.
+pub const VERSION: u32 = 2;
+/// The oldest version that is understood: one release back.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// Largest message: a pod's names and seven numbers fit many times over.
 pub(crate) const MAX_MESSAGE: usize = 8192;

@@ -7,6 +7,7 @@
 //!       ├─► plaintext (authorize)    ─► dial ─► application
 //!       └─► dns
 //! record: what is said of it      connections: judged again, cut      worker: the thread it lives on
+//! moves: from tunnel to tunnel    parking: until the client comes     handover: to the proxy that takes this one's place
 //! ```
 
 pub(crate) mod accept;
@@ -30,6 +31,12 @@ pub(crate) mod carry;
 pub(crate) mod finish;
 
 pub(crate) mod connections;
+
+pub(crate) mod moves;
+
+pub(crate) mod parking;
+
+pub(crate) mod handover;
 
 pub(crate) mod dns;
 
@@ -63,7 +70,7 @@ pub use self::app::run;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use daemon::log::Log;
 use daemon::metrics::traffic::Traffic;
@@ -76,6 +83,9 @@ use tokio::sync::oneshot;
 
 use self::dns::Upstreams;
 use self::dns_metrics::DnsMetrics;
+use self::handover::Successor;
+use self::moves::Moving;
+use self::parking::Parking;
 use self::pod::Pod;
 use self::state::State;
 use self::worker::{Handle, Job};
@@ -98,6 +108,11 @@ pub(crate) struct Agent {
     pub(crate) domain: String,
     pub(crate) dns_metrics: DnsMetrics,
     pub(crate) pods: Mutex<HashMap<Arc<str>, Arc<Pod>>>,
+    /// Connections without a tunnel.
+    pub(crate) parking: Parking,
+    /// Those that are on their way.
+    pub(crate) moving: Moving,
+    successor: RwLock<Option<Successor>>,
     /// How often an account of a pod that is gone was full.
     pub(crate) refused_before: AtomicU64,
     /// The settings in force, for `/config_dump`.
@@ -112,6 +127,15 @@ impl Agent {
     fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Pod>>> {
         // The map is whole between any two calls on it.
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who takes over what is detached, if a newer proxy does.
+    fn successor(&self) -> Option<Successor> {
+        self.successor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_successor(&self, successor: Option<Successor>) {
+        *self.successor.write().unwrap_or_else(PoisonError::into_inner) = successor;
     }
 
     /// Takes over what the controller said.

@@ -44,7 +44,7 @@ use self::{
     notes::Notes,
     reconcile::Capturer,
     rules::RuleSet,
-    supervise::Program,
+    supervise::{Orders, Program},
 };
 use crate::{
     config::{self, name},
@@ -160,7 +160,7 @@ fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
 ///
 /// # Errors
 /// When a socket cannot be made or the manifests cannot be watched.
-pub async fn run(options: Options, shutdown: Shutdown) -> Result<(), RedirectError> {
+pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result<(), RedirectError> {
     raise_open_files();
     for folder in [&options.zds, &options.private, &options.cni].into_iter().filter_map(|path| path.parent())
     {
@@ -193,7 +193,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<(), RedirectErr
     info!(node = options.node, "redirecting");
 
     match options.proxy {
-        Some(program) => supervise::run(program, shutdown).await,
+        Some(program) => supervise::run(program, orders, shutdown).await,
         None => shutdown.begun().await,
     }
     tasks.shutdown().await;

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, IoSlice},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
     time::Duration,
 };
@@ -32,6 +32,16 @@ impl SeqPacket {
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
         socket.set_nonblocking(true)?;
         socket.connect(&SockAddr::unix(path)?)?;
+        Self::new(socket)
+    }
+
+    /// Takes over one end of a connection that somebody else has made.
+    ///
+    /// # Errors
+    /// When the runtime refuses the socket.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(fd);
+        socket.set_nonblocking(true)?;
         Self::new(socket)
     }
 
@@ -75,6 +85,21 @@ impl SeqPacket {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             other => other,
         }
+    }
+}
+
+/// Both ends of a new connection, for two other processes.
+///
+/// # Errors
+/// When the table of open files is full.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (one, other) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
+    Ok((one.into(), other.into()))
+}
+
+impl AsFd for SeqPacket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.get_ref().as_fd()
     }
 }
 

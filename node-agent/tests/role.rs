@@ -19,7 +19,7 @@ use manifest::State;
 use node_agent::{
     listeners::Listeners,
     pods::{Feed, Pod, PodEvent, Sources},
-    redirect::{self, Options, rules::RuleSet},
+    redirect::{self, Options, rules::RuleSet, supervise::Orders},
 };
 use serde_json::{Value, json};
 use testkit::netns::Netns;
@@ -81,7 +81,7 @@ impl Role {
         choose(&mut options);
         let shutdown = Shutdown::default();
         let ends = shutdown.clone();
-        let running = tokio::spawn(async move { redirect::run(options, ends).await.unwrap() });
+        let running = tokio::spawn(async move { redirect::run(options, Orders::default(), ends).await.unwrap() });
         let role = Self { folder, shutdown, running };
         role.until(|role| role.folder.path().join("run/cni.sock").exists()).await;
         role

@@ -11,7 +11,7 @@ use prost::Message;
 use proto::zds::WorkloadInfo;
 
 use super::{
-    MAX_MESSAGE, VERSION,
+    MAX_MESSAGE, OLDEST_VERSION, VERSION,
     saved::Saved,
     wire::{FromProxy, Hello, News, PodMessage, Said, ToProxy},
 };
@@ -52,8 +52,10 @@ pub enum PrivateNews {
     Resumed(String),
     /// The pod has left: close its listeners.
     Removed(String),
-    /// A newer proxy has everything: stop accepting, drain.
-    Superseded,
+    /// A newer proxy has everything: stop accepting, drain. With a socket, hand it over what can be.
+    Superseded(Option<SeqPacket>),
+    /// This proxy takes the place of one that still runs, and that will hand over what it can.
+    Predecessor(SeqPacket),
 }
 
 /// The connection is of no further use: connect again.
@@ -86,7 +88,7 @@ impl PrivateClient {
     /// When nobody listens at `path`, or the redirector speaks no common version.
     pub async fn connect(path: &Path) -> Result<(Self, Vec<Saved>), PrivateError> {
         let client = Self { socket: SeqPacket::connect(path)? };
-        client.say(Said::Hello(Hello { oldest: VERSION, newest: VERSION })).await?;
+        client.say(Said::Hello(Hello { oldest: OLDEST_VERSION, newest: VERSION })).await?;
         let (message, packet) = client.receive().await?;
         match message.news {
             Some(News::Welcome(_)) => Ok((client, accept(packet.fds))),
@@ -152,14 +154,18 @@ fn accept(files: Vec<OwnedFd>) -> Vec<Saved> {
         .unwrap_or_default()
 }
 
-fn understand(news: News, packet: Packet) -> Result<Option<PrivateNews>, PrivateError> {
+fn understand(news: News, mut packet: Packet) -> Result<Option<PrivateNews>, PrivateError> {
+    let mut end = || packet.fds.pop().map(SeqPacket::from_fd).transpose();
     Ok(Some(match news {
         News::Pod(pod) => PrivateNews::Pod(Box::new(assemble(pod, packet)?)),
         News::Complete(_) => PrivateNews::Complete,
         News::Draining(uid) => PrivateNews::Draining(uid),
         News::Resumed(uid) => PrivateNews::Resumed(uid),
         News::Removed(uid) => PrivateNews::Removed(uid),
-        News::Superseded(_) => PrivateNews::Superseded,
+        News::Superseded(_) => PrivateNews::Superseded(end()?),
+        News::Predecessor(_) => PrivateNews::Predecessor(
+            end()?.ok_or(PrivateError::Unexpected("a predecessor without a socket"))?,
+        ),
         News::Welcome(_) | News::Refused(_) => return Ok(None),
     }))
 }

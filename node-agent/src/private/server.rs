@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -18,18 +18,22 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    MAX_MESSAGE, VERSION,
+    MAX_MESSAGE, OLDEST_VERSION, VERSION,
     saved::{Saved, SavedError, check_bounds},
     wire::{FromProxy, Hello, News, PodMessage, Said, ToProxy, Welcome},
 };
 use crate::{
     listeners::Listeners,
-    seqpacket::{SeqListener, SeqPacket},
+    seqpacket::{self, SeqListener, SeqPacket},
     zds::server::CapturedPod,
 };
 
 /// Messages that may wait for the proxy.
 const QUEUE: usize = 64;
+/// Successors that a superseded proxy may not have heard of yet.
+const SUCCESSORS: usize = 4;
+/// From this version on proxies hand connections over to one another.
+const HANDS_OVER: u32 = 2;
 /// How long the proxy may take over one message.
 const IO_TIME: Duration = Duration::from_secs(5);
 
@@ -56,6 +60,9 @@ struct State {
     /// also sends letters, which are not passed on while the conversation waits for room in a queue.
     drained: BTreeSet<String>,
     proxy: Option<Proxy>,
+    /// Those that it supersedes and that still have connections to hand over: each successor gets to know them all,
+    /// should the one before it have crashed.
+    superseded: Vec<Superseded>,
     /// Processes of all proxies connected, also of those that a newer one has superseded.
     pids: Vec<i32>,
     next_id: u64,
@@ -73,6 +80,29 @@ struct Held {
 struct Proxy {
     id: u64,
     letters: mpsc::Sender<Letter>,
+    /// Takes the ends of sockets to successors; absent where the proxy's version knows of none.
+    successors: Option<mpsc::Sender<OwnedFd>>,
+}
+
+#[derive(Debug)]
+struct Superseded {
+    id: u64,
+    successors: mpsc::Sender<OwnedFd>,
+}
+
+/// What a new proxy begins with.
+struct Beginning {
+    id: u64,
+    saved: Arc<[Saved]>,
+    pods: Vec<Held>,
+    predecessors: Vec<OwnedFd>,
+    mail: Mail,
+}
+
+/// What comes for a connected proxy.
+struct Mail {
+    letters: mpsc::Receiver<Letter>,
+    successors: mpsc::Receiver<OwnedFd>,
 }
 
 /// Tells which leaving pods have ended their last captured connection.
@@ -216,19 +246,23 @@ impl PrivateServer {
     }
 
     async fn serve_proxy(self, socket: SeqPacket) {
-        if let Err(reason) = expect_hello(&socket).await {
-            warn!(reason, "a client of the private socket was turned away");
-            let refusal = ToProxy { sequence: 0, news: Some(News::Refused(reason)) };
-            let _ = socket.send(&refusal.encode_to_vec(), &[]).await;
-            return;
-        }
+        let version = match expect_hello(&socket).await {
+            Ok(version) => version,
+            Err(reason) => {
+                warn!(reason, "a client of the private socket was turned away");
+                let refusal = ToProxy { sequence: 0, news: Some(News::Refused(reason)) };
+                let _ = socket.send(&refusal.encode_to_vec(), &[]).await;
+                return;
+            }
+        };
         let pid = socket.peer_pid().unwrap_or_default();
         self.state().pids.push(pid);
-        let (id, saved, pods, mut letters) = self.connect();
+        let Beginning { id, saved, pods, predecessors, mut mail } = self.connect(version);
         info!(pods = pods.len(), state = !saved.is_empty(), "handing everything over to a new proxy");
         let outcome = async {
-            hand_over(&socket, &saved, &pods).await?;
-            self.converse(id, &socket, &mut letters).await
+            hand_over(&socket, version, &saved, &pods, &predecessors).await?;
+            drop(predecessors);
+            self.converse(id, &socket, &mut mail).await
         };
         let reason = outcome.await.err().unwrap_or_default();
         self.disconnect(id, pid);
@@ -236,23 +270,32 @@ impl PrivateServer {
     }
 
     /// Becomes the current proxy and takes the snapshot in one step; the one before learns that it is superseded.
-    fn connect(&self) -> (u64, Arc<[Saved]>, Vec<Held>, mpsc::Receiver<Letter>) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        let (id, saved, pods) = {
+    fn connect(&self, version: u32) -> Beginning {
+        let (sender, letters) = mpsc::channel(QUEUE);
+        let (successor_sender, successors) = mpsc::channel(SUCCESSORS);
+        let hands_over = version >= HANDS_OVER;
+        let beginning = {
             let mut state = self.state();
             state.next_id += 1;
             let id = state.next_id;
+            let successors_of_it = hands_over.then_some(successor_sender);
             // With its sender gone the one before finds its letters at an end.
-            state.proxy = Some(Proxy { id, letters: sender });
+            let before = state.proxy.replace(Proxy { id, letters: sender, successors: successors_of_it });
+            if let Some(Proxy { id, successors: Some(successors), .. }) = before {
+                state.superseded.push(Superseded { id, successors });
+            }
+            let predecessors = if hands_over { introduce(&state.superseded) } else { Vec::new() };
             // Before anybody reads it: what the one before writes from now on would be in no successor's state.
             if let Err(error) = seal(&state.saved) {
                 warn!(%error, "the saved state is dropped; the proxy will ask the controller for all");
                 state.saved = Arc::default();
             }
-            (id, state.saved.clone(), state.pods.values().cloned().collect())
+            let pods = state.pods.values().cloned().collect();
+            let mail = Mail { letters, successors };
+            Beginning { id, saved: state.saved.clone(), pods, predecessors, mail }
         };
         self.shared.connected.send_replace(true);
-        (id, saved, pods, receiver)
+        beginning
     }
 
     fn disconnect(&self, id: u64, pid: i32) {
@@ -260,6 +303,7 @@ impl PrivateServer {
         if let Some(index) = state.pids.iter().position(|known| *known == pid) {
             state.pids.swap_remove(index);
         }
+        state.superseded.retain(|other| other.id != id);
         if state.proxy.as_ref().is_some_and(|proxy| proxy.id == id) {
             state.proxy = None;
             drop(state);
@@ -268,29 +312,30 @@ impl PrivateServer {
     }
 
     /// Passes letters on, each until it has been received, and listens to what the proxy says in between.
-    async fn converse(
-        &self,
-        id: u64,
-        socket: &SeqPacket,
-        letters: &mut mpsc::Receiver<Letter>,
-    ) -> Result<(), String> {
+    async fn converse(&self, id: u64, socket: &SeqPacket, mail: &mut Mail) -> Result<(), String> {
         let mut sequence = 0;
-        let mut closed = false;
+        let mut superseded = false;
         loop {
             tokio::select! {
-                letter = letters.recv(), if !closed => {
+                letter = mail.letters.recv(), if !superseded => {
                     let Some(letter) = letter else {
-                        // A newer proxy has taken this one's place. Nothing more will be sent, but it may still speak.
-                        closed = true;
-                        send(socket, 0, News::Superseded(true), None).await?;
+                        // A newer proxy has taken this one's place. Nothing more will be sent but the way to that and to
+                        // those after it, but it may still speak.
+                        superseded = true;
+                        let successor = mail.successors.try_recv().ok();
+                        send(socket, 0, News::Superseded(true), &fds(successor.as_ref())).await?;
                         continue;
                     };
                     sequence += 1;
-                    send(socket, sequence, letter.news, letter.pod.as_ref()).await?;
+                    let descriptors = letter.pod.as_ref().map(Held::descriptors).unwrap_or_default();
+                    send(socket, sequence, letter.news, &descriptors).await?;
                     timeout(IO_TIME, self.hear_until(id, socket, sequence))
                         .await
                         .map_err(|_| "it did not take a message in")??;
                     let _ = letter.received.send(());
+                }
+                Some(successor) = mail.successors.recv(), if superseded => {
+                    send(socket, 0, News::Superseded(true), &fds(Some(&successor))).await?;
                 }
                 said = hear(socket) => match said? {
                     Some((said, fds)) => self.take_in(id, said, fds),
@@ -310,13 +355,15 @@ impl PrivateServer {
         Err("closed before taking a message in".into())
     }
 
-    fn take_in(&self, id: u64, said: Said, fds: Vec<std::os::fd::OwnedFd>) {
+    fn take_in(&self, id: u64, said: Said, fds: Vec<OwnedFd>) {
         match said {
             Said::Store(_) => self.keep(id, fds),
             Said::Drained(uid) => {
                 let mut state = self.state();
-                // Only of pods that are leaving, so that there are never more than pods.
-                if state.pods.get(&uid).is_some_and(|held| held.draining) {
+                // Only of pods that are leaving, so that there are never more than pods; and only by the current proxy,
+                // as what another has no more may have been handed over to it.
+                let current = state.proxy.as_ref().is_some_and(|proxy| proxy.id == id);
+                if current && state.pods.get(&uid).is_some_and(|held| held.draining) {
                     state.drained.insert(uid);
                     self.shared.drained.notify_one();
                 }
@@ -324,8 +371,9 @@ impl PrivateServer {
             Said::Hello(_) | Said::Received(_) => {}
         }
     }
+
     /// Keeps what a proxy leaves to its successor; of the current proxy only, as the others have theirs already.
-    fn keep(&self, id: u64, fds: Vec<std::os::fd::OwnedFd>) {
+    fn keep(&self, id: u64, fds: Vec<OwnedFd>) {
         let accepted = fds.into_iter().map(Saved::accept_growing).collect::<Result<Arc<[Saved]>, _>>();
         let mut state = self.state();
         if state.proxy.as_ref().is_none_or(|proxy| proxy.id != id) {
@@ -363,13 +411,29 @@ impl Held {
     }
 }
 
-async fn expect_hello(socket: &SeqPacket) -> Result<(), String> {
+/// A socket from each superseded proxy to a new one; the ends for the new one.
+fn introduce(superseded: &[Superseded]) -> Vec<OwnedFd> {
+    let introduced = superseded.iter().filter_map(|before| {
+        let (theirs, ours) = seqpacket::pair()
+            .inspect_err(|error| warn!(%error, "connections cannot be handed over to the new proxy"))
+            .ok()?;
+        // One with so many successors unheard does not listen any more.
+        before.successors.try_send(theirs).ok()?;
+        Some(ours)
+    });
+    introduced.collect()
+}
+
+/// The version to speak with a proxy.
+async fn expect_hello(socket: &SeqPacket) -> Result<u32, String> {
     let said = timeout(IO_TIME, hear(socket)).await.map_err(|_| "no hello in time")??;
     match said {
-        Some((Said::Hello(Hello { oldest, newest }), _)) if (oldest..=newest).contains(&VERSION) => Ok(()),
+        Some((Said::Hello(Hello { oldest, newest }), _)) if oldest <= VERSION && newest >= OLDEST_VERSION => {
+            Ok(newest.min(VERSION))
+        }
         Some((Said::Hello(Hello { oldest, newest }), _)) => Err(format!(
-            "the proxy speaks versions {oldest} to {newest} of the private socket, the redirector {VERSION}: \
-             install both from one release"
+            "the proxy speaks versions {oldest} to {newest} of the private socket, the redirector {OLDEST_VERSION} to \
+             {VERSION}: install both from one release, or from two that follow each other"
         )),
         Some(_) => Err("it did not begin with a hello".into()),
         None => Err("closed before its hello".into()),
@@ -377,30 +441,46 @@ async fn expect_hello(socket: &SeqPacket) -> Result<(), String> {
 }
 
 /// Everything in one go; nothing is asked in between, so a hundred pods take about a millisecond.
-async fn hand_over(socket: &SeqPacket, saved: &[Saved], pods: &[Held]) -> Result<(), String> {
-    let welcome = ToProxy {
-        sequence: 0,
-        news: Some(News::Welcome(Welcome { version: VERSION, state: !saved.is_empty() })),
-    };
+async fn hand_over(
+    socket: &SeqPacket,
+    version: u32,
+    saved: &[Saved],
+    pods: &[Held],
+    predecessors: &[OwnedFd],
+) -> Result<(), String> {
+    let welcome =
+        ToProxy { sequence: 0, news: Some(News::Welcome(Welcome { version, state: !saved.is_empty() })) };
     let state: Vec<_> = saved.iter().map(AsFd::as_fd).collect();
     let all = async {
         socket.send(&welcome.encode_to_vec(), &state).await.map_err(|error| error.to_string())?;
         for held in pods {
-            send(socket, 0, held.message(), Some(held)).await?;
+            send(socket, 0, held.message(), &held.descriptors()).await?;
         }
-        send(socket, 0, News::Complete(true), None).await
+        send(socket, 0, News::Complete(true), &[]).await?;
+        for predecessor in predecessors {
+            send(socket, 0, News::Predecessor(true), &[predecessor.as_fd()]).await?;
+        }
+        Ok(())
     };
     timeout(IO_TIME, all).await.map_err(|_| "it did not take the hand-over in")?
 }
 
-async fn send(socket: &SeqPacket, sequence: u64, news: News, pod: Option<&Held>) -> Result<(), String> {
+fn fds(one: Option<&OwnedFd>) -> Vec<BorrowedFd<'_>> {
+    one.into_iter().map(AsFd::as_fd).collect()
+}
+
+async fn send(
+    socket: &SeqPacket,
+    sequence: u64,
+    news: News,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), String> {
     let bytes = ToProxy { sequence, news: Some(news) }.encode_to_vec();
-    let fds = pod.map(Held::descriptors).unwrap_or_default();
-    socket.send(&bytes, &fds).await.map_err(|error| error.to_string())
+    socket.send(&bytes, descriptors).await.map_err(|error| error.to_string())
 }
 
 /// The next thing the proxy says; `None` when it has left.
-async fn hear(socket: &SeqPacket) -> Result<Option<(Said, Vec<std::os::fd::OwnedFd>)>, String> {
+async fn hear(socket: &SeqPacket) -> Result<Option<(Said, Vec<OwnedFd>)>, String> {
     let Some(packet) = socket.receive(MAX_MESSAGE).await.map_err(|error| error.to_string())? else {
         return Ok(None);
     };

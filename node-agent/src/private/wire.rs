@@ -38,7 +38,7 @@ pub(crate) struct ToProxy {
     /// To be answered with `Received`; 0 in the hand-over, which is not answered message by message.
     #[prost(uint64, tag = "1")]
     pub(crate) sequence: u64,
-    #[prost(oneof = "News", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "News", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub(crate) news: Option<News>,
 }
 
@@ -58,8 +58,14 @@ pub(crate) enum News {
     Resumed(String),
     #[prost(string, tag = "8")]
     Removed(String),
+    /// From version 2 on with a descriptor: one end of a socket, at whose other end the successor waits for what can be
+    /// handed over.
     #[prost(bool, tag = "9")]
     Superseded(bool),
+    /// From version 2 on: a proxy is there that this one takes the place of. The descriptor is the other end of its
+    /// socket.
+    #[prost(bool, tag = "10")]
+    Predecessor(bool),
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use daemon::http::{Answer, Routes, serve_tcp};
 use daemon::metrics::Metrics;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::family::Family;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 use xds::client::{Ending, Observer};
 
 use super::app::StartError;
@@ -32,18 +34,61 @@ pub(crate) struct Ports {
     readiness: TcpListener,
 }
 
-/// Opens the ports.
-///
-/// # Errors
-/// One is taken.
-pub(crate) async fn listen(settings: &Settings) -> Result<Ports, StartError> {
-    let port = |name| settings.parse::<u16>(name, "a port");
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Ok(Ports {
-        admin: bind(SocketAddr::new(loopback, port(name::ADMIN_PORT)?)).await?,
-        stats: bind(any(port(name::STATS_PORT)?)).await?,
-        readiness: bind(any(port(name::READINESS_PORT)?)).await?,
-    })
+/// Where they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    admin: SocketAddr,
+    stats: SocketAddr,
+    readiness: SocketAddr,
+}
+
+/// How long a predecessor may keep the ports after it has heard of this proxy.
+const PREDECESSOR: Duration = Duration::from_secs(10);
+
+impl Addresses {
+    /// As set.
+    ///
+    /// # Errors
+    /// Something that is no port.
+    pub(crate) fn of(settings: &Settings) -> Result<Self, StartError> {
+        let port = |name| settings.parse::<u16>(name, "a port");
+        Ok(Self {
+            admin: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port(name::ADMIN_PORT)?),
+            stats: any(port(name::STATS_PORT)?),
+            readiness: any(port(name::READINESS_PORT)?),
+        })
+    }
+
+    /// Opens the ports; if that is `allowed`, ports that are taken may be opened later.
+    ///
+    /// # Errors
+    /// One is taken.
+    pub(crate) async fn listen_unless_taken(self, allowed: bool) -> Result<Result<Ports, Self>, StartError> {
+        match self.listen().await {
+            Ok(ports) => Ok(Ok(ports)),
+            Err(_) if allowed => Ok(Err(self)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn listen(self) -> Result<Ports, StartError> {
+        Ok(Ports {
+            admin: bind(self.admin).await?,
+            stats: bind(self.stats).await?,
+            readiness: bind(self.readiness).await?,
+        })
+    }
+
+    /// Opens the ports as soon as the predecessor has left them.
+    async fn listen_in_time(self) -> Result<Ports, StartError> {
+        let deadline = Instant::now() + PREDECESSOR;
+        loop {
+            match self.listen().await {
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(2)).await,
+                outcome => return outcome,
+            }
+        }
+    }
 }
 
 fn any(port: u16) -> SocketAddr {
@@ -68,14 +113,32 @@ fn taken(address: SocketAddr, error: &std::io::Error) -> StartError {
     ))
 }
 
-/// Serves all three until dropped.
-pub(crate) async fn serve(
-    ports: Ports,
-    agent: Arc<Agent>,
-    metrics: Metrics,
-    readiness: Readiness,
-    shutdown: Shutdown,
-) {
+/// What is served there.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) metrics: Metrics,
+    pub(crate) readiness: Readiness,
+    /// Begins the end of the process.
+    pub(crate) shutdown: Shutdown,
+    /// Begins when a newer proxy wants the ports.
+    pub(crate) superseded: Shutdown,
+}
+
+/// Serves all three until a newer proxy wants the ports.
+pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
+    let Page { agent, metrics, readiness, shutdown, superseded } = page;
+    let ports = match ports {
+        Ok(ports) => Ok(ports),
+        Err(addresses) => addresses.listen_in_time().await,
+    };
+    let ports = match ports {
+        Ok(ports) => ports,
+        Err(error) => {
+            tracing::error!(%error, "nobody could see whether this proxy is well; it ends");
+            return shutdown.begin();
+        }
+    };
     metrics.register_istio(|registry| {
         let labels = vec![("component", "ztunnel"), ("tag", env!("CARGO_PKG_VERSION"))];
         registry.register_collector(Box::new(Build(labels)));
@@ -87,11 +150,17 @@ pub(crate) async fn serve(
         let (status, text) = ready.answer();
         async move { Answer::text(status, text) }
     });
-    tokio::join!(
-        serve_tcp(ports.readiness, readiness_routes),
-        serve_tcp(ports.stats, metrics.routes(Routes::default())),
-        serve_tcp(ports.admin, admin(agent, &metrics, readiness, shutdown)),
-    );
+    let serving = async {
+        tokio::join!(
+            serve_tcp(ports.readiness, readiness_routes),
+            serve_tcp(ports.stats, metrics.routes(Routes::default())),
+            serve_tcp(ports.admin, admin(agent, &metrics, readiness, shutdown)),
+        )
+    };
+    tokio::select! {
+        _ = serving => {}
+        () = superseded.begun() => {}
+    }
 }
 
 /// `istio_build`, whose value is its labels.

@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use hbone::connection::Connection;
-use hbone::passthrough;
-use hbone::splice::{Finished, Splice};
+use hbone::passthrough::{self, Parted};
+use hbone::splice::{End, Splice};
 use hbone::tunnel::Stream;
 
 use super::connections::Registered;
 use super::finish::{self, outcome};
+use super::moves;
 use super::record::Record;
 
 /// A connection that carries bytes.
@@ -23,7 +24,7 @@ pub(crate) struct Carried {
 
 enum Way {
     Tunnel(Splice),
-    Plain(Pin<Box<dyn Future<Output = Finished>>>),
+    Plain(Pin<Box<dyn Future<Output = Parted>>>),
 }
 
 impl Carried {
@@ -49,16 +50,28 @@ impl Carried {
         Self { way: Way::Plain(Box::pin(passthrough::splice(connection, far))), record, registered }
     }
 
-    /// Carries it to its end, and tells of it.
+    /// Carries it to its end, and tells of it; also over other tunnels than it began with, as long as this thread has it.
     #[expect(clippy::wrong_self_convention, reason = "an end is come to, nothing is converted")]
     pub(crate) async fn to_its_end(self) {
-        let Self { way, record, registered } = self;
-        let finished = match way {
-            Way::Tunnel(splice) => splice.await,
-            Way::Plain(splice) => splice.await,
-        };
-        drop(registered);
-        finish::end(record, Some(finished.connection.live()), outcome(&finished.end).as_ref());
-        finished.close();
+        let mut carried = self;
+        loop {
+            let Self { way, record, registered } = carried;
+            let (finished, far) = match way {
+                Way::Tunnel(splice) => (splice.await, None),
+                Way::Plain(splice) => {
+                    let Parted { finished, far } = splice.await;
+                    (finished, Some(far))
+                }
+            };
+            if !matches!(finished.end, End::Detached) {
+                drop(registered);
+                finish::end(record, Some(finished.connection.live()), outcome(&finished.end).as_ref());
+                return finished.close();
+            }
+            match Box::pin(moves::go_on(registered, record, finished.connection, far)).await {
+                Some(goes_on) => carried = goes_on,
+                None => return,
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! all threads ([`worker`](super::worker)).
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use hbone::connection::Live;
@@ -17,13 +17,18 @@ use super::authorize::{self, Judgement};
 use super::pod::{Phase, Pod};
 use super::record::Record;
 use super::state::{PATIENCE, State};
+use super::worker::Worker;
 
 /// Why a connection is cut when its pod goes.
 pub(crate) const GONE: &str = "the pod is gone";
 
 /// The live connections of one thread.
-#[derive(Debug, Default)]
-pub(crate) struct Connections(RefCell<Slab<Entry>>);
+#[derive(Debug)]
+pub(crate) struct Connections {
+    entries: RefCell<Slab<Entry>>,
+    /// The thread's own.
+    worker: Weak<Worker>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -45,7 +50,20 @@ pub(crate) struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.table.0.borrow_mut().try_remove(self.key);
+        self.table.entries.borrow_mut().try_remove(self.key);
+    }
+}
+
+impl Registered {
+    /// The thread whose table it is.
+    pub(crate) fn worker(&self) -> Option<Rc<Worker>> {
+        self.table.worker.upgrade()
+    }
+
+    /// Leaves the table; whose the connection is, and where it was delivered if policy judges it.
+    pub(crate) fn leave(self) -> Option<(Arc<Pod>, Option<AppAddress>)> {
+        let entry = self.table.entries.borrow_mut().try_remove(self.key)?;
+        Some((entry.pod, entry.judged))
     }
 }
 
@@ -64,6 +82,16 @@ pub(crate) struct Listed {
 }
 
 impl Connections {
+    /// An empty table of a thread.
+    pub(crate) fn new(worker: Weak<Worker>) -> Self {
+        Self { entries: RefCell::default(), worker }
+    }
+
+    /// Takes every connection off its tunnel, as far as its peer knows how.
+    pub(crate) fn detach(&self) {
+        self.entries.borrow().iter().for_each(|(_, entry)| entry.live.detach());
+    }
+
     /// Puts a connection in; `judged` is where it was delivered if policy judges it. One that was still being opened
     /// when its pod went is cut at once: nobody comes again for it.
     pub(crate) fn register(
@@ -76,13 +104,14 @@ impl Connections {
         if pod.phase() == Phase::Gone {
             live.cut(GONE);
         }
-        let key = self.0.borrow_mut().insert(Entry { pod, record, live, judged, unjudged: Cell::new(None) });
+        let key =
+            self.entries.borrow_mut().insert(Entry { pod, record, live, judged, unjudged: Cell::new(None) });
         Registered { table: self.clone(), key }
     }
 
     /// Brings the byte counters of all connections up to date; returns the bytes carried since the last time.
     pub(crate) fn count(&self) -> u64 {
-        self.0.borrow().iter().map(|(_, entry)| entry.record.count(&entry.live)).sum()
+        self.entries.borrow().iter().map(|(_, entry)| entry.record.count(&entry.live)).sum()
     }
 
     /// Judges all inbound connections again and cuts those that may not go on. One whose policy has not arrived waits
@@ -91,7 +120,7 @@ impl Connections {
     pub(crate) fn judge(&self, state: &State) -> Option<Instant> {
         let now = Instant::now();
         let mut again: Option<Instant> = None;
-        for (_, entry) in self.0.borrow().iter() {
+        for (_, entry) in self.entries.borrow().iter() {
             let Some(delivered) = entry.judged else { continue };
             let ends = entry.record.ends();
             match authorize::judge(state, &entry.pod, ends.peer, ends.source_identity.as_ref(), delivered) {
@@ -115,24 +144,24 @@ impl Connections {
 
     /// Cuts every connection of a pod.
     pub(crate) fn cut_pod(&self, uid: &str, cause: &str) {
-        for (_, entry) in self.0.borrow().iter().filter(|(_, entry)| &*entry.pod.uid == uid) {
+        for (_, entry) in self.entries.borrow().iter().filter(|(_, entry)| &*entry.pod.uid == uid) {
             entry.live.cut(cause);
         }
     }
 
     /// How many connections a pod has on this thread.
     pub(crate) fn of_pod(&self, uid: &str) -> usize {
-        self.0.borrow().iter().filter(|(_, entry)| &*entry.pod.uid == uid).count()
+        self.entries.borrow().iter().filter(|(_, entry)| &*entry.pod.uid == uid).count()
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.borrow().len()
+        self.entries.borrow().len()
     }
 
     /// All of them, for `/config_dump`.
     pub(crate) fn list(&self) -> Vec<Listed> {
-        let table = self.0.borrow();
+        let table = self.entries.borrow();
         let listed = table.iter().map(|(_, entry)| {
             let ends = entry.record.ends();
             let inbound = ends.reporter == daemon::metrics::traffic::Reporter::Destination;

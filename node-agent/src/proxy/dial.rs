@@ -6,19 +6,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hbone::connection::Connection;
 use hbone::headers::Headers;
 use hbone::pool::PoolError;
 use hbone::transport::{HandshakeError, Tls};
-use hbone::tunnel::{Client, ConnectError, Gone, Opened};
+use hbone::tunnel::{Client, ConnectError, Gone, Opened, Stream};
 use identity::tls::no_server_name;
+use model::address::PeerAddress;
+use model::baggage;
 use model::plan::Tunnel;
+use model::workload::Workload;
 use socket2::{SockRef, Socket};
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::pod::Pod;
-use super::record::{Failure, flags};
+use super::record::{Ends, Failure, flags};
+use super::traceparent;
 use super::worker::{TunnelKey, Worker};
 use crate::netns::in_namespace;
 use crate::socket::{
@@ -62,6 +67,9 @@ pub(crate) enum DialError {
     /// The tunnel failed.
     #[error("{0}")]
     Tunnel(String),
+    /// The far side opened another connection instead of going on with ours.
+    #[error("the far side cannot go on with a connection: its agent is not ours any more")]
+    NotResumed,
 }
 
 impl From<DialError> for Failure {
@@ -73,7 +81,7 @@ impl From<DialError> for Failure {
             DialError::Tls(_) => flags::TLS_FAILURE,
             DialError::Refused { status: 401, .. } => flags::DENY,
             DialError::Refused { .. } => flags::CONNECT,
-            DialError::Tunnel(_) => flags::H2_HANDSHAKE_FAILURE,
+            DialError::Tunnel(_) | DialError::NotResumed => flags::H2_HANDSHAKE_FAILURE,
         };
         Self::new(flags, error)
     }
@@ -144,13 +152,67 @@ pub(crate) async fn tunnel(
         expect: tunnel.expect.as_slice().into(),
         next_hop: tunnel.next_hop,
     };
-    let authority = tunnel.authority.to_string();
+    ask(worker, pod, &key, &tunnel.authority.to_string(), headers, None).await
+}
+
+/// Goes on with a detached connection on a stream of another tunnel to the same peer.
+///
+/// # Errors
+/// As [`tunnel`]; [`DialError::Refused`] with 409 if the far side has not got it.
+pub(crate) async fn resume(
+    worker: &Rc<Worker>,
+    pod: &Arc<Pod>,
+    ends: &Ends,
+    connection: &Connection,
+) -> Result<Stream, DialError> {
+    let (Some(source), Some(expect), Some(authority)) =
+        (&ends.source_identity, &ends.destination_identity, &ends.authority)
+    else {
+        return Err(DialError::NotResumed);
+    };
+    let key = TunnelKey {
+        pod: pod.uid.clone(),
+        source: source.clone(),
+        expect: std::slice::from_ref(expect).into(),
+        next_hop: ends.next_hop,
+    };
+    let host = ends.service.as_ref().map(|service| &*service.key.hostname);
+    let headers = request_headers(ends.source.as_deref(), ends.peer, host);
+    let opened = ask(worker, pod, &key, authority, &headers, Some(connection)).await?;
+    // One that does not know how has taken it for a new connection.
+    if opened.capable { Ok(opened.stream) } else { Err(DialError::NotResumed) }
+}
+
+/// What the far end is told for its telemetry.
+pub(crate) fn request_headers(source: Option<&Workload>, peer: PeerAddress, host: Option<&str>) -> Headers {
+    let headers = Headers::new()
+        .with("forwarded", baggage::forwarded(peer.addr(), host))
+        .with("traceparent", traceparent::fresh());
+    match source {
+        Some(source) => headers.with("baggage", baggage::encode(source)),
+        None => headers,
+    }
+}
+
+/// Asks for a stream, for a new connection or to go on with one.
+async fn ask(
+    worker: &Rc<Worker>,
+    pod: &Arc<Pod>,
+    key: &TunnelKey,
+    authority: &str,
+    headers: &Headers,
+    resumed: Option<&Connection>,
+) -> Result<Opened, DialError> {
     // A tunnel that ended between checkout and use has surely not seen the request: one more attempt is no risk.
     let mut attempts = 0;
     loop {
         attempts += 1;
         let dial = || open(worker.clone(), pod.clone(), key.clone());
-        match worker.pool.connect(&key, dial, &authority, headers).await {
+        let asked = match resumed {
+            Some(connection) => worker.pool.resume(key, dial, authority, headers, connection).await,
+            None => worker.pool.connect(key, dial, authority, headers).await,
+        };
+        match asked {
             Ok(opened) => return Ok(opened),
             Err(PoolError::Dial(error)) => return Err(error),
             Err(PoolError::Connect(

@@ -9,7 +9,7 @@ use daemon::metrics::traffic::Reporter;
 use hbone::connection::{Connection, ConnectionId};
 use hbone::headers::Headers;
 use hbone::transport::Tls;
-use hbone::tunnel::{Gone, Request, Server};
+use hbone::tunnel::{Gone, Request, Resume, Server};
 use model::Identity;
 use model::accept::{Authority, accept};
 use model::address::{AppAddress, NetworkAddress, NextHop, PeerAddress};
@@ -22,6 +22,7 @@ use super::authorize::{Judgement, judge, judge_in_time};
 use super::carry::Carried;
 use super::dial::{self, CAUSE};
 use super::finish;
+use super::moves::{Detached, OnItsWay};
 use super::places::Place;
 use super::pod::{Phase, Pod};
 use super::record::{Ends, Failure, Record, flags, refused_early};
@@ -117,10 +118,8 @@ async fn answer(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Re
 
 /// Answers one CONNECT: what it asks for, whether it may, the way to the application.
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Request) -> Option<Carried> {
-    if request.resume().is_some() {
-        // Nothing is parked here: the client opens a new connection instead.
-        request.refuse(409, &Headers::new());
-        return None;
+    if let Some(resume) = request.resume() {
+        return go_on(worker, &client, &pod, request, resume).await;
     }
     let understood = match understand(&worker, &pod, &client, &request).await {
         Ok(understood) => understood,
@@ -157,6 +156,56 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
         return refuse(request, 401, record, &Failure::new(flags::DENY, error));
     }
     let headers = Headers::new().with("baggage", baggage::encode(&understood.local));
+    Some(Carried::by_tunnel(request.accept(&headers), connection, record, registered))
+}
+
+/// Goes on with a connection that its client has taken off another tunnel: the same client's, to the same pod, and both
+/// ends agree on every byte. It is judged like a new one.
+async fn go_on(
+    worker: Rc<Worker>,
+    client: &Peer,
+    pod: &Arc<Pod>,
+    request: Request,
+    resume: Resume,
+) -> Option<Carried> {
+    let agent = &worker.agent;
+    let rightful = |detached: &Detached| {
+        detached.pod.uid == pod.uid
+            && detached.record.ends().source_identity.as_ref() == Some(&client.identity)
+    };
+    let Some(detached) = agent.parking.claim(resume.id, rightful).await else {
+        request.refuse(409, &cause("no such connection of this client is parked here"));
+        return None;
+    };
+    let _on_its_way = OnItsWay::new(agent);
+    if !resume.matches(&detached.connection) {
+        request.refuse(409, &cause("the two ends do not agree about what was carried"));
+        detached.give_up("the client's count of what was carried is another");
+        return None;
+    }
+    let rules = agent.state.rules_revision();
+    let peer = detached.record.ends().peer;
+    let identity = Some(&client.identity);
+    let verdict = match detached.delivered {
+        Some(delivered) => refusal(judge_in_time(&agent.state, pod, peer, identity, delivered).await),
+        None => Ok(()),
+    };
+    if let Err(error) = verdict {
+        request.refuse(401, &cause(&error));
+        detached.give_up(error);
+        return None;
+    }
+    let headers = match detached.record.ends().destination.as_deref() {
+        Some(local) => Headers::new().with("baggage", baggage::encode(local)),
+        None => Headers::new(),
+    };
+    let Detached { pod, record, connection, delivered, .. } = *detached;
+    let (record, live) = (Rc::new(record), connection.live().clone());
+    let registered = worker.connections.register(pod, record.clone(), live, delivered);
+    // As in `open`: a rule that changed between the verdict and the table's entry.
+    if agent.state.rules_revision() != rules {
+        worker.connections.judge(&agent.state);
+    }
     Some(Carried::by_tunnel(request.accept(&headers), connection, record, registered))
 }
 

@@ -8,47 +8,79 @@ use std::time::Duration;
 use daemon::readiness::Readiness;
 use daemon::shutdown::Shutdown;
 use model::Identity;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Agent;
 use super::app::PODS;
+use super::connections::GONE;
+use super::handover;
 use super::pod::{Phase, Pod};
 use super::worker::Job;
 use crate::listeners::Listeners;
 use crate::pods::{self, Feed, FeedHandle, PodEvent};
+use crate::seqpacket::SeqPacket;
 
 /// How often it is looked whether a leaving pod has ended its last connection.
 const DRAIN_CHECK: Duration = Duration::from_millis(100);
 
+/// What ends this proxy, or takes its place.
+pub(crate) struct Ends {
+    /// The end of the process.
+    pub(crate) shutdown: Shutdown,
+    /// A newer proxy is there.
+    pub(crate) superseded: Shutdown,
+    /// Where the ways to newer proxies go.
+    pub(crate) retirement: mpsc::Sender<Option<SeqPacket>>,
+}
+
 /// Follows the events of pods until the process ends.
-pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readiness, shutdown: Shutdown) {
+pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readiness, ends: Ends) {
     let handle = feed.handle();
     let mut members =
         Members { agent, handle, next_home: 0, identities: HashMap::new(), seen: 0, told: HashSet::new() };
     let mut check = interval(DRAIN_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut predecessors = JoinSet::new();
     loop {
         tokio::select! {
             event = feed.next() => match event {
                 Some(PodEvent::Synced) => readiness.done(PODS),
-                Some(PodEvent::Superseded) => {
+                Some(PodEvent::Superseded(successor)) => {
                     tracing::info!("a newer proxy has taken over");
-                    shutdown.begin();
+                    // Before the end begins: whoever sees that looks here.
+                    let _ = ends.retirement.try_send(successor);
+                    ends.superseded.begin();
+                    ends.shutdown.begin();
+                }
+                Some(PodEvent::Predecessor(socket)) => {
+                    predecessors.spawn(take_over(members.agent.clone(), socket));
                 }
                 // What is drained takes nothing new.
-                Some(PodEvent::Add { answer, .. }) if shutdown.has_begun() => {
+                Some(PodEvent::Add { answer, .. }) if ends.shutdown.has_begun() => {
                     answer.give(Err("this proxy is ending".into()));
                 }
-                Some(PodEvent::Listeners { .. } | PodEvent::Resumed { .. }) if shutdown.has_begun() => {}
+                Some(PodEvent::Listeners { .. } | PodEvent::Resumed { .. }) if ends.shutdown.has_begun() => {}
                 Some(event) => members.take(event).await,
                 None => return,
             },
+            Some(_) = predecessors.join_next() => {}
             _ = check.tick() => {
-                members.report_drained().await;
+                // What a predecessor has is this proxy's too.
+                if predecessors.is_empty() {
+                    members.report_drained().await;
+                }
                 members.follow_identities();
             }
         }
+    }
+}
+
+async fn take_over(agent: Arc<Agent>, socket: SeqPacket) {
+    match handover::take(&agent, &socket).await {
+        Ok(connections) => tracing::info!(connections, "took over from the proxy before"),
+        Err(error) => tracing::warn!(%error, "the proxy before has not handed everything over"),
     }
 }
 
@@ -72,7 +104,7 @@ impl Members {
             PodEvent::Draining { uid } => self.set_phase(&uid, Phase::Draining),
             PodEvent::Resumed { uid } => self.set_phase(&uid, Phase::Serving),
             PodEvent::Remove { uid } => self.remove(&uid).await,
-            PodEvent::Synced | PodEvent::Superseded => {}
+            PodEvent::Synced | PodEvent::Superseded(_) | PodEvent::Predecessor(_) => {}
         }
     }
 
@@ -164,10 +196,17 @@ impl Members {
         for worker in &self.agent.workers {
             worker.send(Job::Stop { uid: pod.uid.clone() }).await;
         }
+        for detached in self.agent.parking.of_pod(uid) {
+            detached.give_up(GONE);
+        }
         if let Some(identity) = self.identities.remove(&pod.uid) {
             self.forget_unless_used(&identity);
         }
         tracing::info!(pod = %pod.name, namespace = %pod.namespace, "no longer serving");
+    }
+
+    fn none_moves(&self, pod: &Pod) -> bool {
+        self.agent.moving.count() == 0 && !self.agent.parking.has_of(&pod.uid)
     }
 
     /// Tells the redirecting role, once, which leaving pods have ended their last connection.
@@ -176,7 +215,10 @@ impl Members {
         let leaving: Vec<Arc<Pod>> = self.agent.pods().values().filter(leaving).cloned().collect();
         for pod in leaving {
             // In this order: a connection gives its place back when it can be counted.
-            if !pod.places.some_opening() && connections_of(&self.agent, &pod).await == 0 {
+            if !pod.places.some_opening()
+                && connections_of(&self.agent, &pod).await == 0
+                && self.none_moves(&pod)
+            {
                 self.handle.drained(&pod.uid).await;
                 self.told.insert(pod.uid.clone());
             }

@@ -6,20 +6,18 @@ use std::sync::Arc;
 use daemon::metrics::traffic::Reporter;
 use hbone::account::Full;
 use hbone::connection::{Connection, ConnectionId};
-use hbone::headers::Headers;
 use model::address::{NetworkAddress, NextHop};
-use model::baggage;
 use model::plan::{Plain, Plan, Tunnel, plan};
 use model::workload::Workload;
 use socket2::SockRef;
 
 use super::accept::Accepted;
 use super::carry::Carried;
+use super::dial;
 use super::finish;
 use super::pod::Pod;
 use super::record::{Ends, Failure, Record, flags, refused_early};
 use super::worker::{Job, Worker};
-use super::{dial, traceparent};
 
 /// Carries a captured connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) {
@@ -154,7 +152,8 @@ async fn through_tunnel(
     source: Arc<Workload>,
     tunnel: Tunnel,
 ) -> Option<Carried> {
-    let headers = request_headers(&source, &accepted, &tunnel);
+    let host = tunnel.service.as_ref().map(|service| &*service.key.hostname);
+    let headers = dial::request_headers(Some(&source), accepted.peer, host);
     let identity = source.identity().clone();
     let ends = Ends {
         next_hop: tunnel.next_hop,
@@ -213,13 +212,4 @@ fn fail(accepted: &Accepted, record: Rc<Record>, failure: &Failure) -> Option<Ca
 fn full_account(record: Rc<Record>, full: Full) -> Option<Carried> {
     finish::end(record, None, Some(&Failure::new(flags::CONNECT, full)));
     None
-}
-
-/// What the far end is told for its telemetry.
-fn request_headers(source: &Workload, accepted: &Accepted, tunnel: &Tunnel) -> Headers {
-    let host = tunnel.service.as_ref().map(|service| &*service.key.hostname);
-    Headers::new()
-        .with("baggage", baggage::encode(source))
-        .with("forwarded", baggage::forwarded(accepted.peer.addr(), host))
-        .with("traceparent", traceparent::fresh())
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use daemon::log::Line;
 use daemon::metrics::traffic::{End, Labels, Reporter, Series};
@@ -150,6 +151,17 @@ fn said(baggage: &Baggage, principal: Option<&Identity>) -> End {
     }
 }
 
+/// A record on its way to another process.
+#[derive(Debug)]
+pub(crate) struct Travelling {
+    /// Who is at the ends.
+    pub(crate) ends: Ends,
+    /// How long ago it was opened.
+    pub(crate) age: Duration,
+    /// Bytes that have been counted: sent and received.
+    pub(crate) counted: (u64, u64),
+}
+
 /// One connection from the moment its ends are known until it has ended. Dropping it without an end counts it as
 /// closed, so that no count of open connections can drift.
 #[derive(Debug)]
@@ -178,6 +190,26 @@ impl Record {
             established: Cell::new(false),
             ended: Cell::new(false),
         }
+    }
+
+    /// Takes it to another process, which goes on with it: here it has neither ended nor goes on.
+    pub(crate) fn travel(self, live: &Live) -> Travelling {
+        self.count(live);
+        self.ended.set(true);
+        self.agent.traffic.sockets_open(self.ends.reporter).fetch_sub(1, Ordering::Relaxed);
+        Travelling { ends: self.ends.clone(), age: self.started.elapsed(), counted: self.counted.get() }
+    }
+
+    /// Goes on with one of another process. It counts as opened here, so that this process's counters say how many are
+    /// open.
+    pub(crate) fn arrive(travelled: Travelling, agent: &Arc<Agent>) -> Self {
+        let Travelling { ends, age, counted } = travelled;
+        let mut record = Self::open(ends, agent);
+        let now = Instant::now();
+        record.started = now.checked_sub(age).unwrap_or(now);
+        record.counted.set(counted);
+        record.established.set(true);
+        record
     }
 
     /// Who is at the ends.

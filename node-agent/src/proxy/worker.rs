@@ -22,9 +22,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::accept::Accepted;
 use super::connections::{Connections, GONE, Listed};
+use super::moves::Detached;
 use super::places::Place;
 use super::pod::Pod;
-use super::{Agent, accept, inbound, outbound};
+use super::{Agent, accept, inbound, moves, outbound};
 use crate::listeners::Listeners;
 
 /// Jobs that may wait for a thread.
@@ -45,6 +46,10 @@ pub(crate) enum Job {
     Tunnel { pod: Arc<Pod>, socket: TcpStream, peer: PeerAddress, local: SocketAddr, place: Place },
     /// Carry a connection that another thread accepted and is too busy for.
     Outbound { pod: Arc<Pod>, accepted: Accepted, source: Arc<Workload>, tunnel: Box<Tunnel> },
+    /// Carry on with a connection that has no tunnel.
+    Arrive(Box<Detached>),
+    /// Take what is carried off its tunnels: a newer proxy takes it over.
+    Detach,
     /// List the connections.
     List(oneshot::Sender<Vec<Listed>>),
     /// Say how many connections a pod has here.
@@ -157,11 +162,11 @@ pub(crate) fn start(
 }
 
 async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
-    let worker = Rc::new(Worker {
+    let worker = Rc::new_cyclic(|worker| Worker {
         index,
         pool: Pool::new(&agent.limits),
         agent,
-        connections: Rc::default(),
+        connections: Rc::new(Connections::new(worker.clone())),
         load: mailbox.load.clone(),
         acceptors: RefCell::default(),
     });
@@ -200,6 +205,15 @@ impl Worker {
                 let carried = outbound::serve_planned(self.clone(), pod, accepted, source, *tunnel);
                 tokio::task::spawn_local(carried);
             }
+            Job::Arrive(detached) => {
+                let worker = self.clone();
+                tokio::task::spawn_local(async move {
+                    if let Some(carried) = Box::pin(moves::arrive(worker, *detached)).await {
+                        carried.to_its_end().await;
+                    }
+                });
+            }
+            Job::Detach => self.connections.detach(),
             Job::List(answer) => {
                 let _ = answer.send(self.connections.list());
             }

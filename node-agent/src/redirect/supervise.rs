@@ -1,7 +1,7 @@
 //! Keeps the proxying role running: a child process, restarted at once when it ends, more slowly when it keeps
 //! ending.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use daemon::shutdown::Shutdown;
 use nix::{
@@ -10,6 +10,7 @@ use nix::{
 };
 use tokio::{
     process::{Child, Command},
+    sync::Notify,
     time::{Instant, sleep, timeout},
 };
 use tracing::{error, info, warn};
@@ -43,13 +44,35 @@ fn pause(failures: u32) -> Duration {
     }
 }
 
+/// What the supervisor is told while it runs. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    replace: Arc<Notify>,
+    let_go: Shutdown,
+}
+
+impl Orders {
+    /// Starts another program beside the one that runs, which is to end by itself once the new one has taken over from
+    /// it. If the new one does not get so far, the old one goes on.
+    pub fn replace(&self) {
+        self.replace.notify_one();
+    }
+
+    /// Starts nothing any more: somebody else does. What runs ends by itself.
+    pub fn let_go(&self) {
+        self.let_go.begin();
+    }
+}
+
 /// Runs the program until `shutdown` begins; then asks it to drain and returns once it has ended. Its output goes
 /// where ours goes.
 ///
 /// Call it on the main thread: the child dies with the thread that started it, however that ends.
-pub async fn run(program: Program, shutdown: Shutdown) {
+pub async fn run(program: Program, orders: Orders, shutdown: Shutdown) {
     let mut failures = 0;
-    while !shutdown.has_begun() {
+    // Those that another has taken the place of, or will.
+    let mut retiring = Vec::new();
+    while !shutdown.has_begun() && !orders.let_go.has_begun() {
         let started = Instant::now();
         match start(&program) {
             Ok(mut child) => {
@@ -59,18 +82,30 @@ pub async fn run(program: Program, shutdown: Shutdown) {
                         Ok(status) => warn!(%status, "the proxy has ended; starting another"),
                         Err(error) => error!(%error, "the proxy cannot be waited for"),
                     },
-                    () = shutdown.begun() => return drain(child, program.drain).await,
+                    () = orders.replace.notified() => {
+                        retiring.push(child);
+                        failures = 0;
+                        continue;
+                    }
+                    () = orders.let_go.begun() => retiring.push(child),
+                    () = shutdown.begun() => retiring.push(child),
                 }
             }
             Err(error) => {
                 error!(%error, path = %program.path.display(), "cannot start the proxy; trying again")
             }
         }
+        retiring.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
         failures = if started.elapsed() >= WELL { 1 } else { failures + 1 };
         tokio::select! {
             () = sleep(pause(failures)) => {}
+            () = orders.let_go.begun() => {}
             () = shutdown.begun() => {}
         }
+    }
+    tokio::select! {
+        () = wait_for_all(&mut retiring) => {}
+        () = shutdown.begun() => drain_all(retiring, program.drain).await,
     }
 }
 
@@ -82,23 +117,32 @@ fn start(program: &Program) -> std::io::Result<Child> {
     command.spawn()
 }
 
-async fn drain(mut child: Child, time: Duration) {
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    if let Some(pid) = pid {
+async fn wait_for_all(children: &mut Vec<Child>) {
+    for child in children.iter_mut() {
+        if let Err(error) = child.wait().await {
+            error!(%error, "the proxy cannot be waited for");
+        }
+    }
+    children.clear();
+}
+
+/// Asks them all to drain, and ends those that take too long.
+async fn drain_all(mut children: Vec<Child>, time: Duration) {
+    for pid in children.iter().filter_map(Child::id).filter_map(|pid| i32::try_from(pid).ok()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
-    match timeout(time, child.wait()).await {
-        Ok(_) => info!("the proxy has drained"),
-        Err(_) => {
-            warn!(seconds = time.as_secs(), "the proxy has not drained in time; ending it");
-            let _ = child.kill().await;
-        }
+    if timeout(time, wait_for_all(&mut children)).await.is_ok() {
+        return info!("the proxy has drained");
+    }
+    warn!(seconds = time.as_secs(), "the proxy has not drained in time; ending it");
+    for child in &mut children {
+        let _ = child.kill().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
+    use std::{fs, path::Path, time::Duration};
 
     use daemon::shutdown::Shutdown;
     use nix::{
@@ -107,7 +151,7 @@ mod tests {
     };
     use tokio::time::timeout;
 
-    use super::{PAUSE_LAST, Program, pause, run};
+    use super::{Orders, PAUSE_LAST, Program, pause, run};
 
     #[test]
     fn the_first_restart_is_at_once_and_the_pause_is_bounded() {
@@ -117,39 +161,65 @@ mod tests {
         assert_eq!(pause(40), PAUSE_LAST);
     }
 
+    /// A program that writes down its process, and that it was asked to drain.
+    fn program(log: &Path) -> Program {
+        let script =
+            "echo $$ $ROLE >> $LOG; trap 'echo drained >> $LOG; exit' TERM; while :; do sleep 0.05; done";
+        Program {
+            path: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: vec![("ROLE".into(), "proxy".into()), ("LOG".into(), log.into())],
+            drain: Duration::from_secs(5),
+        }
+    }
+
+    async fn lines(log: &Path, count: usize) -> Vec<String> {
+        let wait = async {
+            loop {
+                let text = fs::read_to_string(log).unwrap_or_default();
+                if text.lines().count() >= count {
+                    return text.lines().map(str::to_owned).collect::<Vec<_>>();
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), wait).await.expect("lines in time")
+    }
+
+    fn kill_first(lines: &[String]) {
+        let pid = lines[0].strip_suffix(" proxy").unwrap().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+
     #[tokio::test]
     async fn a_killed_child_is_replaced_and_the_last_one_drains() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let script =
-            "echo $$ $ROLE >> $LOG; trap 'echo drained >> $LOG; exit' TERM; while :; do sleep 0.05; done";
-        let program = Program {
-            path: "/bin/sh".into(),
-            args: vec!["-c".into(), script.into()],
-            env: vec![("ROLE".into(), "proxy".into()), ("LOG".into(), log.clone().into())],
-            drain: Duration::from_secs(5),
-        };
         let shutdown = Shutdown::default();
-        let running = tokio::spawn(run(program, shutdown.clone()));
-        let lines = async |count: usize| {
-            let wait = async {
-                loop {
-                    let text = fs::read_to_string(&log).unwrap_or_default();
-                    if text.lines().count() >= count {
-                        return text.lines().map(str::to_owned).collect::<Vec<_>>();
-                    }
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-            };
-            timeout(Duration::from_secs(5), wait).await.expect("lines in time")
-        };
-        let first = lines(1).await;
-        let pid = first[0].strip_suffix(" proxy").unwrap().parse().unwrap();
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        let both = lines(2).await;
+        let running = tokio::spawn(run(program(&log), Orders::default(), shutdown.clone()));
+        kill_first(&lines(&log, 1).await);
+        let both = lines(&log, 2).await;
         assert_ne!(both[0], both[1]);
         shutdown.begin();
         timeout(Duration::from_secs(5), running).await.expect("drains").unwrap();
-        assert_eq!(lines(3).await[2], "drained");
+        assert_eq!(lines(&log, 3).await[2], "drained");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_replaced_runs_on_and_what_is_let_go_ends_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let (orders, shutdown) = (Orders::default(), Shutdown::default());
+        let running = tokio::spawn(run(program(&log), orders.clone(), shutdown.clone()));
+        let first = lines(&log, 1).await;
+        orders.replace();
+        let both = lines(&log, 2).await;
+        assert_ne!(both[0], both[1]);
+        // The first has taken no notice.
+        kill_first(&first);
+        orders.let_go();
+        kill_first(&both[1..]);
+        timeout(Duration::from_secs(5), running).await.expect("both have ended").unwrap();
+        assert_eq!(lines(&log, 2).await.len(), 2, "nothing was started any more");
     }
 }

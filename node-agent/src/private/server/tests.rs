@@ -117,7 +117,7 @@ async fn a_proxy_that_has_much_to_read_still_learns_of_its_successor() {
     let _new = connect(&bed).await;
     let superseded = async {
         loop {
-            if matches!(old.next().await.unwrap(), PrivateNews::Superseded) {
+            if matches!(old.next().await.unwrap(), PrivateNews::Superseded(_)) {
                 return;
             }
         }

@@ -1,0 +1,107 @@
+//! The predecessor's side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::HandoverError;
+use super::message::{Hello, LARGEST, OLDEST_VERSION, VERSION, pack};
+use crate::proxy::Agent;
+use crate::proxy::moves::Detached;
+use crate::proxy::worker::Job;
+use crate::seqpacket::SeqPacket;
+
+/// Connections that may wait to be sent.
+const QUEUE: usize = 256;
+/// How long the successor may take until it serves.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often what is carried by now is asked to detach: what was being opened, what its peer could not answer.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Where detached connections are sent while a successor takes them.
+pub(crate) type Successor = mpsc::Sender<Detached>;
+
+/// Hands everything over that can be, until nothing is left here. Returns how many went.
+///
+/// # Errors
+/// Why it ended before; what is left goes on here.
+pub(crate) async fn give(agent: &Arc<Agent>, socket: &SeqPacket) -> Result<u64, HandoverError> {
+    let hello =
+        timeout(PATIENCE, socket.receive(LARGEST)).await.map_err(|_| HandoverError::Silent(PATIENCE))??;
+    let hello = hello.ok_or(HandoverError::Gone)?;
+    let Hello { oldest, newest } =
+        Hello::decode(hello.bytes.as_slice()).map_err(|error| HandoverError::Garbled(error.to_string()))?;
+    if oldest > VERSION || newest < OLDEST_VERSION {
+        return Err(HandoverError::Version { oldest, newest, ours: VERSION });
+    }
+    let (sender, mut detached) = mpsc::channel(QUEUE);
+    let standing = Standing::new(agent, sender);
+    let outcome = pass_on(agent, socket, &mut detached).await;
+    drop(standing);
+    detached.close();
+    while let Some(left) = detached.recv().await {
+        agent.workers[left.pod.home].send(Job::Arrive(Box::new(left))).await;
+    }
+    outcome
+}
+
+async fn pass_on(
+    agent: &Arc<Agent>,
+    socket: &SeqPacket,
+    detached: &mut mpsc::Receiver<Detached>,
+) -> Result<u64, HandoverError> {
+    for parked in agent.parking.all() {
+        send(socket, parked).await?;
+    }
+    let mut again = interval(AGAIN);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut count = 0;
+    loop {
+        tokio::select! {
+            biased;
+            Some(detached) = detached.recv() => {
+                send(socket, detached).await?;
+                count += 1;
+            }
+            _ = again.tick() => {
+                // In this order: one that leaves the table is on its way before.
+                let carried = agent.connections().await;
+                if carried + agent.moving.count() + detached.len() == 0 {
+                    return Ok(count);
+                }
+                for worker in &agent.workers {
+                    worker.send(Job::Detach).await;
+                }
+            }
+            said = socket.receive(LARGEST) => {
+                // It has nothing to say: this is its end.
+                said?;
+                return Err(HandoverError::Gone);
+            }
+        }
+    }
+}
+
+async fn send(socket: &SeqPacket, detached: Detached) -> Result<(), HandoverError> {
+    let packed = pack(detached)?;
+    Ok(socket.send(&packed.bytes, &packed.descriptors()).await?)
+}
+
+/// The successor, known to all threads as long as it takes connections.
+struct Standing<'a>(&'a Agent);
+
+impl<'a> Standing<'a> {
+    fn new(agent: &'a Agent, successor: Successor) -> Self {
+        agent.set_successor(Some(successor));
+        Self(agent)
+    }
+}
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        self.0.set_successor(None);
+    }
+}

@@ -1,0 +1,242 @@
+//! A live connection that has been taken off its tunnel (`design.md` D8): where it goes on.
+//!
+//! ```text
+//! detached ─┬► a newer proxy is there: handed over to it                        (handover)
+//!           ├► we opened its tunnel: resumed on another one                     (resume)
+//!           ├► our peer opened its tunnel: parked until the peer resumes it     (parking)
+//!           └► no tunnel, two plain sockets: joined again
+//! ```
+//!
+//! Both ends have everything that was sent by then, so that nothing is lost and nothing comes twice, however long it
+//! takes; the applications' sockets stay open all the time.
+
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use daemon::metrics::traffic::Reporter;
+use hbone::connection::Connection;
+use model::address::AppAddress;
+use tokio::time::{Instant, sleep};
+
+use super::Agent;
+use super::carry::Carried;
+use super::connections::Registered;
+use super::dial::{self, DialError};
+use super::finish;
+use super::pod::{Phase, Pod};
+use super::record::{Failure, Record, flags};
+use super::worker::Worker;
+
+/// How long a connection may be without a tunnel before it is given up (D8).
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// First and longest pause between attempts to resume a connection.
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+const PAUSE_LAST: Duration = Duration::from_millis(500);
+
+/// A connection without a tunnel, and without a thread.
+#[derive(Debug)]
+pub(crate) struct Detached {
+    /// Whose it is.
+    pub(crate) pod: Arc<Pod>,
+    /// What is said of it.
+    pub(crate) record: Record,
+    /// The application's side.
+    pub(crate) connection: Connection,
+    /// The other side, where that is a plain socket.
+    pub(crate) far: Option<TcpStream>,
+    /// Where it was delivered, if policy judges it.
+    pub(crate) delivered: Option<AppAddress>,
+}
+
+/// Where a detached connection goes on if nobody takes it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Join,
+    Resume,
+    Park,
+}
+
+/// The client's end asks for a new tunnel, the server's end waits for that.
+fn next(plain: bool, reporter: Reporter) -> Next {
+    match (plain, reporter) {
+        (true, _) => Next::Join,
+        (false, Reporter::Source) => Next::Resume,
+        (false, Reporter::Destination) => Next::Park,
+    }
+}
+
+impl Detached {
+    /// Gives it up: the application learns by a reset, the log and the metrics by `why`.
+    pub(crate) fn give_up(self, why: impl std::fmt::Display) {
+        let failure = Failure::new(flags::CONNECT, why);
+        self.record.end(Some(self.connection.live()), Some(&failure));
+        self.connection.abort();
+        if let Some(far) = &self.far {
+            finish::reset(&socket2::SockRef::from(far));
+        }
+    }
+}
+
+/// Counts connections that are in nobody's table because they are on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Moving(AtomicUsize);
+
+/// One that is on its way, until dropped.
+pub(crate) struct OnItsWay(Arc<Agent>);
+
+impl Moving {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl OnItsWay {
+    /// Counts one.
+    pub(crate) fn new(agent: &Arc<Agent>) -> Self {
+        agent.moving.0.fetch_add(1, Ordering::AcqRel);
+        Self(agent.clone())
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        self.0.moving.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Takes a detached connection out of its thread's table and to where it goes on; returns it if that is here.
+pub(crate) async fn go_on(
+    registered: Registered,
+    record: Rc<Record>,
+    connection: Connection,
+    far: Option<tokio::net::TcpStream>,
+) -> Option<Carried> {
+    let worker = registered.worker()?;
+    // Counted before it leaves the table: whoever waits for the last connection must not overlook it.
+    let _on_its_way = OnItsWay::new(&worker.agent);
+    let (pod, delivered) = registered.leave()?;
+    // The table had the only other share.
+    let record = Rc::try_unwrap(record).ok()?;
+    let far = far.map(tokio::net::TcpStream::into_std).transpose();
+    let detached = match (connection.into_plain(), far) {
+        (Ok(connection), Ok(far)) => Detached { pod, record, connection, far, delivered },
+        (Err(error), _) | (_, Err(error)) => {
+            record.end(None, Some(&Failure::new(flags::CONNECT, error)));
+            return None;
+        }
+    };
+    arrive(worker, detached).await
+}
+
+/// Carries on with a connection that has no tunnel, as one of this thread; or passes it on.
+pub(crate) async fn arrive(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
+    let _on_its_way = OnItsWay::new(&worker.agent);
+    let detached = match worker.agent.successor() {
+        Some(successor) => match successor.send(detached).await {
+            Ok(()) => return None,
+            // It has ended before it was ready: as if there were none.
+            Err(unsent) => unsent.0,
+        },
+        None => detached,
+    };
+    match next(detached.far.is_some(), detached.record.ends().reporter) {
+        Next::Join => join(&worker, detached),
+        Next::Resume => resume(worker, detached).await,
+        Next::Park => {
+            worker.agent.parking.park(detached);
+            None
+        }
+    }
+}
+
+/// Joins the two sockets of a plain connection again.
+fn join(worker: &Rc<Worker>, mut detached: Detached) -> Option<Carried> {
+    let far = detached.far.take()?;
+    match tokio::net::TcpStream::from_std(far) {
+        Ok(far) => {
+            let Detached { pod, record, connection, delivered, .. } = detached;
+            let record = Rc::new(record);
+            let live = connection.live().clone();
+            let registered = worker.connections.register(pod, record.clone(), live, delivered);
+            Some(Carried::in_plain(connection, far, record, registered))
+        }
+        Err(error) => {
+            detached.give_up(error);
+            None
+        }
+    }
+}
+
+/// Goes on through another tunnel to the same peer.
+async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let resumed =
+            dial::resume(&worker, &detached.pod, detached.record.ends(), &detached.connection).await;
+        match resumed {
+            Ok(stream) => {
+                let Detached { pod, record, connection, .. } = detached;
+                let record = Rc::new(record);
+                let registered =
+                    worker.connections.register(pod, record.clone(), connection.live().clone(), None);
+                return Some(Carried::by_tunnel(stream, connection, record, registered));
+            }
+            Err(error) => {
+                let over = is_final(&error) || detached.pod.phase() == Phase::Gone;
+                if over || Instant::now() + pause >= deadline {
+                    detached.give_up(format_args!("taken off its tunnel and not resumed: {error}"));
+                    return None;
+                }
+                tracing::debug!(%error, connection = %detached.connection.id(), "not resumed yet");
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_LAST);
+        if worker.agent.successor().is_some() {
+            // A newer proxy has come meanwhile.
+            return Box::pin(arrive(worker, detached)).await;
+        }
+    }
+}
+
+/// Whether asking again is of no use: the peer has said no.
+fn is_final(error: &DialError) -> bool {
+    matches!(error, DialError::Refused { status: 401 | 409, .. } | DialError::NotResumed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_opened_the_tunnel_opens_the_next() {
+        for (plain, reporter, expected) in [
+            (true, Reporter::Source, Next::Join),
+            (true, Reporter::Destination, Next::Join),
+            (false, Reporter::Source, Next::Resume),
+            (false, Reporter::Destination, Next::Park),
+        ] {
+            assert_eq!(next(plain, reporter), expected, "{plain} {reporter:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_no_is_final() {
+        let refused = |status| DialError::Refused { status, cause: None };
+        for (error, expected) in [
+            (refused(401), true),
+            (refused(409), true),
+            (refused(503), false),
+            (DialError::NotResumed, true),
+            (DialError::Timeout, false),
+            (DialError::Tunnel("gone".into()), false),
+        ] {
+            assert_eq!(is_final(&error), expected, "{error}");
+        }
+    }
+}
