@@ -200,7 +200,19 @@ impl<T: Default> Engine<T> {
         fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         ext: T,
     ) -> Option<Key> {
-        if self.capacity() == 0 {
+        if self.capacity() == 0 { None } else { self.open_beside(authority, fields, ext) }
+    }
+
+    /// The same for a stream that carries no connection and takes no place from one that does: only the peer's own limit
+    /// counts.
+    pub(crate) fn open_beside<'h>(
+        &mut self,
+        authority: &str,
+        fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        ext: T,
+    ) -> Option<Key> {
+        let taken = self.streams.len() >= self.peer_max_streams as usize;
+        if taken || self.draining() || self.next_id > frame::STREAM_MASK {
             return None;
         }
         let id = self.next_id;

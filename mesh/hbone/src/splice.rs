@@ -161,16 +161,16 @@ fn turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> Poll<End> {
             return Poll::Ready(End::Application(err));
         }
     };
+    // Both ends have everything: what becomes of the tunnel is no concern of the connection's any more.
+    let slot = &mut inner.engine.streams[key].ext;
+    if slot.end.is_none() && slot.parting.as_ref().is_some_and(|parting| parting.answered) {
+        return Poll::Ready(End::Detached);
+    }
     if let Some(end) = over(inner, key, delivered) {
         return Poll::Ready(end);
     }
-    let slot = &mut inner.engine.streams[key].ext;
-    if let Some(parting) = &mut slot.parting {
-        return match (parting.answered, parting.expired(cx)) {
-            (true, _) => Poll::Ready(End::Detached),
-            (false, true) => Poll::Ready(End::Undetachable),
-            (false, false) => Poll::Pending,
-        };
+    if let Some(parting) = &mut inner.engine.streams[key].ext.parting {
+        return if parting.expired(cx) { Poll::Ready(End::Undetachable) } else { Poll::Pending };
     }
     if let Err(err) = read(inner, key, cx) {
         inner.reset(key, code::CONNECT_ERROR);

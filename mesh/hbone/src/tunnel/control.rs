@@ -28,6 +28,11 @@ pub(crate) struct Control {
     pub(crate) key: Option<Key>,
     /// The peer showed the capability.
     pub(crate) capable: bool,
+    /// The client has opened it once.
+    pub(crate) opened: bool,
+    /// We are to drain, but not before the client has opened it: after a GOAWAY it could not any more, and nothing could
+    /// be taken off this tunnel.
+    pub(crate) drain_when_open: bool,
     inbox: Vec<u8>,
 }
 

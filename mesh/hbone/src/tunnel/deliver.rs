@@ -187,6 +187,10 @@ impl Inner {
             self.engine.streams[key].ext.used = Use::Control;
             self.engine.respond(key, 200, fields(&Headers::new(), &extra), false);
             self.control.key = Some(key);
+            self.control.opened = true;
+            if self.control.drain_when_open {
+                self.engine.begin_drain();
+            }
             return;
         }
         self.users += 1;
@@ -223,7 +227,7 @@ impl Inner {
     fn open_control(&mut self) {
         let extra = [(control::CAPABILITY, control::CAPABILITY_VALUE)];
         let slot = super::inner::Slot { used: Use::Control, ..Default::default() };
-        self.control.key = self.engine.open(control::AUTHORITY, fields(&Headers::new(), &extra), slot);
+        self.control.key = self.engine.open_beside(control::AUTHORITY, fields(&Headers::new(), &extra), slot);
     }
 
     /// The peer goes: streams above `last` were surely not acted on.

@@ -259,3 +259,53 @@ fn an_end_that_does_not_answer_costs_only_that_connection() {
         assert!(client.usable());
     });
 }
+
+#[test]
+fn a_full_tunnel_is_left_by_all_of_its_connections_and_ends_in_order() {
+    run(async {
+        let account = account();
+        let limits = Limits { client_streams: 5, ..Limits::default() };
+        let (client, mut server) = pair(&limits);
+        let mut all = Vec::new();
+        while client.capacity() > 0 {
+            all.push(join(&client, &mut server, &account).await);
+        }
+        assert!(all.len() >= 4, "{}", all.len());
+        // The GOAWAY first, as who hands over does: a client that sees its last connection gone closes at once.
+        server.drain();
+        for joined in &all {
+            joined.far_live.detach();
+        }
+        let waiting = tokio::task::spawn_local(async move { server.accept().await.is_none() });
+        for joined in all {
+            let (near, far) = (joined.near_splice.await.unwrap(), joined.far_splice.await.unwrap());
+            let ends = (&near.end, &far.end);
+            assert!(matches!(ends, (End::Detached, End::Detached)), "{ends:?}");
+        }
+        assert!(waiting.await.unwrap(), "no further request");
+    });
+}
+
+#[test]
+fn a_young_tunnel_is_not_told_to_end_before_its_connections_can_leave() {
+    run(async {
+        let account = account();
+        let (client, mut server) = pair(&Limits::default());
+        // The first connection's answer and the wish to drain in one turn.
+        let (joined, ()) = tokio::join!(join(&client, &mut server, &account), async {});
+        server.drain();
+        joined.far_live.detach();
+        // Ordered again, as long as it is there: the control stream comes a moment later.
+        let mut far_splice = joined.far_splice;
+        let far = loop {
+            tokio::select! {
+                far = &mut far_splice => break far.unwrap(),
+                () = tokio::time::sleep(std::time::Duration::from_millis(10)) => joined.far_live.detach(),
+            }
+        };
+        let near = joined.near_splice.await.unwrap();
+        let ends = (&near.end, &far.end);
+        assert!(matches!(ends, (End::Detached, End::Detached)), "{ends:?}");
+        assert!(!client.usable(), "the GOAWAY came in the end");
+    });
+}
