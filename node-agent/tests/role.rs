@@ -81,7 +81,8 @@ impl Role {
         choose(&mut options);
         let shutdown = Shutdown::default();
         let ends = shutdown.clone();
-        let running = tokio::spawn(async move { redirect::run(options, Orders::default(), ends).await.unwrap() });
+        let running =
+            tokio::spawn(async move { redirect::run(options, Orders::default(), ends).await.unwrap() });
         let role = Self { folder, shutdown, running };
         role.until(|role| role.folder.path().join("run/cni.sock").exists()).await;
         role

@@ -406,4 +406,4 @@ async fn drain(agent: &Agent, within: Duration) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -46,3 +46,6 @@ pub(crate) enum HandoverError {
     #[error("the other proxy said something that cannot be understood: {0}")]
     Garbled(String),
 }
+
+#[cfg(test)]
+mod tests;

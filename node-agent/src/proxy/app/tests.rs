@@ -11,7 +11,7 @@ use crate::listeners::Slot;
 use crate::netns::NetnsFd;
 use crate::proxy::pod::Pod;
 
-fn one_thread() -> (Arc<Agent>, Threads) {
+pub(crate) fn one_thread() -> (Arc<Agent>, Threads) {
     let args = ["--worker-threads", "1", "--node-name", "n"].map(str::to_owned);
     let settings = crate::config::read(args, |_| None).unwrap();
     let log = Log::start("off", Format::Plain).unwrap();
@@ -21,7 +21,7 @@ fn one_thread() -> (Arc<Agent>, Threads) {
 }
 
 /// A pod of this machine's own namespace.
-fn a_pod(agent: &Agent) -> Arc<Pod> {
+pub(crate) fn a_pod(agent: &Agent) -> Arc<Pod> {
     let info = WorkloadInfo { name: "p".into(), namespace: "n".into(), service_account: "a".into() };
     let pod = Arc::new(Pod::new(
         "uid",
@@ -46,7 +46,7 @@ async fn what_drains_accepts_nothing_more() {
     agent.workers[0].send(Job::Serve { pod, listeners }).await;
     assert!(TcpStream::connect(address).is_ok());
 
-    drain(&agent, Duration::ZERO).await;
+    stop_accepting(&agent).await;
     // Nobody else holds the socket here: once it is let go, the kernel refuses.
     let deadline = Instant::now() + Duration::from_secs(5);
     while TcpStream::connect(address).is_ok() {

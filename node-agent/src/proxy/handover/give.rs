@@ -53,12 +53,17 @@ async fn pass_on(
     socket: &SeqPacket,
     detached: &mut mpsc::Receiver<Detached>,
 ) -> Result<u64, HandoverError> {
-    for parked in agent.parking.all() {
-        send(socket, parked).await?;
+    let mut count = 0;
+    let mut parked = agent.parking.all().into_iter();
+    while let Some(next) = parked.next() {
+        if let Err(error) = send(socket, next).await {
+            parked.for_each(|left| agent.parking.park(left));
+            return Err(error);
+        }
+        count += 1;
     }
     let mut again = interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut count = 0;
     loop {
         tokio::select! {
             biased;
