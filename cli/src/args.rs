@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Say what is wrong with manifests, before anything takes effect
     Analyze(crate::analyze::AnalyzeArgs),
+    /// Replace the controller and the node agents of a running mesh by those beside this command
+    Upgrade(UpgradeArgs),
     /// Take a mesh down; can be repeated
     Down(DownArgs),
     /// Versions of the client and of everything that runs
@@ -189,6 +191,16 @@ pub(crate) struct GetArgs {
     #[arg(short = 'o', long, value_enum)]
     pub(crate) output: Option<Format>,
 }
+
+/// `lateen upgrade`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cargo build --release --workspace --bins && target/release/lateen upgrade
+  ./next/lateen upgrade --mesh second
+
+One after the other: ctrl, then each node's agent. A new agent takes over what the old one has, connections too;
+what does not become ready is ended again, and the old one goes on.")]
+pub(crate) struct UpgradeArgs {}
 
 /// `lateen down`
 #[derive(Debug, clap::Args)]

@@ -42,6 +42,9 @@ pub(crate) enum Request {
     Find { namespace: String, pod: String, container: Option<String> },
     /// What runs.
     Status,
+    /// Replace the components by the programs in this folder, one after the other. Answered by a line for each, and by
+    /// `Upgraded` at the end.
+    Upgrade { binaries: PathBuf },
     /// Take everything down.
     Down,
 }
@@ -83,6 +86,10 @@ pub(crate) enum Reply {
     Found(Found),
     /// What runs.
     Status(Status),
+    /// A component was replaced.
+    Replaced { component: String, detail: String },
+    /// All components were replaced.
+    Upgraded,
     /// Everything is going down; the connection closes when the daemon ends.
     Going,
 }

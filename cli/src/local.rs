@@ -41,3 +41,4 @@ mod http;
 pub(crate) mod logs;
 mod server;
 mod supervise;
+mod upgrade;

@@ -13,6 +13,7 @@ mod local;
 mod logs;
 mod state;
 mod up;
+mod upgrade;
 mod version;
 
 use std::io::{self, Write};
@@ -69,6 +70,7 @@ fn run(args: Args) -> Outcome {
         Command::Logs(logs) => logs::run(mesh.as_deref(), namespace, &logs),
         Command::Get(get) => get::run(mesh.as_deref(), namespace, &get),
         Command::Analyze(analyze) => analyze::run(&analyze),
+        Command::Upgrade(upgrade) => upgrade::run(mesh.as_deref(), &upgrade),
         Command::Down(down) => down::run(mesh.as_deref(), &down),
         Command::Version(version) => version::run(mesh.as_deref(), &version),
         Command::Echo(echo) => echo::run(&echo),

@@ -153,6 +153,12 @@ impl Listeners {
         self.take(slot).map(|fd| tokio::net::UdpSocket::from_std(fd.into())).transpose()
     }
 
+    /// Whether name servers are among them.
+    #[must_use]
+    pub fn has_dns(&self) -> bool {
+        self.sockets.iter().any(|(slot, _)| slot.is_dns())
+    }
+
     /// Names and descriptors, for sending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, BorrowedFd<'_>)> {
         self.sockets.iter().map(|(slot, fd)| (*slot, fd.as_fd()))

@@ -15,11 +15,15 @@
 //! A proxy that takes another's place is told so (`Predecessor`), and so is the other (`Superseded`), each with its end
 //! of a socket over which they hand live connections over ([`crate::proxy`]).
 //!
+//! A redirector that starts while another one runs takes that one's place in the same way ([`takeover`]): it says `TakeOver`
+//! instead of a hello, gets everything, the sockets of the connected proxies too, and answers `Taken`.
+//!
 //! A pod's listeners are always sent, and received, before ZDS adds the pod.
 
 pub mod client;
 pub mod saved;
 pub mod server;
+pub mod takeover;
 pub(crate) mod wire;
 
 /// The version of the messages. A proxy names the oldest and newest it speaks; the redirector picks. 2: proxies hand

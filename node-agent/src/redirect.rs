@@ -22,7 +22,7 @@ pub mod notes;
 
 pub mod supervise;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use daemon::{
     http::{Answer, Routes, serve_unix},
@@ -33,6 +33,7 @@ use futures_util::future::join_all;
 use http::Method;
 use manifest::{Folder, State, Watch};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
@@ -48,7 +49,10 @@ use self::{
 };
 use crate::{
     config::{self, name},
-    private::server::{Drained, PrivateServer},
+    private::{
+        server::{Drained, PrivateServer},
+        takeover,
+    },
     zds::server::ZdsServer,
 };
 
@@ -152,8 +156,10 @@ fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
     })
 }
 
-/// Runs the role until `shutdown` begins. On the main thread, in a single-threaded runtime: the proxy dies with
-/// the thread that started it.
+/// Runs the role until `shutdown` begins, or until another one has taken its place and the proxy that it started has
+/// ended. On the main thread, in a single-threaded runtime: the proxy dies with the thread that started it.
+///
+/// If another one runs already, on the same sockets, this one takes its place: nobody's connections end.
 ///
 /// Pods keep their rules when the role ends, unless told otherwise: what belongs to the mesh is cut off without
 /// it, not exposed.
@@ -167,41 +173,98 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
         std::fs::create_dir_all(folder)
             .map_err(RedirectError::system(format!("cannot make {}", folder.display())))?;
     }
-    let (private, drained) = PrivateServer::new();
+    // Before that: reading the manifests takes longer than anything else, and meanwhile nobody would capture.
+    let (_watch, catalog) = watch_manifests(&options).await?;
     let foreign = options.policy.foreign_proxy;
+    let taken = if foreign { None } else { takeover::take_over(&options.private).await };
+    let (private, mut drained) = match &taken {
+        Some(taken) => PrivateServer::holding(taken),
+        None => PrivateServer::new(),
+    };
     let zds = if foreign { ZdsServer::new() } else { ZdsServer::for_own(private.clone()) };
     let enroller = Enroller::new(options.policy.clone(), zds.clone(), private.clone())
         .map_err(RedirectError::system("cannot tell the agent's own network namespace; is /proc mounted?"))?;
+    enroller.adopt(taken.map(|taken| taken.pods).unwrap_or_default()).await;
     let notes = Notes::new(State::at(&options.objects));
     let capturer = Capturer { enroller: enroller.clone(), notes, defaults: options.defaults.clone() };
-
-    let (_watch, catalog) = watch_manifests(&options).await?;
     let first = catalog.borrow().clone();
     prepare_all(&capturer, &first).await;
 
-    let mut tasks = JoinSet::new();
-    let listening = |path: &PathBuf| RedirectError::system(format!("cannot listen on {}", path.display()));
-    if !foreign {
-        tasks.spawn(private.serve(&options.private).map_err(listening(&options.private))?);
-    }
-    tasks.spawn(zds.serve(&options.zds).map_err(listening(&options.zds))?);
-    tasks.spawn(follow_drained(enroller.clone(), drained));
-    tasks.spawn(reconcile::run(capturer.clone(), catalog.clone()));
-    let endpoint = Endpoint { capturer, catalog };
-    let routes = health(endpoint.routes(Routes::default()), zds);
-    tasks.spawn(serve_unix(&options.cni, routes).map_err(listening(&options.cni))?);
-    info!(node = options.node, "redirecting");
-
-    match options.proxy {
-        Some(program) => supervise::run(program, orders, shutdown).await,
-        None => shutdown.begun().await,
-    }
-    tasks.shutdown().await;
+    let mut proxy = pin!(keep_proxy(options.proxy.clone(), orders.clone(), shutdown));
+    let handed_over = loop {
+        let parts = Parts { private: &private, zds: &zds, capturer: &capturer, catalog: &catalog };
+        let mut tasks = parts.start(&options)?;
+        info!(node = options.node, "redirecting");
+        tokio::select! {
+            () = proxy.as_mut() => break false,
+            () = follow_drained(&enroller, &mut drained) => {}
+            heir = private.heir() => {
+                // Nothing changes any more from here on.
+                tasks.shutdown().await;
+                match takeover::hand_over(&private, &heir).await {
+                    Ok(()) => break true,
+                    Err(error) => warn!(%error, "another redirector wanted to take over and has not; going on"),
+                }
+            }
+        }
+    };
     enroller.stop().await;
-    if options.clean_up {
+    if handed_over {
+        info!("another redirector has taken over; ending with the proxy that this one has started");
+        orders.let_go();
+        proxy.await;
+    } else if options.clean_up {
         enroller.clean_up().await;
     }
     Ok(())
+}
+
+/// Keeps the proxy running, if that is this role's business.
+async fn keep_proxy(program: Option<Program>, orders: Orders, shutdown: Shutdown) {
+    match program {
+        Some(program) => supervise::run(program, orders, shutdown).await,
+        None => tokio::select! {
+            () = shutdown.begun() => {}
+            () = orders.let_go_begun() => {}
+        },
+    }
+}
+
+/// What serves others.
+struct Parts<'a> {
+    private: &'a PrivateServer,
+    zds: &'a ZdsServer,
+    capturer: &'a Capturer,
+    catalog: &'a watch::Receiver<Arc<Catalog>>,
+}
+
+impl Parts<'_> {
+    fn start(&self, options: &Options) -> Result<JoinSet<()>, RedirectError> {
+        let mut tasks = JoinSet::new();
+        let listening =
+            |path: &PathBuf| RedirectError::system(format!("cannot listen on {}", path.display()));
+        if !options.policy.foreign_proxy {
+            tasks.spawn(self.private.serve(&options.private).map_err(listening(&options.private))?);
+        }
+        tasks.spawn(self.zds.serve(&options.zds).map_err(listening(&options.zds))?);
+        tasks.spawn(reconcile::run(self.capturer.clone(), self.catalog.clone()));
+        let endpoint = Endpoint { capturer: self.capturer.clone(), catalog: self.catalog.clone() };
+        let routes = health(endpoint.routes(Routes::default()), self.zds.clone());
+        let routes = status(routes, self.private.clone());
+        tasks.spawn(serve_unix(&options.cni, routes).map_err(listening(&options.cni))?);
+        Ok(tasks)
+    }
+}
+
+/// `GET /status`: the processes of the agent, so that who upgrades it sees when the new ones have taken over.
+fn status(routes: Routes, private: PrivateServer) -> Routes {
+    routes.on(Method::GET, "/status", move |_| {
+        let (proxy, superseded) = private.processes();
+        let version = env!("CARGO_PKG_VERSION");
+        let process = std::process::id();
+        let page = json!({"version": version, "process": process, "proxy": proxy, "superseded": superseded});
+        async move { Answer::json(&page) }
+    })
 }
 
 /// `GET /healthz`: whether a proxy is connected.
@@ -255,7 +318,7 @@ async fn prepare_all(capturer: &Capturer, catalog: &Catalog) {
     .await;
 }
 
-async fn follow_drained(enroller: Enroller, mut drained: Drained) {
+async fn follow_drained(enroller: &Enroller, drained: &mut Drained) {
     loop {
         let uid = drained.next().await;
         enroller.drained(&uid).await;

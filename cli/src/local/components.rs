@@ -47,6 +47,8 @@ pub(crate) struct Component {
     pub(crate) environment: Vec<(String, OsString)>,
     pub(crate) netns: Netns,
     pub(crate) ready: Ready,
+    /// Socket on which it says who it is, where a new one takes over from one that still runs.
+    pub(crate) takes_over: Option<PathBuf>,
     /// A file of another component that it cannot do anything without.
     pub(crate) needs: Option<PathBuf>,
     pub(crate) log: PathBuf,
@@ -95,6 +97,7 @@ pub(crate) fn ctrl(host: &Arc<Host>, netns: &Netns) -> Component {
         environment: environment(host),
         netns: netns.clone(),
         ready: Ready::Socket(ctrl_admin(&host.dir)),
+        takes_over: None,
         needs: None,
         log: log_path(host, "ctrl"),
     }
@@ -126,6 +129,7 @@ pub(crate) fn node_agent(host: &Arc<Host>, node: &Node) -> Component {
         netns: node.netns.clone(),
         needs: Some(root_cert),
         ready: Ready::Tcp(node.netns.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, READY_PORT))),
+        takes_over: Some(agent_socket(host, &node.name)),
     }
 }
 

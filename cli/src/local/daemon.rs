@@ -17,7 +17,7 @@ use super::components::{self, Component};
 use super::containers::run::Host;
 use super::namespaces::Netns;
 use super::nodes::{self, Node};
-use super::server::Server;
+use super::server::{Server, Supervised};
 use super::source;
 use super::world::{Message, Network, World};
 use super::{dns, rules, server, supervise};
@@ -104,10 +104,15 @@ async fn live(args: &MeshArgs) -> Result<(), Box<dyn std::error::Error>> {
     let world = World::new(&host, &nodes, Events, network, to_world.clone(), names);
     let world = tokio::spawn(world.run(inbox));
     let stop = CancellationToken::new();
-    let supervised = start_components(components, &to_world, &stop);
+    let (supervised, upgrades) = start_components(components, &to_world, &stop);
     let _watcher = source::watch(&host.file.sources, to_world.clone())?;
     let down = CancellationToken::new();
-    let server = Server { host: Arc::clone(&host), world: to_world.clone(), down: down.clone() };
+    let server = Server {
+        host: Arc::clone(&host),
+        world: to_world.clone(),
+        upgrades: upgrades.into(),
+        down: down.clone(),
+    };
     tokio::spawn(server.run(listener));
     tokio::select! {
         _ = terminate.recv() => {}
@@ -180,11 +185,14 @@ fn start_components(
     components: Vec<Component>,
     world: &mpsc::Sender<Message>,
     stop: &CancellationToken,
-) -> tokio::task::JoinSet<()> {
+) -> (tokio::task::JoinSet<()>, Vec<Supervised>) {
     let mut supervised = tokio::task::JoinSet::new();
+    let mut all = Vec::new();
     let (health, mut told) = mpsc::channel(INBOX);
     for component in components {
-        supervised.spawn(supervise::run(component, health.clone(), stop.clone()));
+        let (upgrades, asked) = mpsc::channel(1);
+        all.push(Supervised { name: component.name.clone(), program: component.program.clone(), upgrades });
+        supervised.spawn(supervise::run(component, health.clone(), asked, stop.clone()));
     }
     let world = world.clone();
     tokio::spawn(async move {
@@ -194,7 +202,7 @@ fn start_components(
             }
         }
     });
-    supervised
+    (supervised, all)
 }
 
 /// Ends pods, then components. What takes too long is left to the kernel, which ends everything with process 1.

@@ -46,6 +46,11 @@ pub(crate) fn find_program(name: &str, path: &str) -> Option<PathBuf> {
 /// Refuses a machine without nft or the binaries named.
 pub(crate) fn check_programs(path: &str, binaries: &Path, needed: &[&str]) -> Result<(), Missing> {
     find_program("nft", path).ok_or(Missing::Nft)?;
+    check_binaries(binaries, needed)
+}
+
+/// Refuses a folder without the binaries named.
+pub(crate) fn check_binaries(binaries: &Path, needed: &[&str]) -> Result<(), Missing> {
     for name in needed {
         if !binaries.join(name).is_file() {
             return Err(Missing::Binary((*name).to_owned(), binaries.to_owned()));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use super::logs;
 use super::nodes;
 use super::pods::{display_name, worker};
 use super::sys;
+use super::upgrade::Upgrade;
 use super::world::{Message, PodView};
 use crate::control::{ExecRequest, Forward, Found, LARGEST_REQUEST, Reply, Request};
 
@@ -41,11 +42,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a command may go on when its client has gone.
 const ORPHANED: Duration = Duration::from_secs(2);
 
+/// A component, as its supervisor knows it.
+#[derive(Debug)]
+pub(crate) struct Supervised {
+    pub(crate) name: String,
+    /// What it was started as.
+    pub(crate) program: PathBuf,
+    pub(crate) upgrades: mpsc::Sender<Upgrade>,
+}
+
 /// What requests are answered from.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) host: Arc<Host>,
     pub(crate) world: mpsc::Sender<Message>,
+    /// In the order in which they are upgraded.
+    pub(crate) upgrades: Arc<[Supervised]>,
     /// Cancelled by a client that wants everything down.
     pub(crate) down: CancellationToken,
 }
@@ -87,6 +99,7 @@ impl Server {
                 status.components.extend(versions(&self.host).await);
                 send(&mut writer, &Reply::Status(status)).await
             }
+            Request::Upgrade { binaries } => self.upgrade(&binaries, &mut writer).await,
             Request::Down => {
                 send(&mut writer, &Reply::Going).await?;
                 self.down.cancel();
@@ -94,6 +107,26 @@ impl Server {
                 std::future::pending().await
             }
         }
+    }
+
+    /// Replaces the components, one after the other, and tells of each; the first that cannot be ends it.
+    async fn upgrade(&self, binaries: &Path, writer: &mut OwnedWriteHalf) -> io::Result<()> {
+        for component in self.upgrades.iter() {
+            let program = binaries.join(component.program.file_name().unwrap_or_default());
+            let (done, outcome) = oneshot::channel();
+            let asked = component.upgrades.send(Upgrade { program, done }).await;
+            let outcome = match asked {
+                Ok(()) => outcome.await.unwrap_or_else(|_| Err("the mesh is going down".to_owned())),
+                Err(_) => Err("the mesh is going down".to_owned()),
+            };
+            match outcome {
+                Ok(detail) => {
+                    send(writer, &Reply::Replaced { component: component.name.clone(), detail }).await?
+                }
+                Err(reason) => return send(writer, &Reply::Refused { reason }).await,
+            }
+        }
+        send(writer, &Reply::Upgraded).await
     }
 
     async fn find(&self, namespace: &str, pod: &str) -> Result<PodView, String> {

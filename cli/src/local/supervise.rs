@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::components::{Component, Ready};
 use super::http;
 use super::logs::LogFile;
+use super::upgrade::{self, Upgrade};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
@@ -42,7 +43,12 @@ pub(crate) enum Health {
 }
 
 /// Runs a component until `stop`, then ends it.
-pub(crate) async fn run(component: Component, health: mpsc::Sender<Health>, stop: CancellationToken) {
+pub(crate) async fn run(
+    mut component: Component,
+    health: mpsc::Sender<Health>,
+    mut upgrades: mpsc::Receiver<Upgrade>,
+    stop: CancellationToken,
+) {
     let log = LogFile::new(&component.log);
     let mut backoff = FIRST_BACKOFF;
     if let Some(file) = &component.needs {
@@ -55,10 +61,16 @@ pub(crate) async fn run(component: Component, health: mpsc::Sender<Health>, stop
         let begun = Instant::now();
         let why = match start(&component, &log).await {
             Ok(mut child) => {
-                let status = tokio::select! {
-                    status = child.wait() => status,
-                    never = ask_forever(&component, &health) => match never {},
-                    () = stop.cancelled() => return end(&mut child).await,
+                let status = loop {
+                    tokio::select! {
+                        status = child.wait() => break status,
+                        never = ask_forever(&component, &health) => match never {},
+                        Some(Upgrade { program, done }) = upgrades.recv() => {
+                            let replaced = upgrade::replace(&mut component, &mut child, program, &log).await;
+                            let _ = done.send(replaced);
+                        }
+                        () = stop.cancelled() => return end(&mut child).await,
+                    }
                 };
                 match status {
                     Ok(status) => format!("ended ({status}); its log: lateen logs {}", component.name),
@@ -88,7 +100,7 @@ async fn wait_for(file: &Path) {
     let _ = tokio::time::timeout(LONGEST_BACKOFF, appears).await;
 }
 
-async fn start(component: &Component, log: &LogFile) -> io::Result<Child> {
+pub(super) async fn start(component: &Component, log: &LogFile) -> io::Result<Child> {
     let (output, end) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let second = end.try_clone()?;
     let mut command = Command::new(&component.program);
@@ -111,7 +123,7 @@ async fn start(component: &Component, log: &LogFile) -> io::Result<Child> {
     Ok(child)
 }
 
-async fn end(child: &mut Child) {
+pub(super) async fn end(child: &mut Child) {
     let Some(process) = child.id().and_then(|id| i32::try_from(id).ok()) else { return };
     let _ = kill(Pid::from_raw(process), Signal::SIGTERM);
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
@@ -142,7 +154,7 @@ async fn ask_forever(component: &Component, health: &mpsc::Sender<Health>) -> st
     }
 }
 
-async fn ask(ready: &Ready) -> io::Result<()> {
+pub(super) async fn ask(ready: &Ready) -> io::Result<()> {
     match ready {
         Ready::Socket(path) => get_ready(UnixStream::connect(path).await?).await,
         Ready::Tcp(netns, address) => {

@@ -166,12 +166,12 @@ fn understand(news: News, mut packet: Packet) -> Result<Option<PrivateNews>, Pri
         News::Predecessor(_) => PrivateNews::Predecessor(
             end()?.ok_or(PrivateError::Unexpected("a predecessor without a socket"))?,
         ),
-        News::Welcome(_) | News::Refused(_) => return Ok(None),
+        News::Welcome(_) | News::Refused(_) | News::Proxy(_) => return Ok(None),
     }))
 }
 
 /// Joins names and descriptors; a slot that this version does not know is closed.
-fn assemble(pod: PodMessage, packet: Packet) -> Result<HeldPod, PrivateError> {
+pub(super) fn assemble(pod: PodMessage, packet: Packet) -> Result<HeldPod, PrivateError> {
     if packet.fds.len() != pod.slots.len() + 1 {
         return Err(PrivateError::Unexpected("a pod without all of its descriptors"));
     }

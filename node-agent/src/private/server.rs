@@ -6,7 +6,10 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ use tracing::{info, warn};
 use super::{
     MAX_MESSAGE, OLDEST_VERSION, VERSION,
     saved::{Saved, SavedError, check_bounds},
+    takeover::{Taken, TakenProxy},
     wire::{FromProxy, Hello, News, PodMessage, Said, ToProxy, Welcome},
 };
 use crate::{
@@ -49,6 +53,9 @@ struct Shared {
     /// There is something in [`State::drained`].
     drained: Notify,
     connected: watch::Sender<bool>,
+    /// Another redirector that wants everything, until it is asked for.
+    heir: Mutex<Option<SeqPacket>>,
+    heir_came: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -62,37 +69,42 @@ struct State {
     proxy: Option<Proxy>,
     /// Those that it supersedes and that still have connections to hand over: each successor gets to know them all,
     /// should the one before it have crashed.
-    superseded: Vec<Superseded>,
-    /// Processes of all proxies connected, also of those that a newer one has superseded.
-    pids: Vec<i32>,
+    superseded: Vec<Connected>,
     next_id: u64,
 }
 
+/// A pod and what is held of it.
 #[derive(Clone, Debug)]
-struct Held {
-    pod: CapturedPod,
-    listeners: Arc<Listeners>,
-    app_mark: u32,
-    draining: bool,
+pub(crate) struct Held {
+    pub(crate) pod: CapturedPod,
+    pub(crate) listeners: Arc<Listeners>,
+    pub(super) app_mark: u32,
+    pub(crate) draining: bool,
 }
 
+/// A connected proxy. Its socket is also here, so that another redirector can take it over.
+#[derive(Clone, Debug)]
+struct Connected {
+    id: u64,
+    pid: i32,
+    version: u32,
+    socket: Arc<SeqPacket>,
+    /// The last sequence number it was sent.
+    sequence: Arc<AtomicU64>,
+    /// Takes the ends of sockets to successors.
+    successors: mpsc::Sender<OwnedFd>,
+}
+
+/// The proxy that all news go to.
 #[derive(Clone, Debug)]
 struct Proxy {
-    id: u64,
+    connected: Connected,
     letters: mpsc::Sender<Letter>,
-    /// Takes the ends of sockets to successors; absent where the proxy's version knows of none.
-    successors: Option<mpsc::Sender<OwnedFd>>,
-}
-
-#[derive(Debug)]
-struct Superseded {
-    id: u64,
-    successors: mpsc::Sender<OwnedFd>,
 }
 
 /// What a new proxy begins with.
 struct Beginning {
-    id: u64,
+    connected: Connected,
     saved: Arc<[Saved]>,
     pods: Vec<Held>,
     predecessors: Vec<OwnedFd>,
@@ -133,10 +145,73 @@ impl PrivateServer {
     /// A server that holds nothing yet, and the uids of pods whose last captured connection has ended.
     #[must_use]
     pub fn new() -> (Self, Drained) {
-        let (state, drained) = (Mutex::default(), Notify::new());
-        let shared = Arc::new(Shared { state, drained, connected: watch::Sender::new(false) });
+        Self::with(State::default())
+    }
+
+    /// The same, holding what another redirector held.
+    pub(crate) fn holding(taken: &Taken) -> (Self, Drained) {
+        let pods = taken.pods.iter().map(|pod| (pod.pod.uid.clone(), pod.clone())).collect();
+        let mut state = State { pods, saved: taken.saved.clone(), ..State::default() };
+        for proxy in &taken.proxies {
+            state.next_id += 1;
+            let connected = Connected {
+                id: state.next_id,
+                pid: proxy.socket.peer_pid().unwrap_or_default(),
+                version: proxy.version,
+                socket: proxy.socket.clone(),
+                sequence: Arc::new(AtomicU64::new(proxy.sequence)),
+                // Replaced as soon as it is conversed with.
+                successors: mpsc::channel(1).0,
+            };
+            if proxy.superseded {
+                state.superseded.push(connected);
+            } else {
+                state.proxy = Some(Proxy { connected, letters: mpsc::channel(1).0 });
+            }
+        }
+        Self::with(state)
+    }
+
+    fn with(state: State) -> (Self, Drained) {
+        let connected = watch::Sender::new(state.proxy.is_some());
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            drained: Notify::new(),
+            connected,
+            heir: Mutex::default(),
+            heir_came: Notify::new(),
+        });
         let server = Self { shared };
         (server.clone(), Drained(server))
+    }
+
+    /// Waits for another redirector that is to take this one's place, and returns the way to it.
+    pub(crate) async fn heir(&self) -> SeqPacket {
+        loop {
+            let came = self.shared.heir_came.notified();
+            if let Some(heir) = self.shared.heir.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return heir;
+            }
+            came.await;
+        }
+    }
+
+    /// Everything that is held, for another redirector.
+    pub(crate) fn estate(&self) -> Taken {
+        let state = self.state();
+        let proxy = |connected: &Connected, superseded| TakenProxy {
+            version: connected.version,
+            sequence: connected.sequence.load(Ordering::Relaxed),
+            superseded,
+            socket: connected.socket.clone(),
+        };
+        let superseded = state.superseded.iter().map(|connected| proxy(connected, true));
+        let current = state.proxy.iter().map(|current| proxy(&current.connected, false));
+        Taken {
+            pods: state.pods.values().cloned().collect(),
+            saved: state.saved.clone(),
+            proxies: superseded.chain(current).collect(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -158,7 +233,16 @@ impl PrivateServer {
     /// Whether this process is one of our own proxies.
     #[must_use]
     pub fn has_peer(&self, pid: i32) -> bool {
-        self.state().pids.contains(&pid)
+        let (current, superseded) = self.processes();
+        current == Some(pid) || superseded.contains(&pid)
+    }
+
+    /// The processes of our own proxies: the current one, and those that it supersedes and that still run.
+    #[must_use]
+    pub fn processes(&self) -> (Option<i32>, Vec<i32>) {
+        let state = self.state();
+        let current = state.proxy.as_ref().map(|proxy| proxy.connected.pid);
+        (current, state.superseded.iter().map(|proxy| proxy.pid).collect())
     }
 
     /// Whether this pod's listeners are held here.
@@ -231,6 +315,9 @@ impl PrivateServer {
 
     async fn accept_all(self, listener: SeqListener) {
         let mut connections = tokio::task::JoinSet::new();
+        for (connected, mail) in self.take_up() {
+            connections.spawn(self.clone().go_on_with(connected, mail));
+        }
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -245,9 +332,51 @@ impl PrivateServer {
         }
     }
 
+    /// The proxies that are connected already, with new letter boxes: another redirector's, or this one's own after it
+    /// could not hand them over.
+    fn take_up(&self) -> Vec<(Connected, Mail)> {
+        let mut state = self.state();
+        let mut taken = Vec::new();
+        for connected in &mut state.superseded {
+            // Without a sender there are no letters, and it is told of its successors only.
+            let letters = mpsc::channel(1).1;
+            let (sender, successors) = mpsc::channel(SUCCESSORS);
+            connected.successors = sender;
+            taken.push((connected.clone(), Mail { letters, successors }));
+        }
+        if let Some(proxy) = &mut state.proxy {
+            let (letters_sender, letters) = mpsc::channel(QUEUE);
+            let (sender, successors) = mpsc::channel(SUCCESSORS);
+            (proxy.letters, proxy.connected.successors) = (letters_sender, sender);
+            taken.push((proxy.connected.clone(), Mail { letters, successors }));
+        }
+        taken
+    }
+
+    /// Goes on with a proxy that is connected already. What it was being told when its conversation broke off, it is told
+    /// again.
+    async fn go_on_with(self, connected: Connected, mut mail: Mail) {
+        let pods: Vec<_> = self.state().pods.values().cloned().collect();
+        let outcome = async {
+            if !mail.letters.is_closed() {
+                for held in pods {
+                    send(&connected.socket, 0, held.message(), &held.descriptors()).await?;
+                }
+            }
+            self.converse(&connected, &mut mail).await
+        };
+        let reason = outcome.await.err().unwrap_or_default();
+        self.disconnect(connected.id);
+        info!(reason, "the proxy has left the private socket");
+    }
+
     async fn serve_proxy(self, socket: SeqPacket) {
         let version = match expect_hello(&socket).await {
-            Ok(version) => version,
+            Ok(Caller::Proxy(version)) => version,
+            Ok(Caller::Heir) => {
+                *self.shared.heir.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+                return self.shared.heir_came.notify_one();
+            }
             Err(reason) => {
                 warn!(reason, "a client of the private socket was turned away");
                 let refusal = ToProxy { sequence: 0, news: Some(News::Refused(reason)) };
@@ -255,36 +384,37 @@ impl PrivateServer {
                 return;
             }
         };
-        let pid = socket.peer_pid().unwrap_or_default();
-        self.state().pids.push(pid);
-        let Beginning { id, saved, pods, predecessors, mut mail } = self.connect(version);
+        let Beginning { connected, saved, pods, predecessors, mut mail } = self.connect(socket, version);
         info!(pods = pods.len(), state = !saved.is_empty(), "handing everything over to a new proxy");
         let outcome = async {
-            hand_over(&socket, version, &saved, &pods, &predecessors).await?;
+            hand_over(&connected.socket, version, &saved, &pods, &predecessors).await?;
             drop(predecessors);
-            self.converse(id, &socket, &mut mail).await
+            self.converse(&connected, &mut mail).await
         };
         let reason = outcome.await.err().unwrap_or_default();
-        self.disconnect(id, pid);
+        self.disconnect(connected.id);
         info!(reason, "the proxy has left the private socket");
     }
 
     /// Becomes the current proxy and takes the snapshot in one step; the one before learns that it is superseded.
-    fn connect(&self, version: u32) -> Beginning {
+    fn connect(&self, socket: SeqPacket, version: u32) -> Beginning {
         let (sender, letters) = mpsc::channel(QUEUE);
         let (successor_sender, successors) = mpsc::channel(SUCCESSORS);
-        let hands_over = version >= HANDS_OVER;
         let beginning = {
             let mut state = self.state();
             state.next_id += 1;
-            let id = state.next_id;
-            let successors_of_it = hands_over.then_some(successor_sender);
+            let connected = Connected {
+                id: state.next_id,
+                pid: socket.peer_pid().unwrap_or_default(),
+                version,
+                socket: Arc::new(socket),
+                sequence: Arc::default(),
+                successors: successor_sender,
+            };
             // With its sender gone the one before finds its letters at an end.
-            let before = state.proxy.replace(Proxy { id, letters: sender, successors: successors_of_it });
-            if let Some(Proxy { id, successors: Some(successors), .. }) = before {
-                state.superseded.push(Superseded { id, successors });
-            }
-            let predecessors = if hands_over { introduce(&state.superseded) } else { Vec::new() };
+            let before = state.proxy.replace(Proxy { connected: connected.clone(), letters: sender });
+            state.superseded.extend(before.map(|before| before.connected));
+            let predecessors = if version >= HANDS_OVER { introduce(&state.superseded) } else { Vec::new() };
             // Before anybody reads it: what the one before writes from now on would be in no successor's state.
             if let Err(error) = seal(&state.saved) {
                 warn!(%error, "the saved state is dropped; the proxy will ask the controller for all");
@@ -292,19 +422,16 @@ impl PrivateServer {
             }
             let pods = state.pods.values().cloned().collect();
             let mail = Mail { letters, successors };
-            Beginning { id, saved: state.saved.clone(), pods, predecessors, mail }
+            Beginning { connected, saved: state.saved.clone(), pods, predecessors, mail }
         };
         self.shared.connected.send_replace(true);
         beginning
     }
 
-    fn disconnect(&self, id: u64, pid: i32) {
+    fn disconnect(&self, id: u64) {
         let mut state = self.state();
-        if let Some(index) = state.pids.iter().position(|known| *known == pid) {
-            state.pids.swap_remove(index);
-        }
         state.superseded.retain(|other| other.id != id);
-        if state.proxy.as_ref().is_some_and(|proxy| proxy.id == id) {
+        if state.proxy.as_ref().is_some_and(|proxy| proxy.connected.id == id) {
             state.proxy = None;
             drop(state);
             self.shared.connected.send_replace(false);
@@ -312,8 +439,9 @@ impl PrivateServer {
     }
 
     /// Passes letters on, each until it has been received, and listens to what the proxy says in between.
-    async fn converse(&self, id: u64, socket: &SeqPacket, mail: &mut Mail) -> Result<(), String> {
-        let mut sequence = 0;
+    async fn converse(&self, connected: &Connected, mail: &mut Mail) -> Result<(), String> {
+        let Connected { id, socket, .. } = connected;
+        let id = *id;
         let mut superseded = false;
         loop {
             tokio::select! {
@@ -326,7 +454,7 @@ impl PrivateServer {
                         send(socket, 0, News::Superseded(true), &fds(successor.as_ref())).await?;
                         continue;
                     };
-                    sequence += 1;
+                    let sequence = connected.sequence.fetch_add(1, Ordering::Relaxed) + 1;
                     let descriptors = letter.pod.as_ref().map(Held::descriptors).unwrap_or_default();
                     send(socket, sequence, letter.news, &descriptors).await?;
                     timeout(IO_TIME, self.hear_until(id, socket, sequence))
@@ -362,13 +490,13 @@ impl PrivateServer {
                 let mut state = self.state();
                 // Only of pods that are leaving, so that there are never more than pods; and only by the current proxy,
                 // as what another has no more may have been handed over to it.
-                let current = state.proxy.as_ref().is_some_and(|proxy| proxy.id == id);
+                let current = state.proxy.as_ref().is_some_and(|proxy| proxy.connected.id == id);
                 if current && state.pods.get(&uid).is_some_and(|held| held.draining) {
                     state.drained.insert(uid);
                     self.shared.drained.notify_one();
                 }
             }
-            Said::Hello(_) | Said::Received(_) => {}
+            Said::Hello(_) | Said::Received(_) | Said::TakeOver(_) | Said::Taken(_) => {}
         }
     }
 
@@ -376,7 +504,7 @@ impl PrivateServer {
     fn keep(&self, id: u64, fds: Vec<OwnedFd>) {
         let accepted = fds.into_iter().map(Saved::accept_growing).collect::<Result<Arc<[Saved]>, _>>();
         let mut state = self.state();
-        if state.proxy.as_ref().is_none_or(|proxy| proxy.id != id) {
+        if state.proxy.as_ref().is_none_or(|proxy| proxy.connected.id != id) {
             return;
         }
         // None rather than the one before: what it lacks may be a policy.
@@ -394,7 +522,7 @@ fn seal(saved: &[Saved]) -> Result<(), SavedError> {
 }
 
 impl Held {
-    fn message(&self) -> News {
+    pub(super) fn message(&self) -> News {
         News::Pod(PodMessage {
             uid: self.pod.uid.clone(),
             name: self.pod.info.name.clone(),
@@ -406,14 +534,15 @@ impl Held {
         })
     }
 
-    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         std::iter::once(self.pod.netns.as_fd()).chain(self.listeners.iter().map(|(_, fd)| fd)).collect()
     }
 }
 
 /// A socket from each superseded proxy to a new one; the ends for the new one.
-fn introduce(superseded: &[Superseded]) -> Vec<OwnedFd> {
-    let introduced = superseded.iter().filter_map(|before| {
+fn introduce(superseded: &[Connected]) -> Vec<OwnedFd> {
+    let capable = superseded.iter().filter(|before| before.version >= HANDS_OVER);
+    let introduced = capable.filter_map(|before| {
         let (theirs, ours) = seqpacket::pair()
             .inspect_err(|error| warn!(%error, "connections cannot be handed over to the new proxy"))
             .ok()?;
@@ -424,20 +553,29 @@ fn introduce(superseded: &[Superseded]) -> Vec<OwnedFd> {
     introduced.collect()
 }
 
-/// The version to speak with a proxy.
-async fn expect_hello(socket: &SeqPacket) -> Result<u32, String> {
+/// Who has come.
+enum Caller {
+    /// A proxy, and the version to speak with it.
+    Proxy(u32),
+    /// Another redirector.
+    Heir,
+}
+
+async fn expect_hello(socket: &SeqPacket) -> Result<Caller, String> {
     let said = timeout(IO_TIME, hear(socket)).await.map_err(|_| "no hello in time")??;
-    match said {
-        Some((Said::Hello(Hello { oldest, newest }), _)) if oldest <= VERSION && newest >= OLDEST_VERSION => {
-            Ok(newest.min(VERSION))
-        }
-        Some((Said::Hello(Hello { oldest, newest }), _)) => Err(format!(
-            "the proxy speaks versions {oldest} to {newest} of the private socket, the redirector {OLDEST_VERSION} to \
-             {VERSION}: install both from one release, or from two that follow each other"
-        )),
-        Some(_) => Err("it did not begin with a hello".into()),
-        None => Err("closed before its hello".into()),
+    let (Hello { oldest, newest }, caller) = match said {
+        Some((Said::Hello(hello), _)) => (hello, Caller::Proxy(hello.newest.min(VERSION))),
+        Some((Said::TakeOver(hello), _)) => (hello, Caller::Heir),
+        Some(_) => return Err("it did not begin with a hello".into()),
+        None => return Err("closed before its hello".into()),
+    };
+    if oldest <= VERSION && newest >= OLDEST_VERSION {
+        return Ok(caller);
     }
+    Err(format!(
+        "it speaks versions {oldest} to {newest} of the private socket, the redirector {OLDEST_VERSION} to {VERSION}: \
+         install both from one release, or from two that follow each other"
+    ))
 }
 
 /// Everything in one go; nothing is asked in between, so a hundred pods take about a millisecond.
@@ -469,7 +607,7 @@ fn fds(one: Option<&OwnedFd>) -> Vec<BorrowedFd<'_>> {
     one.into_iter().map(AsFd::as_fd).collect()
 }
 
-async fn send(
+pub(super) async fn send(
     socket: &SeqPacket,
     sequence: u64,
     news: News,
@@ -480,7 +618,7 @@ async fn send(
 }
 
 /// The next thing the proxy says; `None` when it has left.
-async fn hear(socket: &SeqPacket) -> Result<Option<(Said, Vec<OwnedFd>)>, String> {
+pub(super) async fn hear(socket: &SeqPacket) -> Result<Option<(Said, Vec<OwnedFd>)>, String> {
     let Some(packet) = socket.receive(MAX_MESSAGE).await.map_err(|error| error.to_string())? else {
         return Ok(None);
     };

@@ -5,7 +5,7 @@ use prost::{Message, Oneof};
 /// Proxy to redirector.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct FromProxy {
-    #[prost(oneof = "Said", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Said", tags = "1, 2, 3, 4, 5, 6")]
     pub(crate) said: Option<Said>,
 }
 
@@ -22,9 +22,15 @@ pub(crate) enum Said {
     /// The last captured connection of this draining pod has ended.
     #[prost(string, tag = "4")]
     Drained(String),
+    /// Instead of a hello: this is no proxy but another redirector, which is to take this one's place.
+    #[prost(message, tag = "5")]
+    TakeOver(Hello),
+    /// It has everything.
+    #[prost(bool, tag = "6")]
+    Taken(bool),
 }
 
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct Hello {
     #[prost(uint32, tag = "1")]
     pub(crate) oldest: u32,
@@ -38,7 +44,7 @@ pub(crate) struct ToProxy {
     /// To be answered with `Received`; 0 in the hand-over, which is not answered message by message.
     #[prost(uint64, tag = "1")]
     pub(crate) sequence: u64,
-    #[prost(oneof = "News", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "News", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub(crate) news: Option<News>,
 }
 
@@ -66,6 +72,9 @@ pub(crate) enum News {
     /// socket.
     #[prost(bool, tag = "10")]
     Predecessor(bool),
+    /// To another redirector: a connected proxy, the oldest first. The descriptor is our end of its socket.
+    #[prost(message, tag = "11")]
+    Proxy(ProxyMessage),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -75,6 +84,19 @@ pub(crate) struct Welcome {
     /// Whether memory files come with this.
     #[prost(bool, tag = "2")]
     pub(crate) state: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ProxyMessage {
+    /// The version spoken with it.
+    #[prost(uint32, tag = "1")]
+    pub(crate) version: u32,
+    /// The last sequence number it was sent.
+    #[prost(uint64, tag = "2")]
+    pub(crate) sequence: u64,
+    /// Whether a newer one has taken its place.
+    #[prost(bool, tag = "3")]
+    pub(crate) superseded: bool,
 }
 
 /// The descriptors: the namespace, then one a slot.

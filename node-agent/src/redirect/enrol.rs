@@ -25,7 +25,7 @@ use super::{
 use crate::{
     listeners::{ListenError, Listeners},
     netns::{NetnsFd, NetnsId, in_namespace},
-    private::server::PrivateServer,
+    private::server::{Held, PrivateServer},
     zds::{
         WorkloadInfo,
         server::{CapturedPod, ZdsError, ZdsServer},
@@ -150,18 +150,18 @@ pub enum Status {
 }
 
 impl Slot {
-    async fn lock(&self) -> Held<'_> {
-        Held { standing: self.standing.lock().await, status: &self.status }
+    async fn lock(&self) -> Locked<'_> {
+        Locked { standing: self.standing.lock().await, status: &self.status }
     }
 }
 
 /// A pod's standing, held; the status is brought up to date when it is let go.
-struct Held<'a> {
+struct Locked<'a> {
     standing: tokio::sync::MutexGuard<'a, Standing>,
     status: &'a Mutex<Status>,
 }
 
-impl Drop for Held<'_> {
+impl Drop for Locked<'_> {
     fn drop(&mut self) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = match &*self.standing {
             Standing::Out => Status::Out,
@@ -172,7 +172,7 @@ impl Drop for Held<'_> {
     }
 }
 
-impl std::ops::Deref for Held<'_> {
+impl std::ops::Deref for Locked<'_> {
     type Target = Standing;
 
     fn deref(&self) -> &Standing {
@@ -180,7 +180,7 @@ impl std::ops::Deref for Held<'_> {
     }
 }
 
-impl std::ops::DerefMut for Held<'_> {
+impl std::ops::DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut Standing {
         &mut self.standing
     }
@@ -262,6 +262,32 @@ impl Enroller {
         let (rules, proxy) = (installed - started, installed.elapsed());
         info!(pod = pod.info.name, namespace = pod.info.namespace, uid = pod.uid, ?rules, ?proxy, "captured");
         Ok(())
+    }
+
+    /// Takes up pods that another redirector has enrolled: their rules stand, their listeners are held. Those that were
+    /// leaving go on leaving.
+    pub(crate) async fn adopt(&self, pods: Vec<Held>) {
+        for Held { pod, listeners, draining, .. } in pods {
+            let rules = RuleSet { dns: listeners.has_dns(), ..RuleSet::default() };
+            let spec = PodSpec {
+                uid: pod.uid.clone(),
+                info: pod.info.clone(),
+                netns: pod.netns.clone(),
+                ips: Vec::new(),
+                rules,
+            };
+            self.shared.zds.remember(pod);
+            let slot = self.slot(&spec.uid);
+            let mut standing = slot.lock().await;
+            if draining {
+                let (uid, since) = (spec.uid.clone(), Instant::now());
+                *standing = Standing::Draining { spec, since };
+                drop(standing);
+                self.shared.leaving.spawn("leave", self.clone().drain(uid, slot, since));
+            } else {
+                *standing = Standing::In { spec, served: false };
+            }
+        }
     }
 
     /// The first half of [`enrol`](Self::enrol), without a proxy: listeners and rules. At the start of the role,

@@ -62,6 +62,11 @@ impl Orders {
     pub fn let_go(&self) {
         self.let_go.begin();
     }
+
+    /// Waits until that is said.
+    pub(crate) async fn let_go_begun(&self) {
+        self.let_go.begun().await;
+    }
 }
 
 /// Runs the program until `shutdown` begins; then asks it to drain and returns once it has ended. Its output goes
