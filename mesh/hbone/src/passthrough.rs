@@ -5,13 +5,15 @@
 
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::connection::{Connection, Order};
+use crate::connection::{Connection, Live, Order};
+use crate::fairness::{Share, Ticket};
 use crate::splice::{End, Finished};
 use crate::transport::Scratch;
 
@@ -28,17 +30,23 @@ const TURN: usize = 512 << 10;
 /// both directions have ended. Half-close passes both ways; [`Live`](crate::connection::Live) counts and cuts. A detach
 /// has no effect.
 pub async fn splice(mut connection: Connection, far: TcpStream) -> Finished {
-    let end = match connection.register() {
+    let end = match prepare(&mut connection) {
         Ok(()) => {
             // It fails only on a socket that is already dead, which the first read will find out.
             let _ = far.set_nodelay(true);
             let mut directions = Directions::new(&mut connection);
             poll_fn(|cx| turn(&mut connection, &far, &mut directions, cx)).await
         }
-        Err(err) => End::Application(err),
+        Err(end) => end,
     };
     connection.cost.live.unwatch();
     Finished { connection, end }
+}
+
+/// The connection's socket on this thread's reactor, the far one on its account.
+fn prepare(connection: &mut Connection) -> Result<(), End> {
+    connection.register().map_err(End::Application)?;
+    connection.cost.charge.second_socket().map_err(End::Account)
 }
 
 #[derive(Debug)]
@@ -46,6 +54,9 @@ struct Directions {
     out: Direction,
     back: Direction,
     watched: bool,
+    /// The pod's share of the thread, and the place in its line.
+    share: Rc<Share>,
+    ticket: Ticket,
 }
 
 /// Bytes on their way from one socket to the other.
@@ -66,7 +77,8 @@ impl Directions {
         let out = Direction { pending: std::mem::take(&mut connection.unsent), ..Direction::default() };
         let residue = std::mem::take(&mut connection.residue);
         let at = std::mem::take(&mut connection.residue_at);
-        Self { out, back: Direction { pending: residue, at, ..Direction::default() }, watched: false }
+        let back = Direction { pending: residue, at, ..Direction::default() };
+        Self { out, back, watched: false, share: Share::of(connection.account()), ticket: 0 }
     }
 }
 
@@ -85,30 +97,58 @@ fn turn(
         let _ = SockRef::from(far).set_linger(Some(std::time::Duration::ZERO));
         return Poll::Ready(End::Cut(cause.into()));
     }
-    let near = match connection.registered() {
-        Ok(near) => near,
-        Err(err) => return Poll::Ready(End::Application(err)),
-    };
-    let out = both.out.pump(near, far, cx, |bytes| live.add_sent(bytes));
-    if let Poll::Ready(Err(err)) = out {
-        return Poll::Ready(failed(far, err));
+    if !both.share.admit(&mut both.ticket, cx.waker()) {
+        return Poll::Pending;
     }
-    let back = both.back.pump(far, near, cx, |bytes| live.add_received(bytes));
-    if let Poll::Ready(Err(err)) = back {
-        return Poll::Ready(failed(far, err));
+    let before = live.sent() + live.received();
+    let pumped = pump_both(connection, far, both, cx, &live);
+    both.share.spend(live.sent() + live.received() - before);
+    if let Err(end) = pumped {
+        return Poll::Ready(failed(far, end));
     }
     connection.near_ended = both.out.ended;
     (connection.far_ended, connection.far_end_delivered) = (both.back.ended, both.back.told);
     if both.out.told && both.back.told { Poll::Ready(End::Complete) } else { Poll::Pending }
 }
 
+/// Moves what can be moved in both directions, and charges what is left over in between.
+fn pump_both(
+    connection: &mut Connection,
+    far: &TcpStream,
+    both: &mut Directions,
+    cx: &mut Context<'_>,
+    live: &Live,
+) -> Result<(), End> {
+    let near = connection.registered().map_err(End::Application)?;
+    let before = both.out.waiting() + both.back.waiting();
+    let out = both.out.pump(near, far, cx, |bytes| live.add_sent(bytes));
+    let back = both.back.pump(far, near, cx, |bytes| live.add_received(bytes));
+    let after = both.out.waiting() + both.back.waiting();
+    if after > before {
+        connection.cost.hold(after - before).map_err(End::Account)?;
+    } else {
+        connection.cost.release(before - after);
+    }
+    for moved in [out, back] {
+        if let Poll::Ready(Err(err)) = moved {
+            return Err(End::Application(err));
+        }
+    }
+    Ok(())
+}
+
 /// A broken side is passed on as a reset: the other application must not take it for an end.
-fn failed(far: &TcpStream, err: io::Error) -> End {
+fn failed(far: &TcpStream, end: End) -> End {
     let _ = SockRef::from(far).set_linger(Some(std::time::Duration::ZERO));
-    End::Application(err)
+    end
 }
 
 impl Direction {
+    /// Bytes that were read and not yet written; what lies in a pipe is the kernel's.
+    fn waiting(&self) -> usize {
+        self.pending.len() - self.at
+    }
+
     /// Moves what can be moved; ready only when this direction has ended or failed.
     fn pump(
         &mut self,
