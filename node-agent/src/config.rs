@@ -26,6 +26,8 @@ pub mod name {
     pub const XDS_ADDRESS: &str = "XDS_ADDRESS";
     pub const XDS_ROOT_CA: &str = "XDS_ROOT_CA";
     pub const ALT_XDS_HOSTNAME: &str = "ALT_XDS_HOSTNAME";
+    pub const ON_DEMAND: &str = "XDS_ON_DEMAND";
+    pub const ON_DEMAND_IDLE: &str = "XDS_ON_DEMAND_IDLE";
     pub const CA_ADDRESS: &str = "CA_ADDRESS";
     pub const CA_ROOT_CA: &str = "CA_ROOT_CA";
     pub const ALT_CA_HOSTNAME: &str = "ALT_CA_HOSTNAME";
@@ -117,6 +119,16 @@ pub const TABLE: &[Setting] = &[
         name::ALT_XDS_HOSTNAME,
         "",
         "The name in the controller's certificate, where it is not the address's host.",
+    ),
+    setting(
+        name::ON_DEMAND,
+        "false",
+        "Whether workloads and services are asked of the controller when a pod of this node needs them, instead of all being kept. For meshes of many more workloads than one node talks to.",
+    ),
+    setting(
+        name::ON_DEMAND_IDLE,
+        "5m",
+        "With XDS_ON_DEMAND: how long a workload or service that nobody uses is kept.",
     ),
     setting(name::CA_ADDRESS, "https://istiod.istio-system.svc:15012", "Where certificates are issued."),
     setting(

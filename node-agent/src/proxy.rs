@@ -43,6 +43,8 @@ pub(crate) mod worker;
 
 pub(crate) mod state;
 
+pub(crate) mod demand;
+
 pub(crate) mod save;
 
 pub(crate) mod journal;
@@ -74,6 +76,7 @@ use identity::tls::Tls;
 use model::mesh::Update;
 use tokio::sync::oneshot;
 
+use self::demand::Demand;
 use self::dns::Upstreams;
 use self::dns_metrics::DnsMetrics;
 use self::pod::Pod;
@@ -84,6 +87,7 @@ use self::worker::{Handle, Job};
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) state: State,
+    pub(crate) demand: Demand,
     pub(crate) certificates: Certificates,
     pub(crate) tls: Tls,
     pub(crate) traffic: Traffic,
@@ -125,7 +129,18 @@ impl Agent {
             let aliases = settings.trust_domain_aliases.into_iter();
             self.tls.trust_domains().set(std::iter::once(settings.trust_domain).chain(aliases));
         }
+        if self.demand.is_on() {
+            self.demand.note(&self.state.read(), &updates);
+        }
         self.state.apply(updates);
+    }
+
+    /// Whether a resource of that name is in force.
+    fn knows(&self, type_url: &str, name: &str) -> bool {
+        let mesh = self.state.read();
+        type_url != proto::type_url::ADDRESS
+            || mesh.workload(name).is_some()
+            || demand::service_of(&mesh, name).is_some()
     }
 
     /// How many connections there are on all threads.

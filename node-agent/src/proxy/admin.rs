@@ -19,6 +19,7 @@ use xds::client::{Ending, Observer};
 
 use super::app::StartError;
 use super::connections::Listed;
+use super::demand::Asked;
 use super::dump::dump;
 use super::worker::Job;
 use super::{Agent, members_metrics};
@@ -82,6 +83,9 @@ pub(crate) async fn serve(
     });
     metrics
         .register(|registry| registry.register_collector(Box::new(members_metrics::Members(agent.clone()))));
+    if agent.demand.is_on() {
+        metrics.register(|registry| registry.register_collector(Box::new(Asked(agent.clone()))));
+    }
     let ready = readiness.clone();
     let readiness_routes = Routes::default().on(Method::GET, "/healthz/ready", move |_| {
         let (status, text) = ready.answer();
@@ -141,7 +145,10 @@ async fn config_dump(agent: &Agent) -> Answer {
     let certificates = serde_json::to_value(agent.certificates.list()).unwrap_or_else(|_| json!([]));
     let mut pods: Vec<_> = agent.pods().values().cloned().collect();
     pods.sort_by(|a, b| a.uid.cmp(&b.uid));
-    let page = dump(&agent.state.read(), &certificates, &pods, &connections, &agent.config);
+    let mut page = dump(&agent.state.read(), &certificates, &pods, &connections, &agent.config);
+    if agent.demand.is_on() {
+        page["onDemand"] = agent.demand.page();
+    }
     Answer::json(&page)
 }
 

@@ -20,7 +20,6 @@ use identity::ca_client::{CaClient, CaClientSettings};
 use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::rotation::{Certificates, RotationSettings};
 use identity::tls::{KeyExchange, Tls, TlsSettings};
-use model::address::Str;
 use proto::type_url;
 use tokio::time::{sleep, timeout};
 use xds::client::{Client, ClientConfig, ClientHandle};
@@ -29,6 +28,7 @@ use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::feed::Feed as Updates;
 use xds::node::NodeInfo;
 
+use super::demand::{self, Demand};
 use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
 use super::journal::Journal;
@@ -105,7 +105,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         }
     };
     let mut decoder = Decoder::default();
-    let mut subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
+    let mut subscriber = Subscriber::new(node(settings).to_wire(), subscriptions(agent.demand.is_on()));
     let (journal, restored) = match keeps_state {
         true => restore(&agent, &mut decoder, &mut subscriber, saved),
         false => (Journal::off(), false),
@@ -119,6 +119,10 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     if restored {
         agent.state.restored();
         readiness.done(STATE);
+    }
+    if agent.demand.is_on() {
+        tasks.spawn("demand", demand::pump(agent.clone(), handle.clone()));
+        tasks.spawn("forget", demand::sweep(agent.clone(), journal.clone()));
     }
     tasks.spawn("ready", ready(agent.clone(), handle, journal.clone(), readiness.clone()));
     let feed_handle = feed.handle();
@@ -192,9 +196,14 @@ pub(super) fn agent(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         given => given,
     };
+    let demand = match settings.switch(name::ON_DEMAND)? {
+        true => Demand::on(settings.duration(name::ON_DEMAND_IDLE)?),
+        false => Demand::off(),
+    };
     let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
     let agent = Agent {
         state: State::new(settings.text(name::NETWORK), settings.text(name::NODE_NAME)),
+        demand,
         certificates: Certificates::new(tls.clone(), RotationSettings::default()),
         tls,
         traffic,
@@ -280,11 +289,16 @@ fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartEr
     })
 }
 
-/// Everything; the mesh's own settings only from a controller that knows them.
-fn subscriptions() -> [Subscription; 3] {
-    let all =
-        |type_url: &str, required| Subscription { type_url: Str::from(type_url), mode: Mode::All, required };
-    [all(type_url::MESH_SETTINGS, false), all(type_url::AUTHORIZATION, true), all(type_url::ADDRESS, true)]
+/// Everything, or of workloads and services what is asked for; the mesh's own settings only from a controller that
+/// knows them. Where nothing is asked for, nothing may come, so that this is not waited for.
+fn subscriptions(on_demand: bool) -> [Subscription; 3] {
+    let some = |type_url: &str, mode, required| Subscription { type_url: type_url.into(), mode, required };
+    let addresses = if on_demand { Mode::Demand } else { Mode::All };
+    [
+        some(type_url::MESH_SETTINGS, Mode::All, false),
+        some(type_url::AUTHORIZATION, Mode::All, true),
+        some(type_url::ADDRESS, addresses, !on_demand),
+    ]
 }
 
 fn updates(agent: Arc<Agent>, decoder: Decoder) -> Updates<impl FnMut(Vec<model::mesh::Update>) + Send> {
@@ -301,7 +315,7 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, journal: Arc<Journal>, r
     };
     if told.is_ok() {
         agent.state.told_all();
-        journal.record_complete();
+        journal.record_complete(agent.demand.is_on());
         readiness.done(STATE);
     }
 }

@@ -14,6 +14,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::authorize::{self, Judgement};
+use super::demand::Uses;
 use super::pod::{Phase, Pod};
 use super::record::Record;
 use super::state::{PATIENCE, State};
@@ -128,6 +129,18 @@ impl Connections {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.0.borrow().len()
+    }
+
+    /// What they go to.
+    pub(crate) fn uses(&self) -> Uses {
+        let mut uses = Uses::default();
+        for (_, entry) in self.0.borrow().iter() {
+            let ends = entry.record.ends();
+            if ends.reporter == daemon::metrics::traffic::Reporter::Source {
+                uses.add(ends.next_hop.ip(), ends.destination.as_deref(), ends.service.as_deref());
+            }
+        }
+        uses
     }
 
     /// All of them, for `/config_dump`.

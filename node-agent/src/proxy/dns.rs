@@ -173,6 +173,10 @@ impl Server {
                 return encode(&failure(&query, ResponseCode::ServFail), &query, over);
             };
             let asker = Asker { client: &workload, domain: &agent.domain, turn: query.metadata.id };
+            if agent.demand.is_on() {
+                let names = answer::names(&asker, &query.queries[0]);
+                agent.demand.names(&agent.state, &self.pod.uid, names).await;
+            }
             let found = answer::answer(&agent.state.read(), &asker, &query.queries[0]);
             if let Some(records) = found {
                 tracing::debug!(target: "dns", pod = %self.pod.name, %client, name = %query.queries[0].name(), "answered");

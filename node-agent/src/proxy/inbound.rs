@@ -197,11 +197,20 @@ async fn understand(
         let refused = "application tunnels with PROXY protocol are not supported yet";
         return Err((503, String::from(refused)));
     }
+    if let Authority::Host { host, .. } = &authority {
+        let own = local.profile.services.iter().filter(|(key, _)| *key.hostname == **host);
+        let names = own.map(|(key, _)| key.to_string().into()).collect();
+        worker.agent.demand.names(&worker.agent.state, &pod.uid, names).await;
+    }
     let mesh = worker.agent.state.read();
     let delivered = accept(&mesh, &local, client.own, &authority)
         .map_err(|misdirected| (misdirected.status(), misdirected.to_string()))?;
     let source = known_source(&mesh, &local, client);
-    let service = asked_service(&mesh, &local, &authority, request);
+    if source.is_none() && request.headers().first("baggage").is_none() {
+        let address = NetworkAddress::new(local.profile.network.clone(), client.peer.ip());
+        worker.agent.demand.ask_for_peer(&mesh, &pod.uid, address);
+    }
+    let service = asked_service(&mesh, &local, &authority, request, worker.agent.demand.is_on());
     Ok(Understood { delivered, local, source, service })
 }
 
@@ -217,13 +226,15 @@ fn asked_service(
     local: &Workload,
     authority: &Authority,
     request: &Request,
+    on_demand: bool,
 ) -> Option<Arc<Service>> {
     let named = match authority {
         Authority::Host { host, .. } => Some(host.as_str()),
         Authority::Address(_) => request.headers().first("forwarded").and_then(baggage::forwarded_host),
     }?;
     let (key, _) = local.profile.services.iter().find(|(key, _)| &*key.hostname == named)?;
-    mesh.service(key).cloned()
+    // Where only what is asked for is known, its name is enough for labels.
+    mesh.service(key).cloned().or_else(|| on_demand.then(|| Arc::new(Service::named(key.clone()))))
 }
 
 fn ends(client: &Peer, request: &Request, understood: &Understood) -> Ends {

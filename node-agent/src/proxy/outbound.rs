@@ -9,6 +9,7 @@ use hbone::connection::{Connection, ConnectionId};
 use hbone::headers::Headers;
 use model::address::{NetworkAddress, NextHop};
 use model::baggage;
+use model::mesh::Mesh;
 use model::plan::{Plain, Plan, Tunnel, plan};
 use model::workload::Workload;
 use socket2::SockRef;
@@ -62,7 +63,8 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         }
         Ok((source, Plan::Wait(address))) => {
             let ends = ends(&accepted, source, None);
-            refuse(&worker, &accepted, ends, &Failure::new(flags::CONNECT, not_known(&address)));
+            let why = not_known(&worker.agent.state.read(), &address);
+            refuse(&worker, &accepted, ends, &Failure::new(flags::CONNECT, why));
         }
         Err(error) => {
             let destination = accepted.destination.addr();
@@ -73,7 +75,10 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
     None
 }
 
-fn not_known(address: &NetworkAddress) -> String {
+fn not_known(mesh: &Mesh, address: &NetworkAddress) -> String {
+    if !mesh.is_pod_address(address.ip) {
+        return format!("the controller does not say what {} is; it is not passed in plain", address.ip);
+    }
     format!(
         "{} is an address of the mesh's own pods, but the controller knows no such pod; it is not passed in plain",
         address.ip
@@ -88,7 +93,15 @@ async fn decide(worker: &Worker, pod: &Pod, accepted: &Accepted) -> Result<(Arc<
         .state
         .wait_for(|mesh| {
             let source = pod.workload(mesh)?;
-            match plan(mesh, source, accepted.destination, &mut draw) {
+            let planned = plan(mesh, source, accepted.destination, &mut draw);
+            let agent = &worker.agent;
+            if agent.demand.lacks(mesh, &pod.uid, source, accepted.destination, &planned) {
+                let network = source.profile.network.clone();
+                let address = NetworkAddress::new(network, accepted.destination.ip());
+                last = Some((source.clone(), Plan::Wait(address)));
+                return None;
+            }
+            match planned {
                 undecided @ Plan::Wait(_) => {
                     last = Some((source.clone(), undecided));
                     None

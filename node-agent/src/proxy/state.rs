@@ -13,6 +13,9 @@ use tokio::time::timeout;
 /// How long a connection waits for what the controller has not told yet: its workload, a policy, a certificate.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often who waits looks again although nothing is known to have changed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Batches of replaced workloads that may wait for a thread.
 const REPLACED: usize = 256;
 
@@ -78,9 +81,18 @@ impl State {
         }
     }
 
-    /// Whoever waits looks again.
+    /// Whether the controller has told all that it tells unasked.
+    pub(crate) fn is_told(&self) -> bool {
+        self.known.load(Ordering::Relaxed) == ALL
+    }
+
     fn set_known(&self, known: u8) {
         self.known.store(known, Ordering::Relaxed);
+        self.look_again();
+    }
+
+    /// Whoever waits looks again.
+    pub(crate) fn look_again(&self) {
         self.revision.send_modify(|revision| revision.any += 1);
     }
 
@@ -129,7 +141,16 @@ impl State {
 
     /// Waits, for [`PATIENCE`] at most, until `find` finds something in the state. It is not asked while only a part
     /// is known.
-    pub(crate) async fn wait_for<T>(&self, mut find: impl FnMut(&Mesh) -> Option<T>) -> Option<T> {
+    pub(crate) async fn wait_for<T>(&self, find: impl FnMut(&Mesh) -> Option<T>) -> Option<T> {
+        self.wait_at_most(PATIENCE, find).await
+    }
+
+    /// The same for another time.
+    pub(crate) async fn wait_at_most<T>(
+        &self,
+        patience: Duration,
+        mut find: impl FnMut(&Mesh) -> Option<T>,
+    ) -> Option<T> {
         let mut find = |mesh: &Mesh| match self.known.load(Ordering::Relaxed) {
             PART => None,
             _ => find(mesh),
@@ -143,10 +164,11 @@ impl State {
                 if let Some(found) = find(&self.read()) {
                     return Some(found);
                 }
-                changes.changed().await.ok()?;
+                // What counts for a time only may count no more.
+                timeout(LOOK_AGAIN, changes.changed()).await.unwrap_or(Ok(())).ok()?;
             }
         };
-        timeout(PATIENCE, found).await.ok().flatten()
+        timeout(patience, found).await.ok().flatten()
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::accept::Accepted;
 use super::connections::{Connections, GONE, Listed};
+use super::demand::Uses;
 use super::places::Place;
 use super::pod::Pod;
 use super::{Agent, accept, inbound, outbound};
@@ -49,6 +50,8 @@ pub(crate) enum Job {
     List(oneshot::Sender<Vec<Listed>>),
     /// Say how many connections a pod has here.
     Count { uid: Arc<str>, answer: oneshot::Sender<usize> },
+    /// Say what the connections here go to.
+    Uses(oneshot::Sender<Uses>),
     /// Say how many connections there are here.
     Total(oneshot::Sender<usize>),
 }
@@ -205,6 +208,9 @@ impl Worker {
             }
             Job::Count { uid, answer } => {
                 let _ = answer.send(self.connections.of_pod(&uid));
+            }
+            Job::Uses(answer) => {
+                let _ = answer.send(self.connections.uses());
             }
             Job::Total(answer) => {
                 let _ = answer.send(self.connections.len());

@@ -215,7 +215,7 @@ impl Session {
 
     fn send(&mut self, store: &Store, place: usize, chunk: Chunk, asks: bool) -> DeltaDiscoveryResponse {
         self.sent += 1;
-        let completes = self.topics[place].as_ref().and_then(Topic::complete);
+        let completes = self.topics[place].as_mut().and_then(Topic::sent);
         let nonce = digest::nonce(self.sent, completes.is_none());
         let names = chunk.names();
         self.in_flight.push_back(InFlight { nonce: nonce.clone(), place, completes, asks, names });

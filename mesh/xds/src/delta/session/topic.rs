@@ -34,6 +34,8 @@ pub(super) struct Topic {
     ask_due: bool,
     /// A first response is due even if there is nothing to send: the client waits for it.
     first_due: bool,
+    /// It was told that more comes.
+    promised: bool,
     /// The store's log is read so far.
     read: Revision,
     acked: Revision,
@@ -97,6 +99,7 @@ impl Topic {
             differing: BTreeSet::new(),
             ask_due: false,
             first_due: wildcard,
+            promised: false,
             read: revision,
             acked: 0,
         };
@@ -330,7 +333,9 @@ impl Topic {
         }
         self.walk_on(shelf, &mut chunk);
         self.record(shelf, &chunk);
-        if chunk.is_empty() && !self.first_due {
+        // What was to follow may be there already.
+        let owed = self.promised && !self.has_work();
+        if chunk.is_empty() && !self.first_due && !owed {
             return None;
         }
         self.first_due = false;
@@ -374,6 +379,13 @@ impl Topic {
         // Only now that all of the response counts: some of what goes with it may be in it.
         let with: Vec<Str> = new.into_iter().flat_map(|name| shelf.named_by(name)).cloned().collect();
         with.iter().for_each(|name| self.look_at(name));
+    }
+
+    /// Notes what the client is told with a response, and says the revision that it has then, if it lacks nothing.
+    pub(super) fn sent(&mut self) -> Option<Revision> {
+        let complete = self.complete();
+        self.promised = complete.is_none();
+        complete
     }
 
     /// The revision that the client has, if it lacks nothing.

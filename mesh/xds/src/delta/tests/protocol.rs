@@ -521,3 +521,27 @@ fn what_a_client_has_dropped_is_no_longer_told() {
     link.settle(&store);
     assert_eq!(link.log(), ["-a -svc", "+lone"]);
 }
+
+#[test]
+fn a_client_that_asks_is_told_when_it_has_been_told_all() {
+    let mut store = Store::new(TYPES);
+    let pod = |name: &str| resource(name, "1").with_part_of(["svc".into()]);
+    let mut edit = Edit::new();
+    edit.put(ADDRESS, resource("svc", "1")).put(ADDRESS, pod("a")).put(ADDRESS, pod("b"));
+    store.apply(edit);
+    // However small the responses, and whatever of it is there already.
+    for (response_bytes, before) in [(1, None), (1, Some("a")), (1 << 20, None), (1 << 20, Some("b"))] {
+        let mut link = Link::with_response_bytes(response_bytes, [on_demand(ADDRESS)]);
+        if let Some(before) = before {
+            link.demand("b");
+            link.demand(before);
+            link.settle(&store);
+        }
+        link.demand("svc");
+        link.demand("nothing");
+        link.settle(&store);
+        assert_eq!(link.held(ADDRESS), [("a", "1"), ("b", "1"), ("svc", "1")]);
+        let more: Vec<bool> = link.memory.deliveries.iter().map(|delivery| delivery.more).collect();
+        assert_eq!(more.last(), Some(&false), "{response_bytes} {before:?} {more:?}");
+    }
+}
