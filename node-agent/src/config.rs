@@ -41,6 +41,8 @@ pub mod name {
     pub const KEY_EXCHANGE: &str = "KEY_EXCHANGE";
     pub const TUNNEL_CONGESTION_CONTROL: &str = "TUNNEL_CONGESTION_CONTROL";
     pub const WORKER_THREADS: &str = "WORKER_THREADS";
+    pub const MEMORY_LIMIT: &str = "MEMORY_LIMIT";
+    pub const METRIC_SERIES: &str = "METRIC_SERIES";
     pub const CLUSTER_DOMAIN: &str = "CLUSTER_DOMAIN";
     pub const DNS_UPSTREAMS: &str = "DNS_UPSTREAMS";
     pub const ADMIN_PORT: &str = "ADMIN_PORT";
@@ -166,6 +168,16 @@ pub const TABLE: &[Setting] = &[
         name::WORKER_THREADS,
         "0",
         "Threads that carry connections; 0 for one a CPU of this process's share.",
+    ),
+    setting(
+        name::MEMORY_LIMIT,
+        "",
+        "Memory that the proxy may have (512Mi): near it, the pod that holds most loses connections. None: the container's limit, or a quarter of the machine.",
+    ),
+    setting(
+        name::METRIC_SERIES,
+        "2000",
+        "Sets of labels that the istio_tcp_* metrics have at most; what is more is counted as unknown, and lateen_limit_hits_total{limit=\"metric_series\"} goes up.",
     ),
     setting(
         name::CLUSTER_DOMAIN,

@@ -39,6 +39,14 @@ pub(crate) mod pod;
 
 pub(crate) mod places;
 
+pub(crate) mod limits;
+
+pub(crate) mod files;
+
+pub(crate) mod memory;
+
+pub(crate) mod top;
+
 pub(crate) mod worker;
 
 pub(crate) mod state;
@@ -69,7 +77,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use daemon::log::Log;
 use daemon::metrics::traffic::Traffic;
-use hbone::account::{Account, AccountLimits};
+use hbone::account::{Account, AccountLimits, Ledger};
 use hbone::limits::Limits;
 use identity::rotation::Certificates;
 use identity::tls::Tls;
@@ -79,8 +87,10 @@ use tokio::sync::oneshot;
 use self::demand::Demand;
 use self::dns::Upstreams;
 use self::dns_metrics::DnsMetrics;
+use self::limits::Hits;
 use self::pod::Pod;
 use self::state::State;
+use self::top::Rates;
 use self::worker::{Handle, Job};
 
 /// What all threads share.
@@ -94,6 +104,15 @@ pub(crate) struct Agent {
     pub(crate) log: Log,
     pub(crate) limits: Limits,
     pub(crate) account_limits: AccountLimits,
+    /// What all accounts together hold.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Bytes of memory and open files that the process may have.
+    pub(crate) memory_limit: u64,
+    pub(crate) open_files: u64,
+    /// How often a limit of the agent itself was hit.
+    pub(crate) hits: Hits,
+    pub(crate) rates: Rates,
+    pub(crate) node: String,
     /// Of the sockets of tunnels; empty for the host's.
     pub(crate) tunnel_congestion_control: String,
     pub(crate) workers: Vec<Handle>,
@@ -110,7 +129,7 @@ pub(crate) struct Agent {
 
 impl Agent {
     fn account(&self) -> Arc<Account> {
-        Account::new(self.account_limits)
+        Account::listed(self.account_limits, &self.ledger)
     }
 
     fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Pod>>> {

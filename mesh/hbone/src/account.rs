@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::limits::{Hits, Limit};
 
 /// What the memory of one connection beside its buffers is taken to be, bytes: slot, record, table entry, task.
-const CONNECTION_BYTES: u64 = 2 << 10;
+pub const CONNECTION_BYTES: u64 = 2 << 10;
 /// What the memory of one tunnel is taken to be, bytes: TLS session, HPACK tables, queues.
 const TUNNEL_BYTES: u64 = 24 << 10;
 
@@ -97,7 +97,7 @@ impl Ledger {
 
     /// Whether there is a descriptor left for anybody at all.
     pub fn has_descriptors(&self) -> bool {
-        self.descriptors() < self.most_descriptors
+        is_fair(1, self.descriptors() + 1, self.most_descriptors)
     }
 }
 
@@ -223,12 +223,10 @@ impl Account {
         Ok(charge)
     }
 
-    /// A tunnel with its one descriptor. It is there already: nothing is refused.
+    /// A tunnel. It is there already, and its descriptor is on the account of who opened it: nothing is refused.
     pub(crate) fn tunnel(self: &Arc<Self>) -> Charge {
         self.tunnels.fetch_add(1, Ordering::Relaxed);
-        let mut charge = Charge::new(self, Counted::Tunnel);
-        charge.descriptors.add(1);
-        charge
+        Charge::new(self, Counted::Tunnel)
     }
 
     fn refuse(&self, full: Full) -> Full {
@@ -372,7 +370,7 @@ mod tests {
         first.second_socket().unwrap();
         let mut tunnel = account.tunnel();
         tunnel.hold(1).unwrap();
-        assert_eq!((settled(&account), account.refused()), ((1, 1, 3, 10), 2));
+        assert_eq!((settled(&account), account.refused()), ((1, 1, 2, 10), 2));
         drop((first, tunnel));
         assert_eq!(settled(&account), (0, 0, 0, 0));
         assert_eq!((account.ledger.descriptors(), account.ledger.buffered()), (0, 0));

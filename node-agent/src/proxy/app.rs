@@ -14,7 +14,7 @@ use daemon::readiness::Readiness;
 use daemon::settings::{Settings, SettingsError};
 use daemon::shutdown::Shutdown;
 use daemon::tasks::Tasks;
-use hbone::account::AccountLimits;
+use hbone::account::{AccountLimits, Ledger};
 use hbone::limits::Limits;
 use identity::ca_client::{CaClient, CaClientSettings};
 use identity::control_plane::{ControlPlane, ControlPlaneSettings};
@@ -32,11 +32,13 @@ use super::demand::{self, Demand};
 use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
 use super::journal::Journal;
+use super::limits::Hits;
 use super::pod::Phase;
 use super::restore::{Recorded, restore};
 use super::state::{PATIENCE, State};
+use super::top::Rates;
 use super::worker::Job;
-use super::{Agent, admin, members, save, worker};
+use super::{Agent, admin, files, members, memory, save, top, worker};
 use crate::config::name;
 use crate::listeners::Listeners;
 use crate::pods::{Feed, Sources};
@@ -95,6 +97,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     );
     tasks.spawn("certificates", certificates(settings, &agent)?);
     tasks.spawn("expire series", expire_series(agent.clone()));
+    tasks.spawn("memory", memory::watch(agent.clone()));
+    tasks.spawn("rates", top::follow(agent.clone()));
 
     // The hand-over first: whoever was served before us is served again before the controller has said a word.
     let (feed, saved) = tokio::select! {
@@ -183,7 +187,7 @@ pub(super) fn agent(
     // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
     let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
     gather_entropy(&tls);
-    let traffic = Traffic::default();
+    let traffic = Traffic::new(settings.parse(name::METRIC_SERIES, "a number of sets of labels")?);
     metrics.register_istio(|registry| registry.register_collector(Box::new(traffic.clone())));
     let dns_metrics = metrics.register_istio(DnsMetrics::new);
     let upstreams = Upstreams::new(&settings.list(name::DNS_UPSTREAMS), "/etc/resolv.conf".as_ref())
@@ -201,6 +205,11 @@ pub(super) fn agent(
         false => Demand::off(),
     };
     let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
+    let memory_limit = memory::limit(settings.text(name::MEMORY_LIMIT)).map_err(StartError::Value)?;
+    let open_files = files::raise_limit();
+    let limits = Limits::default();
+    let buffers = memory::for_buffers(memory_limit);
+    let ledger = Ledger::new(files::for_pods(open_files), buffers, limits.hits.clone());
     let agent = Agent {
         state: State::new(settings.text(name::NETWORK), settings.text(name::NODE_NAME)),
         demand,
@@ -208,8 +217,14 @@ pub(super) fn agent(
         tls,
         traffic,
         log,
-        limits: Limits::default(),
+        limits,
         account_limits: AccountLimits::default(),
+        ledger,
+        memory_limit,
+        open_files,
+        hits: Hits::default(),
+        rates: Rates::default(),
+        node: settings.text(name::NODE_NAME).to_owned(),
         tunnel_congestion_control,
         workers,
         upstreams,
@@ -323,7 +338,7 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, journal: Arc<Journal>, r
 /// Series of pods that are gone go too.
 async fn expire_series(agent: Arc<Agent>) {
     loop {
-        sleep(Duration::from_secs(300)).await;
+        sleep(Duration::from_secs(60)).await;
         agent.traffic.expire();
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use daemon::metrics::traffic::Reporter;
 use hbone::connection::{Connection, ConnectionId};
+use hbone::fairness::{self, HANDSHAKE, OPENING};
 use hbone::headers::Headers;
 use hbone::transport::Tls;
 use hbone::tunnel::{Gone, Request, Server};
@@ -37,9 +38,11 @@ pub(crate) async fn serve(
     _place: Place,
 ) {
     let _served = worker.served();
+    fairness::turn(&pod.account, HANDSHAKE).await;
     match handshake(&worker, &pod, socket).await {
         Ok((transport, identity)) => {
             let (server, driver) = hbone::tunnel::server(transport, worker.agent.limits.clone());
+            server.charge(&pod.account);
             let driver = tokio::task::spawn_local(driver);
             let client = Rc::new(Peer { peer, identity, own: local.ip() });
             take_requests(&worker, &pod, server, &client).await;
@@ -86,6 +89,7 @@ async fn take_requests(worker: &Rc<Worker>, pod: &Arc<Pod>, mut server: Server, 
         tokio::select! {
             request = server.accept() => match request {
                 Some(request) => {
+                    fairness::turn(&pod.account, OPENING).await;
                     tokio::task::spawn_local(answer(worker.clone(), pod.clone(), client.clone(), request));
                 }
                 None => return,

@@ -14,9 +14,10 @@ use model::plan::{Plain, Plan, Tunnel, plan};
 use model::workload::Workload;
 use socket2::SockRef;
 
-use super::accept::Accepted;
+use super::accept::{Accepted, MAILBOX_FULL};
 use super::carry::Carried;
 use super::finish;
+use super::limits::Limit;
 use super::pod::Pod;
 use super::record::{Ends, Failure, Record, flags, refused_early};
 use super::worker::{Job, Worker};
@@ -50,8 +51,11 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         Ok((source, Plan::Tunnel(tunnel))) => match worker.less_busy() {
             Some(other) => {
                 let tunnel = Box::new(tunnel);
-                if !other.try_send(Job::Outbound { pod, accepted, source, tunnel }) {
-                    tracing::warn!("every worker has too much to do, refusing a connection");
+                let job = Job::Outbound { pod, accepted, source, tunnel };
+                if let Err(Job::Outbound { accepted, source, .. }) = other.try_send(job) {
+                    worker.agent.hits.hit(Limit::Mailbox);
+                    let ends = ends(&accepted, source, None);
+                    refuse(&worker, &accepted, ends, &Failure::new(flags::CONNECT, MAILBOX_FULL));
                 }
             }
             None => return through_tunnel(worker, pod, accepted, source, tunnel).await,

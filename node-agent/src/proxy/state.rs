@@ -1,6 +1,6 @@
 //! What the controller has told of the mesh, shared by all threads: one writer, readers that clone `Arc`s out.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ pub(crate) struct State {
     /// Workloads that went away or changed their address or identity: their pooled tunnels must go.
     replaced: broadcast::Sender<Arc<[Arc<Workload>]>>,
     known: AtomicU8,
+    in_vain: AtomicU64,
 }
 
 /// What is known is a part of what the controller has to tell: nothing is decided by it. A destination that is missing
@@ -55,6 +56,7 @@ impl State {
             revision: watch::Sender::default(),
             replaced: broadcast::Sender::new(REPLACED),
             known: AtomicU8::new(PART),
+            in_vain: AtomicU64::new(0),
         }
     }
 
@@ -168,7 +170,16 @@ impl State {
                 timeout(LOOK_AGAIN, changes.changed()).await.unwrap_or(Ok(())).ok()?;
             }
         };
-        timeout(patience, found).await.ok().flatten()
+        let found = timeout(patience, found).await.ok().flatten();
+        if found.is_none() {
+            self.in_vain.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// How often what was [waited](State::wait_for) for did not come.
+    pub(crate) fn waited_in_vain(&self) -> u64 {
+        self.in_vain.load(Ordering::Relaxed)
     }
 }
 
