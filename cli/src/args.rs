@@ -10,6 +10,7 @@ const EXAMPLES: &str = "Examples:
   lateen get pods -A                    what runs, and whether it is captured
   lateen exec deploy/client -- curl -s http://reviews:9080/
   lateen logs node-agent/node-1 --tail 20
+  lateen top pods -A                    what each pod costs its node's agent
   lateen down                           takes it down
 
 Exit codes: 0 done, 1 failed, 64 command line not understood, 77 the machine lacks something `up` needs.
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Show the objects the mesh holds, with their status
     Get(GetArgs),
+    /// Show what pods cost their nodes' agents now
+    Top(TopArgs),
     /// Say what is wrong with manifests, before anything takes effect
     Analyze(crate::analyze::AnalyzeArgs),
     /// Replace the controller and the node agents of a running mesh by those beside this command
@@ -201,6 +204,62 @@ pub(crate) struct GetArgs {
 One after the other: ctrl, then each node's agent. A new agent takes over what the old one has, connections too;
 what does not become ready is ended again, and the old one goes on.")]
 pub(crate) struct UpgradeArgs {}
+/// `lateen top`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen top pods -A
+  lateen top pods -n shop --sort-by buffered
+  lateen top pods -A -o json
+
+OUT/S and IN/S are bytes that the pod's applications sent and were given, a second, over the last two. BUFFERED waits in
+the agent for applications that do not read, MEMORY is an estimate with connections and tunnels, WORK is the pod's part
+of what all pods of its node made the agent do. REFUSED counts connections that a limit of the pod turned away or ended.")]
+pub(crate) struct TopArgs {
+    /// Of what: pods
+    #[arg(value_enum)]
+    pub(crate) what: TopKind,
+
+    /// Of all namespaces
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+
+    /// Print JSON
+    #[arg(short = 'o', long, value_enum)]
+    pub(crate) output: Option<VersionFormat>,
+
+    /// What comes first: the most of this
+    #[arg(long, value_enum, default_value_t = SortBy::Work)]
+    pub(crate) sort_by: SortBy,
+}
+
+/// What `lateen top` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopKind {
+    /// captured pods
+    #[value(alias = "pod", alias = "po")]
+    Pods,
+}
+
+/// How `lateen top` sorts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SortBy {
+    /// part of the agent's work
+    Work,
+    /// bytes a second, both directions
+    Bytes,
+    /// connections open
+    Connections,
+    /// bytes that wait for applications
+    Buffered,
+    /// memory held
+    Memory,
+    /// file descriptors held
+    Descriptors,
+    /// connections turned away
+    Refused,
+    /// namespace and name
+    Name,
+}
 
 /// `lateen down`
 #[derive(Debug, clap::Args)]
@@ -267,12 +326,16 @@ pub(crate) struct SpecArgs {
 
 /// What the environment says beside options.
 #[cfg(test)]
-const ENVIRONMENT: [(&str, &str); 3] = [
+const ENVIRONMENT: [(&str, &str); 4] = [
     (
         "XDG_RUNTIME_DIR",
         "Where an ordinary user's meshes lie, in its folder `lateen`; root's lie in `/run/lateen`.",
     ),
     ("NO_COLOR", "Set: `lateen analyze` uses no colours."),
+    (
+        "LATEEN_AGENT_SETTING",
+        "With `lateen up`: a setting of its node agents, such as `LATEEN_AGENT_MEMORY_LIMIT=512Mi`.",
+    ),
     (
         crate::local::components::NO_AGENT,
         "Set: a mesh starts without ctrl and node agents, only with namespaces, pods, services and names.",

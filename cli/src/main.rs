@@ -12,6 +12,8 @@ mod get;
 mod local;
 mod logs;
 mod state;
+mod table;
+mod top;
 mod up;
 mod upgrade;
 mod version;
@@ -68,6 +70,7 @@ fn run(args: Args) -> Outcome {
         Command::Up(up) => up::run(mesh.as_deref(), &up),
         Command::Exec(exec) => exec::run(mesh.as_deref(), namespace, &exec),
         Command::Logs(logs) => logs::run(mesh.as_deref(), namespace, &logs),
+        Command::Top(top) => top::run(mesh.as_deref(), namespace, &top),
         Command::Get(get) => get::run(mesh.as_deref(), namespace, &get),
         Command::Analyze(analyze) => analyze::run(&analyze),
         Command::Upgrade(upgrade) => upgrade::run(mesh.as_deref(), &upgrade),

@@ -13,6 +13,7 @@ pub mod client;
 pub mod left;
 pub mod manifests;
 pub mod processes;
+pub mod programs;
 pub mod report;
 pub mod wire;
 
@@ -125,12 +126,26 @@ impl Mesh {
     /// # Panics
     /// It does not start.
     pub fn start_by(binary: PathBuf, files: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::start_under(binary, files, arguments, &[])
+    }
+
+    /// The same with settings of its components as variables of the environment.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_under(
+        binary: PathBuf,
+        files: &[(&str, &str)],
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let manifests = tempfile::tempdir().expect("a temporary folder");
         let mesh = Self { name: fresh_name(), binary, manifests };
         for (file, content) in files {
             mesh.apply(file, content);
         }
         let started = run(Command::new(&mesh.binary)
+            .envs(environment.iter().copied())
             .args(["up", "--detach", "--mesh", &mesh.name, "-f"])
             .arg(mesh.manifests.path())
             .args(arguments));

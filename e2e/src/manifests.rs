@@ -107,3 +107,40 @@ pub fn bash(script: &str) -> String {
     // JSON's strings are YAML's too.
     format!("bash, -c, {}", serde_json::Value::from(script))
 }
+
+/// Workloads that are only addresses, by the hundred: endpoints of services without a selector.
+pub fn crowd(count: usize) -> String {
+    let mut text = String::new();
+    for service in 0..count / 100 {
+        let addresses: String = (1..=100)
+            .map(|host| format!("  - addresses: [10.99.{service}.{host}]\n    conditions: {{ready: true}}\n"))
+            .collect();
+        text.push_str(&format!(
+            r#"---
+apiVersion: v1
+kind: Service
+metadata:
+  name: crowd-{service}
+  namespace: test
+spec:
+  ports:
+    - name: http
+      port: 80
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: crowd-{service}-1
+  namespace: test
+  labels:
+    kubernetes.io/service-name: crowd-{service}
+addressType: IPv4
+ports:
+  - name: http
+    port: 80
+endpoints:
+{addresses}"#
+        ));
+    }
+    text
+}

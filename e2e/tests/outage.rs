@@ -2,13 +2,14 @@
 
 #![allow(clippy::panic, reason = "a condition that does not hold fails the test")]
 
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use e2e::capture::{Capture, watchers};
 use e2e::client::{Client, Load};
+use e2e::manifests::crowd;
+use e2e::programs::Programs;
 use e2e::report::{counted, full, size};
 use e2e::{Mesh, example, manifests};
 
@@ -21,76 +22,6 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// Requests per second while a part is gone.
 const RATE: u32 = 200;
-
-/// The programs of a mesh in a folder of their own, so that one can be taken away for as long as a test likes.
-struct Programs(tempfile::TempDir);
-
-impl Programs {
-    fn new() -> Self {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder beside the programs");
-        let from = e2e::lateen();
-        for name in ["lateen", "ctrl", "node-agent"] {
-            let from = from.with_file_name(name);
-            let to = folder.path().join(name);
-            // A link where that is allowed: these are large.
-            std::fs::hard_link(&from, &to)
-                .or_else(|_| std::fs::copy(&from, &to).map(drop))
-                .unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-        }
-        Self(folder)
-    }
-
-    fn lateen(&self) -> PathBuf {
-        self.0.path().join("lateen")
-    }
-
-    /// Kills the controller and sees to it that none is started.
-    fn take_ctrl(&self, mesh: &Mesh) {
-        std::fs::rename(self.0.path().join("ctrl"), self.0.path().join("taken")).expect("ctrl is there");
-        mesh.ctrl().kill();
-    }
-
-    fn give_ctrl_back(&self) {
-        std::fs::rename(self.0.path().join("taken"), self.0.path().join("ctrl")).expect("ctrl was taken");
-    }
-}
-
-/// Workloads that are only addresses, by the hundred: endpoints of services without a selector.
-fn crowd(count: usize) -> String {
-    let mut text = String::new();
-    for service in 0..count / 100 {
-        let addresses: String = (1..=100)
-            .map(|host| format!("  - addresses: [10.99.{service}.{host}]\n    conditions: {{ready: true}}\n"))
-            .collect();
-        text.push_str(&format!(
-            r#"---
-apiVersion: v1
-kind: Service
-metadata:
-  name: crowd-{service}
-  namespace: test
-spec:
-  ports:
-    - name: http
-      port: 80
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: crowd-{service}-1
-  namespace: test
-  labels:
-    kubernetes.io/service-name: crowd-{service}
-addressType: IPv4
-ports:
-  - name: http
-    port: 80
-endpoints:
-{addresses}"#
-        ));
-    }
-    text
-}
 
 fn mesh(programs: &Programs, extra: &str) -> Mesh {
     let text = manifests::client_and_server("ambient");
@@ -137,7 +68,7 @@ const ADDRESS: &str = "istio.workload.Address";
 #[test]
 fn without_its_controller_the_mesh_goes_on_and_lets_nobody_in() {
     let _alone = alone();
-    let programs = Programs::new();
+    let programs = Programs::linked();
     let workloads = size(100, 1000);
     let mesh = mesh(&programs, &crowd(workloads));
     try_capture(&mesh);
@@ -217,7 +148,7 @@ fn kill_proxy(mesh: &Mesh, node: &str) -> u64 {
 #[test]
 fn a_killed_proxy_is_back_at_once_also_without_a_controller() {
     let _alone = alone();
-    let programs = Programs::new();
+    let programs = Programs::linked();
     let workloads = size(100, 1000);
     let mesh = mesh(&programs, &crowd(workloads));
     let capture = Capture::start(&mesh);

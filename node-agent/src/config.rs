@@ -27,6 +27,8 @@ pub mod name {
     pub const XDS_ADDRESS: &str = "XDS_ADDRESS";
     pub const XDS_ROOT_CA: &str = "XDS_ROOT_CA";
     pub const ALT_XDS_HOSTNAME: &str = "ALT_XDS_HOSTNAME";
+    pub const ON_DEMAND: &str = "XDS_ON_DEMAND";
+    pub const ON_DEMAND_IDLE: &str = "XDS_ON_DEMAND_IDLE";
     pub const CA_ADDRESS: &str = "CA_ADDRESS";
     pub const CA_ROOT_CA: &str = "CA_ROOT_CA";
     pub const ALT_CA_HOSTNAME: &str = "ALT_CA_HOSTNAME";
@@ -40,6 +42,8 @@ pub mod name {
     pub const KEY_EXCHANGE: &str = "KEY_EXCHANGE";
     pub const TUNNEL_CONGESTION_CONTROL: &str = "TUNNEL_CONGESTION_CONTROL";
     pub const WORKER_THREADS: &str = "WORKER_THREADS";
+    pub const MEMORY_LIMIT: &str = "MEMORY_LIMIT";
+    pub const METRIC_SERIES: &str = "METRIC_SERIES";
     pub const CLUSTER_DOMAIN: &str = "CLUSTER_DOMAIN";
     pub const DNS_UPSTREAMS: &str = "DNS_UPSTREAMS";
     pub const ADMIN_PORT: &str = "ADMIN_PORT";
@@ -119,6 +123,16 @@ pub const TABLE: &[Setting] = &[
         "",
         "The name in the controller's certificate, where it is not the address's host.",
     ),
+    setting(
+        name::ON_DEMAND,
+        "false",
+        "Whether workloads and services are asked of the controller when a pod of this node needs them, instead of all being kept. For meshes of many more workloads than one node talks to.",
+    ),
+    setting(
+        name::ON_DEMAND_IDLE,
+        "5m",
+        "With XDS_ON_DEMAND: how long a workload or service that nobody uses is kept.",
+    ),
     setting(name::CA_ADDRESS, "https://istiod.istio-system.svc:15012", "Where certificates are issued."),
     setting(
         name::CA_ROOT_CA,
@@ -155,6 +169,16 @@ pub const TABLE: &[Setting] = &[
         name::WORKER_THREADS,
         "0",
         "Threads that carry connections; 0 for one a CPU of this process's share.",
+    ),
+    setting(
+        name::MEMORY_LIMIT,
+        "",
+        "Memory that the proxy may have (512Mi): near it, the pod that holds most loses connections. None: the container's limit, or a quarter of the machine.",
+    ),
+    setting(
+        name::METRIC_SERIES,
+        "2000",
+        "Sets of labels that the istio_tcp_* metrics have at most; what is more is counted as unknown, and lateen_limit_hits_total{limit=\"metric_series\"} goes up.",
     ),
     setting(
         name::CLUSTER_DOMAIN,

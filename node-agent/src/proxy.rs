@@ -46,9 +46,19 @@ pub(crate) mod pod;
 
 pub(crate) mod places;
 
+pub(crate) mod limits;
+
+pub(crate) mod files;
+
+pub(crate) mod memory;
+
+pub(crate) mod top;
+
 pub(crate) mod worker;
 
 pub(crate) mod state;
+
+pub(crate) mod demand;
 
 pub(crate) mod save;
 
@@ -74,32 +84,45 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use daemon::log::Log;
 use daemon::metrics::traffic::Traffic;
-use hbone::account::{Account, AccountLimits};
+use hbone::account::{Account, AccountLimits, Ledger};
 use hbone::limits::Limits;
 use identity::rotation::Certificates;
 use identity::tls::Tls;
 use model::mesh::Update;
 use tokio::sync::oneshot;
 
+use self::demand::Demand;
 use self::dns::Upstreams;
 use self::dns_metrics::DnsMetrics;
 use self::handover::Successor;
+use self::limits::Hits;
 use self::moves::Moving;
 use self::parking::Parking;
 use self::pod::Pod;
 use self::state::State;
+use self::top::Rates;
 use self::worker::{Handle, Job};
 
 /// What all threads share.
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) state: State,
+    pub(crate) demand: Demand,
     pub(crate) certificates: Certificates,
     pub(crate) tls: Tls,
     pub(crate) traffic: Traffic,
     pub(crate) log: Log,
     pub(crate) limits: Limits,
     pub(crate) account_limits: AccountLimits,
+    /// What all accounts together hold.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Bytes of memory and open files that the process may have.
+    pub(crate) memory_limit: u64,
+    pub(crate) open_files: u64,
+    /// How often a limit of the agent itself was hit.
+    pub(crate) hits: Hits,
+    pub(crate) rates: Rates,
+    pub(crate) node: String,
     /// Of the sockets of tunnels; empty for the host's.
     pub(crate) tunnel_congestion_control: String,
     pub(crate) workers: Vec<Handle>,
@@ -121,7 +144,7 @@ pub(crate) struct Agent {
 
 impl Agent {
     fn account(&self) -> Arc<Account> {
-        Account::new(self.account_limits)
+        Account::listed(self.account_limits, &self.ledger)
     }
 
     fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Pod>>> {
@@ -149,7 +172,18 @@ impl Agent {
             let aliases = settings.trust_domain_aliases.into_iter();
             self.tls.trust_domains().set(std::iter::once(settings.trust_domain).chain(aliases));
         }
+        if self.demand.is_on() {
+            self.demand.note(&self.state.read(), &updates);
+        }
         self.state.apply(updates);
+    }
+
+    /// Whether a resource of that name is in force.
+    fn knows(&self, type_url: &str, name: &str) -> bool {
+        let mesh = self.state.read();
+        type_url != proto::type_url::ADDRESS
+            || mesh.workload(name).is_some()
+            || demand::service_of(&mesh, name).is_some()
     }
 
     /// How many connections there are on all threads.

@@ -1,7 +1,7 @@
 //! The components of a mesh and how each is started: the one place that knows their flags.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +14,10 @@ use super::nodes::Node;
 const CTRL_PORT: u16 = 15012;
 /// Port of every component's readiness.
 const READY_PORT: u16 = 15021;
+/// Where a node's agent answers questions about itself.
+pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
+/// Begins the variables of the caller's environment that are settings of the node agents.
+pub(crate) const AGENT_SETTING: &str = "LATEEN_AGENT_";
 
 /// Set, a mesh starts without ctrl and node agents: only namespaces, pods, services and names.
 pub(crate) const NO_AGENT: &str = "LATEEN_NO_AGENT";
@@ -125,12 +129,17 @@ pub(crate) fn node_agent(host: &Arc<Host>, node: &Node) -> Component {
         name,
         program: host.file.binaries.join("node-agent"),
         arguments,
-        environment: environment(host),
+        environment: environment(host).into_iter().chain(agent_settings(std::env::vars())).collect(),
         netns: node.netns.clone(),
         needs: Some(root_cert),
         ready: Ready::Tcp(node.netns.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, READY_PORT))),
         takes_over: Some(agent_socket(host, &node.name)),
     }
+}
+
+/// What of an environment is meant for node agents, under the settings' own names.
+fn agent_settings(all: impl Iterator<Item = (String, String)>) -> impl Iterator<Item = (String, OsString)> {
+    all.filter_map(|(name, value)| Some((name.strip_prefix(AGENT_SETTING)?.to_owned(), value.into())))
 }
 
 fn environment(host: &Host) -> Vec<(String, OsString)> {

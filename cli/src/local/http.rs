@@ -52,10 +52,20 @@ pub(crate) async fn get_json<T: DeserializeOwned>(
     path: &str,
     patience: Duration,
 ) -> io::Result<T> {
-    let ask = async {
-        let stream = UnixStream::connect(socket).await?;
-        call(stream, Method::GET, path, String::new()).await
-    };
+    get_json_over(UnixStream::connect(socket), path, patience).await
+}
+
+/// `GET` of JSON over a connection that is being made.
+pub(crate) async fn get_json_over<T, S>(
+    connecting: impl Future<Output = io::Result<S>>,
+    path: &str,
+    patience: Duration,
+) -> io::Result<T>
+where
+    T: DeserializeOwned,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let ask = async { call(connecting.await?, Method::GET, path, String::new()).await };
     let (status, body) = tokio::time::timeout(patience, ask).await.map_err(|_| io::ErrorKind::TimedOut)??;
     if !status.is_success() {
         return Err(io::Error::other(format!("{path} answers {status}")));

@@ -3,12 +3,14 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
 /// A network namespace, kept alive by this handle.
@@ -24,6 +26,11 @@ impl Netns {
         let path = PathBuf::from("/proc/self/ns/net");
         let file = Arc::new(File::open(&path)?);
         Ok(Self { path, file })
+    }
+
+    /// The namespace that is named `path`.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: Arc::new(File::open(path)?) })
     }
 
     /// Makes a namespace and names it `path`.
@@ -51,6 +58,17 @@ impl Netns {
             Ok(work())
         })
         .await?
+    }
+
+    /// Connects to an address inside.
+    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.run(move || -> io::Result<_> {
+            let domain = socket2::Domain::for_address(address);
+            let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        });
+        TcpSocket::from_std_stream(socket.await??.into()).connect(address).await
     }
 
     /// Takes its name away; it ends with the last process, socket and handle.

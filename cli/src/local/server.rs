@@ -18,13 +18,15 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::Child;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::components::ctrl_admin;
+use super::components::{ADMIN, ctrl_admin};
 use super::containers::run::{self, Host, Streams};
 use super::containers::spec::{JoinSpec, Place};
 use super::http;
 use super::logs;
+use super::namespaces::Netns;
 use super::nodes;
 use super::pods::{display_name, worker};
 use super::sys;
@@ -100,6 +102,7 @@ impl Server {
                 send(&mut writer, &Reply::Status(status)).await
             }
             Request::Upgrade { binaries } => self.upgrade(&binaries, &mut writer).await,
+            Request::Top => send(&mut writer, &top(&self.host).await).await,
             Request::Down => {
                 send(&mut writer, &Reply::Going).await?;
                 self.down.cancel();
@@ -189,6 +192,29 @@ async fn versions(host: &Host) -> BTreeMap<String, String> {
         );
     }
     all
+}
+
+/// What every node's agent says of what its pods cost.
+async fn top(host: &Host) -> Reply {
+    let mut asked = JoinSet::new();
+    for node in (1..=host.file.nodes).map(nodes::name) {
+        let netns = Netns::open(&host.dir.netns().join(&node));
+        asked.spawn(async move {
+            let answer = match netns {
+                Ok(netns) => http::get_json_over(netns.connect(ADMIN), "/top", PATIENCE).await,
+                Err(error) => Err(error),
+            };
+            (node, answer)
+        });
+    }
+    let (mut nodes, mut silent) = (BTreeMap::new(), BTreeMap::new());
+    while let Some(Ok((node, answer))) = asked.join_next().await {
+        match answer {
+            Ok(told) => drop(nodes.insert(node, told)),
+            Err(error) => drop(silent.insert(node, error.to_string())),
+        }
+    }
+    Reply::Top { nodes, silent }
 }
 
 /// Reads a request and the descriptors beside its first byte.

@@ -2,7 +2,6 @@
 //! is ready.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,8 +11,8 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::net::{TcpSocket, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -157,16 +156,7 @@ async fn ask_forever(component: &Component, health: &mpsc::Sender<Health>) -> st
 pub(super) async fn ask(ready: &Ready) -> io::Result<()> {
     match ready {
         Ready::Socket(path) => get_ready(UnixStream::connect(path).await?).await,
-        Ready::Tcp(netns, address) => {
-            let address: SocketAddr = *address;
-            let socket = netns.run(move || -> io::Result<_> {
-                let domain = socket2::Domain::for_address(address);
-                let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-                socket.set_nonblocking(true)?;
-                Ok(socket)
-            });
-            get_ready(TcpSocket::from_std_stream(socket.await??.into()).connect(address).await?).await
-        }
+        Ready::Tcp(netns, address) => get_ready(netns.connect(*address).await?).await,
     }
 }
 

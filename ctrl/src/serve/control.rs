@@ -54,6 +54,9 @@ impl<A: Authenticator> Control for Gate<A> {
                 tracing::debug!(node = node.id(), type_url, resources, removed, bytes, "sent");
             }
             Report::Event(event) => tracing::debug!(node = node.id(), ?event, "answered"),
+            Report::TooManyNames => {
+                tracing::warn!(?caller, node = node.id(), "a proxy asks for too many names; its stream ends");
+            }
         }
         self.metrics.note(&report);
     }

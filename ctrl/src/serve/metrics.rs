@@ -19,6 +19,7 @@ pub struct XdsMetrics {
     pushes: Family<Type, Counter>,
     bytes: Family<Type, Counter>,
     rejects: Counter,
+    too_many_names: Counter,
     /// How many services there are.
     pub services: Gauge,
     /// How many findings of level error there are.
@@ -58,6 +59,11 @@ impl XdsMetrics {
                 self.rejects.clone(),
             );
             registry.register(
+                "lateen_xds_too_many_names",
+                "Streams ended because a proxy asked for more names than one may",
+                self.too_many_names.clone(),
+            );
+            registry.register(
                 "pilot_proxy_convergence_time",
                 "Seconds from a batch of changes to all proxies having it in force",
                 self.convergence.0.clone(),
@@ -85,6 +91,7 @@ impl XdsMetrics {
                 self.bytes.get_or_create(&label).inc_by(*bytes as u64);
             }
             Report::Event(Event::Nacked { .. }) => drop(self.rejects.inc()),
+            Report::TooManyNames => drop(self.too_many_names.inc()),
             Report::Event(_) => {}
         }
     }

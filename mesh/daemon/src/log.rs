@@ -135,6 +135,11 @@ impl Log {
         });
     }
 
+    /// How often a line waited because what was written before it did not go out.
+    pub fn waits(&self) -> u64 {
+        self.sink.waits()
+    }
+
     /// Writes out what is buffered; call it before the process ends.
     pub fn flush(&self) {
         self.sink.flush();

@@ -1,12 +1,22 @@
-//! What a pod costs us: connections, buffered bytes, bytes carried. Charged from the first byte, released on drop.
+//! What a pod costs us: connections, tunnels, descriptors, buffered bytes, bytes carried. Charged from the first byte,
+//! released on drop.
 //!
 //! One [`Account`] a pod, shared by all its connections on all threads. Bounds belong to the pod, not to the
-//! tunnel, so that no workload can make the node hold more than its share.
+//! tunnel, so that no workload can make the node hold more than its share. All accounts stand in one [`Ledger`]: of
+//! what there is once for the whole process, an account gets at most twice what is left. One that is alone may take
+//! two thirds, of two greedy ones each gets two fifths, and however many there are, something is left for the next.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// A limit of the account was reached; the text names it and what to do.
+use crate::limits::{Hits, Limit};
+
+/// What the memory of one connection beside its buffers is taken to be, bytes: slot, record, table entry, task.
+pub const CONNECTION_BYTES: u64 = 2 << 10;
+/// What the memory of one tunnel is taken to be, bytes: TLS session, HPACK tables, queues.
+const TUNNEL_BYTES: u64 = 24 << 10;
+
+/// A limit was reached; the text names it and what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// As many connections are open as the account allows.
@@ -15,6 +25,27 @@ pub enum Full {
     /// As many bytes wait for slow applications as the account allows.
     #[error("{0} bytes already wait for the pod's applications, its limit; an application does not read")]
     Buffered(u64),
+    /// What all pods may hold together is nearly used up, and this one holds its share of it.
+    #[error(
+        "{0} bytes wait for the pod's applications, its share of what the node agent may hold; an application does not read"
+    )]
+    ShareOfBuffered(u64),
+    /// The process's descriptors are nearly used up, and this one holds its share of them.
+    #[error(
+        "the pod holds {0} of the node agent's file descriptors, its share; raise the agent's limit of open files (ulimit -n) or find what does not close its connections"
+    )]
+    ShareOfDescriptors(u32),
+}
+
+impl Full {
+    fn limit(self) -> Limit {
+        match self {
+            Self::Connections(_) => Limit::PodConnections,
+            Self::Buffered(_) => Limit::PodBuffered,
+            Self::ShareOfBuffered(_) => Limit::AllBuffered,
+            Self::ShareOfDescriptors(_) => Limit::AllDescriptors,
+        }
+    }
 }
 
 /// Bounds of one account.
@@ -32,20 +63,85 @@ impl Default for AccountLimits {
     }
 }
 
+/// What there is once for all accounts of a process.
+#[derive(Debug)]
+pub struct Ledger {
+    most_descriptors: u64,
+    most_buffered: u64,
+    descriptors: AtomicU64,
+    buffered: AtomicU64,
+    hits: Arc<Hits>,
+}
+
+impl Ledger {
+    /// A ledger over this many descriptors and buffered bytes; refusals are counted in `hits`.
+    pub fn new(descriptors: u64, buffered: u64, hits: Arc<Hits>) -> Arc<Self> {
+        Arc::new(Self {
+            most_descriptors: descriptors,
+            most_buffered: buffered,
+            descriptors: AtomicU64::new(0),
+            buffered: AtomicU64::new(0),
+            hits,
+        })
+    }
+
+    /// Descriptors that accounts hold now.
+    pub fn descriptors(&self) -> u64 {
+        self.descriptors.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that accounts hold now for applications.
+    pub fn buffered(&self) -> u64 {
+        self.buffered.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a descriptor left for anybody at all.
+    pub fn has_descriptors(&self) -> bool {
+        is_fair(1, self.descriptors() + 1, self.most_descriptors)
+    }
+}
+
+/// Whether one who then has `own` of the `all` that are taken has no more than its share of what there is.
+fn is_fair(own: u64, all: u64, most: u64) -> bool {
+    own <= most.saturating_sub(all).saturating_mul(2)
+}
+
 /// The running costs of one pod. Cheap to read from any thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Account {
     limits: AccountLimits,
+    ledger: Arc<Ledger>,
     connections: AtomicU32,
+    tunnels: AtomicU32,
+    descriptors: AtomicU32,
     buffered: AtomicU64,
-    carried: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
     refused: AtomicU64,
+    /// What its turns on the threads came to, in bytes; see [`fairness`](crate::fairness).
+    pub(crate) work: AtomicU64,
 }
 
 impl Account {
-    /// An account with these bounds and no costs yet.
+    /// An account with these bounds and no costs yet, in a ledger of its own that has enough of everything.
     pub fn new(limits: AccountLimits) -> Arc<Self> {
-        Arc::new(Self { limits, ..Self::default() })
+        Self::listed(limits, &Ledger::new(u64::MAX, u64::MAX, Arc::default()))
+    }
+
+    /// The same beside others in a ledger.
+    pub fn listed(limits: AccountLimits, ledger: &Arc<Ledger>) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            ledger: Arc::clone(ledger),
+            connections: AtomicU32::new(0),
+            tunnels: AtomicU32::new(0),
+            descriptors: AtomicU32::new(0),
+            buffered: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            work: AtomicU64::new(0),
+        })
     }
 
     /// Connections open now.
@@ -53,86 +149,230 @@ impl Account {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Tunnels open now, both those opened for the pod and those opened to it.
+    pub fn tunnels(&self) -> u32 {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// Descriptors held now.
+    pub fn descriptors(&self) -> u32 {
+        self.descriptors.load(Ordering::Relaxed)
+    }
+
     /// Bytes held now for applications that have not taken them.
     pub fn buffered(&self) -> u64 {
         self.buffered.load(Ordering::Relaxed)
     }
 
-    /// Bytes carried in both directions by connections that ended. Those of live ones are in their `Live`.
-    pub fn carried(&self) -> u64 {
-        self.carried.load(Ordering::Relaxed)
+    /// What all of it is taken to hold of the process's memory, bytes: an estimate, good enough to compare pods by.
+    pub fn memory(&self) -> u64 {
+        let connections = u64::from(self.connections()) * CONNECTION_BYTES;
+        self.buffered() + connections + u64::from(self.tunnels()) * TUNNEL_BYTES
     }
 
-    /// How often a limit of this account was hit.
+    /// Bytes that the pod's applications sent, as far as their owner has told ([`Account::carried`]).
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the pod's applications were given, likewise.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// What the pod's turns came to, in bytes: a turn counts a fixed share beside the bytes that it moved.
+    pub fn work(&self) -> u64 {
+        self.work.load(Ordering::Relaxed)
+    }
+
+    /// How often a limit was hit on this account.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Takes on a connection that is there already: one more than allowed is better than one that breaks.
-    pub(crate) fn adopt(self: &Arc<Self>, buffered: usize) -> Charge {
-        let buffered = buffered as u64;
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        self.buffered.fetch_add(buffered, Ordering::Relaxed);
-        Charge { account: Arc::clone(self), buffered }
+    pub(crate) fn hits(&self) -> &Arc<Hits> {
+        &self.ledger.hits
     }
 
+    /// Adds what connections carried since the last time. Who owns them reads their
+    /// [`Live`](crate::connection::Live) and tells; nothing is counted twice on the path of the bytes.
+    pub fn carried(&self, sent: u64, received: u64) {
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+        self.received.fetch_add(received, Ordering::Relaxed);
+    }
+
+    /// Charges descriptors until dropped.
+    ///
+    /// # Errors
+    /// The pod has its share of what there is.
+    pub fn descriptors_for(self: &Arc<Self>, count: u32) -> Result<Descriptors, Full> {
+        let mut held = Descriptors { account: Arc::clone(self), count: 0 };
+        held.more(count)?;
+        Ok(held)
+    }
+
+    /// Takes on a connection that is there already: one more than allowed is better than one that breaks.
+    pub(crate) fn adopt(self: &Arc<Self>, buffered: usize) -> Charge {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        let mut charge = Charge::new(self, Counted::Connection);
+        charge.descriptors.add(1);
+        charge.add(buffered);
+        charge
+    }
+
+    /// A connection with the one descriptor of its application's socket.
     pub(crate) fn open(self: &Arc<Self>) -> Result<Charge, Full> {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        // From here on dropping it settles what was counted.
+        let mut charge = Charge::new(self, Counted::Connection);
         if before >= self.limits.connections {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Full::Connections(before));
+            return Err(self.refuse(Full::Connections(before)));
         }
-        Ok(Charge { account: Arc::clone(self), buffered: 0 })
+        charge.descriptors.more(1)?;
+        Ok(charge)
+    }
+
+    /// A tunnel. It is there already, and its descriptor is on the account of who opened it: nothing is refused.
+    pub(crate) fn tunnel(self: &Arc<Self>) -> Charge {
+        self.tunnels.fetch_add(1, Ordering::Relaxed);
+        Charge::new(self, Counted::Tunnel)
+    }
+
+    fn refuse(&self, full: Full) -> Full {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.ledger.hits.hit(full.limit());
+        full
     }
 }
 
-/// One connection's part of an account: released when dropped.
+/// Descriptors on an account; given back when dropped.
+#[derive(Debug)]
+pub struct Descriptors {
+    account: Arc<Account>,
+    count: u32,
+}
+
+impl Descriptors {
+    fn add(&mut self, count: u32) -> (u32, u64) {
+        self.count += count;
+        let own = self.account.descriptors.fetch_add(count, Ordering::Relaxed) + count;
+        let all = self.account.ledger.descriptors.fetch_add(u64::from(count), Ordering::Relaxed);
+        (own, all + u64::from(count))
+    }
+
+    fn more(&mut self, count: u32) -> Result<(), Full> {
+        let (own, all) = self.add(count);
+        if is_fair(u64::from(own), all, self.account.ledger.most_descriptors) {
+            return Ok(());
+        }
+        self.give_back(count);
+        Err(self.account.refuse(Full::ShareOfDescriptors(own - count)))
+    }
+
+    fn give_back(&mut self, count: u32) {
+        self.count -= count;
+        self.account.descriptors.fetch_sub(count, Ordering::Relaxed);
+        self.account.ledger.descriptors.fetch_sub(u64::from(count), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        self.give_back(self.count);
+    }
+}
+
+/// What a [`Charge`] is counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Connection,
+    Tunnel,
+}
+
+/// One connection's or tunnel's part of an account: released when dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
-    account: Arc<Account>,
-    buffered: u64,
+    descriptors: Descriptors,
+    // More than a stream's or tunnel's window never waits.
+    buffered: u32,
+    counted: Counted,
 }
 
 impl Charge {
+    fn new(account: &Arc<Account>, counted: Counted) -> Self {
+        Self { descriptors: Descriptors { account: Arc::clone(account), count: 0 }, buffered: 0, counted }
+    }
+
     pub(crate) fn account(&self) -> &Arc<Account> {
-        &self.account
+        &self.descriptors.account
+    }
+
+    /// Bytes that wait in memory.
+    pub(crate) fn buffered(&self) -> u32 {
+        self.buffered
+    }
+
+    /// Counts `bytes` more; what the account and all of them hold then.
+    fn add(&mut self, bytes: usize) -> (u64, u64) {
+        let account = &*self.descriptors.account;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.buffered += bytes;
+        let own = account.buffered.fetch_add(bytes.into(), Ordering::Relaxed);
+        let all = account.ledger.buffered.fetch_add(bytes.into(), Ordering::Relaxed);
+        (own + u64::from(bytes), all + u64::from(bytes))
     }
 
     /// Charges `bytes` more that wait in memory.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Full> {
-        let before = self.account.buffered.fetch_add(bytes as u64, Ordering::Relaxed);
-        if before + bytes as u64 > self.account.limits.buffered {
-            self.account.buffered.fetch_sub(bytes as u64, Ordering::Relaxed);
-            self.account.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Full::Buffered(before));
-        }
-        self.buffered += bytes as u64;
-        Ok(())
+        let (own, all) = self.add(bytes);
+        let account = &*self.descriptors.account;
+        let before = own.saturating_sub(bytes as u64);
+        let full = if own > account.limits.buffered {
+            Full::Buffered(before)
+        } else if !is_fair(own, all, account.ledger.most_buffered) {
+            Full::ShareOfBuffered(before)
+        } else {
+            return Ok(());
+        };
+        let full = account.refuse(full);
+        self.release(bytes as usize);
+        Err(full)
     }
 
     /// `bytes` left memory.
     pub(crate) fn release(&mut self, bytes: usize) {
-        let bytes = self.buffered.min(bytes as u64);
+        let bytes = self.buffered.min(u32::try_from(bytes).unwrap_or(u32::MAX));
         self.buffered -= bytes;
-        self.account.buffered.fetch_sub(bytes, Ordering::Relaxed);
+        let account = &*self.descriptors.account;
+        account.buffered.fetch_sub(bytes.into(), Ordering::Relaxed);
+        account.ledger.buffered.fetch_sub(bytes.into(), Ordering::Relaxed);
     }
 
-    pub(crate) fn carried(&self, bytes: u64) {
-        self.account.carried.fetch_add(bytes, Ordering::Relaxed);
+    /// A second socket.
+    pub(crate) fn second_socket(&mut self) -> Result<(), Full> {
+        self.descriptors.more(1)
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.account.buffered.fetch_sub(self.buffered, Ordering::Relaxed);
-        self.account.connections.fetch_sub(1, Ordering::Relaxed);
+        self.release(self.buffered as usize);
+        let account = &*self.descriptors.account;
+        let count = match self.counted {
+            Counted::Connection => &account.connections,
+            Counted::Tunnel => &account.tunnels,
+        };
+        count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn settled(account: &Account) -> (u32, u32, u32, u64) {
+        (account.connections(), account.tunnels(), account.descriptors(), account.buffered())
+    }
 
     #[test]
     fn limits_hold_and_drop_releases() {
@@ -143,10 +383,55 @@ mod tests {
         assert_eq!(first.hold(3).unwrap_err(), Full::Buffered(8));
         first.release(2);
         first.hold(3).unwrap();
-        assert_eq!((account.connections(), account.buffered(), account.refused()), (1, 9, 2));
+        first.second_socket().unwrap();
+        let mut tunnel = account.tunnel();
+        tunnel.hold(1).unwrap();
+        assert_eq!((settled(&account), account.refused()), ((1, 1, 2, 10), 2));
         let adopted = account.adopt(100);
-        assert_eq!((account.connections(), account.buffered()), (2, 109), "what is there is never refused");
-        drop((first, adopted));
-        assert_eq!((account.connections(), account.buffered()), (0, 0));
+        assert_eq!(settled(&account), (2, 1, 3, 110), "what is there is never refused");
+        drop((first, tunnel, adopted));
+        assert_eq!(settled(&account), (0, 0, 0, 0));
+        assert_eq!((account.ledger.descriptors(), account.ledger.buffered()), (0, 0));
+    }
+
+    #[test]
+    fn shares_of_descriptors_leave_some_for_the_next() {
+        let hits = Arc::<Hits>::default();
+        let ledger = Ledger::new(900, 0, hits.clone());
+        let fill = || {
+            let account = Account::listed(AccountLimits::default(), &ledger);
+            let held: Vec<_> = std::iter::from_fn(|| account.open().ok()).collect();
+            (account, held)
+        };
+        let (first, held) = fill();
+        assert_eq!(first.descriptors(), 600, "alone: two thirds");
+        let mut others = Vec::new();
+        for others_before in 0..5 {
+            let (other, held) = fill();
+            assert!(other.descriptors() >= 1, "nothing was left for the {others_before}. of the others");
+            others.push((other, held));
+        }
+        assert!(ledger.has_descriptors());
+        assert!(matches!(first.open(), Err(Full::ShareOfDescriptors(600))));
+        assert!(hits.of(Limit::AllDescriptors) >= 7);
+        assert_eq!(first.connections(), 600, "what was refused counts no more");
+        drop((held, others));
+        assert_eq!(ledger.descriptors(), 0);
+    }
+
+    #[test]
+    fn shares_of_memory_spare_who_holds_little() {
+        let hits = Arc::<Hits>::default();
+        let ledger = Ledger::new(u64::MAX, 3000, hits.clone());
+        let limits = AccountLimits { connections: 10, buffered: u64::MAX };
+        let (greedy, modest) = (Account::listed(limits, &ledger), Account::listed(limits, &ledger));
+        let mut hog = greedy.open().unwrap();
+        while hog.hold(100).is_ok() {}
+        assert_eq!((greedy.buffered(), greedy.refused()), (2000, 1));
+        let mut small = modest.open().unwrap();
+        small.hold(600).unwrap();
+        assert_eq!(hog.hold(1).unwrap_err(), Full::ShareOfBuffered(2000));
+        assert_eq!((hits.of(Limit::AllBuffered), modest.refused()), (2, 0));
+        assert!(greedy.memory() > modest.memory());
     }
 }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -102,6 +102,7 @@ impl FromStr for ConnectionId {
 pub struct Live {
     sent: AtomicU64,
     received: AtomicU64,
+    buffered: AtomicU32,
     ordered: AtomicBool,
     orders: Mutex<Orders>,
 }
@@ -128,6 +129,11 @@ impl Live {
     /// Bytes written to our application's socket, so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that wait in memory for our application, or from it.
+    pub fn buffered(&self) -> u32 {
+        self.buffered.load(Ordering::Relaxed)
     }
 
     /// Ends the connection now: the far side is told `cause` (if it is ours), both sockets are reset, and the
@@ -242,16 +248,27 @@ pub struct Parts {
     pub far_end_delivered: bool,
 }
 
-/// What the connection costs its pod, and the counters that say so; settled when the connection is dropped.
+/// What the connection costs its pod, and the counters that say so.
 #[derive(Debug)]
 pub(crate) struct Cost {
     pub(crate) charge: Charge,
     pub(crate) live: Arc<Live>,
 }
 
-impl Drop for Cost {
-    fn drop(&mut self) {
-        self.charge.carried(self.live.sent() + self.live.received());
+impl Cost {
+    /// Charges `bytes` more that wait in memory.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Full> {
+        let held = self.charge.hold(bytes);
+        self.live.buffered.store(self.charge.buffered(), Ordering::Relaxed);
+        held
+    }
+
+    /// `bytes` left memory.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.charge.release(bytes);
+            self.live.buffered.store(self.charge.buffered(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -361,7 +378,7 @@ impl Connection {
     /// # Errors
     /// [`Full::Buffered`] when the pod's account cannot hold them.
     pub fn push_unsent(&mut self, bytes: &[u8]) -> Result<(), Full> {
-        self.cost.charge.hold(bytes.len())?;
+        self.cost.hold(bytes.len())?;
         self.unsent.extend_from_slice(bytes);
         Ok(())
     }
@@ -395,12 +412,13 @@ impl Connection {
     /// is there already. Its socket must be non-blocking.
     pub fn from_parts(parts: Parts, account: &Arc<Account>) -> Self {
         let Parts { id, socket, residue, unsent, progress, far_end_delivered } = parts;
+        let charge = account.adopt(residue.len() + unsent.len());
         let live = Live {
             sent: AtomicU64::new(progress.sent),
             received: AtomicU64::new(progress.delivered),
+            buffered: AtomicU32::new(charge.buffered()),
             ..Live::default()
         };
-        let charge = account.adopt(residue.len() + unsent.len());
         Self {
             id,
             socket: Socket::Plain(socket),

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! * [`connection`]: one proxied TCP connection as a value that can move between tunnels and threads,
-//!   with its counters ([`Live`](connection::Live)) and its pod's [`account`];
+//!   with its counters ([`Live`](connection::Live)) and its pod's [`account`]; [`fairness`] shares a thread
+//!   between pods;
 //! * [`splice`]: what joins a connection and a CONNECT stream until both directions have ended, or until it
 //!   is cut or detached; [`passthrough`] does the same between two plain sockets;
 //! * [`tunnel`]: one HTTP/2 connection on one thread, as client and as server; `protocol` is its
@@ -24,6 +25,8 @@
 pub mod connection;
 
 pub mod account;
+
+pub mod fairness;
 
 pub mod splice;
 

@@ -1,6 +1,11 @@
 //! Every bound of a tunnel in one place: name, default, unit and where the figure comes from.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+mod hits;
+
+pub use self::hits::{Hits, Limit};
 
 /// The bounds of one tunnel. Defaults are right for a node agent and for a waypoint.
 #[derive(Clone, Debug)]
@@ -74,6 +79,8 @@ pub struct Limits {
     pub detach_timeout: Duration,
     /// Bytes of a cause text on the control stream; longer ones are cut there. 512.
     pub cause_text: usize,
+    /// How often which was hit.
+    pub hits: Arc<Hits>,
 }
 
 impl Default for Limits {
@@ -107,6 +114,7 @@ impl Default for Limits {
             pool_surplus_idle: Duration::from_secs(10),
             detach_timeout: Duration::from_secs(10),
             cause_text: 512,
+            hits: Arc::default(),
         }
     }
 }

@@ -5,13 +5,15 @@
 
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::connection::{Connection, Order};
+use crate::connection::{Connection, Live, Order};
+use crate::fairness::{Share, Ticket};
 use crate::splice::{End, Finished};
 use crate::transport::Scratch;
 
@@ -37,7 +39,7 @@ pub struct Parted {
 /// both directions have ended. Half-close passes both ways; [`Live`](crate::connection::Live) counts, cuts and detaches:
 /// nobody else needs to be asked.
 pub async fn splice(mut connection: Connection, far: TcpStream) -> Parted {
-    let end = match connection.register() {
+    let end = match prepare(&mut connection) {
         Ok(()) => {
             // It fails only on a socket that is already dead, which the first read will find out.
             let _ = far.set_nodelay(true);
@@ -45,10 +47,16 @@ pub async fn splice(mut connection: Connection, far: TcpStream) -> Parted {
             let end = poll_fn(|cx| turn(&mut connection, &far, &mut directions, cx)).await;
             if matches!(end, End::Detached) { directions.put_back(&mut connection) } else { end }
         }
-        Err(err) => End::Application(err),
+        Err(end) => end,
     };
     connection.cost.live.unwatch();
     Parted { finished: Finished { connection, end }, far }
+}
+
+/// The connection's socket on this thread's reactor, the far one on its account.
+fn prepare(connection: &mut Connection) -> Result<(), End> {
+    connection.register().map_err(End::Application)?;
+    connection.cost.charge.second_socket().map_err(End::Account)
 }
 
 #[derive(Debug)]
@@ -56,6 +64,9 @@ struct Directions {
     out: Direction,
     back: Direction,
     watched: bool,
+    /// The pod's share of the thread, and the place in its line.
+    share: Rc<Share>,
+    ticket: Ticket,
 }
 
 /// Bytes on their way from one socket to the other.
@@ -73,8 +84,6 @@ struct Direction {
 
 impl Directions {
     fn new(connection: &mut Connection) -> Self {
-        let charged = connection.unsent.len() + connection.undelivered();
-        connection.cost.charge.release(charged);
         let out = Direction {
             pending: std::mem::take(&mut connection.unsent),
             ended: connection.near_ended,
@@ -86,7 +95,7 @@ impl Directions {
             ended: connection.far_ended,
             ..Direction::default()
         };
-        Self { out, back, watched: false }
+        Self { out, back, watched: false, share: Share::of(connection.account()), ticket: 0 }
     }
 
     /// Leaves what is under way with the connection, and says how that went.
@@ -122,27 +131,50 @@ fn turn(
         Some(Order::Detach) => return Poll::Ready(End::Detached),
         None => {}
     }
-    let near = match connection.registered() {
-        Ok(near) => near,
-        Err(err) => return Poll::Ready(End::Application(err)),
-    };
-    let out = both.out.pump(near, far, cx, |bytes| live.add_sent(bytes));
-    if let Poll::Ready(Err(err)) = out {
-        return Poll::Ready(failed(far, err));
+    if !both.share.admit(&mut both.ticket, cx.waker()) {
+        return Poll::Pending;
     }
-    let back = both.back.pump(far, near, cx, |bytes| live.add_received(bytes));
-    if let Poll::Ready(Err(err)) = back {
-        return Poll::Ready(failed(far, err));
+    let before = live.sent() + live.received();
+    let pumped = pump_both(connection, far, both, cx, &live);
+    both.share.spend(live.sent() + live.received() - before);
+    if let Err(end) = pumped {
+        return Poll::Ready(failed(far, end));
     }
     connection.near_ended = both.out.ended;
     (connection.far_ended, connection.far_end_delivered) = (both.back.ended, both.back.told);
     if both.out.told && both.back.told { Poll::Ready(End::Complete) } else { Poll::Pending }
 }
 
+/// Moves what can be moved in both directions, and charges what is left over in between.
+fn pump_both(
+    connection: &mut Connection,
+    far: &TcpStream,
+    both: &mut Directions,
+    cx: &mut Context<'_>,
+    live: &Live,
+) -> Result<(), End> {
+    let near = connection.registered().map_err(End::Application)?;
+    let before = both.out.waiting() + both.back.waiting();
+    let out = both.out.pump(near, far, cx, |bytes| live.add_sent(bytes));
+    let back = both.back.pump(far, near, cx, |bytes| live.add_received(bytes));
+    let after = both.out.waiting() + both.back.waiting();
+    if after > before {
+        connection.cost.hold(after - before).map_err(End::Account)?;
+    } else {
+        connection.cost.release(before - after);
+    }
+    for moved in [out, back] {
+        if let Poll::Ready(Err(err)) = moved {
+            return Err(End::Application(err));
+        }
+    }
+    Ok(())
+}
+
 /// A broken side is passed on as a reset: the other application must not take it for an end.
-fn failed(far: &TcpStream, err: io::Error) -> End {
+fn failed(far: &TcpStream, end: End) -> End {
     let _ = SockRef::from(far).set_linger(Some(std::time::Duration::ZERO));
-    End::Application(err)
+    end
 }
 
 impl Direction {
@@ -154,6 +186,11 @@ impl Direction {
             bytes.extend_from_slice(&pipe.into_bytes()?);
         }
         Ok(bytes)
+    }
+
+    /// Bytes that were read and not yet written; what lies in a pipe is the kernel's.
+    fn waiting(&self) -> usize {
+        self.pending.len() - self.at
     }
 
     /// Moves what can be moved; ready only when this direction has ended or failed.

@@ -6,13 +6,14 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::headers::Headers;
-use crate::limits::Limits;
+use crate::limits::{Hits, Limit, Limits};
 use crate::tunnel::{Client, ConnectError, Opened};
 
 /// Tunnels tried for one CONNECT before giving up: one may go away or fill up between checkout and use.
@@ -48,6 +49,7 @@ pub struct Pool<K, E> {
     entries: Rc<RefCell<HashMap<K, Entry<E>>>>,
     idle: std::time::Duration,
     surplus_idle: std::time::Duration,
+    hits: Arc<Hits>,
 }
 
 struct Entry<E> {
@@ -72,7 +74,12 @@ enum Found<E> {
 
 impl<K, E> Clone for Pool<K, E> {
     fn clone(&self) -> Self {
-        Self { entries: Rc::clone(&self.entries), idle: self.idle, surplus_idle: self.surplus_idle }
+        Self {
+            entries: Rc::clone(&self.entries),
+            idle: self.idle,
+            surplus_idle: self.surplus_idle,
+            hits: Arc::clone(&self.hits),
+        }
     }
 }
 
@@ -85,7 +92,12 @@ impl<K, E> fmt::Debug for Pool<K, E> {
 impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
     /// An empty pool.
     pub fn new(limits: &Limits) -> Self {
-        Self { entries: Rc::default(), idle: limits.pool_idle, surplus_idle: limits.pool_surplus_idle }
+        Self {
+            entries: Rc::default(),
+            idle: limits.pool_idle,
+            surplus_idle: limits.pool_surplus_idle,
+            hits: Arc::clone(&limits.hits),
+        }
     }
 
     /// Opens a stream on a pooled tunnel of `key`; if there is none with room, `dial` makes one. One dial at a time
@@ -158,6 +170,9 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
         }
         if let Some(dial) = &entry.dial {
             return Found::Dialing(Rc::clone(dial));
+        }
+        if !entry.tunnels.is_empty() {
+            self.hits.hit(Limit::ClientStreams);
         }
         let dial = Rc::new(Dial { done: Notify::new(), failed: RefCell::new(None), over: Cell::new(false) });
         entry.dial = Some(Rc::clone(&dial));

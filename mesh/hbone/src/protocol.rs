@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::frame::{self, code, setting};
 use crate::headers::Headers;
 use crate::hpack;
-use crate::limits::Limits;
+use crate::limits::{Limit, Limits};
 
 mod credit;
 mod heads;
@@ -81,11 +81,18 @@ impl Event {
 pub(crate) struct Fault {
     pub(crate) code: u32,
     pub(crate) text: &'static str,
+    /// The limit of ours that it hit, if it is one.
+    pub(crate) limit: Option<Limit>,
 }
 
 impl Fault {
     pub(crate) const fn new(code: u32, text: &'static str) -> Self {
-        Self { code, text }
+        Self { code, text, limit: None }
+    }
+
+    /// More than we take of something.
+    pub(crate) const fn above(limit: Limit, code: u32, text: &'static str) -> Self {
+        Self { code, text, limit: Some(limit) }
     }
 }
 
@@ -332,6 +339,9 @@ impl<T: Default> Engine<T> {
 
     /// Ends the connection: a last GOAWAY with the code and what was wrong.
     pub(crate) fn fail(&mut self, fault: Fault) {
+        if let Some(limit) = fault.limit {
+            self.limits.hits.hit(limit);
+        }
         self.drain = Drain::Final;
         frame::goaway(&mut self.trailing, self.last_id, fault.code, fault.text);
     }

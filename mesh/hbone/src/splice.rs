@@ -14,6 +14,7 @@ use tokio::io::Interest;
 
 use crate::connection::{Connection, Order};
 use crate::frame::code;
+use crate::limits::Limit;
 use crate::protocol::Key;
 use crate::transport::{BATCH, Spare};
 use crate::tunnel::inner::{Inner, Use};
@@ -89,10 +90,13 @@ fn install(inner: &mut Inner, key: Key, mut connection: Connection) {
     let mut failed = connection.register().err().map(End::Application);
     let stream = &mut inner.engine.streams[key];
     if let Use::Bytes { pending, at, .. } = std::mem::take(&mut stream.ext.used) {
-        // What came before the splice was charged to nobody yet.
+        // What came before the splice was charged to the tunnel.
         let early = &pending[at..];
         connection.residue.extend_from_slice(early);
-        if let Err(full) = connection.cost.charge.hold(early.len()) {
+        if let Some(charge) = &mut inner.charge {
+            charge.release(early.len());
+        }
+        if let Err(full) = connection.cost.hold(early.len()) {
             failed.get_or_insert(End::Account(full));
         }
     }
@@ -170,7 +174,11 @@ fn turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> Poll<End> {
         return Poll::Ready(end);
     }
     if let Some(parting) = &mut inner.engine.streams[key].ext.parting {
-        return if parting.expired(cx) { Poll::Ready(End::Undetachable) } else { Poll::Pending };
+        if parting.expired(cx) {
+            inner.limits.hits.hit(Limit::DetachTime);
+            return Poll::Ready(End::Undetachable);
+        }
+        return Poll::Pending;
     }
     if let Err(err) = read(inner, key, cx) {
         inner.reset(key, code::CONNECT_ERROR);
@@ -247,7 +255,7 @@ fn deliver_residue(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Res
         };
         connection.residue_at += sent;
         connection.cost.live.add_received(sent);
-        connection.cost.charge.release(sent);
+        connection.cost.release(sent);
         if connection.undelivered() == 0 {
             (connection.residue, connection.residue_at) = (Vec::new(), 0);
         }
@@ -274,7 +282,7 @@ fn read(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<()> {
 }
 
 fn read_turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<()> {
-    let mut share = if inner.users > 1 { inner.limits.stream_bytes_per_turn } else { usize::MAX };
+    let mut left = if inner.users > 1 { inner.limits.stream_bytes_per_turn } else { usize::MAX };
     if !send_unsent(inner, key) {
         return Ok(());
     }
@@ -282,15 +290,20 @@ fn read_turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<()
         if connection!(inner, key).near_ended {
             return Ok(());
         }
-        let budget = inner.engine.budget(key).min(share);
+        let budget = inner.engine.budget(key).min(left);
         if connection!(inner, key).registered()?.poll_read_ready(cx)?.is_pending() {
             return Ok(());
         }
         if budget == 0 {
-            if share == 0 {
+            if left == 0 {
                 cx.waker().wake_by_ref();
             }
             // Otherwise a window is shut: its opening wakes us.
+            return Ok(());
+        }
+        if let Some(share) = &inner.share
+            && !share.admit(&mut inner.engine.streams[key].ext.ticket, cx.waker())
+        {
             return Ok(());
         }
         // Most reads bring a request: one gap is cheaper than eight. A read that fills it asks for all.
@@ -307,7 +320,10 @@ fn read_turn(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Result<()
                 return Ok(());
             }
             Got::Bytes(len) => {
-                share = share.saturating_sub(len);
+                left = left.saturating_sub(len);
+                if let Some(share) = &inner.share {
+                    share.spend(len as u64);
+                }
                 connection!(inner, key).cost.live.add_sent(len);
                 inner.engine.sent(key, len);
                 inner.mark();
@@ -374,7 +390,7 @@ fn send_unsent(inner: &mut Inner, key: Key) -> bool {
     unsent.drain(..written);
     let connection = connection!(inner, key);
     connection.cost.live.add_sent(written);
-    connection.cost.charge.release(written);
+    connection.cost.release(written);
     connection.unsent = unsent;
     connection.unsent.is_empty()
 }

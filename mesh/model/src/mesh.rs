@@ -188,6 +188,11 @@ impl Mesh {
         self.workloads.local(namespace, name, account)
     }
 
+    /// Whether a workload is on the node that the mesh is seen from.
+    pub fn is_local(&self, workload: &Workload) -> bool {
+        self.workloads.is_local(workload)
+    }
+
     /// Every workload, in no order.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.iter()

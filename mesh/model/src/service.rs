@@ -30,6 +30,26 @@ pub struct Service {
     pub visibility: Visibility,
 }
 
+impl Service {
+    /// A service of which no more is known than its name.
+    pub fn named(key: NamespacedHostname) -> Self {
+        let name = key.hostname.split('.').next().unwrap_or_default().into();
+        Self {
+            key,
+            name,
+            vips: Box::default(),
+            cidr_vips: Box::default(),
+            ports: Ports::default(),
+            subject_alt_names: Box::default(),
+            waypoint: None,
+            load_balancing: LoadBalancing::default(),
+            ip_families: IpFamilies::default(),
+            canonical: false,
+            visibility: Visibility::default(),
+        }
+    }
+}
+
 /// Service ports and the ports they stand for at the endpoint, with the application protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Ports(pub Box<[Port]>);

@@ -19,9 +19,9 @@ use tokio::time::{self, Instant};
 use self::backoff::Backoff;
 pub use self::backoff::Ending;
 pub use self::connect::{ConnectError, Dial};
-use crate::delta::subscriber::{Handler, Subscriber};
+use crate::delta::subscriber::{Handler, Subscriber, Wish};
 
-/// Names asked for that wait to be sent.
+/// Changes of what is asked for that wait to be sent.
 const COMMANDS: usize = 256;
 
 /// How the controller is reached.
@@ -81,9 +81,9 @@ pub struct ClientHandle {
 }
 
 #[derive(Debug)]
-enum Command {
-    Demand(Str, Str),
-    Release(Str, Str),
+struct Command {
+    type_url: Str,
+    wish: Wish,
 }
 
 /// The client is not running any more.
@@ -162,10 +162,7 @@ impl<H: Handler> Client<H> {
     }
 
     fn command(&mut self, command: Command) -> Option<DeltaDiscoveryRequest> {
-        match command {
-            Command::Demand(type_url, name) => self.subscriber.demand(&type_url, &name),
-            Command::Release(type_url, name) => self.subscriber.release(&type_url, &name),
-        }
+        self.subscriber.wish(&command.type_url, command.wish)
     }
 
     /// Waits before the next attempt. What is asked for meanwhile goes with it.
@@ -199,20 +196,11 @@ impl ClientHandle {
         self.link.clone().wait_for(|link| link.ready).await.map(drop).map_err(|_| Stopped)
     }
 
-    /// Asks for a resource of an on-demand type by any of its names. The handler is told what there is, or that
-    /// there is nothing.
+    /// Changes what is asked for of an on-demand type. The handler is told what there is, or that there is nothing.
     ///
     /// # Errors
     /// The client has stopped.
-    pub async fn demand(&self, type_url: &str, name: Str) -> Result<(), Stopped> {
-        self.commands.send(Command::Demand(type_url.into(), name)).await.map_err(|_| Stopped)
-    }
-
-    /// No longer asks for a resource.
-    ///
-    /// # Errors
-    /// The client has stopped.
-    pub async fn release(&self, type_url: &str, name: Str) -> Result<(), Stopped> {
-        self.commands.send(Command::Release(type_url.into(), name)).await.map_err(|_| Stopped)
+    pub async fn wish(&self, type_url: &str, wish: Wish) -> Result<(), Stopped> {
+        self.commands.send(Command { type_url: type_url.into(), wish }).await.map_err(|_| Stopped)
     }
 }

@@ -87,6 +87,8 @@ mod tests {
             revision: String::new(),
             resources: vec![Received { name: "ns/p".into(), version: "1".into(), value, replaces }],
             removed: vec!["ns/old".into()],
+            more: false,
+            ours: true,
         }
     }
 

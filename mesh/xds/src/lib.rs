@@ -15,3 +15,4 @@ pub mod server;
 
 pub mod client;
 pub mod feed;
+pub mod names;

@@ -75,6 +75,8 @@ pub enum Report<'a> {
     },
     /// The client said something.
     Event(&'a Event),
+    /// The client asks for more names than one may; its stream ends.
+    TooManyNames,
     /// The client is gone.
     Disconnected,
 }

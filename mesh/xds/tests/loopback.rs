@@ -126,17 +126,24 @@ async fn a_closed_view_ends_the_stream_and_the_client_returns() {
 
 #[tokio::test]
 async fn names_are_asked_for_on_demand() {
+    use xds::delta::subscriber::Wish;
+
+    let ask =
+        |names: &[&str]| Wish { ask: names.iter().map(|name| (*name).into()).collect(), ..Wish::default() };
     let mesh = Mesh::start().await;
     let mut proxy = Proxy::on_demand(&mesh);
     mesh.publish(workload("one", &[]));
     mesh.publish(workload("other", &[]));
     timeout(PATIENCE, proxy.handle.ready()).await.expect("in time").expect("running");
-    proxy.handle.demand(ADDRESS, "one".into()).await.expect("running");
-    proxy.handle.demand(ADDRESS, "nobody".into()).await.expect("running");
+    proxy.handle.wish(ADDRESS, ask(&["one", "nobody"])).await.expect("running");
     eventually!(proxy, |known| known.workloads.contains_key("one"));
     eventually!(proxy, |known| known.removed.contains("nobody"));
     assert_eq!(proxy.known.borrow().workloads.len(), 1);
-    proxy.handle.release(ADDRESS, "one".into()).await.expect("running");
+    proxy
+        .handle
+        .wish(ADDRESS, Wish { release: vec!["one".into()], ..Wish::default() })
+        .await
+        .expect("running");
     eventually!(proxy, |known| known.workloads.is_empty());
 }
 

@@ -8,12 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hbone::fairness::{self, OPENING};
 use model::address::{OriginalDestination, PeerAddress};
 use socket2::SockRef;
 use tokio::task::AbortHandle;
 
-use super::places::Place;
+use super::limits::Limit;
+use super::places::{NoPlace, Place};
 use super::pod::Pod;
+use super::record::refused_early;
 use super::worker::{Job, Worker};
 use super::{dns, finish, inbound, outbound, plaintext};
 use crate::listeners::{Listeners, Slot};
@@ -26,6 +29,10 @@ use crate::socket::{
 const BATCH: usize = 32;
 /// Pause after a failed accept: out of descriptors does not get better by trying at once.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// What is said of a connection that a thread had no time for.
+pub(crate) const MAILBOX_FULL: &str =
+    "too many jobs wait for the thread that was to carry it; give the node agent more CPU or WORKER_THREADS";
 
 /// A connection that was accepted.
 #[derive(Debug)]
@@ -74,8 +81,11 @@ fn place_tunnel(worker: &Rc<Worker>, pod: &Arc<Pod>, accepted: Accepted) {
     let least = worker.agent.workers.iter().min_by_key(|other| other.tunnels());
     match least {
         Some(other) if other.tunnels() < own => {
-            if !other.try_send(Job::Tunnel { pod: pod.clone(), socket, peer, local, place }) {
-                tracing::warn!(%peer, "a worker has too much to do, refusing a tunnel");
+            let job = Job::Tunnel { pod: pod.clone(), socket, peer, local, place };
+            if let Err(Job::Tunnel { socket, peer, local, .. }) = other.try_send(job) {
+                worker.agent.hits.hit(Limit::Mailbox);
+                finish::reset(&SockRef::from(&socket));
+                refused_early("inbound", peer, local, MAILBOX_FULL);
             }
         }
         _ => {
@@ -99,22 +109,58 @@ async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, slot: 
     loop {
         let Ok(mut ready) = listener.readable().await else { return };
         for _ in 0..BATCH {
+            if !worker.agent.ledger.has_descriptors() {
+                // What is left belongs to those who are there.
+                out_of_files(&worker, None);
+                tokio::time::sleep(PAUSE).await;
+                break;
+            }
             match ready.try_io(|listener| accept(listener.get_ref(), &pod, slot)) {
-                Ok(Ok(Some(accepted))) => handle(&worker, &pod, accepted),
-                Ok(Ok(None)) => {
-                    tracing::debug!(pod = %pod.name, ?slot, "too much is under way, closing a connection")
+                Ok(Ok(Ok(accepted))) => {
+                    fairness::turn(&pod.account, OPENING).await;
+                    handle(&worker, &pod, accepted);
                 }
-                Ok(Err(error)) => {
-                    // The client left again, or we are out of something; neither ends the listener.
-                    tracing::debug!(%error, "accept failed");
-                    if is_shortage(&error) {
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                Ok(Ok(Err(full))) => no_place(&worker, &pod, slot, full),
+                Ok(Err(error)) if is_shortage(&error) => {
+                    out_of_files(&worker, Some(&error));
+                    tokio::time::sleep(PAUSE).await;
                 }
+                // The client left again, which does not end the listener.
+                Ok(Err(error)) => tracing::debug!(%error, "accept failed"),
                 Err(_would_block) => break,
             }
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// Tells of a connection that was closed for want of a place.
+fn no_place(worker: &Worker, pod: &Pod, slot: Slot, full: NoPlace) {
+    let hits = &worker.agent.hits;
+    if full.limit().is_some_and(|limit| hits.hit_and_tell(limit)) {
+        tracing::warn!(pod = %pod.name, namespace = %pod.namespace, ?slot, cause = %full, "closing connections");
+    } else {
+        tracing::debug!(pod = %pod.name, namespace = %pod.namespace, ?slot, cause = %full, "closing a connection");
+    }
+}
+
+/// Tells that the process has no file left to open.
+fn out_of_files(worker: &Worker, error: Option<&io::Error>) {
+    if worker.agent.hits.hit_and_tell(Limit::OpenFiles) {
+        tracing::warn!(
+            limit = worker.agent.open_files,
+            held_by_pods = worker.agent.ledger.descriptors(),
+            error = error.map(tracing::field::display),
+            "out of file descriptors, new connections wait: raise the node agent's limit of open files (ulimit -n); `lateen top pods --sort-by descriptors` says who holds them"
+        );
+    }
+}
+
+/// Takes one connection as the acceptor does.
+#[cfg(test)]
+pub(crate) fn take_one(worker: &Rc<Worker>, pod: &Arc<Pod>, listener: &TcpListener, slot: Slot) {
+    if let Ok(accepted) = accept(listener, pod, slot).expect("somebody has connected") {
+        handler(slot)(worker, pod, accepted);
     }
 }
 
@@ -136,19 +182,22 @@ fn is_shortage(error: &io::Error) -> bool {
 
 /// Takes one connection, non-blocking from the start and tuned as its listener is; none if there is no place for it.
 /// Tunnels are never redirected.
-fn accept(listener: &TcpListener, pod: &Pod, slot: Slot) -> io::Result<Option<Accepted>> {
+fn accept(listener: &TcpListener, pod: &Pod, slot: Slot) -> io::Result<Result<Accepted, NoPlace>> {
     let (socket, peer) = accept_stream(listener.as_fd())?;
     let reference = SockRef::from(&socket);
     let peer = PeerAddress::new(peer);
     let (place, destination) = match slot {
-        Slot::Outbound => (pod.places.outbound(), original_destination(&reference)),
-        Slot::Inbound => (pod.places.plaintext(), original_destination(&reference)),
-        _ => (pod.places.tunnel(peer.ip()), socket.local_addr().map(canonical)),
+        Slot::Outbound => (pod.places.outbound(&pod.account), original_destination(&reference)),
+        Slot::Inbound => (pod.places.plaintext(&pod.account), original_destination(&reference)),
+        _ => (pod.places.tunnel(peer.ip(), &pod.account), socket.local_addr().map(canonical)),
     };
-    let Some(place) = place else {
-        // Never an empty success.
-        finish::reset(&reference);
-        return Ok(None);
+    let place = match place {
+        Ok(place) => place,
+        Err(full) => {
+            // Never an empty success.
+            finish::reset(&reference);
+            return Ok(Err(full));
+        }
     };
-    Ok(Some(Accepted { socket, peer, destination: OriginalDestination::new(destination?), place }))
+    Ok(Ok(Accepted { socket, peer, destination: OriginalDestination::new(destination?), place }))
 }

@@ -21,7 +21,9 @@ use xds::client::{Ending, Observer};
 
 use super::app::StartError;
 use super::connections::Listed;
+use super::demand::Asked;
 use super::dump::dump;
+use super::limits::LimitMetrics;
 use super::worker::Job;
 use super::{Agent, members_metrics};
 use crate::config::name;
@@ -145,6 +147,10 @@ pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
     });
     metrics
         .register(|registry| registry.register_collector(Box::new(members_metrics::Members(agent.clone()))));
+    if agent.demand.is_on() {
+        metrics.register(|registry| registry.register_collector(Box::new(Asked(agent.clone()))));
+    }
+    metrics.register(|registry| registry.register_collector(Box::new(LimitMetrics(agent.clone()))));
     let ready = readiness.clone();
     let readiness_routes = Routes::default().on(Method::GET, "/healthz/ready", move |_| {
         let (status, text) = ready.answer();
@@ -182,6 +188,7 @@ impl prometheus_client::collector::Collector for Build {
 
 fn admin(agent: Arc<Agent>, metrics: &Metrics, readiness: Readiness, shutdown: Shutdown) -> Routes {
     let log = agent.log.clone();
+    let top = agent.clone();
     let routes = Routes::default()
         .on(Method::GET, "/config_dump", move |_| {
             let agent = agent.clone();
@@ -195,11 +202,15 @@ fn admin(agent: Arc<Agent>, metrics: &Metrics, readiness: Readiness, shutdown: S
             shutdown.begin();
             async { Answer::text(200, "shutting down\n") }
         })
+        .on(Method::GET, "/top", move |_| {
+            let page = super::top::page(&top);
+            async move { Answer::json(&page) }
+        })
         .on(Method::GET, "/version", |_| async { Answer::json(&super::dump::version()) })
         .on(Method::GET, "/", |_| async {
             Answer::text(
                 200,
-                "GET /config_dump /healthz/ready /metrics /version; POST /logging?level=… /quitquitquit\n",
+                "GET /config_dump /healthz/ready /metrics /top /version; POST /logging?level=… /quitquitquit\n",
             )
         });
     metrics.routes(log.routes(routes))
@@ -210,7 +221,10 @@ async fn config_dump(agent: &Agent) -> Answer {
     let certificates = serde_json::to_value(agent.certificates.list()).unwrap_or_else(|_| json!([]));
     let mut pods: Vec<_> = agent.pods().values().cloned().collect();
     pods.sort_by(|a, b| a.uid.cmp(&b.uid));
-    let page = dump(&agent.state.read(), &certificates, &pods, &connections, &agent.config);
+    let mut page = dump(&agent.state.read(), &certificates, &pods, &connections, &agent.config);
+    if agent.demand.is_on() {
+        page["onDemand"] = agent.demand.page();
+    }
     Answer::json(&page)
 }
 

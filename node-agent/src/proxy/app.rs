@@ -14,13 +14,12 @@ use daemon::readiness::Readiness;
 use daemon::settings::{Settings, SettingsError};
 use daemon::shutdown::Shutdown;
 use daemon::tasks::Tasks;
-use hbone::account::AccountLimits;
+use hbone::account::{AccountLimits, Ledger};
 use hbone::limits::Limits;
 use identity::ca_client::{CaClient, CaClientSettings};
 use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::rotation::{Certificates, RotationSettings};
 use identity::tls::{KeyExchange, Tls, TlsSettings};
-use model::address::Str;
 use proto::type_url;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -30,16 +29,19 @@ use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::feed::Feed as Updates;
 use xds::node::NodeInfo;
 
+use super::demand::{self, Demand};
 use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
 use super::journal::Journal;
+use super::limits::Hits;
 use super::moves::Moving;
 use super::parking::Parking;
 use super::pod::Phase;
 use super::restore::{Recorded, restore};
 use super::state::{PATIENCE, State};
+use super::top::Rates;
 use super::worker::Job;
-use super::{Agent, admin, handover, members, save, worker};
+use super::{Agent, admin, files, handover, members, memory, save, top, worker};
 use crate::config::name;
 use crate::listeners::Listeners;
 use crate::pods::{Feed, Sources};
@@ -106,6 +108,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     tasks.spawn("parking", expire_parked(agent.clone()));
     tasks.spawn("certificates", certificates(settings, &agent)?);
     tasks.spawn("expire series", expire_series(agent.clone()));
+    tasks.spawn("memory", memory::watch(agent.clone()));
+    tasks.spawn("rates", top::follow(agent.clone()));
 
     // The hand-over first: whoever was served before us is served again before the controller has said a word.
     let (feed, saved) = tokio::select! {
@@ -116,7 +120,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         }
     };
     let mut decoder = Decoder::default();
-    let mut subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
+    let mut subscriber = Subscriber::new(node(settings).to_wire(), subscriptions(agent.demand.is_on()));
     let (journal, restored) = match keeps_state {
         true => restore(&agent, &mut decoder, &mut subscriber, saved),
         false => (Journal::off(), false),
@@ -130,6 +134,10 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     if restored {
         agent.state.restored();
         readiness.done(STATE);
+    }
+    if agent.demand.is_on() {
+        tasks.spawn("demand", demand::pump(agent.clone(), handle.clone()));
+        tasks.spawn("forget", demand::sweep(agent.clone(), journal.clone()));
     }
     tasks.spawn("ready", ready(agent.clone(), handle, journal.clone(), readiness.clone()));
     let feed_handle = feed.handle();
@@ -198,7 +206,7 @@ pub(super) fn agent(
     // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
     let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
     gather_entropy(&tls);
-    let traffic = Traffic::default();
+    let traffic = Traffic::new(settings.parse(name::METRIC_SERIES, "a number of sets of labels")?);
     metrics.register_istio(|registry| registry.register_collector(Box::new(traffic.clone())));
     let dns_metrics = metrics.register_istio(DnsMetrics::new);
     let upstreams = Upstreams::new(&settings.list(name::DNS_UPSTREAMS), "/etc/resolv.conf".as_ref())
@@ -211,15 +219,31 @@ pub(super) fn agent(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         given => given,
     };
+    let demand = match settings.switch(name::ON_DEMAND)? {
+        true => Demand::on(settings.duration(name::ON_DEMAND_IDLE)?),
+        false => Demand::off(),
+    };
     let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
+    let memory_limit = memory::limit(settings.text(name::MEMORY_LIMIT)).map_err(StartError::Value)?;
+    let open_files = files::raise_limit();
+    let limits = Limits::default();
+    let buffers = memory::for_buffers(memory_limit);
+    let ledger = Ledger::new(files::for_pods(open_files), buffers, limits.hits.clone());
     let agent = Agent {
         state: State::new(settings.text(name::NETWORK), settings.text(name::NODE_NAME)),
+        demand,
         certificates: Certificates::new(tls.clone(), RotationSettings::default()),
         tls,
         traffic,
         log,
-        limits: Limits::default(),
+        limits,
         account_limits: AccountLimits::default(),
+        ledger,
+        memory_limit,
+        open_files,
+        hits: Hits::default(),
+        rates: Rates::default(),
+        node: settings.text(name::NODE_NAME).to_owned(),
         tunnel_congestion_control,
         workers,
         upstreams,
@@ -302,11 +326,16 @@ fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartEr
     })
 }
 
-/// Everything; the mesh's own settings only from a controller that knows them.
-fn subscriptions() -> [Subscription; 3] {
-    let all =
-        |type_url: &str, required| Subscription { type_url: Str::from(type_url), mode: Mode::All, required };
-    [all(type_url::MESH_SETTINGS, false), all(type_url::AUTHORIZATION, true), all(type_url::ADDRESS, true)]
+/// Everything, or of workloads and services what is asked for; the mesh's own settings only from a controller that
+/// knows them. Where nothing is asked for, nothing may come, so that this is not waited for.
+fn subscriptions(on_demand: bool) -> [Subscription; 3] {
+    let some = |type_url: &str, mode, required| Subscription { type_url: type_url.into(), mode, required };
+    let addresses = if on_demand { Mode::Demand } else { Mode::All };
+    [
+        some(type_url::MESH_SETTINGS, Mode::All, false),
+        some(type_url::AUTHORIZATION, Mode::All, true),
+        some(type_url::ADDRESS, addresses, !on_demand),
+    ]
 }
 
 fn updates(agent: Arc<Agent>, decoder: Decoder) -> Updates<impl FnMut(Vec<model::mesh::Update>) + Send> {
@@ -323,7 +352,7 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, journal: Arc<Journal>, r
     };
     if told.is_ok() {
         agent.state.told_all();
-        journal.record_complete();
+        journal.record_complete(agent.demand.is_on());
         readiness.done(STATE);
     }
 }
@@ -331,7 +360,7 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, journal: Arc<Journal>, r
 /// Series of pods that are gone go too.
 async fn expire_series(agent: Arc<Agent>) {
     loop {
-        sleep(Duration::from_secs(300)).await;
+        sleep(Duration::from_secs(60)).await;
         agent.traffic.expire();
     }
 }

@@ -4,9 +4,11 @@
 //! all threads ([`worker`](super::worker)).
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use hbone::account::CONNECTION_BYTES;
 use hbone::connection::Live;
 use model::address::AppAddress;
 use serde::Serialize;
@@ -14,10 +16,14 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::authorize::{self, Judgement};
+use super::demand::Uses;
 use super::pod::{Phase, Pod};
 use super::record::Record;
 use super::state::{PATIENCE, State};
 use super::worker::Worker;
+
+/// Why a connection is cut when memory is nearly used up.
+pub(crate) const SHED: &str = "the node agent's memory is nearly used up and the pod holds most of it: its connections that wait for applications which do not read are reset, then its newest";
 
 /// Why a connection is cut when its pod goes.
 pub(crate) const GONE: &str = "the pod is gone";
@@ -50,7 +56,9 @@ pub(crate) struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.table.entries.borrow_mut().try_remove(self.key);
+        if let Some(entry) = self.table.entries.borrow_mut().try_remove(self.key) {
+            entry.count();
+        }
     }
 }
 
@@ -63,7 +71,22 @@ impl Registered {
     /// Leaves the table; whose the connection is, and where it was delivered if policy judges it.
     pub(crate) fn leave(self) -> Option<(Arc<Pod>, Option<AppAddress>)> {
         let entry = self.table.entries.borrow_mut().try_remove(self.key)?;
+        entry.count();
         Some((entry.pod, entry.judged))
+    }
+}
+
+impl Entry {
+    /// Brings the connection's counters and its pod's account up to date; returns the bytes since the last time.
+    fn count(&self) -> u64 {
+        let (sent, received) = self.record.count(&self.live);
+        self.pod.account.carried(sent, received);
+        sent + received
+    }
+
+    /// What its end would give back, as [`Account::memory`](hbone::account::Account::memory) reckons.
+    fn memory(&self) -> u64 {
+        u64::from(self.live.buffered()) + CONNECTION_BYTES
     }
 }
 
@@ -111,7 +134,7 @@ impl Connections {
 
     /// Brings the byte counters of all connections up to date; returns the bytes carried since the last time.
     pub(crate) fn count(&self) -> u64 {
-        self.entries.borrow().iter().map(|(_, entry)| entry.record.count(&entry.live)).sum()
+        self.entries.borrow().iter().map(|(_, entry)| entry.count()).sum()
     }
 
     /// Judges all inbound connections again and cuts those that may not go on. One whose policy has not arrived waits
@@ -149,6 +172,24 @@ impl Connections {
         }
     }
 
+    /// Cuts connections of a pod until about `bytes` have come back: those that wait for an application which does not
+    /// read, the largest first, then the newest. Returns how many, and what that gives back.
+    pub(crate) fn shed(&self, uid: &str, bytes: u64) -> (usize, u64) {
+        let table = self.entries.borrow();
+        let mut own: Vec<&Entry> =
+            table.iter().map(|(_, entry)| entry).filter(|entry| &*entry.pod.uid == uid).collect();
+        own.sort_by_key(|entry| Reverse((entry.live.buffered(), entry.record.started())));
+        let (mut cut, mut freed) = (0, 0);
+        for entry in own {
+            if freed >= bytes {
+                break;
+            }
+            entry.live.cut(SHED);
+            (cut, freed) = (cut + 1, freed + entry.memory());
+        }
+        (cut, freed)
+    }
+
     /// How many connections a pod has on this thread.
     pub(crate) fn of_pod(&self, uid: &str) -> usize {
         self.entries.borrow().iter().filter(|(_, entry)| &*entry.pod.uid == uid).count()
@@ -157,6 +198,18 @@ impl Connections {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.entries.borrow().len()
+    }
+
+    /// What they go to.
+    pub(crate) fn uses(&self) -> Uses {
+        let mut uses = Uses::default();
+        for (_, entry) in self.entries.borrow().iter() {
+            let ends = entry.record.ends();
+            if ends.reporter == daemon::metrics::traffic::Reporter::Source {
+                uses.add(ends.next_hop.ip(), ends.destination.as_deref(), ends.service.as_deref());
+            }
+        }
+        uses
     }
 
     /// All of them, for `/config_dump`.

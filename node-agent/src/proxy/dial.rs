@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hbone::account::Full;
 use hbone::connection::Connection;
+use hbone::fairness::{self, HANDSHAKE};
 use hbone::headers::Headers;
 use hbone::pool::PoolError;
 use hbone::transport::{HandshakeError, Tls};
@@ -70,13 +72,16 @@ pub(crate) enum DialError {
     /// The far side opened another connection instead of going on with ours.
     #[error("the far side cannot go on with a connection: its agent is not ours any more")]
     NotResumed,
+    /// The pod's account is full.
+    #[error("{0}")]
+    Full(Full),
 }
 
 impl From<DialError> for Failure {
     fn from(error: DialError) -> Self {
         let flags = match &error {
             DialError::Identity(_) => flags::IDENTITY_ERROR,
-            DialError::Connect(_) | DialError::Timeout => flags::CONNECT,
+            DialError::Connect(_) | DialError::Timeout | DialError::Full(_) => flags::CONNECT,
             DialError::TunnelTimeout => flags::NETWORK_POLICY,
             DialError::Tls(_) => flags::TLS_FAILURE,
             DialError::Refused { status: 401, .. } => flags::DENY,
@@ -238,13 +243,17 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Clien
                 other => other,
             }
         })?;
+    let descriptor = pod.account.descriptors_for(1).map_err(DialError::Full)?;
+    fairness::turn(&pod.account, HANDSHAKE).await;
     let config = credentials.client_config(key.expect.clone());
     let transport = Tls::connect(socket, config, no_server_name(), &agent.limits)
         .await
         .map_err(|error| DialError::Tls(Arc::new(error)))?;
     let (client, driver) = hbone::tunnel::client(transport, agent.limits.clone());
+    client.charge(&pod.account);
     let next_hop = key.next_hop;
     tokio::task::spawn_local(async move {
+        let _descriptor = descriptor;
         match driver.await {
             Gone::Closed => tracing::debug!(%next_hop, "tunnel closed"),
             gone => tracing::info!(%next_hop, %gone, "tunnel ended"),

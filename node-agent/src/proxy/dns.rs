@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use self::answer::Asker;
 pub(crate) use self::forward::Upstreams;
 use super::dns_metrics::Labels;
+use super::limits::Limit;
 use super::pod::Pod;
 use super::worker::Worker;
 use crate::listeners::{Listeners, Slot};
@@ -91,6 +92,13 @@ struct Server {
 }
 
 impl Server {
+    /// Tells of a query that was dropped; its client asks again.
+    fn no_place(&self) {
+        if self.worker.agent.hits.hit_and_tell(Limit::DnsQueries) {
+            tracing::warn!(pod = %self.pod.name, namespace = %self.pod.namespace, "{MAX_QUERIES} DNS queries of the pod are under way, dropping others");
+        }
+    }
+
     async fn serve_udp(self: Rc<Self>, socket: Rc<UdpSocket>) {
         let mut datagram = vec![0; MAX_DATAGRAM];
         loop {
@@ -102,7 +110,10 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(place) = self.places.clone().try_acquire_owned() else { continue };
+            let Ok(place) = self.places.clone().try_acquire_owned() else {
+                self.no_place();
+                continue;
+            };
             let (server, socket, query) = (self.clone(), socket.clone(), datagram[..length].to_vec());
             tokio::task::spawn_local(async move {
                 if let Some(reply) = server.answer(&query, client, Over::Udp).await {
@@ -124,7 +135,10 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(place) = self.places.clone().try_acquire_owned() else { continue };
+            let Ok(place) = self.places.clone().try_acquire_owned() else {
+                self.no_place();
+                continue;
+            };
             let server = self.clone();
             tokio::task::spawn_local(async move {
                 if let Err(error) = server.serve_stream(stream, client).await {
@@ -173,6 +187,10 @@ impl Server {
                 return encode(&failure(&query, ResponseCode::ServFail), &query, over);
             };
             let asker = Asker { client: &workload, domain: &agent.domain, turn: query.metadata.id };
+            if agent.demand.is_on() {
+                let names = answer::names(&asker, &query.queries[0]);
+                agent.demand.names(&agent.state, &self.pod.uid, names).await;
+            }
             let found = answer::answer(&agent.state.read(), &asker, &query.queries[0]);
             if let Some(records) = found {
                 tracing::debug!(target: "dns", pod = %self.pod.name, %client, name = %query.queries[0].name(), "answered");

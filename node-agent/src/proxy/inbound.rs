@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use daemon::metrics::traffic::Reporter;
 use hbone::connection::{Connection, ConnectionId};
+use hbone::fairness::{self, HANDSHAKE, OPENING};
 use hbone::headers::Headers;
 use hbone::transport::Tls;
 use hbone::tunnel::{Gone, Request, Resume, Server};
@@ -38,9 +39,11 @@ pub(crate) async fn serve(
     _place: Place,
 ) {
     let _served = worker.served();
+    fairness::turn(&pod.account, HANDSHAKE).await;
     match handshake(&worker, &pod, socket).await {
         Ok((transport, identity)) => {
             let (server, driver) = hbone::tunnel::server(transport, worker.agent.limits.clone());
+            server.charge(&pod.account);
             let driver = tokio::task::spawn_local(driver);
             let client = Rc::new(Peer { peer, identity, own: local.ip() });
             take_requests(&worker, &pod, server, &client).await;
@@ -87,6 +90,7 @@ async fn take_requests(worker: &Rc<Worker>, pod: &Arc<Pod>, mut server: Server, 
         tokio::select! {
             request = server.accept() => match request {
                 Some(request) => {
+                    fairness::turn(&pod.account, OPENING).await;
                     tokio::task::spawn_local(answer(worker.clone(), pod.clone(), client.clone(), request));
                 }
                 None => return,
@@ -246,11 +250,20 @@ async fn understand(
         let refused = "application tunnels with PROXY protocol are not supported yet";
         return Err((503, String::from(refused)));
     }
+    if let Authority::Host { host, .. } = &authority {
+        let own = local.profile.services.iter().filter(|(key, _)| *key.hostname == **host);
+        let names = own.map(|(key, _)| key.to_string().into()).collect();
+        worker.agent.demand.names(&worker.agent.state, &pod.uid, names).await;
+    }
     let mesh = worker.agent.state.read();
     let delivered = accept(&mesh, &local, client.own, &authority)
         .map_err(|misdirected| (misdirected.status(), misdirected.to_string()))?;
     let source = known_source(&mesh, &local, client);
-    let service = asked_service(&mesh, &local, &authority, request);
+    if source.is_none() && request.headers().first("baggage").is_none() {
+        let address = NetworkAddress::new(local.profile.network.clone(), client.peer.ip());
+        worker.agent.demand.ask_for_peer(&mesh, &pod.uid, address);
+    }
+    let service = asked_service(&mesh, &local, &authority, request, worker.agent.demand.is_on());
     Ok(Understood { delivered, local, source, service })
 }
 
@@ -266,13 +279,15 @@ fn asked_service(
     local: &Workload,
     authority: &Authority,
     request: &Request,
+    on_demand: bool,
 ) -> Option<Arc<Service>> {
     let named = match authority {
         Authority::Host { host, .. } => Some(host.as_str()),
         Authority::Address(_) => request.headers().first("forwarded").and_then(baggage::forwarded_host),
     }?;
     let (key, _) = local.profile.services.iter().find(|(key, _)| &*key.hostname == named)?;
-    mesh.service(key).cloned()
+    // Where only what is asked for is known, its name is enough for labels.
+    mesh.service(key).cloned().or_else(|| on_demand.then(|| Arc::new(Service::named(key.clone()))))
 }
 
 fn ends(client: &Peer, request: &Request, understood: &Understood) -> Ends {

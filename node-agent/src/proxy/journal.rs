@@ -166,8 +166,8 @@ impl Journal {
 
     /// Writes down that everything has been told once. A successor decides nothing by less: among what is missing may
     /// be what forbids.
-    pub(crate) fn record_complete(&self) {
-        self.record_one(Kind::Complete, &[]);
+    pub(crate) fn record_complete(&self, on_demand: bool) {
+        self.record_one(if on_demand { Kind::CompleteOnDemand } else { Kind::Complete }, &[]);
     }
 
     fn record_one(&self, kind: Kind, value: &[u8]) {

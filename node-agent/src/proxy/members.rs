@@ -8,6 +8,7 @@ use std::time::Duration;
 use daemon::readiness::Readiness;
 use daemon::shutdown::Shutdown;
 use model::Identity;
+use model::address::Str;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -38,8 +39,15 @@ pub(crate) struct Ends {
 /// Follows the events of pods until the process ends.
 pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readiness, ends: Ends) {
     let handle = feed.handle();
-    let mut members =
-        Members { agent, handle, next_home: 0, identities: HashMap::new(), seen: 0, told: HashSet::new() };
+    let mut members = Members {
+        agent,
+        handle,
+        next_home: 0,
+        identities: HashMap::new(),
+        workloads: HashMap::new(),
+        seen: 0,
+        told: HashSet::new(),
+    };
     let mut check = interval(DRAIN_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut predecessors = JoinSet::new();
@@ -90,6 +98,8 @@ struct Members {
     next_home: usize,
     /// Which pod's certificate is fetched ahead, by pod.
     identities: HashMap<Arc<str>, Identity>,
+    /// Namespace and name of what a pod belongs to, which may be forgotten before the pod has gone.
+    workloads: HashMap<Arc<str>, (String, Str)>,
     /// The revision of the state by which they were looked at.
     seen: u64,
     /// Leaving pods of which it was said already that their last connection has ended.
@@ -144,7 +154,11 @@ impl Members {
                     let trust_domain = mesh.settings().trust_domain.clone();
                     Identity::new(trust_domain, pod.namespace.as_str(), pod.service_account.as_str())
                 },
-                |workload| workload.identity().clone(),
+                |workload| {
+                    let named = (pod.namespace.clone(), workload.profile.workload_name.clone());
+                    self.workloads.insert(pod.uid.clone(), named);
+                    workload.identity().clone()
+                },
             )
         };
         if self.identities.get(&pod.uid) == Some(&identity) {
@@ -202,11 +216,20 @@ impl Members {
         if let Some(identity) = self.identities.remove(&pod.uid) {
             self.forget_unless_used(&identity);
         }
+        self.retire_series(&pod);
         tracing::info!(pod = %pod.name, namespace = %pod.namespace, "no longer serving");
     }
 
     fn none_moves(&self, pod: &Pod) -> bool {
         self.agent.moving.count() == 0 && !self.agent.parking.has_of(&pod.uid)
+    }
+
+    /// What was counted of a workload goes with the last of its pods on this node.
+    fn retire_series(&mut self, pod: &Pod) {
+        let Some(workload) = self.workloads.remove(&pod.uid) else { return };
+        if !self.workloads.values().any(|other| *other == workload) {
+            self.agent.traffic.retire(&pod.namespace, &workload.1);
+        }
     }
 
     /// Tells the redirecting role, once, which leaving pods have ended their last connection.

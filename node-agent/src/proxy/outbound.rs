@@ -7,14 +7,16 @@ use daemon::metrics::traffic::Reporter;
 use hbone::account::Full;
 use hbone::connection::{Connection, ConnectionId};
 use model::address::{NetworkAddress, NextHop};
+use model::mesh::Mesh;
 use model::plan::{Plain, Plan, Tunnel, plan};
 use model::workload::Workload;
 use socket2::SockRef;
 
-use super::accept::Accepted;
+use super::accept::{Accepted, MAILBOX_FULL};
 use super::carry::Carried;
 use super::dial;
 use super::finish;
+use super::limits::Limit;
 use super::pod::Pod;
 use super::record::{Ends, Failure, Record, flags, refused_early};
 use super::worker::{Job, Worker};
@@ -47,8 +49,11 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         Ok((source, Plan::Tunnel(tunnel))) => match worker.less_busy() {
             Some(other) => {
                 let tunnel = Box::new(tunnel);
-                if !other.try_send(Job::Outbound { pod, accepted, source, tunnel }) {
-                    tracing::warn!("every worker has too much to do, refusing a connection");
+                let job = Job::Outbound { pod, accepted, source, tunnel };
+                if let Err(Job::Outbound { accepted, source, .. }) = other.try_send(job) {
+                    worker.agent.hits.hit(Limit::Mailbox);
+                    let ends = ends(&accepted, source, None);
+                    refuse(&worker, &accepted, ends, &Failure::new(flags::CONNECT, MAILBOX_FULL));
                 }
             }
             None => return through_tunnel(worker, pod, accepted, source, tunnel).await,
@@ -60,7 +65,8 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         }
         Ok((source, Plan::Wait(address))) => {
             let ends = ends(&accepted, source, None);
-            refuse(&worker, &accepted, ends, &Failure::new(flags::CONNECT, not_known(&address)));
+            let why = not_known(&worker.agent.state.read(), &address);
+            refuse(&worker, &accepted, ends, &Failure::new(flags::CONNECT, why));
         }
         Err(error) => {
             let destination = accepted.destination.addr();
@@ -71,7 +77,10 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
     None
 }
 
-fn not_known(address: &NetworkAddress) -> String {
+fn not_known(mesh: &Mesh, address: &NetworkAddress) -> String {
+    if !mesh.is_pod_address(address.ip) {
+        return format!("the controller does not say what {} is; it is not passed in plain", address.ip);
+    }
     format!(
         "{} is an address of the mesh's own pods, but the controller knows no such pod; it is not passed in plain",
         address.ip
@@ -86,7 +95,15 @@ async fn decide(worker: &Worker, pod: &Pod, accepted: &Accepted) -> Result<(Arc<
         .state
         .wait_for(|mesh| {
             let source = pod.workload(mesh)?;
-            match plan(mesh, source, accepted.destination, &mut draw) {
+            let planned = plan(mesh, source, accepted.destination, &mut draw);
+            let agent = &worker.agent;
+            if agent.demand.lacks(mesh, &pod.uid, source, accepted.destination, &planned) {
+                let network = source.profile.network.clone();
+                let address = NetworkAddress::new(network, accepted.destination.ip());
+                last = Some((source.clone(), Plan::Wait(address)));
+                return None;
+            }
+            match planned {
                 undecided @ Plan::Wait(_) => {
                     last = Some((source.clone(), undecided));
                     None

@@ -7,6 +7,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hbone::account::{Account, Descriptors, Full};
+
+use super::limits::Limit;
+
 /// Connections of one pod that are being opened in one direction: enough for ten thousand a second that take long.
 const OPENING: usize = 4096;
 /// Tunnels to one pod, from all peers.
@@ -29,24 +33,64 @@ pub(crate) struct Tunnels {
     of_peer: HashMap<IpAddr, usize>,
 }
 
-/// A place, until dropped.
+/// A place and the descriptor of what has it, until dropped.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) struct Place {
+    _of: Of,
+    _socket: Descriptors,
+}
+
+/// Whose place it is.
+#[derive(Debug)]
+enum Of {
     /// Of a connection that is being opened.
     Opening { count: Arc<AtomicUsize> },
     /// Of a tunnel.
     Tunnel { tunnels: Arc<Mutex<Tunnels>>, peer: IpAddr },
 }
 
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoPlace {
+    /// Too many connections of the pod are being opened.
+    #[error(
+        "{OPENING} connections of the pod are being opened already; what they are opened to does not answer"
+    )]
+    Opening,
+    /// Too many tunnels to the pod are there.
+    #[error("{TUNNELS} tunnels to the pod are open already; more nodes than that is no use of a pod")]
+    Tunnels,
+    /// Too many of them from this peer.
+    #[error(
+        "{TUNNELS_OF_PEER} tunnels of this peer to the pod are open already; it does not use those that it has"
+    )]
+    TunnelsOfPeer,
+    /// The account says why.
+    #[error(transparent)]
+    Account(Full),
+}
+
+impl NoPlace {
+    /// The limit that was hit, where it is not the account that counts it.
+    pub(crate) fn limit(self) -> Option<Limit> {
+        match self {
+            Self::Opening => Some(Limit::Opening),
+            Self::Tunnels => Some(Limit::Tunnels),
+            Self::TunnelsOfPeer => Some(Limit::TunnelsOfPeer),
+            Self::Account(_) => None,
+        }
+    }
+}
+
 impl Places {
     /// For a captured connection of the pod.
-    pub(crate) fn outbound(&self) -> Option<Place> {
-        opening(&self.outbound)
+    pub(crate) fn outbound(&self, account: &Arc<Account>) -> Result<Place, NoPlace> {
+        opening(&self.outbound, account)
     }
 
     /// For a connection to the pod that came in plain.
-    pub(crate) fn plaintext(&self) -> Option<Place> {
-        opening(&self.plaintext)
+    pub(crate) fn plaintext(&self, account: &Arc<Account>) -> Result<Place, NoPlace> {
+        opening(&self.plaintext, account)
     }
 
     /// Whether some connection of the pod is being opened.
@@ -55,25 +99,33 @@ impl Places {
     }
 
     /// For a tunnel of a peer to the pod.
-    pub(crate) fn tunnel(&self, peer: IpAddr) -> Option<Place> {
+    pub(crate) fn tunnel(&self, peer: IpAddr, account: &Arc<Account>) -> Result<Place, NoPlace> {
+        let of = self.take_tunnel(peer)?;
+        Ok(Place { _of: of, _socket: account.descriptors_for(1).map_err(NoPlace::Account)? })
+    }
+
+    fn take_tunnel(&self, peer: IpAddr) -> Result<Of, NoPlace> {
         let mut tunnels = self.tunnels.lock().unwrap_or_else(PoisonError::into_inner);
         if tunnels.all >= TUNNELS {
-            return None;
+            return Err(NoPlace::Tunnels);
         }
         let own = tunnels.of_peer.entry(peer).or_default();
         if *own >= TUNNELS_OF_PEER {
-            return None;
+            return Err(NoPlace::TunnelsOfPeer);
         }
         *own += 1;
         tunnels.all += 1;
-        Some(Place::Tunnel { tunnels: self.tunnels.clone(), peer })
+        Ok(Of::Tunnel { tunnels: self.tunnels.clone(), peer })
     }
 }
 
-fn opening(count: &Arc<AtomicUsize>) -> Option<Place> {
-    let place = Place::Opening { count: count.clone() };
+fn opening(count: &Arc<AtomicUsize>, account: &Arc<Account>) -> Result<Place, NoPlace> {
+    let of = Of::Opening { count: count.clone() };
     // Counted first and looked at then: the place that is one too many goes again at once.
-    (count.fetch_add(1, Ordering::Relaxed) < OPENING).then_some(place)
+    if count.fetch_add(1, Ordering::Relaxed) >= OPENING {
+        return Err(NoPlace::Opening);
+    }
+    Ok(Place { _of: of, _socket: account.descriptors_for(1).map_err(NoPlace::Account)? })
 }
 
 impl Tunnels {
@@ -88,7 +140,7 @@ impl Tunnels {
     }
 }
 
-impl Drop for Place {
+impl Drop for Of {
     fn drop(&mut self) {
         match self {
             Self::Opening { count } => drop(count.fetch_sub(1, Ordering::Relaxed)),
@@ -101,7 +153,13 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use hbone::account::AccountLimits;
+
     use super::*;
+
+    fn account() -> Arc<Account> {
+        Account::new(AccountLimits::default())
+    }
 
     fn peer(number: u32) -> IpAddr {
         std::net::Ipv4Addr::from(number).into()
@@ -110,34 +168,38 @@ mod tests {
     #[test]
     fn openings_are_bounded_by_direction() {
         let places = Places::default();
-        let held: Vec<_> = std::iter::from_fn(|| places.outbound()).collect();
-        assert_eq!(held.len(), OPENING);
-        assert!(places.outbound().is_none());
-        assert!(places.plaintext().is_some());
+        let account = account();
+        let held: Vec<_> = std::iter::from_fn(|| places.outbound(&account).ok()).collect();
+        assert_eq!((held.len(), account.descriptors() as usize), (OPENING, OPENING));
+        assert_eq!(places.outbound(&account).unwrap_err(), NoPlace::Opening);
+        assert!(places.plaintext(&account).is_ok());
         assert!(places.some_opening());
         drop(held);
         assert!(!places.some_opening());
-        assert!(places.outbound().is_some());
+        assert!(places.outbound(&account).is_ok());
+        assert_eq!(account.descriptors(), 0);
         assert_eq!(places.outbound.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn tunnels_are_bounded_by_peer_and_together() {
         let places = Places::default();
+        let account = account();
         let mut held = Vec::new();
         for number in 0.. {
             let before = held.len();
-            held.extend(std::iter::from_fn(|| places.tunnel(peer(number))));
+            held.extend(std::iter::from_fn(|| places.tunnel(peer(number), &account).ok()));
             if held.len() == TUNNELS {
                 break;
             }
             assert_eq!(held.len() - before, TUNNELS_OF_PEER);
         }
-        assert!(places.tunnel(peer(u32::MAX)).is_none());
+        assert_eq!(places.tunnel(peer(u32::MAX), &account).unwrap_err(), NoPlace::Tunnels);
         held.truncate(TUNNELS_OF_PEER);
-        assert!(places.tunnel(peer(0)).is_none());
-        assert!(places.tunnel(peer(u32::MAX)).is_some());
+        assert_eq!(places.tunnel(peer(0), &account).unwrap_err(), NoPlace::TunnelsOfPeer);
+        assert!(places.tunnel(peer(u32::MAX), &account).is_ok());
         held.clear();
+        assert_eq!(account.descriptors(), 0);
         assert!(places.tunnels.lock().unwrap().of_peer.is_empty());
     }
 }

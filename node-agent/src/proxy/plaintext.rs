@@ -35,14 +35,13 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
     if ports::is_own(delivered.port()) {
         return refuse_early(&accepted, delivered, "the port is the proxy's own");
     }
-    let known = worker.agent.state.wait_for(|mesh| {
-        let local = pod.workload(mesh)?.clone();
-        let address = NetworkAddress::new(local.profile.network.clone(), accepted.peer.ip());
-        Some((local, mesh.workload_at(&address).cloned()))
-    });
-    let Some((local, source)) = known.await else {
+    let agent = &worker.agent;
+    let Some(local) = agent.state.wait_for(|mesh| pod.workload(mesh).cloned()).await else {
         return refuse_early(&accepted, delivered, "the controller does not know this pod");
     };
+    let address = NetworkAddress::new(local.profile.network.clone(), accepted.peer.ip());
+    agent.demand.peer(&agent.state, &pod.uid, &address).await;
+    let source = agent.state.read().workload_at(&address).cloned();
     let ends = Ends {
         reporter: Reporter::Destination,
         peer: accepted.peer,

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hbone::account::Account;
+use hbone::account::{Account, Descriptors};
 use model::mesh::Mesh;
 use model::workload::Workload;
 use proto::zds::WorkloadInfo;
 use tokio::sync::watch;
 
+use super::files::OF_POD;
 use super::places::Places;
 use crate::netns::NetnsFd;
 
@@ -38,6 +39,8 @@ pub(crate) struct Pod {
     pub(crate) netns: NetnsFd,
     /// What it costs.
     pub(crate) account: Arc<Account>,
+    /// Its namespace and listeners; none where too few are left, which ends no pod.
+    _descriptors: Option<Descriptors>,
     /// What of it is under way before it is on the account.
     pub(crate) places: Places,
     /// Which thread accepts for it.
@@ -62,6 +65,7 @@ impl Pod {
             namespace: info.namespace,
             service_account: info.service_account,
             netns,
+            _descriptors: account.descriptors_for(OF_POD).ok(),
             account,
             places: Places::default(),
             home,

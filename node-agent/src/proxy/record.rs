@@ -217,25 +217,31 @@ impl Record {
         &self.ends
     }
 
+    /// When it was opened.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The connection carries bytes from now on.
     pub(crate) fn established(&self) {
         self.established.set(true);
     }
 
-    /// Brings the counters of bytes up to date (long connections are counted while they last) and returns how many
-    /// there were since the last time.
-    pub(crate) fn count(&self, live: &Live) -> u64 {
+    /// Brings the counters of bytes up to date (long connections are counted while they last) and returns how many our
+    /// application has sent and received since the last time.
+    pub(crate) fn count(&self, live: &Live) -> (u64, u64) {
         let (sent, received) = self.counted.get();
         let now = (live.sent(), live.received());
         self.counted.set(now);
+        let (sent, received) = (now.0 - sent, now.1 - received);
         // What our application sends goes from the client to the server where it is the client.
         let (to_server, to_client) = match self.ends.reporter {
-            Reporter::Source => (now.0 - sent, now.1 - received),
-            Reporter::Destination => (now.1 - received, now.0 - sent),
+            Reporter::Source => (sent, received),
+            Reporter::Destination => (received, sent),
         };
         self.series.received.fetch_add(to_server, Ordering::Relaxed);
         self.series.sent.fetch_add(to_client, Ordering::Relaxed);
-        to_server + to_client
+        (sent, received)
     }
 
     /// Ends the record: the counters, and the line in the access log.

@@ -7,7 +7,7 @@ use model::mesh::Update;
 use prost::Message;
 use proto::type_url;
 use xds::convert::{Decoder, authz};
-use xds::delta::subscriber::{Delivery, Handler, REFUSED, Rejection, Subscriber};
+use xds::delta::subscriber::{Delivery, Handler, REFUSED, Rejection, Subscriber, Wish};
 
 use super::Agent;
 use super::journal::{self, Damaged, Entry, Journal, Kind};
@@ -38,6 +38,14 @@ pub(crate) fn restore(
     })
 }
 
+/// What the predecessor had been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    All,
+    /// All policies; of workloads and services what it had asked for.
+    OnDemand,
+}
+
 /// Returns the number of entries, and of those that still count, and whether nothing is missing.
 fn replay(
     agent: &Agent,
@@ -47,13 +55,14 @@ fn replay(
 ) -> Result<(u64, u64, bool), Damaged> {
     // All or nothing: looked through before anything is taken over.
     journal::read(files, |_| {})?;
-    let (mut entries, mut certificates, mut complete) = (0, None, false);
+    let (mut entries, mut certificates, mut complete) = (0, None, None);
     let mut updates = Vec::with_capacity(MANY);
     journal::read(files, |entry| {
         entries += 1;
         match entry.kind {
             Kind::Certificates => return certificates = entry.content.map(|(_, value)| value),
-            Kind::Complete => return complete = true,
+            Kind::Complete => return complete = Some(Told::All),
+            Kind::CompleteOnDemand => return complete = Some(Told::OnDemand),
             Kind::Settings | Kind::Policy | Kind::Address => take(decoder, subscriber, entry, &mut updates),
         }
         if updates.len() >= MANY {
@@ -61,6 +70,17 @@ fn replay(
         }
     })?;
     agent.take(updates);
+    if complete == Some(Told::OnDemand) {
+        let ask = agent.demand.adopt(&agent.state.read());
+        // It goes with the first request.
+        drop(subscriber.wish(type_url::ADDRESS, Wish { ask, ..Wish::default() }));
+    }
+    // What was all there was to be asked for is not all there is.
+    let complete = match complete {
+        Some(Told::All) => true,
+        Some(Told::OnDemand) => agent.demand.is_on(),
+        None => false,
+    };
     let live = {
         let mesh = agent.state.read();
         mesh.workloads().count() + mesh.services().count() + mesh.policies().count()
@@ -113,8 +133,22 @@ pub(crate) struct Recorded<H> {
 
 impl<H: Handler> Handler for Recorded<H> {
     fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection> {
-        let rejections = self.handler.apply(delivery);
-        self.journal.record(delivery, &rejections, |name| stand_in(&self.agent, &delivery.type_url, name));
+        let Self { handler, agent, journal } = self;
+        if !agent.demand.is_on() {
+            let rejections = handler.apply(delivery);
+            journal.record(delivery, &rejections, |name| stand_in(agent, &delivery.type_url, name));
+            return rejections;
+        }
+        agent.demand.begin(delivery);
+        // What was asked for and is not there need not be written down.
+        let known = |name: &&Str| agent.knows(&delivery.type_url, name);
+        let removed = delivery.removed.iter().filter(known).cloned().collect();
+        let rejections = handler.apply(delivery);
+        let written = Delivery { removed, ..delivery.clone() };
+        journal.record(&written, &rejections, |name| stand_in(agent, &delivery.type_url, name));
+        if agent.demand.end(delivery) {
+            agent.state.look_again();
+        }
         rejections
     }
 }

@@ -1,6 +1,6 @@
 //! What the controller has told of the mesh, shared by all threads: one writer, readers that clone `Arc`s out.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use tokio::time::timeout;
 
 /// How long a connection waits for what the controller has not told yet: its workload, a policy, a certificate.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often who waits looks again although nothing is known to have changed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Batches of replaced workloads that may wait for a thread.
 const REPLACED: usize = 256;
@@ -33,6 +36,7 @@ pub(crate) struct State {
     /// Workloads that went away or changed their address or identity: their pooled tunnels must go.
     replaced: broadcast::Sender<Arc<[Arc<Workload>]>>,
     known: AtomicU8,
+    in_vain: AtomicU64,
 }
 
 /// What is known is a part of what the controller has to tell: nothing is decided by it. A destination that is missing
@@ -52,6 +56,7 @@ impl State {
             revision: watch::Sender::default(),
             replaced: broadcast::Sender::new(REPLACED),
             known: AtomicU8::new(PART),
+            in_vain: AtomicU64::new(0),
         }
     }
 
@@ -78,9 +83,18 @@ impl State {
         }
     }
 
-    /// Whoever waits looks again.
+    /// Whether the controller has told all that it tells unasked.
+    pub(crate) fn is_told(&self) -> bool {
+        self.known.load(Ordering::Relaxed) == ALL
+    }
+
     fn set_known(&self, known: u8) {
         self.known.store(known, Ordering::Relaxed);
+        self.look_again();
+    }
+
+    /// Whoever waits looks again.
+    pub(crate) fn look_again(&self) {
         self.revision.send_modify(|revision| revision.any += 1);
     }
 
@@ -129,7 +143,16 @@ impl State {
 
     /// Waits, for [`PATIENCE`] at most, until `find` finds something in the state. It is not asked while only a part
     /// is known.
-    pub(crate) async fn wait_for<T>(&self, mut find: impl FnMut(&Mesh) -> Option<T>) -> Option<T> {
+    pub(crate) async fn wait_for<T>(&self, find: impl FnMut(&Mesh) -> Option<T>) -> Option<T> {
+        self.wait_at_most(PATIENCE, find).await
+    }
+
+    /// The same for another time.
+    pub(crate) async fn wait_at_most<T>(
+        &self,
+        patience: Duration,
+        mut find: impl FnMut(&Mesh) -> Option<T>,
+    ) -> Option<T> {
         let mut find = |mesh: &Mesh| match self.known.load(Ordering::Relaxed) {
             PART => None,
             _ => find(mesh),
@@ -143,10 +166,20 @@ impl State {
                 if let Some(found) = find(&self.read()) {
                     return Some(found);
                 }
-                changes.changed().await.ok()?;
+                // What counts for a time only may count no more.
+                timeout(LOOK_AGAIN, changes.changed()).await.unwrap_or(Ok(())).ok()?;
             }
         };
-        timeout(PATIENCE, found).await.ok().flatten()
+        let found = timeout(patience, found).await.ok().flatten();
+        if found.is_none() {
+            self.in_vain.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// How often what was [waited](State::wait_for) for did not come.
+    pub(crate) fn waited_in_vain(&self) -> u64 {
+        self.in_vain.load(Ordering::Relaxed)
     }
 }
 

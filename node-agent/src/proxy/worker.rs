@@ -4,11 +4,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use hbone::fairness;
 use hbone::pool::Pool;
 use model::Identity;
 use model::address::{NextHop, PeerAddress};
@@ -16,12 +17,15 @@ use model::plan::Tunnel;
 use model::workload::Workload;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::accept::Accepted;
 use super::connections::{Connections, GONE, Listed};
+use super::demand::Uses;
+use super::limits::Limit;
 use super::moves::Detached;
 use super::places::Place;
 use super::pod::Pod;
@@ -54,8 +58,12 @@ pub(crate) enum Job {
     List(oneshot::Sender<Vec<Listed>>),
     /// Say how many connections a pod has here.
     Count { uid: Arc<str>, answer: oneshot::Sender<usize> },
+    /// Say what the connections here go to.
+    Uses(oneshot::Sender<Uses>),
     /// Say how many connections there are here.
     Total(oneshot::Sender<usize>),
+    /// Cut connections of a pod until about this much memory has come back.
+    Shed { uid: Arc<str>, bytes: u64 },
 }
 
 /// Tunnels that may be shared: from one pod under one identity to one address that may prove to be one of some.
@@ -84,9 +92,13 @@ struct Load {
 }
 
 impl Handle {
-    /// Gives the thread something to do; false when it has ended or has far too much to do.
-    pub(crate) fn try_send(&self, job: Job) -> bool {
-        self.jobs.try_send(job).is_ok()
+    /// Gives the thread something to do.
+    ///
+    /// # Errors
+    /// The job itself: the thread has ended or has far too much to do.
+    #[expect(clippy::result_large_err, reason = "whoever cannot give a job away has to do with it himself")]
+    pub(crate) fn try_send(&self, job: Job) -> Result<(), Job> {
+        self.jobs.try_send(job).map_err(TrySendError::into_inner)
     }
 
     /// Gives the thread something to do, waiting for its mailbox.
@@ -162,16 +174,10 @@ pub(crate) fn start(
 }
 
 async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
-    let worker = Rc::new_cyclic(|worker| Worker {
-        index,
-        pool: Pool::new(&agent.limits),
-        agent,
-        connections: Rc::new(Connections::new(worker.clone())),
-        load: mailbox.load.clone(),
-        acceptors: RefCell::default(),
-    });
+    let worker = Rc::new_cyclic(|own| Worker::new(index, agent, mailbox.load.clone(), own));
     let mut follow_rules = tokio::task::spawn_local(judge_on_change(worker.clone()));
     let mut follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
+    let mut turns = tokio::task::spawn_local(fairness::drive());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -183,17 +189,38 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
             // Without them policies would be skipped unseen: the thread ends, and with it the process.
             _ = &mut follow_rules => break,
             _ = &mut follow_replaced => break,
+            // Without it some would wait for their turn for ever.
+            _ = &mut turns => break,
             _ = tick.tick() => {
                 worker.load.bytes.store(worker.connections.count(), Ordering::Relaxed);
                 worker.pool.release_idle();
+                fairness::settle();
             }
         }
     }
     follow_rules.abort();
     follow_replaced.abort();
+    turns.abort();
 }
 
 impl Worker {
+    fn new(index: usize, agent: Arc<Agent>, load: Arc<Load>, own: &Weak<Self>) -> Self {
+        Self {
+            index,
+            pool: Pool::new(&agent.limits),
+            agent,
+            connections: Rc::new(Connections::new(own.clone())),
+            load,
+            acceptors: RefCell::default(),
+        }
+    }
+
+    /// The side of a thread that does not run: its mailbox fills up.
+    #[cfg(test)]
+    pub(crate) fn idle(index: usize, agent: Arc<Agent>, mailbox: &Mailbox) -> Rc<Self> {
+        Rc::new_cyclic(|own| Self::new(index, agent, mailbox.load.clone(), own))
+    }
+
     fn take(self: &Rc<Self>, job: Job) {
         match job {
             Job::Serve { pod, listeners } => self.serve(&pod, listeners),
@@ -220,8 +247,16 @@ impl Worker {
             Job::Count { uid, answer } => {
                 let _ = answer.send(self.connections.of_pod(&uid));
             }
+            Job::Uses(answer) => {
+                let _ = answer.send(self.connections.uses());
+            }
             Job::Total(answer) => {
                 let _ = answer.send(self.connections.len());
+            }
+            Job::Shed { uid, bytes } => {
+                let (cut, freed) = self.connections.shed(&uid, bytes);
+                (0..cut).for_each(|_| self.agent.hits.hit(Limit::Memory));
+                tracing::info!(pod = %uid, cut, freed, "connections were cut to give memory back");
             }
         }
     }

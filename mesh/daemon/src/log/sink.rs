@@ -2,6 +2,7 @@
 //! together: neither do their writers wake the thread for each, nor does it make a system call for each.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ struct Shared {
     state: Mutex<State>,
     filled: Condvar,
     emptied: Condvar,
+    waits: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +59,9 @@ impl Sink {
     /// Appends what `fill` writes; it must be whole lines.
     pub fn write(&self, fill: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.0.lock();
+        if state.buffer.len() >= CAPACITY {
+            self.0.waits.fetch_add(1, Ordering::Relaxed);
+        }
         while state.buffer.len() >= CAPACITY {
             state = self.0.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -66,6 +71,11 @@ impl Sink {
         if (before == 0 || is_enough) && !state.writing {
             self.0.filled.notify_one();
         }
+    }
+
+    /// How often a writer waited for room.
+    pub fn waits(&self) -> u64 {
+        self.0.waits.load(Ordering::Relaxed)
     }
 
     /// Waits until all that was appended has been written.
@@ -141,6 +151,40 @@ mod tests {
             assert!(Instant::now() < deadline, "nobody writes the line");
             std::thread::yield_now();
         }
+    }
+
+    /// An output that takes nothing until it is told to.
+    struct Stuck(std::sync::mpsc::Receiver<()>, Output);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_makes_its_writers_wait_and_loses_nothing() {
+        let (go_on, stuck) = std::sync::mpsc::channel();
+        let output = Output::default();
+        let sink = Sink::start(Stuck(stuck, output.clone()));
+        let line = vec![b'x'; CAPACITY / 4];
+        let deadline = Instant::now() + Duration::from_secs(30);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..16).for_each(|_| sink.write(|out| out.extend_from_slice(&line))));
+            while sink.waits() == 0 {
+                assert!(Instant::now() < deadline, "nobody waits");
+                std::thread::yield_now();
+            }
+            assert!(sink.0.lock().buffer.len() <= CAPACITY);
+            drop(go_on);
+        });
+        sink.flush();
+        assert_eq!(output.0.lock().unwrap().len(), 4 * CAPACITY);
     }
 
     #[test]

@@ -46,7 +46,8 @@ fn max_descriptors() -> Option<i64> {
     line.split_whitespace().nth(3)?.parse().ok()
 }
 
-fn resident_bytes() -> Option<i64> {
+/// Bytes of memory that the process has.
+pub fn resident_bytes() -> Option<i64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     line.split_whitespace().nth(1)?.parse::<i64>().ok().map(|kib| kib * 1024)

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus_client::collector::Collector;
@@ -18,8 +18,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Series kept at most; what does not fit is counted under labels that are all `unknown`.
-pub const MAX_SERIES: usize = 10_000;
+/// Sets of labels kept at most unless said otherwise; what does not fit is counted under labels that are all `unknown`.
+pub const MAX_SERIES: usize = 2000;
+/// How many times [`Traffic::expire`] passes over a series that nobody uses.
+const PASSES: u8 = 10;
+/// The same where the pods that it is about have gone: it is seen once more by who scrapes.
+const LAST_PASSES: u8 = 2;
 
 /// Which end of a connection reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -162,35 +166,54 @@ pub struct Series {
     pub received: AtomicU64,
     /// Bytes from the server to the client.
     pub sent: AtomicU64,
-    seen: AtomicBool,
+    /// Passes that are left to it while nobody uses it.
+    passes: AtomicU8,
 }
 
 /// All traffic series. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Traffic(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    most: usize,
     series: RwLock<HashMap<Labels, Arc<Series>>>,
     dropped: AtomicU64,
     open_source: AtomicU64,
     open_destination: AtomicU64,
 }
 
+impl Default for Traffic {
+    fn default() -> Self {
+        Self::new(MAX_SERIES)
+    }
+}
+
 impl Traffic {
+    /// No series yet, and `most` sets of labels at most.
+    pub fn new(most: usize) -> Self {
+        Self(Arc::new(Shared {
+            most,
+            series: RwLock::default(),
+            dropped: AtomicU64::new(0),
+            open_source: AtomicU64::new(0),
+            open_destination: AtomicU64::new(0),
+        }))
+    }
+
     /// The series of a set of labels.
     pub fn series(&self, labels: &Labels) -> Arc<Series> {
         if let Some(series) = self.0.series.read().unwrap_or_else(PoisonError::into_inner).get(labels) {
-            series.seen.store(true, Ordering::Relaxed);
+            series.passes.store(PASSES, Ordering::Relaxed);
             return series.clone();
         }
         let mut all = self.0.series.write().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MAX_SERIES && !all.contains_key(labels) {
+        if all.len() >= self.0.most && !all.contains_key(labels) {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
             return all.entry(Labels::overflow(labels.reporter)).or_default().clone();
         }
         let series = all.entry(labels.clone()).or_default();
-        series.seen.store(true, Ordering::Relaxed);
+        series.passes.store(PASSES, Ordering::Relaxed);
         series.clone()
     }
 
@@ -202,11 +225,35 @@ impl Traffic {
         }
     }
 
-    /// Drops series that no connection holds and that nobody asked for since the last call. Called every few
-    /// minutes, so that what a scrape has not yet seen is not lost.
+    /// Drops series that no connection holds and that nobody asked for during the last ten calls; of
+    /// [retired](Self::retire) ones during the last two. Called every minute, so that what a scrape has not yet seen is
+    /// not lost.
     pub fn expire(&self) {
         let mut all = self.0.series.write().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, series| Arc::strong_count(series) > 1 || series.seen.swap(false, Ordering::Relaxed));
+        all.retain(|_, series| {
+            let left = series.passes.load(Ordering::Relaxed).saturating_sub(1);
+            series.passes.store(left, Ordering::Relaxed);
+            left > 0 || Arc::strong_count(series) > 1
+        });
+    }
+
+    /// The last pod of a workload has gone from this node: what was reported of it soon goes too.
+    pub fn retire(&self, namespace: &str, workload: &str) {
+        let all = self.0.series.read().unwrap_or_else(PoisonError::into_inner);
+        for (labels, series) in all.iter() {
+            let own = match labels.reporter {
+                Reporter::Source => &labels.source,
+                Reporter::Destination => &labels.destination,
+            };
+            if &*own.namespace == namespace && &*own.workload == workload {
+                series.passes.fetch_min(LAST_PASSES, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many connections were counted under unknown labels because there are too many series.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
     }
 
     /// How many series there are.
@@ -251,7 +298,7 @@ impl Collector for Traffic {
             None,
             MetricType::Counter,
         )?;
-        ConstCounter::new(self.0.dropped.load(Ordering::Relaxed)).encode(dropped)
+        ConstCounter::new(self.dropped()).encode(dropped)
     }
 }
 
@@ -300,14 +347,39 @@ mod tests {
         let traffic = Traffic::default();
         let held = traffic.series(&labels("-"));
         drop(traffic.series(&labels("DENY")));
-        traffic.expire();
-        assert_eq!(traffic.len(), 2, "seen since the last call");
+        (1..PASSES).for_each(|_| traffic.expire());
+        assert_eq!(traffic.len(), 2, "asked for not long ago");
         traffic.expire();
         assert_eq!(traffic.len(), 1, "only the one that is held");
         drop(held);
         traffic.expire();
-        traffic.expire();
         assert!(traffic.is_empty());
+    }
+
+    #[test]
+    fn forgets_soon_what_is_about_pods_that_have_gone() {
+        let of = |workload: &str, reporter| {
+            let mut labels = labels("-");
+            labels.reporter = reporter;
+            (labels.source.workload, labels.source.namespace) = (workload.into(), "shop".into());
+            (labels.destination.workload, labels.destination.namespace) = ("server".into(), "shop".into());
+            labels
+        };
+        let traffic = Traffic::default();
+        for labels in
+            [of("gone", Reporter::Source), of("stays", Reporter::Source), of("gone", Reporter::Destination)]
+        {
+            drop(traffic.series(&labels));
+        }
+        let held = traffic.series(&of("gone", Reporter::Source));
+        traffic.retire("shop", "gone");
+        traffic.retire("elsewhere", "stays");
+        (0..LAST_PASSES).for_each(|_| traffic.expire());
+        assert_eq!(traffic.len(), 3, "a connection that has not ended yet will be counted");
+        drop(held);
+        traffic.expire();
+        // The third was reported of the server's end, whose pod is still there.
+        assert_eq!(traffic.len(), 2);
     }
 
     #[test]
@@ -319,6 +391,10 @@ mod tests {
             traffic.series(&labels);
         }
         assert_eq!(traffic.len(), MAX_SERIES + 1);
-        assert_eq!(traffic.0.dropped.load(Ordering::Relaxed), 10);
+        assert_eq!(traffic.dropped(), 10);
+        let few = Traffic::new(1);
+        few.series(&labels("-"));
+        few.series(&labels("DENY"));
+        assert_eq!((few.len(), few.dropped()), (2, 1));
     }
 }

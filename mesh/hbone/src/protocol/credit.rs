@@ -5,6 +5,7 @@
 
 use super::{Engine, Event, Fault, Key};
 use crate::frame::{self, LARGEST_WINDOW, code};
+use crate::limits::Limit;
 
 impl<T: Default> Engine<T> {
     /// Payload bytes that may be sent on a stream now.
@@ -58,7 +59,11 @@ impl<T: Default> Engine<T> {
     pub(super) fn charge_connection(&mut self, bytes: u32) -> Result<(), Fault> {
         self.receive_window -= i64::from(bytes);
         if self.receive_window < 0 {
-            return Err(Fault::new(code::FLOW_CONTROL_ERROR, "DATA beyond the connection's window"));
+            return Err(Fault::above(
+                Limit::Window,
+                code::FLOW_CONTROL_ERROR,
+                "DATA beyond the connection's window",
+            ));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::{Engine, Event, Fault, Key, Role, no_fields};
 use crate::frame::{self, Head, code, flag};
 use crate::headers::Headers;
+use crate::limits::Limit;
 
 /// A CONNECT as it was asked.
 #[derive(Debug, PartialEq, Eq)]
@@ -112,7 +113,10 @@ impl<T: Default> Engine<T> {
             Err(err) if err.ends_connection() => {
                 return Err(Fault::new(code::COMPRESSION_ERROR, "a header block could not be decompressed"));
             }
-            Err(_) => true,
+            Err(_) => {
+                self.limits.hits.hit(Limit::DecodedHeaders);
+                true
+            }
         };
         match (self.streams.find(id), self.role) {
             (Some(key), Role::Client) if !self.streams[key].answered => {
@@ -136,7 +140,11 @@ impl<T: Default> Engine<T> {
         events: &mut Vec<Event>,
     ) -> Result<(), Fault> {
         self.last_id = id;
-        if self.drain == super::Drain::Final || self.streams.len() >= self.limits.server_streams as usize {
+        let full = self.streams.len() >= self.limits.server_streams as usize;
+        if full {
+            self.limits.hits.hit(Limit::ServerStreams);
+        }
+        if self.drain == super::Drain::Final || full {
             self.rates.reset()?;
             frame::reset(&mut self.control, id, code::REFUSED_STREAM);
             return Ok(());

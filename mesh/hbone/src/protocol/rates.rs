@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Fault;
 use crate::frame::code;
-use crate::limits::Limits;
+use crate::limits::{Limit, Limits};
 
 /// Counters of the second that runs. A burst across the border of two seconds may reach twice the limit.
 #[derive(Debug)]
@@ -20,12 +20,13 @@ pub(super) struct Rates {
 struct Left {
     most: u32,
     left: u32,
+    limit: Limit,
     text: &'static str,
 }
 
 impl Left {
-    fn new(most: u32, text: &'static str) -> Self {
-        Self { most, left: most, text }
+    fn new(most: u32, limit: Limit, text: &'static str) -> Self {
+        Self { most, left: most, limit, text }
     }
 
     fn take(&mut self) -> Result<(), Fault> {
@@ -34,7 +35,7 @@ impl Left {
                 self.left = left;
                 Ok(())
             }
-            None => Err(Fault::new(code::ENHANCE_YOUR_CALM, self.text)),
+            None => Err(Fault::above(self.limit, code::ENHANCE_YOUR_CALM, self.text)),
         }
     }
 }
@@ -43,10 +44,22 @@ impl Rates {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             second: 0,
-            resets: Left::new(limits.resets_per_second, "too many stream resets in one second"),
-            pings: Left::new(limits.pings_per_second, "too many PINGs in one second"),
-            settings: Left::new(limits.settings_per_second, "too many SETTINGS in one second"),
-            empty: Left::new(limits.empty_frames_per_second, "too many frames without content in one second"),
+            resets: Left::new(
+                limits.resets_per_second,
+                Limit::Resets,
+                "too many stream resets in one second",
+            ),
+            pings: Left::new(limits.pings_per_second, Limit::Pings, "too many PINGs in one second"),
+            settings: Left::new(
+                limits.settings_per_second,
+                Limit::Settings,
+                "too many SETTINGS in one second",
+            ),
+            empty: Left::new(
+                limits.empty_frames_per_second,
+                Limit::EmptyFrames,
+                "too many frames without content in one second",
+            ),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::{DRAINING, Drain, Engine, Event, Fault, KEEPALIVE, Key, Role};
 use crate::frame::{self, HEAD, Head, PREFACE, code, flag, kind, setting};
+use crate::limits::Limit;
 
 /// The largest payload of a frame that is neither DATA nor part of a header block.
 const LARGEST_OTHER: u32 = 16_384;
@@ -116,7 +117,11 @@ impl<T: Default> Engine<T> {
     /// A frame begins: checks what its head can tell, and says how its payload is read.
     fn begin(&mut self, head: Head, events: &mut Vec<Event>) -> Result<(), Fault> {
         if head.len > self.limits.max_frame {
-            return Err(Fault::new(code::FRAME_SIZE_ERROR, "a frame larger than our SETTINGS allow"));
+            return Err(Fault::above(
+                Limit::Frame,
+                code::FRAME_SIZE_ERROR,
+                "a frame larger than our SETTINGS allow",
+            ));
         }
         if !self.reader.greeted {
             if head.kind != kind::SETTINGS || head.has(flag::ACK) {
@@ -192,6 +197,7 @@ impl<T: Default> Engine<T> {
         }
         stream.receive_window -= i64::from(head.len);
         if stream.receive_window < 0 {
+            self.limits.hits.hit(Limit::Window);
             self.stream_fault(key, code::FLOW_CONTROL_ERROR, events)?;
             return Ok(None);
         }
@@ -264,7 +270,11 @@ impl<T: Default> Engine<T> {
             (None, _) => return Err(Fault::new(code::PROTOCOL_ERROR, "CONTINUATION without HEADERS")),
         };
         if have + head.len as usize > self.limits.header_block || frames > self.limits.continuations {
-            return Err(Fault::new(code::ENHANCE_YOUR_CALM, "a header block larger than we take"));
+            return Err(Fault::above(
+                Limit::HeaderBlock,
+                code::ENHANCE_YOUR_CALM,
+                "a header block larger than we take",
+            ));
         }
         if head.kind == kind::HEADERS {
             self.check_may_open(head.stream)?;
@@ -456,7 +466,11 @@ fn check_size(head: Head) -> Result<(), Fault> {
         return Err(Fault::new(code::PROTOCOL_ERROR, "a frame on the wrong stream for its kind"));
     }
     if head.len > LARGEST_OTHER {
-        return Err(Fault::new(code::ENHANCE_YOUR_CALM, "a control frame larger than we take"));
+        return Err(Fault::above(
+            Limit::Frame,
+            code::ENHANCE_YOUR_CALM,
+            "a control frame larger than we take",
+        ));
     }
     Ok(())
 }

@@ -42,6 +42,11 @@ impl Scratch {
         })
     }
 
+    /// Bytes of plaintext that the last receive brought.
+    pub(crate) fn received(&self) -> usize {
+        self.plain.len() + self.parts.iter().map(ExactSizeIterator::len).sum::<usize>()
+    }
+
     pub(crate) fn put(self: Box<Self>) {
         IDLE.set(Some(self));
     }

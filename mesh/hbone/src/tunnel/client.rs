@@ -1,6 +1,7 @@
 //! The client's handle: opens CONNECT streams.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::pki_types::CertificateDer;
@@ -8,9 +9,11 @@ use rustls::pki_types::CertificateDer;
 use super::control::{CAPABILITY, CAPABILITY_VALUE, CONNECTION, RESUME, Resume, capable};
 use super::inner::{Shared, Use, keep};
 use super::{ConnectError, Gone, Stream};
+use crate::account::Account;
 use crate::connection::{Connection, ConnectionId};
 use crate::frame::code;
 use crate::headers::Headers;
+use crate::limits::Limit;
 use crate::protocol::{Key, ResponseHead};
 use crate::splice::End;
 
@@ -74,7 +77,10 @@ impl Client {
         let answer = poll_fn(|cx| poll_answer(&self.shared, stream.key, cx));
         let head = match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer?,
-            Err(_) => return Err(ConnectError::Timeout),
+            Err(_) => {
+                self.shared.borrow().limits.hits.hit(Limit::ConnectTime);
+                return Err(ConnectError::Timeout);
+            }
         };
         let ResponseHead { status, headers } = *head;
         if status != 200 {
@@ -117,6 +123,12 @@ impl Client {
     pub fn usable(&self) -> bool {
         let inner = self.shared.borrow();
         inner.gone.is_none() && !inner.engine.draining()
+    }
+
+    /// Puts the tunnel on a pod's account: its descriptor, what waits in it for streams that nobody reads yet, and its
+    /// turns on this thread.
+    pub fn charge(&self, account: &Arc<Account>) {
+        self.shared.borrow_mut().charge_to(account);
     }
 
     /// Streams open now.

@@ -11,6 +11,7 @@ use super::inner::{Inner, Use};
 use crate::connection::{Connection, Socket};
 use crate::frame::code;
 use crate::headers::Headers;
+use crate::limits::Limit;
 use crate::protocol::{Event, Fault, Key, RequestHead, ResponseHead, Role, fields};
 use crate::splice::End;
 use crate::transport::Scratch;
@@ -123,6 +124,13 @@ impl Inner {
                 }
             }
             Use::Bytes { pending, .. } => {
+                if let Some(charge) = &mut self.charge
+                    && let Err(full) = charge.hold(total)
+                {
+                    self.engine.consumed_unowned(total);
+                    self.broken(key, End::Account(full));
+                    return Ok(());
+                }
                 for piece in pieces {
                     pending.extend_from_slice(piece);
                 }
@@ -196,7 +204,11 @@ impl Inner {
         self.users += 1;
         self.idle_since = None;
         self.engine.streams[key].ext.used = Use::Bytes { pending: Vec::new(), at: 0, head: None };
-        if self.handles == 0 || self.requests.len() >= self.limits.pending_requests {
+        let full = self.requests.len() >= self.limits.pending_requests;
+        if full {
+            self.limits.hits.hit(Limit::PendingRequests);
+        }
+        if self.handles == 0 || full {
             self.turn_away(key);
             return;
         }
@@ -263,7 +275,7 @@ fn into_socket(connection: &mut Connection, pieces: &[IoSlice<'_>], total: usize
         sent = connection.write_now(pieces).map_err(End::Application)?;
     }
     if sent < total {
-        connection.cost.charge.hold(total - sent).map_err(End::Account)?;
+        connection.cost.hold(total - sent).map_err(End::Account)?;
         let mut skip = sent;
         for piece in pieces {
             let start = skip.min(piece.len());

@@ -8,7 +8,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::Gone;
 use super::inner::{Inner, Shared, keep};
+use crate::fairness::Ticket;
 use crate::frame::code;
+use crate::limits::Limit;
 use crate::protocol::{Fault, Role};
 use crate::transport::{Outgoing, Scratch, Spare};
 
@@ -23,6 +25,8 @@ pub struct Driver {
     heard: bool,
     /// A PING waits for its answer.
     asked: bool,
+    /// Its place in its pod's line for a turn.
+    ticket: Ticket,
     /// Nothing but the closing handshake is left, for this reason.
     closing: Option<Gone>,
 }
@@ -42,6 +46,7 @@ impl Driver {
             timer: Box::pin(tokio::time::sleep(interval)),
             heard: false,
             asked: false,
+            ticket: 0,
             closing: None,
         }
     }
@@ -53,6 +58,7 @@ impl Driver {
             return Poll::Ready(Gone::Aborted);
         }
         if self.closing.is_none()
+            && inner.share.as_ref().is_none_or(|share| share.admit(&mut self.ticket, cx.waker()))
             && let Err(why) = self.receive(inner, cx, scratch)
         {
             self.close(inner, why);
@@ -92,13 +98,16 @@ impl Driver {
                 Poll::Ready(Err(err)) => return Err(Gone::Io(err.to_string())),
             };
             self.heard = true;
-            inner.process(self.began.elapsed(), scratch).map_err(|Fault { code, text }| {
-                inner.engine.fail(Fault { code, text });
-                Gone::Protocol(text)
+            if let Some(share) = &inner.share {
+                share.spend(scratch.received() as u64);
+            }
+            inner.process(self.began.elapsed(), scratch).map_err(|fault| {
+                inner.engine.fail(fault);
+                Gone::Protocol(fault.text)
             })?;
             if inner.engine.control.len() + inner.engine.trailing.len() > inner.limits.queued_control {
                 let text = "the peer makes us answer and does not read the answers";
-                inner.engine.fail(Fault { code: code::ENHANCE_YOUR_CALM, text });
+                inner.engine.fail(Fault::above(Limit::QueuedControl, code::ENHANCE_YOUR_CALM, text));
                 return Err(Gone::Protocol(text));
             }
             if received.ended {
@@ -118,6 +127,7 @@ impl Driver {
             if self.heard {
                 (self.heard, self.asked) = (false, false);
             } else if self.asked {
+                inner.limits.hits.hit(Limit::KeepaliveTime);
                 self.close(inner, Gone::Silent);
                 return;
             } else {

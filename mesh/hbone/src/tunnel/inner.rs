@@ -3,13 +3,16 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use tokio::time::Instant;
 
 use super::Gone;
 use super::control::Control;
+use crate::account::{Account, Charge};
 use crate::connection::Connection;
+use crate::fairness::{Share, Ticket};
 use crate::frame::code;
 use crate::headers::Headers;
 use crate::limits::Limits;
@@ -47,6 +50,10 @@ pub(crate) struct Inner {
     pub(crate) users: usize,
     pub(crate) idle_since: Option<Instant>,
     pub(crate) control: Control,
+    /// On whose account the tunnel stands, and what came for streams that nobody reads yet.
+    pub(crate) charge: Option<Charge>,
+    /// Its pod's share of the thread.
+    pub(crate) share: Option<Rc<Share>>,
 }
 
 /// What a stream is used for.
@@ -77,6 +84,8 @@ pub(crate) struct Slot {
     pub(crate) bulk: bool,
     /// Stands in `Inner::waiting`.
     pub(crate) queued: bool,
+    /// Its place in its pod's line for a turn.
+    pub(crate) ticket: Ticket,
     /// Why the stream is over, once it is.
     pub(crate) end: Option<End>,
     /// A detach under way.
@@ -118,6 +127,8 @@ impl Inner {
             users: 0,
             idle_since: Some(Instant::now()),
             control: Control::default(),
+            charge: None,
+            share: None,
         }
     }
 
@@ -129,6 +140,19 @@ impl Inner {
             if let Some(driver) = &self.driver {
                 driver.wake_by_ref();
             }
+        }
+    }
+
+    /// The tunnel's costs are this account's from now on.
+    pub(crate) fn charge_to(&mut self, account: &Arc<Account>) {
+        self.charge = Some(account.tunnel());
+        self.share = Some(Share::of(account));
+    }
+
+    /// Bytes of a stream that is not spliced yet went to who reads or splices it.
+    pub(crate) fn early_taken(&mut self, bytes: usize) {
+        if let Some(charge) = &mut self.charge {
+            charge.release(bytes);
         }
     }
 
@@ -190,6 +214,7 @@ impl Inner {
         }
         if let Use::Bytes { pending, at, .. } = &slot.used {
             self.engine.consumed_unowned(pending.len() - at);
+            self.early_taken(pending.len() - at);
         }
         if !matches!(slot.used, Use::Control) {
             self.users -= 1;
@@ -205,6 +230,7 @@ impl Inner {
     pub(crate) fn bury(&mut self, why: Gone) {
         self.transport = None;
         self.records = None;
+        (self.charge, self.share) = (None, None);
         self.tell(why);
     }
 

@@ -1,6 +1,7 @@
 //! The server's handle: takes CONNECT requests and answers them.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 
 use rustls::pki_types::CertificateDer;
@@ -8,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use super::Stream;
 use super::control::{CAPABILITY, CAPABILITY_VALUE, Resume, capable, connection_of};
 use super::inner::{Shared, keep};
+use crate::account::Account;
 use crate::connection::ConnectionId;
 use crate::headers::Headers;
 use crate::protocol::fields;
@@ -42,6 +44,12 @@ impl Server {
             Poll::Pending
         })
         .await
+    }
+
+    /// Puts the tunnel on a pod's account: its descriptor, what waits in it for streams that nobody reads yet, and its
+    /// turns on this thread.
+    pub fn charge(&self, account: &Arc<Account>) {
+        self.shared.borrow_mut().charge_to(account);
     }
 
     /// Streams open now.

@@ -60,6 +60,7 @@ impl AsyncRead for Stream {
                 (*pending, *at) = (Vec::new(), 0);
             }
             inner.engine.consumed(self.key, len);
+            inner.early_taken(len);
             if !inner.engine.control.is_empty() {
                 inner.mark();
             }

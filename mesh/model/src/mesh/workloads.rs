@@ -68,6 +68,11 @@ impl Workloads {
         self.node.as_ref().is_none_or(|node| *node == workload.node)
     }
 
+    /// Whether a workload is one of the reader's node.
+    pub(super) fn is_local(&self, workload: &Workload) -> bool {
+        self.node.as_ref() == Some(&workload.node)
+    }
+
     /// Puts a workload in and returns the one of the same uid that it replaced.
     pub(super) fn insert(&mut self, workload: Arc<Workload>) -> Option<Arc<Workload>> {
         let old = self.remove(&workload.uid);

@@ -11,6 +11,7 @@ use proto::{mesh, type_url};
 
 use super::{authz, service, settings, workload};
 use crate::delta::store::Resource;
+use crate::names;
 
 /// The types of the workload API, in the order in which they depend on one another: what a
 /// [`Publisher`](crate::server::Publisher) of them is made with.
@@ -21,10 +22,11 @@ pub const TYPES: [&str; 3] = [type_url::MESH_SETTINGS, type_url::AUTHORIZATION, 
 pub fn workload(one: &Workload, extensions: impl IntoIterator<Item = Extension>) -> Resource {
     let mut wire = workload::to_wire(one);
     wire.extensions.extend(extensions);
-    let part_of = one.profile.services.iter().map(|(service, _)| Str::from(service.to_string()));
+    let services = one.profile.services.iter().map(|(service, _)| Str::from(service.to_string()));
+    let node = (!one.node.is_empty()).then(|| names::node(&one.node));
     Resource::pack(one.uid.clone(), &Address { r#type: Some(Type::Workload(wire)) })
         .with_aliases(workload::aliases(one))
-        .with_part_of(part_of)
+        .with_part_of(services.chain(node))
 }
 
 /// The extension by which waypoints and gateways are told a workload's labels.
@@ -38,6 +40,7 @@ pub fn service(one: &Service) -> Resource {
     let wire = service::to_wire(one);
     Resource::pack(one.key.to_string(), &Address { r#type: Some(Type::Service(wire)) })
         .with_aliases(service::aliases(one))
+        .with_part_of([names::host(&one.key.hostname)])
 }
 
 /// A policy, for [`type_url::AUTHORIZATION`].

@@ -264,7 +264,7 @@ pub fn aliases(workload: &Workload) -> Vec<Str> {
         return Vec::new();
     }
     let network = &workload.profile.network;
-    workload.addresses.iter().map(|ip| format!("{network}/{ip}").into()).collect()
+    workload.addresses.iter().map(|ip| crate::names::at(network, *ip)).collect()
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub struct Session {
     in_flight: VecDeque<InFlight>,
     sent: u64,
     response_bytes: usize,
+    /// What a client that names resources is sent all the same: what goes with this name.
+    unasked: Option<Str>,
 }
 
 /// A response that has not been acknowledged.
@@ -101,7 +103,14 @@ impl Session {
 
     /// The same, with responses of about so many bytes.
     pub(crate) fn with_response_bytes(response_bytes: usize) -> Self {
-        Self { topics: Vec::new(), in_flight: VecDeque::new(), sent: 0, response_bytes }
+        Self { topics: Vec::new(), in_flight: VecDeque::new(), sent: 0, response_bytes, unasked: None }
+    }
+
+    /// The same for a client that, where it names resources, is sent what goes with this name without asking.
+    #[must_use]
+    pub fn sent_unasked(mut self, name: Option<Str>) -> Self {
+        self.unasked = name;
+        self
     }
 
     /// Takes in a request.
@@ -133,7 +142,10 @@ impl Session {
                     &request.resource_names_unsubscribe,
                 );
             }
-            empty => *empty = Some(Topic::open(&shelves[place], store.revision(), &request)),
+            empty => {
+                let unasked = self.unasked.clone();
+                *empty = Some(Topic::open(&shelves[place], store.revision(), &request, unasked));
+            }
         }
         let event = answered.and_then(|response| response.event(&shelves[place].type_url, request));
         let names = self.topics[place].as_ref().map_or(0, Topic::names);
@@ -203,7 +215,7 @@ impl Session {
 
     fn send(&mut self, store: &Store, place: usize, chunk: Chunk, asks: bool) -> DeltaDiscoveryResponse {
         self.sent += 1;
-        let completes = self.topics[place].as_ref().and_then(Topic::complete);
+        let completes = self.topics[place].as_mut().and_then(Topic::sent);
         let nonce = digest::nonce(self.sent, completes.is_none());
         let names = chunk.names();
         self.in_flight.push_back(InFlight { nonce: nonce.clone(), place, completes, asks, names });

@@ -1,6 +1,6 @@
 //! The client's side: what it subscribes to, what it has, and what it answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -39,7 +39,7 @@ pub struct Subscription {
 pub enum Mode {
     /// All of it.
     All,
-    /// What is [asked for](Subscriber::demand).
+    /// What is [asked for](Subscriber::wish).
     Demand,
 }
 
@@ -54,6 +54,28 @@ pub struct Delivery {
     pub resources: Vec<Received>,
     /// Names of resources that are gone, or that were asked for and are not there.
     pub removed: Vec<Str>,
+    /// More is to come before all is there of what was asked for until now.
+    pub more: bool,
+    /// From a controller of ours: what was asked for and is not there, it tells of when it is.
+    pub ours: bool,
+}
+
+/// A change of what is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Resources to ask for, by any of their names. Asking again has the answer repeated.
+    pub ask: Vec<Str>,
+    /// What is no longer asked for.
+    pub release: Vec<Str>,
+    /// Resources that the caller has dropped.
+    pub dropped: Vec<Str>,
+}
+
+impl Wish {
+    /// Whether nothing is to change.
+    pub fn is_empty(&self) -> bool {
+        self.ask.is_empty() && self.release.is_empty() && self.dropped.is_empty()
+    }
 }
 
 /// One resource as it came.
@@ -109,7 +131,7 @@ struct Topic {
     has: Map<Version>,
     /// What is there otherwise.
     other: Map<Other>,
-    demanded: BTreeSet<Str>,
+    demanded: HashSet<Str, RandomState>,
     answered: bool,
     /// On this stream, digests stand for the names.
     digested: bool,
@@ -138,7 +160,7 @@ impl Subscriber {
             subscription,
             has: Map::default(),
             other: Map::default(),
-            demanded: BTreeSet::new(),
+            demanded: HashSet::default(),
             answered: false,
             digested: false,
         };
@@ -197,7 +219,7 @@ impl Subscriber {
             return Ok(DeltaDiscoveryRequest { initial_resource_versions, ..answer });
         }
         let last = !digest::has_more(&response.nonce);
-        let rejections = topic.receive(response, handler);
+        let rejections = topic.receive(response, self.ours, handler);
         // A refused response is an answer too: what was good in it is in force.
         topic.answered |= last;
         let error_detail =
@@ -205,22 +227,25 @@ impl Subscriber {
         Ok(DeltaDiscoveryRequest { error_detail, ..answer })
     }
 
-    /// Asks for a resource by any of its names. Nothing to send if it was asked for before.
-    pub fn demand(&mut self, type_url: &str, name: &Str) -> Option<DeltaDiscoveryRequest> {
+    /// Asks for resources, and lets go of others. Our controller answers that with the removal of what nothing asks
+    /// for any more; another's has to be told of everything by its own name.
+    pub fn wish(&mut self, type_url: &str, wish: Wish) -> Option<DeltaDiscoveryRequest> {
         let topic = self.topic(type_url)?;
-        topic.demanded.insert(name.clone()).then(|| DeltaDiscoveryRequest {
+        let Wish { ask, release, dropped } = wish;
+        for name in release.iter().chain(&dropped) {
+            topic.demanded.remove(name);
+        }
+        for name in &dropped {
+            topic.has.remove(name);
+            topic.other.remove(name);
+        }
+        topic.demanded.extend(ask.iter().cloned());
+        let names = |names: Vec<Str>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let unsubscribe = names(release.into_iter().chain(dropped).collect());
+        (!ask.is_empty() || !unsubscribe.is_empty()).then(|| DeltaDiscoveryRequest {
             type_url: type_url.to_owned(),
-            resource_names_subscribe: vec![name.to_string()],
-            ..Default::default()
-        })
-    }
-
-    /// No longer asks for a resource. Our controller answers with the removal of what nothing else asks for.
-    pub fn release(&mut self, type_url: &str, name: &str) -> Option<DeltaDiscoveryRequest> {
-        let topic = self.topic(type_url)?;
-        topic.demanded.remove(name).then(|| DeltaDiscoveryRequest {
-            type_url: type_url.to_owned(),
-            resource_names_unsubscribe: vec![name.to_owned()],
+            resource_names_subscribe: names(ask),
+            resource_names_unsubscribe: unsubscribe,
             ..Default::default()
         })
     }
@@ -302,7 +327,13 @@ impl Topic {
         }
     }
 
-    fn receive(&mut self, response: DeltaDiscoveryResponse, handler: &mut dyn Handler) -> Vec<Rejection> {
+    fn receive(
+        &mut self,
+        response: DeltaDiscoveryResponse,
+        ours: bool,
+        handler: &mut dyn Handler,
+    ) -> Vec<Rejection> {
+        let more = digest::has_more(&response.nonce);
         let mut rejections = Vec::new();
         let mut versions = Vec::with_capacity(response.resources.len());
         let mut resources = Vec::with_capacity(response.resources.len());
@@ -325,7 +356,8 @@ impl Topic {
         }
         let type_url = self.subscription.type_url.clone();
         let revision = response.system_version_info;
-        rejections.extend(handler.apply(&Delivery { type_url, revision, resources, removed }));
+        let delivery = Delivery { type_url, revision, resources, removed, more, ours };
+        rejections.extend(handler.apply(&delivery));
         self.record(versions, &rejections);
         rejections
     }

@@ -12,7 +12,7 @@ use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 
 use super::session::{Event, Session};
 use super::store::{Edit, Resource, Store};
-use super::subscriber::{Delivery, Handler, Mode, Rejection, Subscriber, Subscription};
+use super::subscriber::{Delivery, Handler, Mode, Rejection, Subscriber, Subscription, Wish};
 
 /// The types of these tests; the first is named by the second.
 const POLICY: &str = "type.googleapis.com/test.Policy";
@@ -64,6 +64,14 @@ fn all(type_url: &str) -> Subscription {
 
 fn on_demand(type_url: &str) -> Subscription {
     Subscription { type_url: type_url.into(), mode: Mode::Demand, required: false }
+}
+
+fn ask(name: &str) -> Wish {
+    Wish { ask: vec![name.into()], ..Wish::default() }
+}
+
+fn release(name: &str) -> Wish {
+    Wish { release: vec![name.into()], ..Wish::default() }
 }
 
 fn resource(name: &str, content: &str) -> Resource {
@@ -159,7 +167,7 @@ impl Link {
     }
 
     fn demand(&mut self, name: &str) {
-        self.upstream.extend(self.subscriber.demand(ADDRESS, &name.into()));
+        self.upstream.extend(self.subscriber.wish(ADDRESS, ask(name)));
     }
 
     /// What the client holds of a type.

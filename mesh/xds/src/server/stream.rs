@@ -13,6 +13,7 @@ use super::clients::{Clients, Seat};
 use super::publisher::{Publisher, State};
 use super::{Control, Report};
 use crate::delta::session::{Session, SessionError};
+use crate::names;
 use crate::node::NodeInfo;
 
 /// A client that has said nothing for so long has nothing to say.
@@ -104,10 +105,10 @@ impl<C: Control> Shown<C> {
         Ok(Self {
             control: control.clone(),
             caller: caller.clone(),
-            node,
             state: publisher.subscribe(),
             publisher,
-            session: Session::new(),
+            session: Session::new().sent_unasked(node.node_name().map(names::node)),
+            node,
             seat,
         })
     }
@@ -117,7 +118,11 @@ impl<C: Control> Shown<C> {
     }
 
     fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
-        let event = self.publisher.read(|store| self.session.request(store, request)).map_err(status)?;
+        let event = self.publisher.read(|store| self.session.request(store, request));
+        if event == Err(SessionError::TooManyNames) {
+            self.report(Report::TooManyNames);
+        }
+        let event = event.map_err(status)?;
         if let Some(event) = event {
             self.seat.event(&event);
             self.report(Report::Event(&event));

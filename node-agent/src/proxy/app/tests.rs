@@ -64,16 +64,115 @@ async fn a_thread_that_ends_ends_the_role() {
     assert!(error.to_string().contains("worker-0"), "{error}");
 }
 
+/// The value of a limit's counter in what is scraped.
+fn hits(agent: &Arc<Agent>, limit: &str) -> u64 {
+    let metrics = Metrics::default();
+    metrics.register(|registry| {
+        registry.register_collector(Box::new(crate::proxy::limits::LimitMetrics(agent.clone())));
+    });
+    let text = metrics.text();
+    let series = format!("lateen_limit_hits_total{{limit=\"{limit}\"}} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(series.as_str()));
+    value.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
+}
+
+fn threads_that_stand_still(count: &str) -> (Arc<Agent>, Vec<worker::Mailbox>) {
+    let args = ["--worker-threads", count].map(str::to_owned);
+    let settings = crate::config::read(args, |_| None).unwrap();
+    let log = Log::start("off", Format::Plain).unwrap();
+    agent(&settings, log, &Metrics::default()).unwrap()
+}
+
+#[tokio::test]
+async fn a_tunnel_that_no_thread_has_time_for_is_reset_and_counted() {
+    use std::io::Read;
+
+    use crate::proxy::worker::Worker;
+
+    let (agent, mailboxes) = threads_that_stand_still("2");
+    let pod = a_pod(&agent);
+    let worker = Worker::idle(0, agent.clone(), &mailboxes[0]);
+    // This thread serves one tunnel, the other none: that one is asked, and has more to do than it takes.
+    let _served = worker.served();
+    while agent.workers[1].try_send(Job::Stop { uid: "none".into() }).is_ok() {}
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    crate::proxy::accept::take_one(&worker, &pod, &listener, Slot::Hbone);
+    assert_eq!(hits(&agent, "worker_mailbox"), 1);
+    let error = client.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(pod.account.descriptors(), files::OF_POD, "its place was given back");
+}
+
+#[tokio::test]
+async fn a_pod_with_its_share_of_descriptors_gets_no_more() {
+    use std::io::Read;
+
+    use hbone::account::Ledger;
+
+    use crate::proxy::worker::Worker;
+
+    let (mut agent, mailboxes) = threads_that_stand_still("1");
+    let few = Arc::get_mut(&mut agent).unwrap();
+    few.ledger = Ledger::new(18, 0, few.limits.hits.clone());
+    let pod = a_pod(&agent);
+    let worker = Worker::idle(0, agent.clone(), &mailboxes[0]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = tokio::task::LocalSet::new();
+    let guard = local.enter();
+    let clients: Vec<TcpStream> = std::iter::repeat_with(|| {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        crate::proxy::accept::take_one(&worker, &pod, &listener, Slot::Outbound);
+        client
+    })
+    .take(5)
+    .collect();
+    drop(guard);
+    // Nine of its own and three more are two thirds of eighteen.
+    assert_eq!((pod.account.descriptors(), pod.account.refused()), (12, 2));
+    assert_eq!(hits(&agent, "agent_descriptors"), 2);
+    let error = (&clients[4]).read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn with_no_file_left_connections_wait_until_one_is() {
+    use hbone::account::{Account, Ledger};
+
+    let (mut agent, mailboxes) = threads_that_stand_still("1");
+    let few = Arc::get_mut(&mut agent).unwrap();
+    few.ledger = Ledger::new(40, 0, few.limits.hits.clone());
+    let pod = a_pod(&agent);
+    // Many others have taken all the rest, each of them less than its share.
+    let others = std::iter::repeat_with(|| Account::listed(AccountLimits::default(), &agent.ledger));
+    let others: Vec<_> = others.map_while(|other| other.descriptors_for(1).ok()).collect();
+    let last = pod.account.descriptors_for(1);
+    assert!(!agent.ledger.has_descriptors() && last.is_err(), "{}", others.len());
+    let _threads = start_workers(&agent, mailboxes).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let listeners = Listeners::from_parts(vec![(Slot::Outbound, listener.into())]);
+    agent.workers[0].send(Job::Serve { pod: pod.clone(), listeners }).await;
+    let _client = TcpStream::connect(address).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while hits(&agent, "open_files") == 0 {
+        assert!(Instant::now() < deadline, "nobody noticed");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!pod.places.some_opening(), "it still waits");
+    drop(others);
+    while !pod.places.some_opening() {
+        assert!(Instant::now() < deadline, "it was not accepted though there are files again");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_full_account_is_counted() {
     use hbone::connection::{Connection, ConnectionId};
 
-    let (mut agent, _threads) = {
-        let args = ["--worker-threads", "1"].map(str::to_owned);
-        let settings = crate::config::read(args, |_| None).unwrap();
-        let log = Log::start("off", Format::Plain).unwrap();
-        agent(&settings, log, &Metrics::default()).unwrap()
-    };
+    let (mut agent, _mailboxes) = threads_that_stand_still("1");
     Arc::get_mut(&mut agent).unwrap().account_limits = AccountLimits { connections: 0, buffered: 0 };
     let metrics = Metrics::default();
     metrics.register(|registry| {
@@ -86,4 +185,5 @@ async fn a_full_account_is_counted() {
     assert!(Connection::new(ConnectionId::random(), socket, &pod.account).is_err());
     let text = metrics.text();
     assert!(text.contains("lateen_account_refused_total 1"), "{text}");
+    assert_eq!(hits(&agent, "pod_connections"), 1);
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hickory_proto::op::{Edns, Message, Query};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use model::address::Str;
 use model::mesh::Mesh;
 use model::service::Service;
 use model::workload::{Health, Workload};
@@ -53,6 +54,46 @@ pub(super) fn answer(mesh: &Mesh, asker: &Asker<'_>, question: &Query) -> Option
         return Some(records);
     }
     None
+}
+
+/// Names of one question that are asked for on demand, at most.
+const MAX_NAMES: usize = 16;
+
+/// What of the mesh the answer to a question depends on, by the names it is asked for by on demand.
+pub(super) fn names(asker: &Asker<'_>, question: &Query) -> Vec<Str> {
+    let text = question.name().to_ascii().to_ascii_lowercase();
+    let mut all: Vec<Str> = Vec::new();
+    for candidate in candidates(text.trim_end_matches('.'), asker.client.namespace(), asker.domain) {
+        for name in names_of(&candidate.name, asker.domain) {
+            if all.len() < MAX_NAMES && !all.contains(&name) {
+                all.push(name);
+            }
+        }
+    }
+    all
+}
+
+/// A host of Kubernetes says which namespace's it is; what lies below a service is one of its pods. Any other may be
+/// anybody's, and covered by a wildcard.
+fn names_of(host: &str, domain: &str) -> Vec<Str> {
+    let of_kubernetes = host.strip_suffix(domain).and_then(|rest| rest.strip_suffix(".svc."));
+    if let Some(rest) = of_kubernetes {
+        let labels: Vec<&str> = rest.split('.').collect();
+        return match labels[..] {
+            [_, namespace] => vec![format!("{namespace}/{host}").into()],
+            [_, service, namespace] => {
+                vec![format!("{namespace}/{service}.{namespace}.svc.{domain}").into()]
+            }
+            _ => Vec::new(),
+        };
+    }
+    let parents = host.match_indices('.').map(|(dot, _)| xds::names::host(&format!("*{}", &host[dot..])));
+    // A single label is nobody's host.
+    if host.contains('.') {
+        std::iter::once(xds::names::host(host)).chain(parents).collect()
+    } else {
+        Vec::new()
+    }
 }
 
 /// A name that may be meant.
@@ -267,6 +308,26 @@ mod tests {
         firsts.sort();
         assert_eq!(firsts, ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| ip.parse::<IpAddr>().expect("ip")));
         assert_eq!(asked(&mesh, &client, "db.", u16::MAX).expect("known").len(), 3);
+    }
+
+    #[test]
+    fn on_demand_a_question_is_about_few_names() {
+        let (_, client) = mesh();
+        let names = |text: &str| -> Vec<String> {
+            let asker = Asker { client: &client, domain: "mesh.test", turn: 0 };
+            let question = Query::query(Name::from_ascii(text).expect("a name"), RecordType::A);
+            super::names(&asker, &question).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names("db."), ["default/db.default.svc.mesh.test"]);
+        assert_eq!(names("db.default.svc.mesh.test.")[0], "default/db.default.svc.mesh.test");
+        assert_eq!(names("db-1.db.default.svc.mesh.test.")[0], "default/db.default.svc.mesh.test");
+        let of_others = names("www.example.com.");
+        assert_eq!(
+            of_others,
+            ["@host/www.example.com", "@host/*.example.com", "@host/*.com", "com/example.com.svc.mesh.test"]
+        );
+        let long = names("a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.");
+        assert_eq!(long.len(), MAX_NAMES);
     }
 
     #[test]

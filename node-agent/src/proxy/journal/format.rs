@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Certificates = 4,
     /// Everything that there was had been told once. Without it what was saved is only the beginning of it.
     Complete = 5,
+    /// The same of a proxy that asks for workloads and services: there are more than it had asked for.
+    CompleteOnDemand = 6,
 }
 
 impl Kind {
@@ -48,12 +50,19 @@ impl Kind {
             Self::Settings => Some(type_url::MESH_SETTINGS),
             Self::Policy => Some(type_url::AUTHORIZATION),
             Self::Address => Some(type_url::ADDRESS),
-            Self::Certificates | Self::Complete => None,
+            Self::Certificates | Self::Complete | Self::CompleteOnDemand => None,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        let all = [Self::Settings, Self::Policy, Self::Address, Self::Certificates, Self::Complete];
+        let all = [
+            Self::Settings,
+            Self::Policy,
+            Self::Address,
+            Self::Certificates,
+            Self::Complete,
+            Self::CompleteOnDemand,
+        ];
         all.into_iter().find(|kind| *kind as u8 == number)
     }
 }

@@ -51,6 +51,8 @@ impl Bed {
             revision: String::new(),
             resources: Vec::new(),
             removed: removed.iter().map(name).collect(),
+            more: false,
+            ours: true,
         };
         delivery.removed.iter().for_each(|name| drop(self.expected.remove(&key(name))));
         for name in set.iter().map(name) {

@@ -29,11 +29,27 @@ struct Proxy {
 
 impl Proxy {
     fn start(files: &[Arc<Saved>]) -> Self {
-        let settings = crate::config::read(["--node-name", "n"].map(str::to_owned), |_| None).unwrap();
+        Self::start_as(files, false)
+    }
+
+    fn on_demand(files: &[Arc<Saved>]) -> Self {
+        Self::start_as(files, true)
+    }
+
+    fn start_as(files: &[Arc<Saved>], on_demand: bool) -> Self {
+        let on_demand = on_demand.to_string();
+        let args = ["--node-name", "n", "--xds-on-demand", &on_demand].map(str::to_owned);
+        let settings = crate::config::read(args, |_| None).unwrap();
         let log = Log::start("off", Format::Plain).unwrap();
         let (agent, _) = crate::proxy::app::agent(&settings, log, &Metrics::default()).unwrap();
         let all = [type_url::MESH_SETTINGS, type_url::AUTHORIZATION, type_url::ADDRESS]
             .map(|type_url| Subscription { type_url: type_url.into(), mode: Mode::All, required: false });
+        let all = all.map(|subscription| {
+            match agent.demand.is_on() && *subscription.type_url == *type_url::ADDRESS {
+                true => Subscription { mode: Mode::Demand, ..subscription },
+                false => subscription,
+            }
+        });
         let (mut decoder, mut subscriber) = (Decoder::default(), Subscriber::new(Node::default(), all));
         let files = files.iter().map(|file| {
             // As over the socket: another descriptor of the same file.
@@ -164,7 +180,7 @@ async fn nothing_is_decided_by_the_beginning_of_what_there_is() {
     assert!(!second.restored);
     assert_eq!(second.knows(), first.knows());
     second.hear(type_url::AUTHORIZATION, "1", vec![("ns/q", policy("q", security::Action::Deny))], &[]);
-    second.journal.record_complete();
+    second.journal.record_complete(false);
     let third = Proxy::start(&second.journal.files());
     assert!(third.restored);
     third.journal.compact().await.unwrap();
@@ -176,7 +192,7 @@ async fn a_restart_changes_nothing() {
     let mut first = Proxy::start(&[]);
     assert!(!first.restored);
     a_history(&mut first);
-    first.journal.record_complete();
+    first.journal.record_complete(false);
     let known = first.knows();
     assert_eq!(known.policies.len(), 4, "{known:#?}");
     assert_eq!(known.policies.iter().filter(|policy| policy.invalid.is_some()).count(), 1);
@@ -230,4 +246,36 @@ async fn a_damaged_state_is_left_alone_and_nothing_is_added_to_it() {
     assert!(second.journal.files().is_empty());
     a_history(&mut second);
     assert_eq!(Proxy::start(&second.journal.files()).knows(), first.knows());
+}
+
+#[tokio::test]
+async fn what_was_asked_for_is_all_only_to_one_that_asks() {
+    let mut first = Proxy::on_demand(&[]);
+    first.hear(type_url::AUTHORIZATION, "1", vec![("ns/p", policy("p", security::Action::Allow))], &[]);
+    let addresses = vec![("ns/s.x", service("s.x")), ("pod", workload("pod", "a"))];
+    // Of what is not there nothing is written down.
+    first.hear(type_url::ADDRESS, "1", addresses, &["/10.0.0.9", "ns/nothing"]);
+    first.journal.record_complete(true);
+    let written = first.journal.files()[0].length().unwrap();
+    first.hear(type_url::ADDRESS, "1", vec![], &["/10.0.0.8"]);
+    assert_eq!(first.journal.files()[0].length().unwrap(), written);
+
+    let known = first.knows();
+    let mut asks = Proxy::on_demand(&first.journal.files());
+    assert!(asks.restored);
+    assert_eq!(asks.knows(), known);
+    let mut asked: Vec<String> = asks.subscriber.connect().pop().unwrap().resource_names_subscribe;
+    asked.sort();
+    assert_eq!(asked, ["*", "ns/s.x", "pod"]);
+
+    // One that is told everything knows that this is not everything.
+    let all = Proxy::start(&first.journal.files());
+    assert!(!all.restored);
+    all.journal.record_complete(false);
+    all.journal.compact().await.unwrap();
+    // And the other way round.
+    assert!(Proxy::start(&all.journal.files()).restored);
+    let mut asks = Proxy::on_demand(&all.journal.files());
+    assert!(asks.restored);
+    assert_eq!(asks.subscriber.connect().pop().unwrap().resource_names_subscribe, ["*"]);
 }

@@ -9,7 +9,7 @@ use rustls::server::UnbufferedServerConnection;
 use tokio::net::TcpStream;
 
 use super::{Next, Session, Tls, record_error};
-use crate::limits::Limits;
+use crate::limits::{Limit, Limits};
 use crate::transport::in_place::{InPlace, Keys};
 use crate::transport::{HandshakeError, Transport};
 
@@ -68,7 +68,10 @@ impl Tls {
         };
         match tokio::time::timeout(limits.handshake_timeout, tls.handshake()).await {
             Ok(result) => result?,
-            Err(_) => return Err(HandshakeError::Timeout(limits.handshake_timeout)),
+            Err(_) => {
+                limits.hits.hit(Limit::HandshakeTime);
+                return Err(HandshakeError::Timeout(limits.handshake_timeout));
+            }
         }
         let certificates = match &tls.session {
             Session::Client(session) => session.peer_certificates(),

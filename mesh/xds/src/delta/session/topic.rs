@@ -21,6 +21,8 @@ pub(super) struct Topic {
     /// All resources, or those it named.
     wildcard: bool,
     named: HashSet<Str>,
+    /// What goes with this name is wanted beside what was named.
+    unasked: Option<Str>,
     /// What a client that names resources has. For a wildcard client this is empty: it has all but `pending`.
     has: HashMap<Str, Version>,
     /// What may have to be sent, with what the client has of it.
@@ -32,6 +34,8 @@ pub(super) struct Topic {
     ask_due: bool,
     /// A first response is due even if there is nothing to send: the client waits for it.
     first_due: bool,
+    /// It was told that more comes.
+    promised: bool,
     /// The store's log is read so far.
     read: Revision,
     acked: Revision,
@@ -71,7 +75,12 @@ pub(super) struct Chunk {
 
 impl Topic {
     /// The first request of a type: without names it is for all.
-    pub(super) fn open(shelf: &Shelf, revision: Revision, request: &DeltaDiscoveryRequest) -> Self {
+    pub(super) fn open(
+        shelf: &Shelf,
+        revision: Revision,
+        request: &DeltaDiscoveryRequest,
+        unasked: Option<Str>,
+    ) -> Self {
         let DeltaDiscoveryRequest {
             resource_names_subscribe: subscribe,
             resource_names_unsubscribe: unsubscribe,
@@ -83,12 +92,14 @@ impl Topic {
         let mut topic = Self {
             wildcard,
             named: HashSet::new(),
+            unasked,
             has: HashMap::new(),
             pending: BTreeMap::new(),
             walk: Walk::Done,
             differing: BTreeSet::new(),
             ask_due: false,
             first_due: wildcard,
+            promised: false,
             read: revision,
             acked: 0,
         };
@@ -96,6 +107,7 @@ impl Topic {
             topic.walk = Walk::Start;
         } else if !wildcard {
             topic.compare_named(shelf, has);
+            topic.look_at_unasked(shelf);
         } else if let Some(digests) = Digests::from_versions(has) {
             topic.differing = shelf.digests().differences(&digests);
             topic.ask_due = !topic.differing.is_empty();
@@ -177,7 +189,8 @@ impl Topic {
             if name == WILDCARD {
                 self.end_wildcard(shelf);
             } else {
-                narrowed |= self.named.remove(name.as_str());
+                // It may have come with another, or before the client was here.
+                narrowed |= self.named.remove(name.as_str()) || self.has.contains_key(name.as_str());
             }
         }
         if narrowed && !self.wildcard {
@@ -211,13 +224,21 @@ impl Topic {
         for name in self.named.clone() {
             self.add(shelf, &name);
         }
+        self.look_at_unasked(shelf);
+    }
+
+    /// What is wanted without having been named.
+    fn look_at_unasked(&mut self, shelf: &Shelf) {
+        let names: Vec<Str> = self.unasked.iter().flat_map(|name| shelf.named_by(name)).cloned().collect();
+        names.iter().for_each(|name| self.look_at(name));
     }
 
     /// Takes back what no name leads to any more.
     fn drop_unwanted(&mut self, shelf: &Shelf) {
         let is_named = |name: &Str| {
             let keys = shelf.resources.get(name).map(|resource| resource.keys());
-            self.named.contains(name) || keys.into_iter().flatten().any(|key| self.named.contains(key))
+            let asked = |key: &Str| self.named.contains(key) || self.unasked.as_ref() == Some(key);
+            asked(name) || keys.into_iter().flatten().any(asked)
         };
         let roots: HashSet<&Str> = self.has.keys().filter(|name| is_named(name)).collect();
         let goes_with = |name: &Str| {
@@ -266,7 +287,9 @@ impl Topic {
 
     /// Whether a client that names resources wants this one: by its name, by another, or with one that it has.
     fn wants(&self, shelf: &Shelf, name: &Str) -> bool {
-        let wanted = |name: &Str| self.named.contains(name) || self.has.contains_key(name);
+        let wanted = |name: &Str| {
+            self.named.contains(name) || self.has.contains_key(name) || self.unasked.as_ref() == Some(name)
+        };
         wanted(name) || shelf.resources.get(name).is_some_and(|resource| resource.keys().any(wanted))
     }
 
@@ -310,7 +333,9 @@ impl Topic {
         }
         self.walk_on(shelf, &mut chunk);
         self.record(shelf, &chunk);
-        if chunk.is_empty() && !self.first_due {
+        // What was to follow may be there already.
+        let owed = self.promised && !self.has_work();
+        if chunk.is_empty() && !self.first_due && !owed {
             return None;
         }
         self.first_due = false;
@@ -354,6 +379,13 @@ impl Topic {
         // Only now that all of the response counts: some of what goes with it may be in it.
         let with: Vec<Str> = new.into_iter().flat_map(|name| shelf.named_by(name)).cloned().collect();
         with.iter().for_each(|name| self.look_at(name));
+    }
+
+    /// Notes what the client is told with a response, and says the revision that it has then, if it lacks nothing.
+    pub(super) fn sent(&mut self) -> Option<Revision> {
+        let complete = self.complete();
+        self.promised = complete.is_none();
+        complete
     }
 
     /// The revision that the client has, if it lacks nothing.

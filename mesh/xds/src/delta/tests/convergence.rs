@@ -79,10 +79,10 @@ fn happen(store: &mut Store, link: &mut Link, happening: Happening) {
             link.reconnect();
         }
         Happening::Demand(name) => {
-            link.upstream.extend(link.subscriber.demand(ADDRESS, &format!("/{name}").into()));
+            link.upstream.extend(link.subscriber.wish(ADDRESS, ask(&format!("/{name}"))));
         }
         Happening::Release(name) => {
-            link.upstream.extend(link.subscriber.release(ADDRESS, &format!("/{name}")));
+            link.upstream.extend(link.subscriber.wish(ADDRESS, release(&format!("/{name}"))));
         }
     }
 }

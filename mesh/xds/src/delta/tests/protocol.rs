@@ -270,7 +270,7 @@ fn on_demand_only_what_was_asked_for_comes_with_what_belongs_to_it() {
     link.settle(&store);
     assert_eq!(link.log(), ["-pod-2"]);
 
-    let request = link.subscriber.release(ADDRESS, "/10.96.0.1");
+    let request = link.subscriber.wish(ADDRESS, release("/10.96.0.1"));
     link.upstream.extend(request);
     link.settle(&store);
     assert_eq!(link.log(), ["-ns/svc -pod-3 -pod-4"]);
@@ -464,4 +464,84 @@ fn a_client_is_ready_with_the_last_response_of_the_first_sending() {
     assert!(complete > 0, "it came in parts: {held:?}");
     assert!(held[..complete].iter().all(|(_, ready)| !ready), "{held:?}");
     assert_eq!(held.last(), Some(&(3, true)));
+}
+
+#[test]
+fn a_node_is_sent_its_own_pods_without_asking() {
+    let mut store = Store::new(TYPES);
+    let pod = |name: &str, content: &str, node: &str| {
+        resource(name, content).with_part_of([format!("@node/{node}").into()])
+    };
+    let mut edit = Edit::new();
+    edit.put(ADDRESS, pod("here", "1", "n")).put(ADDRESS, pod("there", "1", "m"));
+    store.apply(edit);
+    let mut link = Link::new([on_demand(ADDRESS)]);
+    link.session = Session::new().sent_unasked(Some("@node/n".into()));
+    link.settle(&store);
+    assert_eq!(link.log(), ["+here"]);
+
+    // They come and go by themselves, also after others were asked for and let go.
+    link.demand("there");
+    let mut edit = Edit::new();
+    edit.put(ADDRESS, pod("new", "1", "n")).put(ADDRESS, pod("here", "2", "n"));
+    store.apply(edit);
+    link.settle(&store);
+    link.upstream.extend(link.subscriber.wish(ADDRESS, release("there")));
+    link.settle(&store);
+    remove(&mut store, ADDRESS, "new");
+    link.settle(&store);
+    assert_eq!(link.log(), ["+here +new +there", "-there", "-new"]);
+    assert_eq!(link.held(ADDRESS), [("here", "2")]);
+}
+
+#[test]
+fn what_a_client_has_dropped_is_no_longer_told() {
+    let mut store = Store::new(TYPES);
+    let pod = |name: &str| resource(name, "1").with_part_of(["svc".into()]);
+    let mut edit = Edit::new();
+    edit.put(ADDRESS, resource("svc", "1")).put(ADDRESS, pod("a")).put(ADDRESS, resource("lone", "1"));
+    store.apply(edit);
+    let mut link = Link::new([on_demand(ADDRESS)]);
+    link.demand("svc");
+    link.demand("lone");
+    link.settle(&store);
+    link.log();
+    // After a restart it asks for less than it has.
+    let dropped: Vec<Str> = ["a", "svc"].map(Str::from).into();
+    link.subscriber.wish(ADDRESS, release("svc"));
+    link.reconnect();
+    link.settle(&store);
+    link.log();
+    link.upstream.extend(link.subscriber.wish(ADDRESS, Wish { dropped, ..Wish::default() }));
+    link.settle(&store);
+    let mut edit = Edit::new();
+    edit.put(ADDRESS, pod("b")).put(ADDRESS, pod("a").with_aliases(["x".into()]));
+    store.apply(edit);
+    put(&mut store, ADDRESS, "lone", "2");
+    link.settle(&store);
+    assert_eq!(link.log(), ["-a -svc", "+lone"]);
+}
+
+#[test]
+fn a_client_that_asks_is_told_when_it_has_been_told_all() {
+    let mut store = Store::new(TYPES);
+    let pod = |name: &str| resource(name, "1").with_part_of(["svc".into()]);
+    let mut edit = Edit::new();
+    edit.put(ADDRESS, resource("svc", "1")).put(ADDRESS, pod("a")).put(ADDRESS, pod("b"));
+    store.apply(edit);
+    // However small the responses, and whatever of it is there already.
+    for (response_bytes, before) in [(1, None), (1, Some("a")), (1 << 20, None), (1 << 20, Some("b"))] {
+        let mut link = Link::with_response_bytes(response_bytes, [on_demand(ADDRESS)]);
+        if let Some(before) = before {
+            link.demand("b");
+            link.demand(before);
+            link.settle(&store);
+        }
+        link.demand("svc");
+        link.demand("nothing");
+        link.settle(&store);
+        assert_eq!(link.held(ADDRESS), [("a", "1"), ("b", "1"), ("svc", "1")]);
+        let more: Vec<bool> = link.memory.deliveries.iter().map(|delivery| delivery.more).collect();
+        assert_eq!(more.last(), Some(&false), "{response_bytes} {before:?} {more:?}");
+    }
 }
