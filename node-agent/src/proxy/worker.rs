@@ -28,7 +28,7 @@ use super::demand::Uses;
 use super::limits::Limit;
 use super::places::Place;
 use super::pod::Pod;
-use super::{Agent, accept, inbound, outbound};
+use super::{Agent, accept, inbound, outbound, trust};
 use crate::listeners::Listeners;
 
 /// Jobs that may wait for a thread.
@@ -120,6 +120,7 @@ pub(crate) struct Worker {
     pub(crate) agent: Arc<Agent>,
     pub(crate) pool: Pool<TunnelKey, super::dial::DialError>,
     pub(crate) connections: Rc<Connections>,
+    pub(crate) tunnels: trust::Tunnels,
     load: Arc<Load>,
     acceptors: RefCell<HashMap<Arc<str>, Vec<AbortHandle>>>,
 }
@@ -173,6 +174,7 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
     let mut follow_rules = tokio::task::spawn_local(judge_on_change(worker.clone()));
     let mut follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
     let mut turns = tokio::task::spawn_local(fairness::drive());
+    let mut follow_trust = tokio::task::spawn_local(trust::follow(worker.clone()));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -186,6 +188,7 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
             _ = &mut follow_replaced => break,
             // Without it some would wait for their turn for ever.
             _ = &mut turns => break,
+            _ = &mut follow_trust => break,
             _ = tick.tick() => {
                 worker.load.bytes.store(worker.connections.count(), Ordering::Relaxed);
                 worker.pool.release_idle();
@@ -196,6 +199,7 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
     follow_rules.abort();
     follow_replaced.abort();
     turns.abort();
+    follow_trust.abort();
 }
 
 impl Worker {
@@ -205,6 +209,7 @@ impl Worker {
             pool: Pool::new(&agent.limits),
             agent,
             connections: Rc::default(),
+            tunnels: trust::Tunnels::default(),
             load,
             acceptors: RefCell::default(),
         }
