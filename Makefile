@@ -1,6 +1,6 @@
 # What people do here. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-full lint bench fuzz e2e docs
+.PHONY: help demo build test test-full lint bench scale fuzz e2e docs
 
 CARGO ?= cargo
 
@@ -31,6 +31,10 @@ lint: ## formatting, lints, licences
 bench: ## the table of ratios against plain TCP and Envoy (ZTUNNEL=PATH adds ztunnel)
 	$(CARGO) build --release --workspace --bins --examples
 	target/release/bench table $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(ENVOY),--envoy $(ENVOY)) $(BENCH_ARGS)
+
+scale: ## what 100,000 pods and a million workloads cost (SCALE_ARGS=--quick for a hundredth)
+	$(CARGO) build --release -p bench -p node-agent -p ctrl
+	target/release/bench scale $(SCALE_ARGS)
 
 fuzz: ## ten minutes of fuzzing, shared by all targets (SECONDS=600)
 	fuzz/run $(or $(SECONDS),600)

@@ -105,10 +105,6 @@ fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
         Some(threads) => threads,
         None => available_parallelism()?.get(),
     };
-    let beside = |path: &str| {
-        let found = std::env::current_exe().ok()?.with_file_name(path);
-        found.is_file().then_some(found)
-    };
     Ok(Setting {
         folder,
         threads,
@@ -117,7 +113,14 @@ fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
         ztunnel: options.ztunnel.clone(),
         bare: options.bare.clone().or_else(|| beside("examples/tunnel_end")),
         lateen: options.lateen.clone().or_else(|| beside("node-agent")),
+        on_demand: false,
     })
+}
+
+/// A program that was built with this one.
+pub(crate) fn beside(path: &str) -> Option<PathBuf> {
+    let found = std::env::current_exe().ok()?.with_file_name(path);
+    found.is_file().then_some(found)
 }
 
 fn extent(options: &Options) -> Extent {

@@ -4,11 +4,11 @@
 //! It listens inside each proxy's namespace, on loopback, and believes everyone: only what is measured is there.
 
 mod ca;
-mod mesh;
+pub(crate) mod mesh;
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use xds::server::{Control, Publisher, Server};
 use self::ca::Ca;
 
 /// Where it is, seen from a proxy.
-const AT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
+const AT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
 
 /// Why the controller could not be had.
 #[derive(Debug, Error)]
@@ -93,6 +93,11 @@ impl Controller {
             }
         });
         Ok(())
+    }
+
+    /// Tells of so many pods more at the server's place, each with an address of its own.
+    pub(crate) fn replicas(&self, addresses: &[IpAddr]) {
+        self.publisher.apply(mesh::replicas(addresses));
     }
 
     /// Tells all proxies of so many workloads more.

@@ -20,6 +20,8 @@ mod serve;
 
 mod table;
 
+mod scale;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -46,6 +48,8 @@ enum Command {
     },
     /// Sets variants side by side and prints one table of ratios.
     Table(compare::Options),
+    /// A controller of 100,000 pods and its agent, and an agent that asks for 500 of a million.
+    Scale(scale::Options),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Command::Load(kind) => load::run(&kind).map_err(|error| error.to_string()),
         Command::Serve { listen } => serve::run(listen).map_err(|error| error.to_string()),
         Command::Table(options) => compare::run(&options).map_err(|error| error.to_string()),
+        Command::Scale(options) => scale::run(&options).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,7 +29,8 @@ pub(crate) struct Topology {
     pub client: Netns,
     /// Where the server is.
     pub server: Netns,
-    _outside: Netns,
+    /// What is in no mesh.
+    pub outside: Netns,
 }
 
 impl Topology {
@@ -72,6 +73,6 @@ impl Topology {
             process.wait_listening(namespace, SocketAddr::new(at, PORT))?;
             servers.push(process);
         }
-        Ok(Self { _servers: servers, client, server, _outside: outside })
+        Ok(Self { _servers: servers, client, server, outside })
     }
 }

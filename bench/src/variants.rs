@@ -68,6 +68,8 @@ pub(crate) struct Setting {
     pub ztunnel: Option<PathBuf>,
     pub bare: Option<PathBuf>,
     pub lateen: Option<PathBuf>,
+    /// Our agents ask for what their pods use instead of being told everything.
+    pub on_demand: bool,
 }
 
 /// One side's proxies.
@@ -86,6 +88,11 @@ impl Side {
     /// A single proxy that became ready after so long.
     fn one(process: Process, ready: Duration) -> Self {
         Self { processes: vec![process], ready: Some(ready), capturing: None, namespaces: Vec::new() }
+    }
+
+    /// Where the proxies live, if not with the pods.
+    pub(crate) fn namespace(&self) -> Option<&Netns> {
+        self.namespaces.first()
     }
 
     /// The proxies' processes.

@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Show what pods cost their nodes' agents now
     Top(TopArgs),
+    /// The certificate authority: how it stands, a change of its root, revocation
+    Ca(CaArgs),
     /// Say what is wrong with manifests, before anything takes effect
     Analyze(crate::analyze::AnalyzeArgs),
     /// Replace the controller and the node agents of a running mesh by those beside this command
@@ -91,9 +93,40 @@ pub(crate) struct UpArgs {
     #[arg(short = 'd', long)]
     pub(crate) detach: bool,
 
+    /// Setting of a component, by its name on the page of settings: ctrl.NAME=VALUE or node-agent.NAME=VALUE
+    #[arg(long = "set", value_name = "COMPONENT.NAME=VALUE", value_parser = setting)]
+    pub(crate) settings: Vec<Setting>,
+
     /// With --detach: how long everything may take to become ready, in seconds
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     pub(crate) timeout: u64,
+}
+
+/// A setting of a component, from the command line of `up`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Setting {
+    pub(crate) component: String,
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+/// Components whose settings can be given.
+const COMPONENTS: [&str; 2] = ["ctrl", "node-agent"];
+
+fn setting(text: &str) -> Result<Setting, String> {
+    let parts = text.split_once('.').and_then(|(component, rest)| {
+        let (name, value) = rest.split_once('=')?;
+        Some((component, name, value))
+    });
+    let named = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+    };
+    match parts.filter(|(component, name, _)| COMPONENTS.contains(component) && named(name)) {
+        Some((component, name, value)) => {
+            Ok(Setting { component: component.into(), name: name.into(), value: value.into() })
+        }
+        None => Err(format!("expected COMPONENT.NAME=VALUE, COMPONENT one of {}", COMPONENTS.join(", "))),
+    }
 }
 
 /// `lateen exec`
@@ -261,6 +294,46 @@ pub(crate) enum SortBy {
     Name,
 }
 
+/// `lateen ca`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen ca status
+  lateen ca rotate-root                 a new root: distributed first, then it signs, then the old one goes
+  lateen ca revoke -n shop reviews      all certificates of a service account; it gets no others
+  lateen ca revoke 4f3a…                one certificate, by its serial number; its holder gets another
+  lateen ca restore -n shop reviews")]
+pub(crate) struct CaArgs {
+    #[command(subcommand)]
+    pub(crate) action: CaAction,
+}
+
+/// What `lateen ca` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaAction {
+    /// Show who signs, what is trusted until when, what is revoked, and what ends soon
+    Status {
+        /// Print JSON
+        #[arg(short = 'o', long, value_enum)]
+        output: Option<VersionFormat>,
+    },
+    /// Begin a change of the root that the mesh made itself
+    RotateRoot {
+        /// Have the new root sign at once, whoever has not heard of it
+        #[arg(long)]
+        now: bool,
+    },
+    /// Revoke a service account's certificates, or one certificate
+    Revoke {
+        /// SERVICEACCOUNT, NAMESPACE/SERVICEACCOUNT, spiffe://…, or a serial number
+        what: String,
+    },
+    /// Let a revoked service account have certificates again
+    Restore {
+        /// SERVICEACCOUNT, NAMESPACE/SERVICEACCOUNT or spiffe://…
+        what: String,
+    },
+}
+
 /// `lateen down`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -381,6 +454,10 @@ mod tests {
         section.push_str(&rows("all", &whole, true));
         for command in whole.get_subcommands().filter(|command| !command.is_hide_set()) {
             section.push_str(&rows(&format!("`{}`", command.get_name()), command, false));
+            for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+                let name = format!("`{} {}`", command.get_name(), inner.get_name());
+                section.push_str(&rows(&name, inner, false));
+            }
         }
         section.push_str("\n| Environment | Meaning |\n|---|---|\n");
         for (name, meaning) in ENVIRONMENT {

@@ -3,6 +3,7 @@
 
 mod analyze;
 mod args;
+mod ca;
 mod capture;
 mod control;
 mod down;
@@ -72,6 +73,7 @@ fn run(args: Args) -> Outcome {
         Command::Logs(logs) => logs::run(mesh.as_deref(), namespace, &logs),
         Command::Top(top) => top::run(mesh.as_deref(), namespace, &top),
         Command::Get(get) => get::run(mesh.as_deref(), namespace, &get),
+        Command::Ca(ca) => ca::run(mesh.as_deref(), namespace, &ca),
         Command::Analyze(analyze) => analyze::run(&analyze),
         Command::Upgrade(upgrade) => upgrade::run(mesh.as_deref(), &upgrade),
         Command::Down(down) => down::run(mesh.as_deref(), &down),

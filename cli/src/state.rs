@@ -58,6 +58,9 @@ pub(crate) struct MeshFile {
     pub(crate) binaries: PathBuf,
     /// Environment that containers inherit: PATH, HOME, LANG and their like.
     pub(crate) environment: Vec<(String, String)>,
+    /// Settings of components beside those that every mesh gives them.
+    #[serde(default)]
+    pub(crate) settings: Vec<crate::args::Setting>,
     /// Process that holds the mesh, seen from the machine.
     pub(crate) keeper: Option<u32>,
 }

@@ -81,6 +81,7 @@ fn prepare(mesh: &MeshDir, args: &UpArgs) -> Result<MeshFile, preflight::Missing
         gid: nix::unistd::getegid().as_raw(),
         binaries,
         environment,
+        settings: args.settings.clone(),
         keeper: None,
     })
 }

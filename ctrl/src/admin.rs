@@ -1,6 +1,7 @@
 //! What operators and the command line ask: over `admin.sock` in the state folder, readable by its owner only. Readiness
 //! and metrics stand on TCP too.
 
+mod ca;
 mod kinds;
 mod objects;
 mod sync;
@@ -15,6 +16,7 @@ use http::Method;
 use xds::server::Clients;
 
 use crate::ca::authorize::Caller;
+use crate::ca::upkeep::Upkeep;
 use crate::core::Core;
 
 /// Everything that answers are made from.
@@ -24,6 +26,8 @@ pub struct Admin {
     pub core: Core,
     /// The proxies.
     pub clients: Arc<Clients<Caller>>,
+    /// The authorities.
+    pub upkeep: Upkeep,
     /// What the process waits for.
     pub readiness: Readiness,
     /// What is scraped.
@@ -65,6 +69,7 @@ impl Admin {
                 let answer = Answer::json(&sync::sync(&d.core, &d.clients.all()));
                 async move { answer }
             });
+        let routes = ca::routes(routes, &self.upkeep);
         match &self.log {
             Some(log) => log.routes(routes),
             None => routes,

@@ -24,10 +24,11 @@ use xds::server::Server;
 
 use crate::admin::Admin;
 use crate::ca::authorize::TokenFolder;
+use crate::ca::keyring::{Keyring, KeyringSettings};
 use crate::ca::listen::accept_tls;
 use crate::ca::own::{OwnNames, server_config};
-use crate::ca::root::Authority;
 use crate::ca::service::{CaService, MAX_CALL};
+use crate::ca::upkeep::Upkeep;
 use crate::config::Config;
 use crate::core::Core;
 use crate::serve::Gate;
@@ -102,29 +103,31 @@ impl App {
             trust_domains: TrustDomains::new(domains.map(ToString::to_string)),
             ..TlsSettings::default()
         });
-        let plugged = config.plugged_authority.as_deref();
-        let authority = Arc::new(Authority::open(&config.state, plugged, &trust_domain, SystemTime::now())?);
+        let keyring = Arc::new(Keyring::open(keyring_settings(&config), SystemTime::now())?);
         let listener = listen(config.listen).await.map_err(|error| cannot_listen(config.listen, &error))?;
         let mut names = config.names.clone();
         names.push(listener.local_addr()?.ip().to_string());
-        let server_tls = server_config(&tls, authority.clone(), OwnNames::with(names))?;
+        let server_tls = server_config(&tls, keyring.clone(), OwnNames::with(names))?;
 
         let metrics = Metrics::default();
         let xds_metrics = XdsMetrics::default();
         xds_metrics.register(&metrics);
         let core = Core::new(config.context.clone());
+        core.set_trust(keyring.trust());
         let tokens = Arc::new(TokenFolder::new(&config.tokens, trust_domain.clone()));
         let on_node = {
             let core = core.clone();
             move |node: &str, identity: &_| core.on_node(node, identity)
         };
         let ca_metrics = CaMetrics::default();
-        ca_metrics.register(&metrics, authority.validity().not_after);
-        let ca = CaService::new(authority, trust_domain, config.lifetimes, tokens.clone(), on_node);
+        ca_metrics.register(&metrics);
+        let ca = CaService::new(keyring.clone(), tokens.clone(), on_node);
         let xds = Server::new(Arc::new(Gate::new(tokens, core.clone(), xds_metrics.clone())));
         let readiness = Readiness::default();
         readiness.pending(CONFIGURATION);
-        let admin = Admin { core: core.clone(), clients: xds.clients(), readiness, metrics, log };
+        let upkeep =
+            Upkeep { keyring, core: core.clone(), clients: xds.clients(), metrics: ca_metrics.clone() };
+        let admin = Admin { core: core.clone(), clients: xds.clients(), upkeep, readiness, metrics, log };
         let router = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -181,6 +184,7 @@ impl App {
         let (publish, published) = watch::channel(None);
         let measured = measure(published, self.admin.clients.clone(), self.metrics.clone());
         self.tasks.spawn("convergence", measured);
+        self.tasks.spawn("authorities", self.admin.upkeep.clone().run());
         // Before anybody is served: a proxy that came back would take what is not there yet for gone.
         take(&self.core, &self.metrics, &publish, &mut self.last_good, first);
         self.admin.readiness.done(CONFIGURATION);
@@ -232,6 +236,18 @@ impl App {
                 "metrics are not served; choose another address with --monitoring-addr"
             ),
         }
+    }
+}
+
+fn keyring_settings(config: &Config) -> KeyringSettings {
+    KeyringSettings {
+        state: config.state.clone(),
+        plugged: config.plugged_authority.clone(),
+        trust_domain: config.context.settings.trust_domain.to_string().into(),
+        root_lifetime: config.root_lifetime,
+        grace_percent: config.root_grace_percent,
+        patience: config.rotation_patience,
+        lifetimes: config.lifetimes,
     }
 }
 

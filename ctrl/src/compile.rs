@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use model::address::Str;
 use model::authz::Policy;
+use model::mesh::Trust;
 use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
 use xds::convert::resource;
 use xds::delta::store::{Edit, Resource};
@@ -62,6 +63,20 @@ impl Compiler {
         self.policies(&changes, &mut edits);
         self.addresses(&changes, &mut edits);
         edits
+    }
+
+    /// Takes whose certificates count, and says what is to be published because of it: nothing if that is known, and
+    /// nothing before the first batch, which brings it along.
+    pub fn set_trust(&mut self, trust: Trust) -> Option<Edits> {
+        if self.context.settings.trust == trust {
+            return None;
+        }
+        self.context.settings.trust = trust;
+        let mut edits = Edits::default();
+        self.begun.then(|| {
+            edits.put(MESH_SETTINGS, resource::settings(&self.context.settings, &self.context.network));
+            edits
+        })
     }
 
     /// What is there whatever the configuration says.

@@ -55,7 +55,18 @@ pub const TABLE: &[Setting] = &[
     setting(
         "ROOT_CA_DIR",
         "",
-        "Folder of a plugged-in authority: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem. None: one of our own is made and kept.",
+        "Folder of a plugged-in authority: ca-cert.pem, ca-key.pem, root-cert.pem, cert-chain.pem, ca-crl.pem; read again as files change. None: one of our own is made and kept.",
+    ),
+    setting("CITADEL_SELF_SIGNED_CA_CERT_TTL", "87600h", "Lifetime of a root made here."),
+    setting(
+        "CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE",
+        "20",
+        "The share of the life of a root made here, in percent, that is left when its successor is made by itself.",
+    ),
+    setting(
+        "ROOT_ROTATION_TIMEOUT",
+        "24h",
+        "How long a new root waits at most, before it signs, for proxies that have not said that they trust it.",
     ),
     setting("DEFAULT_WORKLOAD_CERT_TTL", "24h", "Lifetime of certificates for which the caller asks none."),
     setting("MAX_WORKLOAD_CERT_TTL", "2160h", "Longest lifetime of a certificate."),
@@ -94,6 +105,12 @@ pub struct Config {
     pub plugged_authority: Option<PathBuf>,
     /// Of certificates.
     pub lifetimes: Lifetimes,
+    /// How long a root made here lives.
+    pub root_lifetime: Duration,
+    /// The share of it that is left when its successor is made, in percent.
+    pub root_grace_percent: u32,
+    /// How long a successor waits for proxies.
+    pub rotation_patience: Duration,
     /// Further names of the controller.
     pub names: Vec<String>,
     /// The key exchange offered first.
@@ -134,6 +151,10 @@ impl Config {
                 default: settings.duration("DEFAULT_WORKLOAD_CERT_TTL")?,
                 longest: settings.duration("MAX_WORKLOAD_CERT_TTL")?,
             },
+            root_lifetime: settings.duration("CITADEL_SELF_SIGNED_CA_CERT_TTL")?,
+            root_grace_percent: settings
+                .parse("CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE", "a number from 0 to 100")?,
+            rotation_patience: settings.duration("ROOT_ROTATION_TIMEOUT")?,
             names: settings.list("ISTIOD_CUSTOM_HOST"),
             key_exchange: settings.parse("KEY_EXCHANGE", "x25519, hybrid or hybrid-only")?,
             monitoring: address(settings, "MONITORING_ADDR")?,
@@ -158,6 +179,8 @@ fn context(settings: &Settings) -> Result<Context, SettingsError> {
         root_namespace: text("ROOT_NAMESPACE"),
         cluster: text("CLUSTER_ID"),
         pod_ranges: settings.list("POD_CIDRS").into_iter().map(range).collect::<Result<_, _>>()?,
+        // The authority says.
+        trust: mesh::Trust::default(),
     };
     Ok(Context { settings: mesh, network: text("NETWORK"), domain: text("DOMAIN_SUFFIX") })
 }

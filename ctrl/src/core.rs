@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use manifest::{Finding, Level};
 use model::identity::Identity;
+use model::mesh::Trust;
 use xds::delta::store::Revision;
 use xds::server::Publisher;
 
@@ -30,6 +31,8 @@ pub struct Held {
     pub compiler: Compiler,
     /// What is wrong with the manifests.
     pub findings: Vec<Finding>,
+    /// The revision at which the mesh's settings were published last.
+    settings: Option<Revision>,
 }
 
 /// What a batch came to.
@@ -44,7 +47,7 @@ pub struct Applied {
 impl Core {
     /// Nothing yet.
     pub fn new(context: Context) -> Self {
-        let held = Held { compiler: Compiler::new(context), findings: Vec::new() };
+        let held = Held { compiler: Compiler::new(context), findings: Vec::new(), settings: None };
         Self {
             held: Arc::new(RwLock::new(held)),
             ours: Arc::new(Publisher::new(TYPES)),
@@ -62,7 +65,23 @@ impl Core {
         }
         // Published before anybody can see that it was read: who sees it read may ask whether it is in force.
         self.foreign.apply(edits.foreign);
-        Applied { revision: self.ours.apply(edits.ours), translated: edits.translated }
+        let revision = self.ours.apply(edits.ours);
+        // With the first batch.
+        held.settings = held.settings.or(revision);
+        Applied { revision, translated: edits.translated }
+    }
+
+    /// Publishes whose certificates count, if that is something else than before.
+    pub fn set_trust(&self, trust: Trust) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(edits) = held.compiler.set_trust(trust) else { return };
+        self.foreign.apply(edits.foreign);
+        held.settings = self.ours.apply(edits.ours).or(held.settings);
+    }
+
+    /// The revision at which the mesh's settings were published last, once they were.
+    pub fn settings_revision(&self) -> Option<Revision> {
+        self.read().settings
     }
 
     /// Looks at what is held. Applying waits meanwhile.

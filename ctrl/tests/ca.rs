@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ctrl::ca::authorize::TokenFolder;
-use ctrl::ca::issue::Lifetimes;
+use ctrl::ca::keyring::{Keyring, KeyringSettings};
 use ctrl::ca::listen::accept_tls;
 use ctrl::ca::own::{OwnNames, server_config};
-use ctrl::ca::root::Authority;
 use ctrl::ca::service::CaService;
 use identity::authority::{AuthorityError, CertificateAuthority};
 use identity::ca_client::{CaClient, CaClientSettings};
@@ -74,16 +73,16 @@ impl Controller {
 
     fn serve(folder: &Path, listener: TcpListener, scheduled: Arc<AtomicBool>) -> Server {
         let state = folder.join("state");
-        let authority = Authority::open(&state, None, "cluster.local", SystemTime::now()).unwrap();
-        let authority = Arc::new(authority);
-        let config = server_config(&tls(), Arc::clone(&authority), OwnNames::default()).unwrap();
+        let settings = KeyringSettings::new(&state, "cluster.local");
+        let keyring = Arc::new(Keyring::open(settings, SystemTime::now()).unwrap());
+        let config = server_config(&tls(), Arc::clone(&keyring), OwnNames::default()).unwrap();
         let tokens = Arc::new(TokenFolder::new(folder.join("tokens"), "cluster.local"));
         let on_node = move |node: &str, identity: &Identity| {
             scheduled.load(Ordering::SeqCst)
                 && node == "node-1"
                 && ["reviews", "sleep"].contains(&&**identity.service_account())
         };
-        let service = CaService::new(authority, "cluster.local", Lifetimes::default(), tokens, on_node);
+        let service = CaService::new(keyring, tokens, on_node);
         let router = tonic::transport::Server::builder().add_service(service.into_server());
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(async move {
@@ -239,7 +238,7 @@ async fn the_controller_is_verified() {
     let controller = Controller::start().await;
     let reviews = account("reviews");
     let stranger = tempfile::tempdir().unwrap();
-    Authority::open(stranger.path(), None, "cluster.local", SystemTime::now()).unwrap();
+    Keyring::open(KeyringSettings::new(stranger.path(), "cluster.local"), SystemTime::now()).unwrap();
     let good = controller.control_plane();
     for (about, settings, expected) in [
         ("by its address", ControlPlaneSettings { server_name: None, ..good.clone() }, None),

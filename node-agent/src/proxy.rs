@@ -59,6 +59,9 @@ pub(crate) mod worker;
 pub(crate) mod state;
 
 pub(crate) mod demand;
+pub(crate) mod trust;
+
+pub(crate) mod trust_metrics;
 
 pub(crate) mod save;
 
@@ -110,6 +113,9 @@ pub(crate) struct Agent {
     pub(crate) demand: Demand,
     pub(crate) certificates: Certificates,
     pub(crate) tls: Tls,
+    /// Whether the controller is the one who issues certificates, so that its roots are theirs.
+    pub(crate) own_roots: bool,
+    pub(crate) revoked_tunnels: trust::Ended,
     pub(crate) traffic: Traffic,
     pub(crate) log: Log,
     pub(crate) limits: Limits,
@@ -168,6 +174,7 @@ impl Agent {
             _ => None,
         });
         if let Some(settings) = settings {
+            trust::take(self, &settings.trust, self.own_roots);
             // Before any connection is judged by a workload of the new trust domain.
             let aliases = settings.trust_domain_aliases.into_iter();
             self.tls.trust_domains().set(std::iter::once(settings.trust_domain).chain(aliases));

@@ -7,6 +7,7 @@ use proto::type_url::ADDRESS;
 use proto::workload::address::Type;
 use proto::workload::{Address, Locality, Port, PortList, TunnelProtocol, Workload};
 use xds::delta::store::{Edit, Resource};
+use xds::names;
 
 use crate::topology::{CLIENT, SERVER};
 
@@ -33,6 +34,29 @@ pub(super) fn pods() -> Edit {
     edit
 }
 
+/// Pods at the server's place: the first part of a connection to each is as if it were far from all others.
+pub(super) fn replicas(addresses: &[IpAddr]) -> Edit {
+    let mut edit = Edit::new();
+    for (number, ip) in addresses.iter().enumerate() {
+        let workload = Workload {
+            uid: format!("bench//Pod/bench/replica-{number}"),
+            name: format!("replica-{number}"),
+            namespace: "bench".to_owned(),
+            service_account: "server".to_owned(),
+            addresses: vec![octets(*ip)],
+            node: "replicas".to_owned(),
+            ..hbone()
+        };
+        put(&mut edit, workload);
+    }
+    edit
+}
+
+/// The address of a pod of the crowd.
+pub(crate) fn crowded_at(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0b00_0000 + number).into()
+}
+
 /// Pods as a cluster has them: long names, a locality, a service for each fifty.
 pub(super) fn crowd(workloads: u32) -> Edit {
     let mut edit = Edit::new();
@@ -46,7 +70,7 @@ pub(super) fn crowd(workloads: u32) -> Edit {
             Workload {
                 uid: format!("Kubernetes//Pod/{namespace}/{name}"),
                 name,
-                addresses: vec![octets(Ipv4Addr::from_bits(0x0b00_0000 + number).into())],
+                addresses: vec![octets(crowded_at(number))],
                 node: format!("node-{}", number % 1000),
                 service_account: app.clone(),
                 canonical_name: app.clone(),
@@ -74,9 +98,15 @@ fn hbone() -> Workload {
     }
 }
 
+/// With the names that a proxy on demand asks by.
 fn put(edit: &mut Edit, workload: Workload) {
     let name = workload.uid.clone();
-    edit.put(ADDRESS, Resource::pack(name, &Address { r#type: Some(Type::Workload(workload)) }));
+    let at = |octets: &Bytes| <[u8; 4]>::try_from(&octets[..]).ok().map(|v4| names::at("", v4.into()));
+    let aliases: Vec<_> = workload.addresses.iter().filter_map(at).collect();
+    let part_of = workload.services.keys().map(|service| service.as_str().into());
+    let part_of: Vec<_> = part_of.chain([names::node(&workload.node)]).collect();
+    let resource = Resource::pack(name, &Address { r#type: Some(Type::Workload(workload)) });
+    edit.put(ADDRESS, resource.with_aliases(aliases).with_part_of(part_of));
 }
 
 fn octets(ip: IpAddr) -> Bytes {

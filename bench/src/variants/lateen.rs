@@ -46,7 +46,8 @@ pub(super) fn start(topology: Topology, setting: &Setting) -> Result<Running, Va
             .env("XDS_ROOT_CA", &place.controller.roots)
             .env("CA_ROOT_CA", &place.controller.roots)
             .env("TOKEN_FILE", &place.controller.token)
-            .env("WORKER_THREADS", place.threads.to_string());
+            .env("WORKER_THREADS", place.threads.to_string())
+            .env("XDS_ON_DEMAND", setting.on_demand.to_string());
         command
     })
 }

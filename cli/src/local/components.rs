@@ -81,6 +81,14 @@ fn flag(arguments: &mut Vec<OsString>, name: &str, value: impl Into<OsString>) {
     arguments.extend([OsString::from(name), value.into()]);
 }
 
+/// What the command line of `up` sets: last, where the last one counts.
+fn set(arguments: &mut Vec<OsString>, host: &Host, component: &str) {
+    for setting in host.file.settings.iter().filter(|setting| setting.component == component) {
+        let name = format!("--{}", setting.name.to_ascii_lowercase().replace('_', "-"));
+        flag(arguments, &name, &setting.value);
+    }
+}
+
 /// The controller, in the mesh's own namespace.
 pub(crate) fn ctrl(host: &Arc<Host>, netns: &Netns) -> Component {
     let mut arguments = Vec::new();
@@ -94,6 +102,7 @@ pub(crate) fn ctrl(host: &Arc<Host>, netns: &Netns) -> Component {
     flag(&mut arguments, "--pod-cidrs", addresses::POD_RANGES.join(","));
     flag(&mut arguments, "--cluster-id", "Kubernetes");
     flag(&mut arguments, "--trust-domain", "cluster.local");
+    set(&mut arguments, host, "ctrl");
     Component {
         name: "ctrl".to_owned(),
         program: host.file.binaries.join("ctrl"),
@@ -123,6 +132,7 @@ pub(crate) fn node_agent(host: &Arc<Host>, node: &Node) -> Component {
     flag(&mut arguments, "--instance-ip", node.addresses.v4.to_string());
     // What captured pods ask for and the mesh does not know, the node's own server does.
     flag(&mut arguments, "--dns-upstreams", addresses::DNS_V4.to_string());
+    set(&mut arguments, host, "node-agent");
     let name = format!("node-agent/{}", node.name);
     Component {
         log: log_path(host, &name),

@@ -31,7 +31,7 @@ const LONGEST_TOKEN: u64 = 16 * 1024;
 const MAX_TOKENS: usize = 10_000;
 
 /// An authenticated caller.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Caller {
     /// A node's agent, by the node's name.
     Node(Arc<str>),

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use identity::bundle::{Validity, certificate_pem};
+use identity::bundle::{RootBundle, Validity, certificate_pem};
 use model::identity::Identity;
 use rcgen::{
     CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType, SerialNumber,
@@ -69,31 +69,36 @@ pub enum IssueError {
     /// The signing certificate has expired.
     #[error("the signing certificate is not valid now; replace it, or set this machine's clock")]
     AuthorityExpired,
+    /// Somebody revoked it.
+    #[error("{0} is revoked and gets no certificates; `lateen ca restore` lets it have some again")]
+    Revoked(Identity),
     /// Signing failed.
     #[error("cannot sign: {0}")]
     Sign(String),
 }
 
 impl Authority {
-    /// Issues a certificate for `identity` and the key of the PEM request `csr`, for `lifetime` within the limits.
+    /// Issues a certificate for `identity` and the key of the PEM request `csr`, for `lifetime` within the limits;
+    /// `bundle` is what its holder is to trust. Returns what is sent, and the leaf alone.
     ///
     /// # Errors
     /// [`IssueError`] if the request is no good or this authority is out of its time.
-    pub fn issue(
+    pub(super) fn issue(
         &self,
         identity: &Identity,
         csr: &str,
         lifetime: Option<Duration>,
         limits: Lifetimes,
+        bundle: &RootBundle,
         now: SystemTime,
-    ) -> Result<Issued, IssueError> {
+    ) -> Result<(Issued, CertificateDer<'static>), IssueError> {
         let public_key = requested_key(csr)?;
         let validity = validity(lifetime, limits, self.validity, now)?;
         let leaf = sign(self, &public_key, Subject::Workload(identity), validity)?;
         let mut elements = vec![certificate_pem(&leaf)];
         elements.extend(self.intermediates.iter().map(certificate_pem));
-        elements.push(self.roots.to_pem());
-        Ok(Issued { elements, validity })
+        elements.push(bundle.to_pem());
+        Ok((Issued { elements, validity }, leaf))
     }
 }
 

@@ -1,5 +1,5 @@
 //! The controller's own server certificate, signed by its own authority, and the TLS configuration that serves it.
-//! It renews itself: the handshake that finds it past half of its life has it signed anew, which takes some 100 µs and
+//! It renews itself: the handshake that finds it past half of its life, or another authority in force, has it signed anew, which takes some 100 µs and
 //! needs no task.
 
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use thiserror::Error;
 
 use super::issue::{self, IssueError, Lifetimes, Subject};
-use super::root::Authority;
+use super::keyring::Keyring;
 
 /// How long the controller's certificate lives.
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -79,18 +79,18 @@ impl OwnNames {
 /// [`OwnError`] if none can be issued now.
 pub fn server_config(
     tls: &Tls,
-    authority: Arc<Authority>,
+    keyring: Arc<Keyring>,
     names: OwnNames,
 ) -> Result<Arc<ServerConfig>, OwnError> {
-    let own = OwnCertificate::issue(tls, &authority, &names, SystemTime::now())?;
-    let resolver = Renewing { tls: tls.clone(), authority, names, own: RwLock::new(own) };
+    let own = OwnCertificate::issue(tls, &keyring, &names, SystemTime::now())?;
+    let resolver = Renewing { tls: tls.clone(), keyring, names, own: RwLock::new(own) };
     Ok(tls.token_server(Arc::new(resolver))?)
 }
 
 #[derive(Debug)]
 struct Renewing {
     tls: Tls,
-    authority: Arc<Authority>,
+    keyring: Arc<Keyring>,
     names: OwnNames,
     own: RwLock<OwnCertificate>,
 }
@@ -99,37 +99,42 @@ struct Renewing {
 struct OwnCertificate {
     key: Arc<CertifiedKey>,
     renew: SystemTime,
+    /// Who signed it.
+    issuer: String,
 }
 
 impl OwnCertificate {
-    fn issue(tls: &Tls, authority: &Authority, names: &OwnNames, now: SystemTime) -> Result<Self, OwnError> {
+    fn issue(tls: &Tls, keyring: &Keyring, names: &OwnNames, now: SystemTime) -> Result<Self, OwnError> {
+        let (issuer, authority) = (keyring.current_print(), keyring.current());
         let limits = Lifetimes { default: LIFETIME, longest: LIFETIME };
         let validity = issue::validity(None, limits, authority.validity(), now)?;
         let key = PrivateKey::generate()?;
         let subject = Subject::Server { dns: &names.dns, ips: &names.ips };
-        let leaf = issue::sign(authority, &key.public(), subject, validity)?;
+        let leaf = issue::sign(&authority, &key.public(), subject, validity)?;
         let chain = [vec![leaf], authority.intermediates.clone()].concat();
         let der = PrivatePkcs8KeyDer::from(key.pkcs8().to_vec());
         let key = tls.certified_key(chain, der.into())?;
-        Ok(Self { key: Arc::new(key), renew: half_life(validity) })
+        Ok(Self { key: Arc::new(key), renew: half_life(validity), issuer })
     }
 }
 
 impl Renewing {
     fn current(&self, now: SystemTime) -> Arc<CertifiedKey> {
+        let issuer = self.keyring.current_print();
         {
             let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
-            if now < own.renew {
+            if now < own.renew && own.issuer == issuer {
                 return Arc::clone(&own.key);
             }
         }
         let mut own = self.own.write().unwrap_or_else(PoisonError::into_inner);
-        if own.renew <= now {
-            match OwnCertificate::issue(&self.tls, &self.authority, &self.names, now) {
+        if own.renew <= now || own.issuer != issuer {
+            match OwnCertificate::issue(&self.tls, &self.keyring, &self.names, now) {
                 Ok(renewed) => *own = renewed,
                 Err(error) => {
                     tracing::error!(%error, "the controller's certificate is not renewed; the old one stays in use");
                     own.renew = now + Duration::from_secs(60);
+                    own.issuer = issuer;
                 }
             }
         }
@@ -151,19 +156,21 @@ fn half_life(validity: Validity) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::keyring::KeyringSettings;
     use identity::tls::TlsSettings;
 
     #[test]
     fn renews_itself_at_half_life() {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let authority = Arc::new(Authority::open(folder.path(), None, "cluster.local", now).unwrap());
+        let settings = KeyringSettings::new(folder.path(), "cluster.local");
+        let keyring = Arc::new(Keyring::open(settings, now).unwrap());
         let tls = Tls::new(TlsSettings::default());
         let names = OwnNames::with(["ctrl.example", "10.1.2.3", "localhost", "::1"]);
         assert_eq!(names.dns.len(), 4, "{names:?}");
         assert_eq!(names.ips.len(), 3, "{names:?}");
-        let own = OwnCertificate::issue(&tls, &authority, &names, now).unwrap();
-        let renewing = Renewing { tls, authority, names, own: RwLock::new(own.clone()) };
+        let own = OwnCertificate::issue(&tls, &keyring, &names, now).unwrap();
+        let renewing = Renewing { tls, keyring, names, own: RwLock::new(own.clone()) };
         let day = Duration::from_secs(24 * 3600);
         assert!(Arc::ptr_eq(&renewing.current(now + 3 * day), &own.key));
         let renewed = renewing.current(now + 4 * day);

@@ -22,21 +22,20 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::issue::{self, BACKDATE, Subject};
 
 /// Names of the files, as Istio's `cacerts` secret has them. The state folder uses the same.
-const CERT_FILE: &str = "ca-cert.pem";
-const KEY_FILE: &str = "ca-key.pem";
-const ROOT_FILE: &str = "root-cert.pem";
-const CHAIN_FILE: &str = "cert-chain.pem";
+pub(super) const CERT_FILE: &str = "ca-cert.pem";
+pub(super) const KEY_FILE: &str = "ca-key.pem";
+pub(super) const ROOT_FILE: &str = "root-cert.pem";
+pub(super) const CHAIN_FILE: &str = "cert-chain.pem";
 
-/// How long a root made here is valid.
-const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
-/// Warn when less than this is left of the signing certificate.
-const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long before its end a root or a signing certificate is warned of.
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A key that may sign, with the certificates that say so.
 #[derive(Debug)]
 pub struct Authority {
     pub(super) issuer: Issuer<'static, KeyPair>,
+    /// The signing certificate.
+    pub(super) certificate: CertificateDer<'static>,
     /// From the signing certificate up to, without, the root; empty if the signing certificate is the root.
     pub(super) intermediates: Vec<CertificateDer<'static>>,
     pub(super) roots: RootBundle,
@@ -45,12 +44,13 @@ pub struct Authority {
 }
 
 /// The PEM texts an authority is made of, with where they came from, for errors.
-struct Material {
-    folder: PathBuf,
-    certificate: String,
-    key: String,
-    root: String,
-    chain: String,
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Material {
+    pub(super) folder: PathBuf,
+    pub(super) certificate: String,
+    pub(super) key: String,
+    pub(super) root: String,
+    pub(super) chain: String,
 }
 
 /// Why there is no authority. Each names the file and what to do.
@@ -136,42 +136,31 @@ pub enum RootError {
         /// The certificate's file.
         certificate: PathBuf,
     },
+    /// What an earlier process kept cannot be read.
+    #[error(
+        "{path} cannot be read: {reason}; restore it from a backup, or remove it with ca-cert.pem and ca-key.pem to start \
+         with a new root (running proxies then refuse one another until each has a new certificate)"
+    )]
+    Stored {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A list of revoked certificates cannot be used.
+    #[error("{path} is not usable: {reason}; the list in force before stays")]
+    Crl {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// No root could be made.
     #[error("cannot make a root certificate: {0}")]
     Make(String),
 }
 
 impl Authority {
-    /// The authority of this mesh: plugged in if `plugged` names a folder, else the one kept in `state`, else a new
-    /// one. Its roots are published as `root-cert.pem` in `state`.
-    ///
-    /// # Errors
-    /// [`RootError`], naming the file at fault. A plugged-in authority that is wrong is never replaced by another.
-    pub fn open(
-        state: &Path,
-        plugged: Option<&Path>,
-        trust_domain: &str,
-        now: SystemTime,
-    ) -> Result<Self, RootError> {
-        let material = match plugged {
-            Some(folder) => Material::plugged(folder)?,
-            None => Material::kept(state, trust_domain, now)?,
-        };
-        let authority = Self::validated(&material, trust_domain, now)?;
-        let (root, text) = (state.join(ROOT_FILE), authority.roots.to_pem());
-        // Not rewritten when it stands there already: agents watch the file.
-        if fs::read_to_string(&root).ok().as_ref() != Some(&text) {
-            write_atomically(&root, &text, 0o644)?;
-        }
-        if authority.validity.not_after < now + EXPIRY_WARNING {
-            tracing::warn!(
-                folder = %material.folder.display(), not_after = ?authority.validity.not_after,
-                "the signing certificate expires soon, and with it everything it signs; replace it"
-            );
-        }
-        Ok(authority)
-    }
-
     /// What peers trust.
     pub fn roots(&self) -> &RootBundle {
         &self.roots
@@ -182,7 +171,11 @@ impl Authority {
         self.validity
     }
 
-    fn validated(material: &Material, trust_domain: &str, now: SystemTime) -> Result<Self, RootError> {
+    /// Validates what an authority is made of, down to a trial certificate.
+    ///
+    /// # Errors
+    /// [`RootError`], naming the file at fault.
+    pub(super) fn of(material: &Material, trust_domain: &str, now: SystemTime) -> Result<Self, RootError> {
         let path = material.folder.join(CERT_FILE);
         let own = one_certificate(&path, &material.certificate)?;
         let key = material.signing_key(&own)?;
@@ -197,7 +190,7 @@ impl Authority {
         let validity = common_validity(material, &own, &intermediates, &roots, now)?;
         let issuer = Issuer::from_ca_cert_der(&own, key)
             .map_err(|error| RootError::Certificate { path: path.clone(), reason: error.to_string() })?;
-        let authority = Self { issuer, intermediates, roots, validity };
+        let authority = Self { issuer, certificate: own, intermediates, roots, validity };
         authority.try_signing(trust_domain, now).map_err(|reason| RootError::Chain { path, reason })?;
         Ok(authority)
     }
@@ -216,8 +209,15 @@ impl Authority {
     }
 }
 
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Material").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
 impl Material {
-    fn plugged(folder: &Path) -> Result<Self, RootError> {
+    /// What a `cacerts` folder holds.
+    pub(super) fn plugged(folder: &Path) -> Result<Self, RootError> {
         let chain = match read(&folder.join(CHAIN_FILE)) {
             // Not needed where the root signs the signing certificate itself.
             Err(RootError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => String::new(),
@@ -232,23 +232,31 @@ impl Material {
         })
     }
 
-    /// The root kept in `state`; made there if there is none.
-    fn kept(state: &Path, trust_domain: &str, now: SystemTime) -> Result<Self, RootError> {
+    /// A self-signed root, new, that will stand in `folder`.
+    pub(super) fn make(
+        folder: &Path,
+        trust_domain: &str,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Self, RootError> {
+        let (certificate, key) = make_root(trust_domain, lifetime, now)?;
+        let root = certificate.clone();
+        Ok(Self { folder: folder.to_owned(), certificate, key, root, chain: String::new() })
+    }
+
+    /// The root that an earlier version kept in `state`, if there is one.
+    pub(super) fn kept(state: &Path) -> Result<Option<Self>, RootError> {
         let (certificate, key) = (state.join(CERT_FILE), state.join(KEY_FILE));
         if !certificate.exists() {
-            let (certificate_pem, key_pem) = make_root(trust_domain, now)?;
-            fs::create_dir_all(state)
-                .map_err(|source| RootError::Write { path: state.to_owned(), source })?;
-            // The key first: a crash in between leaves a key that nothing refers to, and the next start makes both.
-            write_atomically(&key, &key_pem, 0o600)?;
-            write_atomically(&certificate, &certificate_pem, 0o600)?;
-            tracing::info!(folder = %state.display(), "made a root certificate, valid for ten years");
-        } else if !key.exists() {
+            return Ok(None);
+        }
+        if !key.exists() {
             return Err(RootError::KeyLost { certificate });
         }
         let certificate = read(&certificate)?;
         let root = certificate.clone();
-        Ok(Self { folder: state.to_owned(), certificate, key: read(&key)?, root, chain: String::new() })
+        let (folder, key) = (state.to_owned(), read(&key)?);
+        Ok(Some(Self { folder, certificate, key, root, chain: String::new() }))
     }
 
     fn signing_key(&self, own: &CertificateDer<'_>) -> Result<KeyPair, RootError> {
@@ -266,16 +274,20 @@ impl Material {
 }
 
 /// A self-signed root and its key, PEM both.
-fn make_root(trust_domain: &str, now: SystemTime) -> Result<(String, String), RootError> {
+fn make_root(trust_domain: &str, lifetime: Duration, now: SystemTime) -> Result<(String, String), RootError> {
     let make = |error: rcgen::Error| RootError::Make(error.to_string());
     let key = KeyPair::generate().map_err(make)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     // Istio's self-signed roots carry the trust domain as the organisation; tools show it.
     params.distinguished_name.push(DnType::OrganizationName, trust_domain);
-    params.serial_number = Some(issue::serial().map_err(|error| RootError::Make(error.to_string()))?);
+    let serial = issue::serial().map_err(|error| RootError::Make(error.to_string()))?;
+    // A name of its own: two roots that follow one another are told apart by it, also by those who look at names only.
+    let name = format!("root {}", &identity::revocation::hexadecimal(serial.as_ref())[..8]);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.serial_number = Some(serial);
     params.not_before = (now - BACKDATE).into();
-    params.not_after = (now + ROOT_LIFETIME).into();
+    params.not_after = (now + lifetime).into();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key).map_err(make)?;
@@ -334,19 +346,22 @@ fn common_validity(
     Ok(common)
 }
 
-fn parse<'a>(path: &Path, certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, RootError> {
+pub(super) fn parse<'a>(
+    path: &Path,
+    certificate: &'a CertificateDer<'_>,
+) -> Result<X509Certificate<'a>, RootError> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|error| RootError::Certificate { path: path.to_owned(), reason: error.to_string() })?;
     Ok(parsed)
 }
 
-fn read_roots(path: &Path, text: &str) -> Result<RootBundle, RootError> {
+pub(super) fn read_roots(path: &Path, text: &str) -> Result<RootBundle, RootError> {
     RootBundle::from_pem(text)
         .map_err(|error| RootError::Certificate { path: path.to_owned(), reason: error.to_string() })
 }
 
 /// The first certificate of a file; some tools append the chain.
-fn one_certificate(path: &Path, text: &str) -> Result<CertificateDer<'static>, RootError> {
+pub(super) fn one_certificate(path: &Path, text: &str) -> Result<CertificateDer<'static>, RootError> {
     let all = read_roots(path, text)?;
     all.certificates().first().cloned().ok_or_else(|| RootError::Certificate {
         path: path.to_owned(),
@@ -354,12 +369,12 @@ fn one_certificate(path: &Path, text: &str) -> Result<CertificateDer<'static>, R
     })
 }
 
-fn read(path: &Path) -> Result<String, RootError> {
+pub(super) fn read(path: &Path) -> Result<String, RootError> {
     fs::read_to_string(path).map_err(|source| RootError::Read { path: path.to_owned(), source })
 }
 
 /// Replaces a file so that a reader, or a crash, sees the old text or the new, never a part.
-fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<(), RootError> {
+pub(super) fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<(), RootError> {
     let attempt = || -> io::Result<()> {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;

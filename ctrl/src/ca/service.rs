@@ -11,17 +11,15 @@ use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::{Request, Response, Status};
 
 use super::authorize::{Authenticator, authorize};
-use super::issue::{IssueError, Lifetimes};
-use super::root::Authority;
+use super::issue::IssueError;
+use super::keyring::Keyring;
 
 /// The largest call, in bytes: a request for a large RSA key and its metadata.
 pub const MAX_CALL: usize = 64 * 1024;
 
 /// Signs for callers that `authenticator` knows, identities that `on_node` finds.
 pub struct CaService<A, L> {
-    authority: Arc<Authority>,
-    trust_domain: Arc<str>,
-    lifetimes: Lifetimes,
+    keyring: Arc<Keyring>,
     authenticator: Arc<A>,
     on_node: L,
 }
@@ -32,14 +30,8 @@ where
     L: Fn(&str, &Identity) -> bool + Send + Sync + 'static,
 {
     /// The service; `on_node` says whether a pod that runs as an identity is on a node, now.
-    pub fn new(
-        authority: Arc<Authority>,
-        trust_domain: impl Into<Arc<str>>,
-        lifetimes: Lifetimes,
-        authenticator: Arc<A>,
-        on_node: L,
-    ) -> Self {
-        Self { authority, trust_domain: trust_domain.into(), lifetimes, authenticator, on_node }
+    pub fn new(keyring: Arc<Keyring>, authenticator: Arc<A>, on_node: L) -> Self {
+        Self { keyring, authenticator, on_node }
     }
 
     /// As tonic's router takes it, with calls limited to 64 KiB.
@@ -64,19 +56,18 @@ where
             opaque()
         })?;
         let call = request.get_ref();
-        let identity =
-            authorize(&caller, impersonated(call), &self.trust_domain, &self.on_node).map_err(|refusal| {
+        let identity = authorize(&caller, impersonated(call), self.keyring.trust_domain(), &self.on_node)
+            .map_err(|refusal| {
                 tracing::warn!(%refusal, ?caller, "certificate refused");
                 opaque()
             })?;
         let lifetime = u64::try_from(call.validity_duration).ok().map(Duration::from_secs);
-        let issued = self
-            .authority
-            .issue(&identity, &call.csr, lifetime, self.lifetimes, SystemTime::now())
-            .map_err(|error| {
+        let issued = self.keyring.issue(&caller, &identity, &call.csr, lifetime, SystemTime::now()).map_err(
+            |error| {
                 tracing::warn!(%error, ?caller, %identity, "certificate not issued");
                 status(&error)
-            })?;
+            },
+        )?;
         tracing::info!(?caller, %identity, not_after = ?issued.validity.not_after, "certificate issued");
         Ok(Response::new(IstioCertificateResponse { cert_chain: issued.elements }))
     }
@@ -94,6 +85,8 @@ fn impersonated(call: &IstioCertificateRequest) -> Option<&str> {
 fn status(error: &IssueError) -> Status {
     match error {
         IssueError::Request(_) => Status::invalid_argument(error.to_string()),
+        // Who asks has proved that he may ask for it: he may know why he gets none.
+        IssueError::Revoked(_) => Status::permission_denied(error.to_string()),
         IssueError::AuthorityExpired => Status::unavailable(error.to_string()),
         IssueError::Sign(_) => Status::internal("signing failed; the controller's log says why"),
     }

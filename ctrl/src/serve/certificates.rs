@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::ca::keyring::Ends;
 use daemon::metrics::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,7 +19,9 @@ pub struct CaMetrics {
     unauthenticated: Counter,
     unreadable: Counter,
     failed: Counter,
-    expiry: Gauge<f64, AtomicU64>,
+    root_expiry: Gauge<f64, AtomicU64>,
+    chain_expiry: Gauge<f64, AtomicU64>,
+    revoked: Gauge,
 }
 
 /// A certificate service that counts.
@@ -28,9 +31,8 @@ pub struct Counted<S> {
 }
 
 impl CaMetrics {
-    /// Adds them to what is scraped; `expiry` is when the chain up to the root ends.
-    pub fn register(&self, metrics: &Metrics, expiry: SystemTime) {
-        self.expiry.set(expiry.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    /// Adds them to what is scraped.
+    pub fn register(&self, metrics: &Metrics) {
         metrics.register(|registry| {
             for (name, help, counter) in [
                 ("citadel_server_csr_count", "Requests for certificates", &self.requests),
@@ -46,11 +48,29 @@ impl CaMetrics {
                 registry.register(name, help, counter.clone());
             }
             registry.register(
+                "citadel_server_root_cert_expiry_timestamp",
+                "When the root ends, as Unix time in seconds",
+                self.root_expiry.clone(),
+            );
+            registry.register(
                 "citadel_server_cert_chain_expiry_timestamp",
                 "When the signing chain ends, as Unix time in seconds",
-                self.expiry.clone(),
+                self.chain_expiry.clone(),
+            );
+            registry.register(
+                "lateen_ca_revoked_certificates",
+                "Certificates revoked here that have not ended",
+                self.revoked.clone(),
             );
         });
+    }
+
+    /// Notes when what signs now ends, and how much is revoked.
+    pub fn set(&self, ends: &Ends, revoked: usize) {
+        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.root_expiry.set(seconds(ends.root.unwrap_or(ends.chain).not_after));
+        self.chain_expiry.set(seconds(ends.chain.not_after));
+        self.revoked.set(i64::try_from(revoked).unwrap_or(i64::MAX));
     }
 }
 

@@ -15,6 +15,7 @@ mod client;
 mod control;
 mod deliver;
 mod driver;
+mod handle;
 pub(crate) mod inner;
 mod parting;
 mod server;
@@ -23,6 +24,7 @@ mod stream;
 pub use client::{Client, Opened};
 pub use control::Resume;
 pub use driver::Driver;
+pub use handle::Handle;
 pub use server::{Request, Server};
 pub use stream::Stream;
 
@@ -46,6 +48,9 @@ pub enum Gone {
     /// The socket or TLS failed.
     #[error("the tunnel's connection failed: {0}")]
     Io(String),
+    /// [`Handle::end`]: whoever watches over it ended it, for this cause.
+    #[error("{0}")]
+    Ended(&'static str),
     /// [`Client::close`] or [`Server::close`], or the driver was dropped.
     #[error("the tunnel was closed at once")]
     Aborted,

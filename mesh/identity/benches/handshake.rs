@@ -15,7 +15,7 @@ fn credentials(authority: &TestAuthority, identity: &Identity, key_exchange: Key
     let tls = Tls::new(TlsSettings {
         key_exchange,
         trust_domains: TrustDomains::new(["cluster.local"]),
-        secret_extraction: false,
+        ..TlsSettings::default()
     });
     let bundle = authority.bundle(identity);
     let trust = tls.trust(bundle.roots().clone()).expect("a good root");

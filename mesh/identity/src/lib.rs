@@ -30,4 +30,6 @@ pub mod rotation;
 
 pub mod tls;
 
+pub mod revocation;
+
 pub mod verify;

@@ -9,6 +9,7 @@
 //!
 //! The owner spawns the one future that [`Certificates::drive`] returns; handles work from any thread.
 
+mod expiry;
 mod export;
 mod listing;
 mod schedule;
@@ -21,13 +22,16 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use model::identity::Identity;
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
 use crate::authority::{AuthorityError, CertificateAuthority};
-use crate::bundle::CertificateBundle;
-use crate::tls::{Credentials, Tls};
+use crate::bundle::{CertificateBundle, RootBundle};
+use crate::revocation::RevocationList;
+use crate::tls::{Credentials, Tls, TlsError};
 
+pub use expiry::Expiries;
 pub use export::ImportError;
 pub use listing::{CertificateState, ListedCertificate};
 use store::{Fetch, Snapshot, Store};
@@ -91,6 +95,8 @@ struct Shared {
     wake: Notify,
     /// Counts changes of what is held, for whoever keeps a copy ([`Certificates::export`]).
     changes: watch::Sender<u64>,
+    /// The roots in force, for whoever has to act when they change.
+    roots: watch::Sender<Option<RootBundle>>,
     settings: RotationSettings,
     clock: WallClock,
     tls: Tls,
@@ -116,6 +122,7 @@ impl Certificates {
             store: Mutex::new(Store::new(tls.clone())),
             wake: Notify::new(),
             changes: watch::Sender::new(0),
+            roots: watch::Sender::new(None),
             settings,
             clock,
             tls,
@@ -152,6 +159,47 @@ impl Certificates {
         if self.0.store().forget(identity) {
             self.0.changed();
         }
+    }
+
+    /// Takes what the controller says beside the certificates' own replies: the roots in force, and which certificate
+    /// signs now; what another signed is fetched anew, spread over a while. Without roots those of the newest reply
+    /// stay in force, as of a controller that says nothing of them.
+    ///
+    /// # Errors
+    /// If there is no usable root among them; those in force stay then.
+    pub fn announce(
+        &self,
+        roots: Option<RootBundle>,
+        issuer: Option<CertificateDer<'static>>,
+    ) -> Result<(), TlsError> {
+        let (now, tls) = (self.0.now(), &self.0.tls);
+        if self.0.store().announce(roots, issuer, now, || tls.chance())? {
+            self.0.wake.notify_one();
+            self.0.changed();
+        }
+        Ok(())
+    }
+
+    /// Takes lists of revoked certificates: they count at the next handshake of every configuration made here, and
+    /// what is held and revoked is given up and fetched anew. True if they are others than before.
+    pub fn revoke(&self, lists: Vec<RevocationList>) -> bool {
+        if !self.0.tls.revocations().set(lists) {
+            return false;
+        }
+        let dropped = self.0.store().drop_revoked(self.0.now());
+        for identity in &dropped {
+            tracing::warn!(%identity, "the certificate held is revoked; it is given up, another is asked for");
+        }
+        if !dropped.is_empty() {
+            self.0.wake.notify_one();
+            self.0.changed();
+        }
+        true
+    }
+
+    /// The roots that peers are verified against, once there are any, and their changes.
+    pub fn roots(&self) -> watch::Receiver<Option<RootBundle>> {
+        self.0.roots.subscribe()
     }
 
     /// Counts changes: a certificate or the roots were replaced, an identity forgotten. To be watched by whoever
@@ -224,6 +272,14 @@ impl Shared {
 
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
+        let roots = self.store().roots().cloned();
+        self.roots.send_if_modified(|held| {
+            let changed = *held != roots;
+            if changed {
+                *held = roots;
+            }
+            changed
+        });
     }
 
     /// Takes the outcome of a fetch and says it in the log.
@@ -233,7 +289,10 @@ impl Shared {
                 identity = %fetch.identity, valid = ?bundle.validity().not_after.duration_since(self.now()).ok(),
                 "certificate fetched"
             ),
-            Err(error) => tracing::warn!(identity = %fetch.identity, %error, "certificate not fetched"),
+            Err(error) => {
+                tracing::warn!(identity = %fetch.identity, %error, "certificate not fetched");
+                self.alarm(&fetch.identity);
+            }
         }
         let fetched = outcome.is_ok();
         let outcome = outcome.map_err(|error| error.to_string());

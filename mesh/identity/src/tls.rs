@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, IpAddr, Ipv4Addr, PrivateKeyDer, ServerNa
 use thiserror::Error;
 
 use crate::bundle::{CertificateBundle, RootBundle};
+use crate::revocation::Revocations;
 use crate::verify::{ClientOfTrustDomain, ExpectedServer, TrustDomains, check_chain};
 
 /// The one application protocol inside a tunnel and towards the controller.
@@ -54,6 +55,8 @@ pub struct TlsSettings {
     pub key_exchange: KeyExchange,
     /// Whom a server of this process accepts beside its own trust domain; the handle stays live.
     pub trust_domains: TrustDomains,
+    /// Certificates that count no more; the handle stays live.
+    pub revocations: Revocations,
     /// Whether session secrets may be taken out of a connection (for kernel TLS); off unless asked for.
     pub secret_extraction: bool,
 }
@@ -82,6 +85,7 @@ pub struct Credentials {
     /// What all connections share; each gets a clone with a verifier of its own.
     client: ClientConfig,
     algorithms: WebPkiSupportedAlgorithms,
+    revocations: Revocations,
 }
 
 /// Why no configuration could be made.
@@ -150,6 +154,11 @@ impl Tls {
         &self.settings.trust_domains
     }
 
+    /// The revoked certificates, to be changed while running.
+    pub fn revocations(&self) -> &Revocations {
+        &self.settings.revocations
+    }
+
     /// Makes a root bundle ready for use.
     ///
     /// # Errors
@@ -180,6 +189,7 @@ impl Tls {
             chain: Arc::clone(&trust.clients),
             own: bundle.identity().trust_domain().clone(),
             trust_domains: self.settings.trust_domains.clone(),
+            revocations: self.settings.revocations.clone(),
         };
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
@@ -187,7 +197,13 @@ impl Tls {
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::clone(&own) as Arc<dyn ResolvesServerCert>);
         self.harden_server(&mut server);
-        let nobody = ExpectedServer { roots: Arc::clone(&trust.store), algorithms, expected: Arc::new([]) };
+        let revocations = self.settings.revocations.clone();
+        let nobody = ExpectedServer {
+            roots: Arc::clone(&trust.store),
+            algorithms,
+            expected: Arc::new([]),
+            revocations: revocations.clone(),
+        };
         let mut client = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(TlsError::Provider)?
@@ -196,7 +212,14 @@ impl Tls {
             .with_client_cert_resolver(own);
         self.harden_client(&mut client);
         client.enable_sni = false;
-        Ok(Credentials { bundle, trust: trust.clone(), server: Arc::new(server), client, algorithms })
+        Ok(Credentials {
+            bundle,
+            trust: trust.clone(),
+            server: Arc::new(server),
+            client,
+            algorithms,
+            revocations,
+        })
     }
 
     /// A server that asks for no client certificate (callers prove themselves by tokens): the controller's own.
@@ -310,6 +333,7 @@ impl Credentials {
             roots: Arc::clone(&self.trust.store),
             algorithms: self.algorithms,
             expected: expected.into(),
+            revocations: self.revocations.clone(),
         }));
         Arc::new(client)
     }

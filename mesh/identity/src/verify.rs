@@ -17,7 +17,10 @@ use rustls::{Error as TlsError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::bundle::CertificateFacts;
+use crate::revocation::{Revocations, Side};
 use crate::tls;
 
 /// The most URI SANs that are looked at; a mesh certificate has one.
@@ -154,6 +157,15 @@ pub fn check_chain(
         .map_err(|error| error.to_string())
 }
 
+/// Whether a chain leads to one of these roots, whatever the time: a certificate that has ended is no less theirs.
+pub fn leads_to(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> bool {
+    let Some((leaf, intermediates)) = chain.split_first() else { return false };
+    let Ok(facts) = CertificateFacts::read(leaf) else { return false };
+    // The last moment of the leaf is one at which those above it are valid too, as no authority signs past its own end.
+    let moment = facts.validity.not_after - Duration::from_secs(1);
+    check_chain(leaf, intermediates, roots, moment.max(facts.validity.not_before)).is_ok()
+}
+
 /// Judges clients: chain first, then the trust domain, which is that of our own certificate or one of a set.
 #[derive(Debug)]
 pub(crate) struct ClientOfTrustDomain {
@@ -161,6 +173,7 @@ pub(crate) struct ClientOfTrustDomain {
     /// Its authority is the one we trust; a controller that says nothing of trust domains (istiod) means this one.
     pub(crate) own: Arc<str>,
     pub(crate) trust_domains: TrustDomains,
+    pub(crate) revocations: Revocations,
 }
 
 impl ClientCertVerifier for ClientOfTrustDomain {
@@ -178,6 +191,7 @@ impl ClientCertVerifier for ClientOfTrustDomain {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         // The identity that policies will see, not just any SAN of the certificate, must be of an accepted domain.
         let peer = peer_identity(std::slice::from_ref(end_entity)).map_err(refused)?;
+        not_revoked(&self.revocations, Side::Client, end_entity, intermediates)?;
         let accepted = self.trust_domains.current();
         if *peer.trust_domain() == self.own || accepted.contains(peer.trust_domain()) {
             return Ok(verified);
@@ -216,6 +230,7 @@ pub(crate) struct ExpectedServer {
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) algorithms: WebPkiSupportedAlgorithms,
     pub(crate) expected: Arc<[Identity]>,
+    pub(crate) revocations: Revocations,
 }
 
 impl ServerCertVerifier for ExpectedServer {
@@ -235,6 +250,7 @@ impl ServerCertVerifier for ExpectedServer {
             now,
             self.algorithms.all,
         )?;
+        not_revoked(&self.revocations, Side::Server, end_entity, intermediates)?;
         let found = identities(end_entity).map_err(refused)?;
         if found.iter().any(|identity| self.expected.contains(identity)) {
             return Ok(ServerCertVerified::assertion());
@@ -265,6 +281,28 @@ impl ServerCertVerifier for ExpectedServer {
     }
 }
 
+/// A revoked peer is told by TLS' own alert that it is; which certificate it was stands in our log.
+fn not_revoked(
+    revocations: &Revocations,
+    side: Side,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), TlsError> {
+    revocations.judge(side, leaf, intermediates).map_err(|revoked| {
+        let peer = peer_identity(std::slice::from_ref(leaf)).map(|peer| peer.to_string()).unwrap_or_default();
+        tracing::warn!(peer, %revoked, "handshake refused");
+        TlsError::InvalidCertificate(CertificateError::Revoked)
+    })
+}
+
+/// Whether a certificate was signed by the key of another.
+pub fn is_signed_by(certificate: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
+    let parsed = (X509Certificate::from_der(certificate), X509Certificate::from_der(issuer));
+    let (Ok((_, certificate)), Ok((_, issuer))) = parsed else { return false };
+    certificate.issuer() == issuer.subject()
+        && certificate.verify_signature(Some(issuer.public_key())).is_ok()
+}
+
 /// What a failed handshake means, for a log or an access log: a refusal of this side in its own words, anything else
 /// in rustls'.
 pub fn explain(error: &TlsError) -> String {
@@ -274,6 +312,9 @@ pub fn explain(error: &TlsError) -> String {
         TlsError::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the peer's certificate is signed by no root of this mesh; has one side missed a change of roots?"
                 .to_owned()
+        }
+        TlsError::InvalidCertificate(CertificateError::Revoked) => {
+            "the peer's certificate is revoked; the log names it".to_owned()
         }
         other => other.to_string(),
     }

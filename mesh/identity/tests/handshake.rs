@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use identity::bundle::CertificateBundle;
 use identity::key::PrivateKey;
+use identity::revocation::{self, ListError, RevocationList, Side};
 use identity::tls::{Credentials, KeyExchange, Tls, TlsSettings, no_server_name};
 use identity::verify::{TrustDomains, explain, peer_identity};
 use model::identity::Identity;
@@ -22,7 +23,7 @@ fn tls(key_exchange: KeyExchange) -> Tls {
     Tls::new(TlsSettings {
         key_exchange,
         trust_domains: TrustDomains::new(["cluster.local"]),
-        secret_extraction: false,
+        ..TlsSettings::default()
     })
 }
 
@@ -328,4 +329,82 @@ fn secrets_come_out_only_if_asked_for() {
         assert_eq!(near.dangerous_extract_secrets().is_ok(), secret_extraction);
         assert_eq!(far.dangerous_extract_secrets().is_ok(), secret_extraction);
     }
+}
+
+/// The serial numbers of a chain, leaf first.
+fn serials(credentials: &Credentials) -> Vec<revocation::Serial> {
+    credentials
+        .bundle()
+        .chain()
+        .iter()
+        .map(|certificate| revocation::serial_of(certificate).unwrap())
+        .collect()
+}
+
+#[test]
+fn who_is_revoked_is_refused_by_both_sides_and_told_so() {
+    let root = TestAuthority::default();
+    let authority = root.intermediate("cluster");
+    let tls = tls(KeyExchange::X25519);
+    let (sleep, reviews) = (workload("cluster.local", "sleep"), workload("cluster.local", "reviews"));
+    let client = credentials(&tls, authority.bundle(&sleep));
+    let server = credentials(&tls, authority.bundle(&reviews));
+    let expected = std::slice::from_ref(&reviews);
+    let now = SystemTime::now();
+    let list = |signer: &TestAuthority, serial: &[u8]| {
+        RevocationList::from_der(&signer.revoke([serial], now)).unwrap()
+    };
+    // Another authority of the same name: its numbers are not ours.
+    let namesake = root.intermediate("cluster");
+    let (own, other) = (serials(&client), serials(&server));
+    for (about, lists, refused) in [
+        ("no list", vec![], None),
+        ("somebody else", vec![list(&authority, b"\x12\x34")], None),
+        ("the list of a namesake", vec![list(&namesake, &own[0])], None),
+        ("the leaf's number under the root's name", vec![list(&root, &own[0])], None),
+        ("the client", vec![list(&authority, &own[0])], Some("server")),
+        ("the server", vec![list(&authority, &other[0])], Some("client")),
+        ("the second list", vec![list(&root, b"\x01"), list(&authority, &own[0])], Some("server")),
+        ("the intermediate of both", vec![list(&root, &own[1])], Some("client")),
+    ] {
+        tls.revocations().set(lists);
+        match (shake(&client, &server, expected).err(), refused) {
+            (None, None) => {}
+            (Some(error), Some(side)) => assert_eq!(
+                error,
+                format!("{side}: the peer's certificate is revoked; the log names it"),
+                "{about}"
+            ),
+            (outcome, _) => panic!("{about}: {outcome:?}"),
+        }
+    }
+    let counted = [Side::Client, Side::Server].map(|side| tls.revocations().refused(side));
+    assert_eq!(counted, [2, 2]);
+    tls.revocations().set(Vec::new());
+    shake(&client, &server, expected).unwrap();
+}
+
+#[test]
+fn lists_are_read_as_they_are_meant() {
+    let authority = TestAuthority::default();
+    let now = SystemTime::now();
+    let der = authority.revoke([&[0, 0, 7][..], &[9]], now);
+    let list = RevocationList::from_der(&der).unwrap();
+    assert_eq!((list.len(), list.is_empty()), (2, false));
+    let signer = authority.signing_certificate();
+    assert!(list.is_signed_by(std::slice::from_ref(&signer)));
+    assert!(
+        !list.is_signed_by(&[TestAuthority::default().signing_certificate()]),
+        "of that name, not that key"
+    );
+    let mut forged = der.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    assert!(!RevocationList::from_der(&forged).unwrap().is_signed_by(&[signer]));
+    let trailing = [der.clone(), vec![0]].concat();
+    for bytes in [&b""[..], b"x", &der[..der.len() - 1], &trailing] {
+        assert!(matches!(RevocationList::from_der(bytes), Err(ListError::Malformed(_))));
+    }
+    assert_eq!(RevocationList::from_pem("nothing").unwrap_err(), ListError::NotPem);
+    let pem = pem::encode(&pem::Pem::new("X509 CRL", der.clone()));
+    assert_eq!(RevocationList::from_pem(&(pem.clone() + &pem)).unwrap().len(), 2);
 }

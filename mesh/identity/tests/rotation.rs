@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use identity::authority::{AuthorityError, CertificateAuthority};
-use identity::bundle::CertificateBundle;
+use identity::bundle::{CertificateBundle, RootBundle};
+use identity::revocation::{RevocationList, serial_of};
 use identity::rotation::{Certificates, RotationSettings, WallClock};
 use identity::tls::{Tls, TlsSettings};
 use identity::verify::TrustDomains;
@@ -393,4 +394,130 @@ async fn the_listing_has_the_shape_that_istioctl_reads() {
     }
     assert_eq!(listed[1]["state"], "Initializing");
     assert_eq!(listed[1]["certChain"], serde_json::json!([]));
+}
+
+fn listed(authority: &TestAuthority, certificates: &Certificates, names: &[&str]) -> Vec<RevocationList> {
+    let serials: Vec<_> = names
+        .iter()
+        .map(|name| serial_of(&certificates.current(&account(name)).unwrap().bundle().chain()[0]).unwrap())
+        .collect();
+    let der = authority.revoke(serials.iter().map(|serial| &**serial), SystemTime::now());
+    vec![RevocationList::from_der(&der).unwrap()]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_announced_has_certificates_replaced_soon_and_not_all_at_once() {
+    let rig = rig();
+    let names: Vec<String> = (0..20).map(|number| format!("a{number}")).collect();
+    for name in &names {
+        rig.certificates.get(&account(name)).await.unwrap();
+    }
+    let old = rig.authority.state.lock().unwrap().signer.clone();
+    let both = |first: &TestAuthority, second: &TestAuthority| {
+        let all = [first.roots().certificates(), second.roots().certificates()].concat();
+        RootBundle::new(all)
+    };
+    let new = TestAuthority::new("the next root").with_lifetime(DAY);
+    let bundle = both(&new, &old);
+    let new = Arc::new(new.with_bundle(bundle));
+    let announce = |roots, issuer: &TestAuthority| {
+        rig.certificates.announce(Some(roots), Some(issuer.signing_certificate())).unwrap();
+    };
+
+    // The new root beside the old one: at once in force, and nothing is fetched for it.
+    announce(both(&old, &new), &old);
+    let mut roots = rig.certificates.roots();
+    assert_eq!(roots.borrow_and_update().as_ref().map(|roots| roots.certificates().len()), Some(2));
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(rig.authority.count(), 20);
+
+    // Another signs: all are fetched within half a minute, not in one moment; saying it again changes nothing.
+    rig.authority.set(|state| state.signer = Arc::clone(&new));
+    announce(both(&new, &old), &new);
+    announce(both(&new, &old), &new);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let early = rig.authority.count() - 20;
+    assert!((1..20).contains(&early), "{early} of 20 within 8 of 30 s");
+    tokio::time::sleep(Duration::from_secs(24)).await;
+    assert_eq!(rig.authority.count(), 40);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(rig.authority.count(), 40);
+
+    // What no root vouches for is fetched at once.
+    let third = Arc::new(TestAuthority::new("a third root").with_lifetime(DAY));
+    rig.authority.set(|state| state.signer = Arc::clone(&third));
+    announce(third.roots(), &third);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(rig.authority.count(), 60);
+    let current = rig.certificates.current(&account("a0")).unwrap();
+    assert_eq!(current.roots(), &third.roots());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_of_the_one_before_is_replaced_too() {
+    let rig = rig();
+    rig.authority.set(|state| state.delay = Duration::from_secs(3));
+    let old = rig.authority.state.lock().unwrap().signer.clone();
+    let new = TestAuthority::new("the next root").with_lifetime(DAY);
+    let both = [new.roots().certificates(), old.roots().certificates()].concat();
+    let new = Arc::new(new.with_bundle(RootBundle::new(both.clone())));
+    rig.certificates.prefetch(&account("reviews"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    rig.authority.set(|state| state.signer = Arc::clone(&new));
+    let both = [new.roots().certificates(), old.roots().certificates()].concat();
+    rig.certificates.announce(Some(RootBundle::new(both)), Some(new.signing_certificate())).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(rig.authority.count(), 1);
+    assert!(rig.certificates.current(&account("reviews")).is_some(), "it serves until then");
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    assert_eq!(rig.authority.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_and_revoked_is_given_up_and_asked_for_anew() {
+    let rig = rig();
+    for name in ["reviews", "sleep"] {
+        rig.certificates.get(&account(name)).await.unwrap();
+    }
+    let export = rig.certificates.export();
+    let signer = rig.authority.state.lock().unwrap().signer.clone();
+    let lists = listed(&signer, &rig.certificates, &["reviews"]);
+    assert!(rig.certificates.revoke(lists.clone()));
+    assert!(!rig.certificates.revoke(lists.clone()), "no news");
+    assert!(rig.certificates.current(&account("reviews")).is_none());
+    assert!(rig.certificates.current(&account("sleep")).is_some());
+    rig.certificates.get(&account("reviews")).await.unwrap();
+    assert_eq!(rig.authority.count(), 3, "another one is in use");
+
+    // One whom the authority gives none: refused soon and with its reason, not after a long wait.
+    rig.authority.set(|state| state.refuse = true);
+    rig.certificates.revoke([lists.clone(), listed(&signer, &rig.certificates, &["sleep"])].concat());
+    let error = rig.certificates.get(&account("sleep")).await.unwrap_err().to_string();
+    assert!(error.contains("authentication failure"), "{error}");
+
+    // A restarted process does not take up again what is revoked.
+    let tls = tls();
+    let restarted = Certificates::with_clock(tls, RotationSettings::default(), Arc::clone(&rig.clock));
+    restarted.revoke(lists);
+    assert_eq!(restarted.import(&export).unwrap(), 1);
+    assert!(restarted.current(&account("reviews")).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn says_when_what_it_holds_ends_and_what_is_late() {
+    let rig = rig();
+    rig.certificates.get(&account("reviews")).await.unwrap();
+    let begun = (rig.clock)();
+    let ends = rig.certificates.expiries();
+    assert!(ends.workload.unwrap().duration_since(begun).unwrap() <= DAY);
+    assert!(ends.root.unwrap() > begun + DAY * 365);
+    assert_eq!((ends.intermediate, ends.late), (None, 0));
+    rig.authority.set(|state| state.refuse = true);
+    tokio::time::sleep(15 * HOUR).await;
+    assert_eq!(rig.certificates.expiries().late, 0, "renewal fails, but there is time");
+    tokio::time::sleep(2 * HOUR).await;
+    assert_eq!(rig.certificates.expiries().late, 1);
+    rig.authority.set(|state| state.refuse = false);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(rig.certificates.expiries().late, 0);
 }

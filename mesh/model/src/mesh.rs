@@ -34,6 +34,19 @@ pub struct Settings {
     /// The mesh's own pod ranges: an address inside one that no workload has is waited for, never passed in
     /// plain. Empty where the controller does not say.
     pub pod_ranges: Vec<IpNet>,
+    /// Whose certificates count.
+    pub trust: Trust,
+}
+
+/// Whose certificates count, all DER: nothing in here reads them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// The roots that peers are verified against; empty where the controller says nothing of it.
+    pub roots: Vec<Arc<[u8]>>,
+    /// Lists of revoked certificates.
+    pub crls: Vec<Arc<[u8]>>,
+    /// The certificate by which certificates are signed now, where the controller says so.
+    pub issuer: Option<Arc<[u8]>>,
 }
 
 impl Default for Settings {
@@ -44,6 +57,7 @@ impl Default for Settings {
             root_namespace: Str::from("istio-system"),
             cluster: Str::from("Kubernetes"),
             pod_ranges: Vec::new(),
+            trust: Trust::default(),
         }
     }
 }

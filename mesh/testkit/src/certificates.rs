@@ -9,8 +9,9 @@ use identity::bundle::{CertificateBundle, RootBundle};
 use identity::key::PrivateKey;
 use model::identity::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -36,6 +37,8 @@ pub struct TestAuthority {
     intermediates: Vec<CertificateDer<'static>>,
     root: CertificateDer<'static>,
     lifetime: Duration,
+    /// What its replies say is to be trusted, where that is more than its root.
+    bundle: Option<RootBundle>,
 }
 
 impl Leaf {
@@ -73,6 +76,7 @@ impl TestAuthority {
             intermediates: Vec::new(),
             root,
             lifetime: Duration::from_secs(3600),
+            bundle: None,
         }
     }
 
@@ -87,12 +91,19 @@ impl TestAuthority {
             intermediates,
             root: self.root.clone(),
             lifetime: self.lifetime,
+            bundle: self.bundle.clone(),
         }
     }
 
     /// Sets how long what is issued lives; an hour otherwise.
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
+        self
+    }
+
+    /// Sets what its replies say is to be trusted.
+    pub fn with_bundle(mut self, bundle: RootBundle) -> Self {
+        self.bundle = Some(bundle);
         self
     }
 
@@ -117,8 +128,33 @@ impl TestAuthority {
         params.not_after = leaf.not_after.into();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages.clone_from(&leaf.usages);
+        params.use_authority_key_identifier_extension = true;
         let signed = params.signed_by(&public_key, &self.issuer).expect("the parameters are complete");
         [vec![signed.der().clone()], self.intermediates.clone()].concat()
+    }
+
+    /// The certificate that signs: this authority's own, or the root.
+    pub fn signing_certificate(&self) -> CertificateDer<'static> {
+        self.intermediates.first().unwrap_or(&self.root).clone()
+    }
+
+    /// A list of revoked certificates, by their serial numbers; DER.
+    pub fn revoke<'a>(&self, serials: impl IntoIterator<Item = &'a [u8]>, now: SystemTime) -> Vec<u8> {
+        let revoked = |serial: &[u8]| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + Duration::from_secs(3600)).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.into_iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("the parameters are complete").der().to_vec()
     }
 
     /// A certificate for an identity, with its key, valid for an hour.
@@ -137,7 +173,8 @@ impl TestAuthority {
     ) -> Result<CertificateBundle, AuthorityError> {
         let key = PrivateKey::generate()?;
         let chain = self.sign(&key.public(), &Leaf::valid(identity, now, self.lifetime));
-        Ok(CertificateBundle::new(identity.clone(), key, chain, self.roots(), now)?)
+        let roots = self.bundle.clone().unwrap_or_else(|| self.roots());
+        Ok(CertificateBundle::new(identity.clone(), key, chain, roots, now)?)
     }
 }
 

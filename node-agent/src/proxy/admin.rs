@@ -25,7 +25,7 @@ use super::demand::Asked;
 use super::dump::dump;
 use super::limits::LimitMetrics;
 use super::worker::Job;
-use super::{Agent, members_metrics};
+use super::{Agent, members_metrics, trust_metrics};
 use crate::config::name;
 
 /// The three ports, open.
@@ -151,6 +151,7 @@ pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
         metrics.register(|registry| registry.register_collector(Box::new(Asked(agent.clone()))));
     }
     metrics.register(|registry| registry.register_collector(Box::new(LimitMetrics(agent.clone()))));
+    metrics.register(|registry| registry.register_collector(Box::new(trust_metrics::Trust(agent.clone()))));
     let ready = readiness.clone();
     let readiness_routes = Routes::default().on(Method::GET, "/healthz/ready", move |_| {
         let (status, text) = ready.answer();

@@ -41,7 +41,7 @@ use super::restore::{Recorded, restore};
 use super::state::{PATIENCE, State};
 use super::top::Rates;
 use super::worker::Job;
-use super::{Agent, admin, files, handover, members, memory, save, top, worker};
+use super::{Agent, admin, files, handover, members, memory, save, top, trust, worker};
 use crate::config::name;
 use crate::listeners::Listeners;
 use crate::pods::{Feed, Sources};
@@ -110,6 +110,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     tasks.spawn("expire series", expire_series(agent.clone()));
     tasks.spawn("memory", memory::watch(agent.clone()));
     tasks.spawn("rates", top::follow(agent.clone()));
+    tasks.spawn("ends of roots", trust::warn_of_the_end(agent.clone()));
 
     // The hand-over first: whoever was served before us is served again before the controller has said a word.
     let (feed, saved) = tokio::select! {
@@ -234,6 +235,8 @@ pub(super) fn agent(
         demand,
         certificates: Certificates::new(tls.clone(), RotationSettings::default()),
         tls,
+        own_roots: settings.text(name::CA_ADDRESS) == settings.text(name::XDS_ADDRESS),
+        revoked_tunnels: trust::Ended::default(),
         traffic,
         log,
         limits,

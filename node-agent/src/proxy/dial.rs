@@ -13,6 +13,7 @@ use hbone::headers::Headers;
 use hbone::pool::PoolError;
 use hbone::transport::{HandshakeError, Tls};
 use hbone::tunnel::{Client, ConnectError, Gone, Opened, Stream};
+use identity::revocation::Side;
 use identity::tls::no_server_name;
 use model::address::PeerAddress;
 use model::baggage;
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 use super::pod::Pod;
 use super::record::{Ends, Failure, flags};
 use super::traceparent;
+use super::trust;
 use super::worker::{TunnelKey, Worker};
 use crate::netns::in_namespace;
 use crate::socket::{
@@ -83,6 +85,7 @@ impl From<DialError> for Failure {
             DialError::Identity(_) => flags::IDENTITY_ERROR,
             DialError::Connect(_) | DialError::Timeout | DialError::Full(_) => flags::CONNECT,
             DialError::TunnelTimeout => flags::NETWORK_POLICY,
+            DialError::Tls(error) if is_revoked(error) => flags::CERT_REVOKED,
             DialError::Tls(_) => flags::TLS_FAILURE,
             DialError::Refused { status: 401, .. } => flags::DENY,
             DialError::Refused { .. } => flags::CONNECT,
@@ -90,6 +93,18 @@ impl From<DialError> for Failure {
         };
         Self::new(flags, error)
     }
+}
+
+/// Whether a handshake failed because one side's certificate is revoked.
+fn is_revoked(error: &HandshakeError) -> bool {
+    use rustls::{AlertDescription, CertificateError, Error};
+    matches!(
+        error,
+        HandshakeError::Tls(
+            Error::InvalidCertificate(CertificateError::Revoked)
+                | Error::AlertReceived(AlertDescription::CertificateRevoked)
+        )
+    )
 }
 
 /// Connects in plain to where a pod's application wants to go.
@@ -254,7 +269,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Clien
     let next_hop = key.next_hop;
     tokio::task::spawn_local(async move {
         let _descriptor = descriptor;
-        match driver.await {
+        match trust::drive(worker, driver, credentials, Side::Server).await {
             Gone::Closed => tracing::debug!(%next_hop, "tunnel closed"),
             gone => tracing::info!(%next_hop, %gone, "tunnel ended"),
         }

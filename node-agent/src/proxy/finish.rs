@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hbone::connection::Live;
 use hbone::splice::End;
+use hbone::tunnel::Gone;
 use socket2::SockRef;
 
 use super::record::{Failure, Record, flags};
@@ -38,6 +39,7 @@ pub(crate) fn outcome(end: &End) -> Option<Failure> {
         End::Reset(code) => {
             Some(Failure::new(flags::CONNECT, format_args!("reset by the far side (HTTP/2 code {code})")))
         }
+        End::Tunnel(gone @ Gone::Ended(_)) => Some(Failure::new(flags::CERT_REVOKED, gone)),
         End::Tunnel(gone) => Some(Failure::new(flags::CONNECT, gone)),
         End::Cut(cause) | End::CutByPeer(cause) => Some(Failure::new(flags::DENY, cause)),
         End::Account(full) => Some(Failure::new(flags::CONNECT, full)),

@@ -11,6 +11,8 @@ use hbone::fairness::{self, HANDSHAKE, OPENING};
 use hbone::headers::Headers;
 use hbone::transport::Tls;
 use hbone::tunnel::{Gone, Request, Resume, Server};
+use identity::revocation::Side;
+use identity::tls::Credentials;
 use model::Identity;
 use model::accept::{Authority, accept};
 use model::address::{AppAddress, NetworkAddress, NextHop, PeerAddress};
@@ -27,6 +29,7 @@ use super::moves::{Detached, OnItsWay};
 use super::places::Place;
 use super::pod::{Phase, Pod};
 use super::record::{Ends, Failure, Record, flags, refused_early};
+use super::trust;
 use super::worker::Worker;
 
 /// Serves a tunnel to its end.
@@ -41,9 +44,10 @@ pub(crate) async fn serve(
     let _served = worker.served();
     fairness::turn(&pod.account, HANDSHAKE).await;
     match handshake(&worker, &pod, socket).await {
-        Ok((transport, identity)) => {
+        Ok((transport, identity, own)) => {
             let (server, driver) = hbone::tunnel::server(transport, worker.agent.limits.clone());
             server.charge(&pod.account);
+            let driver = trust::drive(worker.clone(), driver, own, Side::Client);
             let driver = tokio::task::spawn_local(driver);
             let client = Rc::new(Peer { peer, identity, own: local.ip() });
             take_requests(&worker, &pod, server, &client).await;
@@ -66,7 +70,11 @@ struct Peer {
     own: IpAddr,
 }
 
-async fn handshake(worker: &Worker, pod: &Pod, socket: TcpStream) -> Result<(Tls, Identity), String> {
+async fn handshake(
+    worker: &Worker,
+    pod: &Pod,
+    socket: TcpStream,
+) -> Result<(Tls, Identity, Arc<Credentials>), String> {
     let agent = &worker.agent;
     let own =
         agent.state.wait_for(|mesh| pod.workload(mesh).map(|workload| workload.identity().clone())).await;
@@ -80,7 +88,7 @@ async fn handshake(worker: &Worker, pod: &Pod, socket: TcpStream) -> Result<(Tls
     let identity =
         identity::verify::peer_identity(hbone::transport::Transport::peer_certificates(&transport))
             .map_err(|error| error.to_string())?;
-    Ok((transport, identity))
+    Ok((transport, identity, credentials))
 }
 
 /// Takes requests until the tunnel ends or its pod does.

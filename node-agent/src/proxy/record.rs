@@ -33,6 +33,8 @@ pub(crate) mod flags {
     pub(crate) const H2_HANDSHAKE_FAILURE: &str = "H2_HANDSHAKE_FAILURE";
     /// Connecting to the tunnel's port timed out, as it does behind a NetworkPolicy.
     pub(crate) const NETWORK_POLICY: &str = "NETWORK_POLICY";
+    /// A certificate at one of its ends is revoked.
+    pub(crate) const CERT_REVOKED: &str = "CERT_REVOKED";
     /// There is no certificate.
     pub(crate) const IDENTITY_ERROR: &str = "IDENTITY_ERROR";
 }

@@ -29,7 +29,7 @@ use super::limits::Limit;
 use super::moves::Detached;
 use super::places::Place;
 use super::pod::Pod;
-use super::{Agent, accept, inbound, moves, outbound};
+use super::{Agent, accept, inbound, moves, outbound, trust};
 use crate::listeners::Listeners;
 
 /// Jobs that may wait for a thread.
@@ -125,6 +125,7 @@ pub(crate) struct Worker {
     pub(crate) agent: Arc<Agent>,
     pub(crate) pool: Pool<TunnelKey, super::dial::DialError>,
     pub(crate) connections: Rc<Connections>,
+    pub(crate) tunnels: trust::Tunnels,
     load: Arc<Load>,
     acceptors: RefCell<HashMap<Arc<str>, Vec<AbortHandle>>>,
 }
@@ -178,6 +179,7 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
     let mut follow_rules = tokio::task::spawn_local(judge_on_change(worker.clone()));
     let mut follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
     let mut turns = tokio::task::spawn_local(fairness::drive());
+    let mut follow_trust = tokio::task::spawn_local(trust::follow(worker.clone()));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -191,6 +193,7 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
             _ = &mut follow_replaced => break,
             // Without it some would wait for their turn for ever.
             _ = &mut turns => break,
+            _ = &mut follow_trust => break,
             _ = tick.tick() => {
                 worker.load.bytes.store(worker.connections.count(), Ordering::Relaxed);
                 worker.pool.release_idle();
@@ -201,6 +204,7 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
     follow_rules.abort();
     follow_replaced.abort();
     turns.abort();
+    follow_trust.abort();
 }
 
 impl Worker {
@@ -210,6 +214,7 @@ impl Worker {
             pool: Pool::new(&agent.limits),
             agent,
             connections: Rc::new(Connections::new(own.clone())),
+            tunnels: trust::Tunnels::default(),
             load,
             acceptors: RefCell::default(),
         }

@@ -9,7 +9,20 @@ use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, Publ
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
+use super::super::root::Material;
 use super::*;
+
+/// What is sent, by an authority alone.
+fn issue(
+    authority: &Authority,
+    identity: &Identity,
+    csr: &str,
+    lifetime: Option<Duration>,
+    now: SystemTime,
+) -> Result<Issued, IssueError> {
+    let issued = authority.issue(identity, csr, lifetime, Lifetimes::default(), authority.roots(), now);
+    issued.map(|(issued, _)| issued)
+}
 
 const DAY: u64 = 24 * 3600;
 
@@ -19,7 +32,10 @@ fn reviews() -> Identity {
 
 fn authority() -> (tempfile::TempDir, Authority) {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::open(folder.path(), None, "cluster.local", SystemTime::now()).unwrap();
+    let now = SystemTime::now();
+    let year = Duration::from_secs(10 * 365 * DAY);
+    let material = Material::make(folder.path(), "cluster.local", year, now).unwrap();
+    let authority = Authority::of(&material, "cluster.local", now).unwrap();
     (folder, authority)
 }
 
@@ -66,7 +82,7 @@ fn the_name_is_not_taken_from_the_request() {
     let key = PrivateKey::generate().unwrap();
     let csr = certificate_request(&key, &Identity::new("cluster.local", "kube-system", "admin")).unwrap();
     let now = SystemTime::now();
-    let issued = authority.issue(&reviews(), &csr, None, Lifetimes::default(), now).unwrap();
+    let issued = issue(&authority, &reviews(), &csr, None, now).unwrap();
     // The bundle's own checks: name, key, chain, time.
     let bundle = CertificateBundle::from_reply(reviews(), key, &issued.elements, now).unwrap();
     let (_, leaf) = X509Certificate::from_der(&bundle.chain()[0]).unwrap();
@@ -89,7 +105,7 @@ fn serial_numbers_differ_for_one_key() {
     let serials: std::collections::HashSet<_> = (0..50)
         .map(|_| {
             let now = SystemTime::now();
-            let issued = authority.issue(&reviews(), &csr, None, Lifetimes::default(), now).unwrap();
+            let issued = issue(&authority, &reviews(), &csr, None, now).unwrap();
             let key = key.clone();
             let bundle = CertificateBundle::from_reply(reviews(), key, &issued.elements, now).unwrap();
             CertificateFacts::read(&bundle.chain()[0]).unwrap().serial
@@ -136,7 +152,7 @@ fn requests_by_table() {
         ("nothing", String::new(), Some("not PEM")),
         ("far too long", "x".repeat(20_000), Some("larger than 16 KiB")),
     ] {
-        let outcome = authority.issue(&reviews(), &csr, None, Lifetimes::default(), SystemTime::now());
+        let outcome = issue(&authority, &reviews(), &csr, None, SystemTime::now());
         match (outcome, expected) {
             (Ok(_), None) => {}
             (Err(error), Some(text)) => assert!(error.to_string().contains(text), "{about}: {error}"),
@@ -172,11 +188,12 @@ fn openssl_agrees() {
     let (folder, authority) = authority();
     let key = PrivateKey::generate().unwrap();
     let csr = certificate_request(&key, &reviews()).unwrap();
-    let issued = authority.issue(&reviews(), &csr, None, Lifetimes::default(), SystemTime::now()).unwrap();
+    let issued = issue(&authority, &reviews(), &csr, None, SystemTime::now()).unwrap();
     let (leaf, request) = (folder.path().join("leaf.pem"), folder.path().join("leaf.csr"));
     std::fs::write(&leaf, &issued.elements[0]).unwrap();
     std::fs::write(&request, &csr).unwrap();
     let roots = folder.path().join("root-cert.pem");
+    std::fs::write(&roots, authority.roots().to_pem()).unwrap();
     let run = |arguments: &[&str]| Command::new("openssl").args(arguments).output();
     let (leaf, request) = (leaf.to_str().unwrap(), request.to_str().unwrap());
     for purpose in ["sslclient", "sslserver"] {

@@ -1,6 +1,4 @@
-//! A root of our own over restarts, and plugged-in authorities, good and bad.
-
-use std::os::unix::fs::PermissionsExt;
+//! Plugged-in authorities, good and bad.
 
 use rcgen::{CertifiedIssuer, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RsaKeySize};
 
@@ -42,8 +40,7 @@ fn folder(own: &Signer, chain: &[&Signer], root: &Signer) -> tempfile::TempDir {
 }
 
 fn open(plugged: &Path) -> Result<Authority, RootError> {
-    let state = tempfile::tempdir().unwrap();
-    Authority::open(state.path(), Some(plugged), "cluster.local", SystemTime::now())
+    Authority::of(&Material::plugged(plugged)?, "cluster.local", SystemTime::now())
 }
 
 /// A certificate signed by it verifies, checked as the agents check.
@@ -52,40 +49,10 @@ fn issues(authority: &Authority) -> Vec<String> {
     let key = PrivateKey::generate().unwrap();
     let csr = certificate_request(&key, &identity).unwrap();
     let now = SystemTime::now();
-    let issued = authority.issue(&identity, &csr, None, Lifetimes::default(), now).unwrap();
+    let lifetimes = Lifetimes::default();
+    let (issued, _) = authority.issue(&identity, &csr, None, lifetimes, authority.roots(), now).unwrap();
     CertificateBundle::from_reply(identity, key, &issued.elements, now).unwrap();
     issued.elements
-}
-
-#[test]
-fn makes_a_root_once_and_keeps_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let state = folder.path().join("deep/state");
-    let now = SystemTime::now();
-    let first = Authority::open(&state, None, "mesh.example", now).unwrap();
-    let again = Authority::open(&state, None, "mesh.example", now + Duration::from_secs(3600)).unwrap();
-    assert_eq!(first.roots(), again.roots());
-    for (file, mode) in [(KEY_FILE, 0o600), (CERT_FILE, 0o600), (ROOT_FILE, 0o644)] {
-        let found = fs::metadata(state.join(file)).unwrap().permissions().mode() & 0o777;
-        assert_eq!(found, mode, "{file}");
-    }
-    assert_eq!(fs::read_dir(&state).unwrap().count(), 3, "no draft is left");
-    assert_eq!(fs::read_to_string(state.join(ROOT_FILE)).unwrap(), first.roots().to_pem());
-    let years = first.validity().not_after.duration_since(now).unwrap().as_secs() / (365 * 24 * 3600);
-    assert!((9..=10).contains(&years), "{years} years");
-    assert_eq!(issues(&again).len(), 2, "the leaf and the root");
-
-    // A restart heals what was published, and refuses to start over when the key is lost.
-    fs::write(state.join(ROOT_FILE), "garbage").unwrap();
-    Authority::open(&state, None, "mesh.example", now).unwrap();
-    assert_eq!(fs::read_to_string(state.join(ROOT_FILE)).unwrap(), first.roots().to_pem());
-    fs::remove_file(state.join(KEY_FILE)).unwrap();
-    let error = Authority::open(&state, None, "mesh.example", now).unwrap_err();
-    assert!(matches!(error, RootError::KeyLost { .. }), "{error}");
-
-    let later = now + Duration::from_secs(11 * 365 * 24 * 3600);
-    fs::write(state.join(KEY_FILE), "").unwrap();
-    assert!(Authority::open(&state, None, "mesh.example", later).is_err());
 }
 
 #[test]

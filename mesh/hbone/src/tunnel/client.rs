@@ -167,7 +167,7 @@ impl Client {
     /// Ends the tunnel and every stream on it now.
     pub fn close(&self) {
         let inner = &mut *self.shared.borrow_mut();
-        inner.aborted = true;
+        inner.aborted = Some(Gone::Aborted);
         inner.mark();
     }
 }

@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep};
 
 use super::Gone;
+use super::handle::Handle;
 use super::inner::{Inner, Shared, keep};
 use crate::fairness::Ticket;
 use crate::frame::code;
@@ -51,11 +53,16 @@ impl Driver {
         }
     }
 
+    /// A handle by which the tunnel can be ended from outside.
+    pub fn handle(&self) -> Handle {
+        Handle::new(Rc::downgrade(&self.shared))
+    }
+
     fn turn(&mut self, inner: &mut Inner, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Gone> {
         keep(&mut inner.driver, cx.waker());
         inner.dirty = false;
-        if inner.aborted {
-            return Poll::Ready(Gone::Aborted);
+        if let Some(why) = &inner.aborted {
+            return Poll::Ready(why.clone());
         }
         if self.closing.is_none()
             && inner.share.as_ref().is_none_or(|share| share.admit(&mut self.ticket, cx.waker()))

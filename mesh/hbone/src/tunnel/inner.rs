@@ -37,7 +37,7 @@ pub(crate) struct Inner {
     pub(crate) dirty: bool,
     pub(crate) gone: Option<Gone>,
     /// Told to end at once.
-    pub(crate) aborted: bool,
+    pub(crate) aborted: Option<Gone>,
     /// The code of a GOAWAY in which the peer blamed us.
     pub(crate) blamed: Option<u32>,
     /// Streams that wait for room in the records, in order.
@@ -118,7 +118,7 @@ impl Inner {
             driver: None,
             dirty: true,
             gone: None,
-            aborted: false,
+            aborted: None,
             blamed: None,
             waiting: VecDeque::new(),
             requests: VecDeque::new(),

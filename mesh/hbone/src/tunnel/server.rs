@@ -6,9 +6,9 @@ use std::task::Poll;
 
 use rustls::pki_types::CertificateDer;
 
-use super::Stream;
 use super::control::{CAPABILITY, CAPABILITY_VALUE, Resume, capable, connection_of};
 use super::inner::{Shared, keep};
+use super::{Gone, Stream};
 use crate::account::Account;
 use crate::connection::ConnectionId;
 use crate::headers::Headers;
@@ -83,7 +83,7 @@ impl Server {
     /// Ends the tunnel and every stream on it now.
     pub fn close(&self) {
         let inner = &mut *self.shared.borrow_mut();
-        inner.aborted = true;
+        inner.aborted = Some(Gone::Aborted);
         inner.mark();
     }
 }

@@ -103,10 +103,7 @@ impl Certificates {
         let mut restored = 0;
         for exported in export.certificates {
             let identity = exported.identity.clone();
-            match exported
-                .into_bundle(now)
-                .and_then(|bundle| Ok(self.0.store().restore(Arc::new(bundle), now)?))
-            {
+            match exported.into_bundle(now).and_then(|bundle| self.0.store().restore(Arc::new(bundle), now)) {
                 Ok(()) => restored += 1,
                 Err(error) => tracing::info!(%identity, %error, "a kept certificate is not used again"),
             }

@@ -6,16 +6,22 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use model::identity::Identity;
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use super::Priority;
 use super::schedule::{Situation, next_fetch};
-use crate::bundle::{CertificateBundle, RootBundle};
+use crate::bundle::{CertificateBundle, RootBundle, Validity};
 use crate::tls::{Credentials, Tls, TlsError, Trust};
+use crate::{revocation, verify};
 
 /// How soon after its last fetch an identity may be fetched again because the roots changed. Two controller
 /// replicas that disagree on the roots would otherwise have every identity fetched without pause.
 const TRUST_REFETCH: Duration = Duration::from_secs(60);
+
+/// Fetches because of another signing certificate are spread over this, and over a quarter of what remains of the
+/// certificate at most: all agents of a mesh hear of it at once.
+const REPLACE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The sequence of what an earlier process left: anything fetched by this one is newer.
 const BEFORE_ALL: u64 = 0;
@@ -44,8 +50,19 @@ pub(crate) struct Store {
     tls: Tls,
     entries: HashMap<Identity, Entry>,
     trust: Option<(u64, Trust)>,
+    announced: Announced,
     started: u64,
     in_flight: usize,
+}
+
+/// What the controller said of roots and of who signs, beside the certificates' own replies.
+#[derive(Debug, Default)]
+struct Announced {
+    /// Its roots are the ones in force, whatever replies say.
+    roots: bool,
+    issuer: Option<CertificateDer<'static>>,
+    /// The last fetch that had begun when it was said.
+    since: u64,
 }
 
 struct Entry {
@@ -76,7 +93,8 @@ impl Entry {
 
 impl Store {
     pub(crate) fn new(tls: Tls) -> Self {
-        Self { tls, entries: HashMap::new(), trust: None, started: 0, in_flight: 0 }
+        let announced = Announced::default();
+        Self { tls, entries: HashMap::new(), trust: None, announced, started: 0, in_flight: 0 }
     }
 
     /// What is known of an identity.
@@ -145,8 +163,12 @@ impl Store {
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let outcome = outcome.and_then(|bundle| {
+            self.tls.revocations().check(bundle.chain()).map_err(|revoked| revoked.to_string())?;
             self.adopt(Arc::new(bundle), fetch.sequence, now).map_err(|error| error.to_string())
         });
+        // Signed before it was said that another signs.
+        let outdated = fetch.sequence <= self.announced.since
+            && outcome.as_ref().is_ok_and(|credentials| !self.announced.issued(credentials.bundle()));
         let Some(entry) = self.entries.get_mut(&fetch.identity) else {
             return; // forgotten meanwhile
         };
@@ -174,7 +196,69 @@ impl Store {
             }
             let held = snapshot.held.as_ref().map(|held| held.bundle().validity());
             snapshot.due = next_fetch(Situation { held, failures, now, chance });
+            if let Some(held) = held.filter(|_| outdated) {
+                snapshot.due = snapshot.due.min(replace_at(held, now, chance));
+            }
         });
+    }
+
+    /// Takes what the controller says of roots and of who signs: certificates that others signed are fetched anew,
+    /// those that no root vouches for at once. Without roots those of the newest reply stay in force.
+    ///
+    /// # Errors
+    /// If there is no usable root among them; nothing is changed then.
+    pub(crate) fn announce(
+        &mut self,
+        roots: Option<RootBundle>,
+        issuer: Option<CertificateDer<'static>>,
+        now: SystemTime,
+        mut chance: impl FnMut() -> f64,
+    ) -> Result<bool, TlsError> {
+        let trusted = roots.as_ref().is_none_or(|roots| self.roots() == Some(roots));
+        if trusted && self.announced.roots == roots.is_some() && self.announced.issuer == issuer {
+            return Ok(false);
+        }
+        let announced = Announced { roots: roots.is_some(), issuer, since: self.started };
+        if let Some(roots) = roots.filter(|_| !trusted) {
+            let trust = self.tls.trust(roots)?;
+            self.trust = Some((self.started, trust.clone()));
+            self.retrust(&trust, now, |_| now);
+        }
+        self.announced = announced;
+        for entry in self.entries.values() {
+            let outdated = |held: &Arc<Credentials>| !self.announced.issued(held.bundle());
+            entry.snapshot.send_if_modified(|snapshot| {
+                match snapshot.held.as_ref().filter(|held| outdated(held)) {
+                    Some(held) => {
+                        let at = replace_at(held.bundle().validity(), now, chance());
+                        snapshot.due = snapshot.due.min(at);
+                        true
+                    }
+                    None => false,
+                }
+            });
+        }
+        Ok(true)
+    }
+
+    /// Gives up what is revoked, and has it fetched anew at once. Returns whose it was.
+    pub(crate) fn drop_revoked(&mut self, now: SystemTime) -> Vec<Identity> {
+        let lists = self.tls.revocations().current();
+        let mut dropped = Vec::new();
+        for (identity, entry) in &mut self.entries {
+            let held = entry.snapshot.borrow().held.clone();
+            let Some(Err(revoked)) = held.map(|held| revocation::check(&lists, held.bundle().chain())) else {
+                continue;
+            };
+            dropped.push(identity.clone());
+            entry.failures = 0;
+            entry.snapshot.send_modify(|snapshot| {
+                snapshot.held = None;
+                snapshot.failure = Some(revoked.to_string().into());
+                snapshot.due = now;
+            });
+        }
+        dropped
     }
 
     /// The roots that peers are verified against, once there was a certificate.
@@ -196,16 +280,21 @@ impl Store {
     /// Takes a certificate kept from an earlier process.
     ///
     /// # Errors
-    /// If no TLS configuration can be made of it.
+    /// If it is revoked, or no TLS configuration can be made of it.
     pub(crate) fn restore(
         &mut self,
         bundle: Arc<CertificateBundle>,
         now: SystemTime,
-    ) -> Result<(), TlsError> {
+    ) -> Result<(), Box<dyn std::error::Error>> {
         let identity = bundle.identity().clone();
         let validity = bundle.validity();
+        self.tls.revocations().check(bundle.chain())?;
         let credentials = self.adopt(bundle, BEFORE_ALL, now)?;
-        let due = next_fetch(Situation { held: Some(validity), failures: 0, now, chance: 0.5 });
+        let outdated = !self.announced.issued(credentials.bundle());
+        let mut due = next_fetch(Situation { held: Some(validity), failures: 0, now, chance: 0.5 });
+        if outdated {
+            due = due.min(replace_at(validity, now, self.tls.chance()));
+        }
         let entry =
             self.entries.entry(identity).or_insert_with(|| Entry::new(None, Priority::Background, due, now));
         entry.snapshot.send_if_modified(|snapshot| {
@@ -238,13 +327,13 @@ impl Store {
     fn change_trust(&mut self, roots: RootBundle, sequence: u64, now: SystemTime) -> Result<Trust, TlsError> {
         let trust = self.tls.trust(roots)?;
         self.trust = Some((sequence, trust.clone()));
-        self.retrust(&trust, now);
+        self.retrust(&trust, now, |fetched| now.max(fetched + TRUST_REFETCH));
         Ok(trust)
     }
 
     /// Rebuilds everything held under new roots; what they do not vouch for is fetched again soon, as peers that have
     /// the new roots will refuse it.
-    fn retrust(&mut self, trust: &Trust, now: SystemTime) {
+    fn retrust(&mut self, trust: &Trust, now: SystemTime, soon: impl Fn(SystemTime) -> SystemTime) {
         for (identity, entry) in &mut self.entries {
             let Some(held) = entry.snapshot.borrow().held.clone() else { continue };
             let vouched = trust.vouches_for(held.bundle(), now);
@@ -255,7 +344,7 @@ impl Store {
                     continue;
                 }
             };
-            let soon = now.max(entry.fetched + TRUST_REFETCH);
+            let soon = soon(entry.fetched);
             entry.snapshot.send_modify(|snapshot| {
                 snapshot.held = Some(rebuilt);
                 if !vouched {
@@ -264,4 +353,20 @@ impl Store {
             });
         }
     }
+}
+
+impl Announced {
+    /// Whether who signs now signed this; true where nobody said who does.
+    fn issued(&self, bundle: &CertificateBundle) -> bool {
+        match (&self.issuer, bundle.chain().first()) {
+            (Some(issuer), Some(leaf)) => verify::is_signed_by(leaf, issuer),
+            _ => true,
+        }
+    }
+}
+
+/// When a certificate that another has to replace is fetched: soon, but not by all at once.
+fn replace_at(held: Validity, now: SystemTime, chance: f64) -> SystemTime {
+    let remaining = held.not_after.duration_since(now).unwrap_or_default();
+    now + (remaining / 4).min(REPLACE_WITHIN).mul_f64(chance.clamp(0.0, 1.0))
 }

@@ -1,6 +1,9 @@
 //! `lateen.mesh.MeshSettings` ⇄ [`Settings`].
 
-use model::mesh::Settings;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::mesh::{Settings, Trust};
 use proto::mesh as wire;
 
 use super::intern::Strings;
@@ -21,7 +24,17 @@ pub(super) fn read(strings: &mut Strings, wire: &wire::MeshSettings) -> Result<S
         root_namespace: strings.get_or(&wire.root_namespace, &default.root_namespace),
         cluster: strings.get_or(&wire.cluster_id, &default.cluster),
         pod_ranges,
+        trust: Trust {
+            roots: owned(&wire.roots),
+            crls: owned(&wire.crls),
+            issuer: Some(&wire.issuer).filter(|der| !der.is_empty()).map(|der| Arc::from(&**der)),
+        },
     })
+}
+
+/// Copies: what is read may be a view of a much larger message.
+fn owned(ders: &[Bytes]) -> Vec<Arc<[u8]>> {
+    ders.iter().map(|der| Arc::from(&**der)).collect()
 }
 
 /// The settings as they are sent; `network` is the one that addresses without a network belong to.
@@ -30,6 +43,8 @@ pub fn to_wire(settings: &Settings, network: &str) -> wire::MeshSettings {
         address: fields::ip_bytes(range.addr()),
         length: range.prefix_len().into(),
     };
+    let bytes = |ders: &[Arc<[u8]>]| ders.iter().map(|der| Bytes::copy_from_slice(der)).collect();
+    let trust = &settings.trust;
     wire::MeshSettings {
         trust_domain: settings.trust_domain.to_string(),
         trust_domain_aliases: settings.trust_domain_aliases.iter().map(ToString::to_string).collect(),
@@ -37,6 +52,9 @@ pub fn to_wire(settings: &Settings, network: &str) -> wire::MeshSettings {
         cluster_id: settings.cluster.to_string(),
         network: network.to_owned(),
         pod_ranges: settings.pod_ranges.iter().map(range).collect(),
+        roots: bytes(&trust.roots),
+        crls: bytes(&trust.crls),
+        issuer: trust.issuer.as_deref().map(Bytes::copy_from_slice).unwrap_or_default(),
     }
 }
 
@@ -52,6 +70,11 @@ mod tests {
             root_namespace: "mesh".into(),
             cluster: "east".into(),
             pod_ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/56".parse().unwrap()],
+            trust: Trust {
+                roots: vec![Arc::from(*b"one"), Arc::from(*b"two")],
+                crls: vec![Arc::from(*b"list")],
+                issuer: Some(Arc::from(*b"two")),
+            },
         };
         assert_eq!(read(&mut Strings::default(), &to_wire(&settings, "")), Ok(settings));
     }

@@ -71,6 +71,8 @@ pub(super) struct Chunk {
     removed: Vec<Str>,
     bytes: usize,
     limit: usize,
+    /// With the other names that resources are asked for by; who has asked for all does not need them.
+    aliases: bool,
 }
 
 impl Topic {
@@ -314,7 +316,7 @@ impl Topic {
 
     /// What to send next, closed once it has `limit` bytes; without removals if other types have to go first.
     pub(super) fn take(&mut self, shelf: &Shelf, removals: bool, limit: usize) -> Option<Chunk> {
-        let mut chunk = Chunk { limit, ..Chunk::default() };
+        let mut chunk = Chunk { limit, aliases: !self.wildcard, ..Chunk::default() };
         let mut settled = Vec::new();
         for (name, had) in &self.pending {
             if chunk.is_full() {
@@ -433,7 +435,8 @@ fn verdict(had: Had, current: Option<&Arc<Resource>>) -> Verdict<'_> {
 impl Chunk {
     fn push(&mut self, resource: &Arc<Resource>) {
         let aliases: usize = resource.aliases().iter().map(|alias| alias.len()).sum();
-        self.bytes += resource.value().len() + resource.name().len() + aliases;
+        self.bytes += resource.value().len() + resource.name().len();
+        self.bytes += if self.aliases { aliases } else { 0 };
         self.resources.push(resource.clone());
     }
 
@@ -463,7 +466,7 @@ impl Chunk {
     ) -> DeltaDiscoveryResponse {
         let write = |resource: &Arc<Resource>| discovery::Resource {
             name: resource.name().to_string(),
-            aliases: resource.aliases().iter().map(ToString::to_string).collect(),
+            aliases: resource.aliases().iter().filter(|_| self.aliases).map(ToString::to_string).collect(),
             version: resource.version().to_string(),
             resource: Some(Any { type_url: shelf.type_url.to_string(), value: resource.value().clone() }),
         };

@@ -1,0 +1,222 @@
+//! Certificates of twenty seconds under traffic while the root changes and a workload is revoked.
+
+#![allow(clippy::panic, reason = "a condition that does not hold fails the test")]
+
+use std::time::{Duration, Instant};
+
+use e2e::client::{Client, Load};
+use e2e::report::{counted, size};
+use e2e::{Mesh, example, lines, manifests};
+use serde_json::Value;
+
+/// Requests per second in each direction.
+const RATE: u32 = 100;
+
+const ECHO: &str = "lateen, echo, --http, \"8080\", --tcp, \"9000\"";
+
+/// Clients and servers on both nodes, under accounts of their own; `victim` is a client and a server.
+fn pods() -> String {
+    let server = |name: &str, node: &str| manifests::server(name, "test", node, ECHO, &[8080, 9000]);
+    [
+        manifests::namespace("test", "ambient"),
+        manifests::shell("client", "test", "node-1"),
+        manifests::shell("other", "test", "node-2"),
+        server("server", "node-2"),
+        server("near", "node-1"),
+        server("victim", "node-1"),
+    ]
+    .concat()
+}
+
+/// A mesh whose certificates live for so many seconds.
+fn mesh(seconds: u32) -> Mesh {
+    let longest = format!("ctrl.MAX_WORKLOAD_CERT_TTL={seconds}s");
+    let usual = format!("ctrl.DEFAULT_WORKLOAD_CERT_TTL={seconds}s");
+    Mesh::start_with(&[("app.yaml", &pods())], &["--set", &longest, "--set", &usual])
+}
+
+fn ca(mesh: &Mesh, arguments: &[&str]) -> String {
+    let outcome = mesh.lateen(&[&["ca"], arguments].concat());
+    assert!(outcome.ok(), "lateen ca {arguments:?}: {outcome}");
+    outcome.stdout
+}
+
+fn try_status(mesh: &Mesh) -> Result<Value, String> {
+    let outcome = mesh.lateen(&["ca", "status", "-o", "json"]);
+    serde_json::from_str(&outcome.stdout).map_err(|error| format!("{error}: {outcome}"))
+}
+
+fn status(mesh: &Mesh) -> Value {
+    try_status(mesh).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The serial numbers of the roots in a state.
+fn roots(status: &Value, state: &str) -> Vec<String> {
+    let all = status["certificates"].as_array().expect("a list");
+    let of = all.iter().filter(|row| row["kind"] == "root" && row["state"] == state);
+    of.map(|row| row["serial"].as_str().expect("text").to_owned()).collect()
+}
+
+/// What an agent holds for a service account: serial numbers of its leaf, and how many roots it trusts.
+fn held(mesh: &Mesh, node: &str, account: &str) -> Result<(String, usize), String> {
+    let page = mesh.exec(
+        "kube-system",
+        &format!("node-agent/{node}"),
+        &["curl", "-sS", "-m", "10", "http://127.0.0.1:15000/config_dump"],
+    );
+    let page: Value = serde_json::from_str(&page.stdout).map_err(|error| format!("{error}: {page}"))?;
+    let all = page["certificates"].as_array().cloned().unwrap_or_default();
+    let identity = format!("spiffe://cluster.local/ns/test/sa/{account}");
+    let found = all.iter().find(|one| one["identity"] == identity).ok_or("it holds none")?;
+    let serial = found["certChain"][0]["serialNumber"].as_str().ok_or_else(|| found["state"].to_string())?;
+    Ok((serial.to_owned(), found["rootCerts"].as_array().map_or(0, Vec::len)))
+}
+
+/// The sum over both nodes' agents of the series of a metric.
+fn metric(mesh: &Mesh, name: &str) -> f64 {
+    let of = |node: u32| {
+        let pod = format!("node-agent/node-{node}");
+        let page =
+            mesh.exec("kube-system", &pod, &["curl", "-sS", "-m", "10", "http://127.0.0.1:15020/metrics"]);
+        let series = page.stdout.lines().filter(|line| line.starts_with(name));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    of(1) + of(2)
+}
+
+fn probe(mesh: &Mesh, pod: &str, target: &str) -> String {
+    mesh.exec("test", pod, &[&example("peer"), "probe", target]).stdout
+}
+
+/// Waits until the change of roots has gone through what is left of its phases; returns how long that took.
+fn until_stable(mesh: &Mesh, old: &[String]) -> Duration {
+    mesh.within(Duration::from_secs(90), "the old root is gone", |mesh| {
+        let status = try_status(mesh)?;
+        if status["phase"] == "stable" && roots(&status, "current") != old {
+            return Ok(());
+        }
+        Err(format!("{}: {}", status["phase"], status["explanation"]))
+    })
+}
+
+#[test]
+fn certificates_of_twenty_seconds_a_change_of_roots_and_a_revocation() {
+    let mesh = mesh(20);
+    let whole = Duration::from_secs(size(40, 300));
+    let begun = Instant::now();
+    let loads = [("client", "server:8080"), ("other", "near:8080"), ("client", "near:8080")]
+        .map(|(pod, target)| Load::start(&mesh, "test", pod, target, RATE));
+    // Tunnels of the victim, as a client and as a server, in use and kept.
+    let as_client = Client::start(&mesh, "test", "victim", &["hold", "server:9000"]);
+    let as_server = Client::start(&mesh, "test", "other", &["hold", "victim:9000"]);
+    let bystander = Client::start(&mesh, "test", "client", &["hold", "server:9000"]);
+    for held in [&as_client, &as_server, &bystander] {
+        held.wait_for("open", e2e::PATIENCE);
+    }
+    let wait = |part: u32| {
+        mesh.within(whole * 2, "time passes", |_| {
+            if begun.elapsed() >= whole * part / 10 { Ok(()) } else { Err(String::new()) }
+        })
+    };
+
+    wait(1);
+    let old = roots(&status(&mesh), "current");
+    ca(&mesh, &["rotate-root"]);
+    mesh.eventually("the new root signs beside the old one", |mesh| {
+        let status = try_status(mesh)?;
+        if status["phase"] == "retiring" && roots(&status, "retired") == old {
+            return Ok(());
+        }
+        Err(status.to_string())
+    });
+    let switched = begun.elapsed();
+    // The controller crashes in the middle, and goes on where it was.
+    mesh.ctrl().kill();
+
+    wait(3);
+    mesh.eventually("ctrl is back", |mesh| try_status(mesh).map(drop));
+    let revoked_at = Instant::now();
+    let said = ca(&mesh, &["revoke", "-n", "test", "victim"]);
+    assert!(said.contains("spiffe://cluster.local/ns/test/sa/victim is revoked"), "{said}");
+    let ended = [&as_client, &as_server].map(|held| {
+        let (at, _) = held.wait_for("cut", Duration::from_secs(5));
+        at.saturating_duration_since(revoked_at)
+    });
+    for (pod, target) in [("victim", "server:8080"), ("other", "victim:8080"), ("client", "victim:8080")] {
+        mesh.eventually(&format!("{pod} to {target} is refused"), |mesh| {
+            let answer = probe(mesh, pod, target);
+            if answer.contains("refused") { Ok(()) } else { Err(answer) }
+        });
+    }
+    // The victim's own agent says why, and so does the log of the connections that were ended.
+    mesh.eventually_logged(&["direction=\"outbound\"", "no certificate for", "sa/victim", "is revoked"]);
+    mesh.eventually_logged(&[
+        "connection complete",
+        "certificate is revoked",
+        "src.identity=\"spiffe://cluster.local/ns/test/sa/victim\"",
+    ]);
+    let rejections = metric(&mesh, "istio_crl_policy_rejections_total");
+    assert!(rejections >= 2.0, "{rejections} tunnels and handshakes");
+
+    let retired = until_stable(&mesh, &old);
+    // Another change, from its beginning to its end.
+    let second = roots(&status(&mesh), "current");
+    ca(&mesh, &["rotate-root"]);
+    let took = until_stable(&mesh, &second);
+    for (node, account) in [("node-1", "client"), ("node-2", "server")] {
+        mesh.eventually("agents trust the new root alone", |mesh| match held(mesh, node, account)? {
+            (_, 1) => Ok(()),
+            (_, count) => Err(format!("{count} roots")),
+        });
+    }
+    wait(10);
+    // Forgiven, it is as any other.
+    ca(&mesh, &["restore", "-n", "test", "victim"]);
+    for (pod, target) in [("victim", "server:8080"), ("other", "victim:8080")] {
+        mesh.eventually(&format!("{pod} to {target}"), |mesh| {
+            let answer = probe(mesh, pod, target);
+            if answer.contains("passed") { Ok(()) } else { Err(answer) }
+        });
+    }
+    let rounds = bystander.finish();
+    assert!(rounds.starts_with("whole"), "a bystander's connection: {rounds}");
+    let reports = loads.map(Load::finish);
+    let requests: u64 = reports.iter().map(|report| report.requests).sum();
+    let slowest = reports.iter().map(|report| report.slowest).max().unwrap_or_default();
+    for report in &reports {
+        assert_eq!(report.failed, 0, "{}", report.text);
+    }
+    let fetched = lines(&mesh.agent_logs(), &["certificate fetched"]).len();
+    counted(&format!(
+        "certificates of 20 s for {:.0} s: {requests} requests, 0 failed, slowest {slowest} ms; {fetched} certificates \
+         fetched; two changes of roots, the first signed {switched:.1?} after the start and was alone {retired:.1?} after the \
+         revocation, the second took {took:.1?}, ctrl killed once between; a revoked workload's tunnels ended after \
+         {ended:.0?} as client and server, {rejections} of its tunnels and handshakes refused",
+        begun.elapsed().as_secs_f64()
+    ));
+}
+
+#[test]
+fn one_certificate_is_revoked_by_its_number_and_replaced() {
+    let mesh = mesh(3600);
+    let held_open = Client::start(&mesh, "test", "client", &["hold", "server:9000"]);
+    held_open.wait_for("open", e2e::PATIENCE);
+    let (serial, _) = held(&mesh, "node-1", "client").expect("a certificate");
+    let said = ca(&mesh, &["revoke", &serial]);
+    assert!(said.contains("a certificate of spiffe://cluster.local/ns/test/sa/client is revoked"), "{said}");
+    held_open.wait_for("cut", Duration::from_secs(5));
+    mesh.eventually("another certificate", |mesh| match held(mesh, "node-1", "client")? {
+        (other, _) if other != serial => Ok(()),
+        _ => Err("the same".to_owned()),
+    });
+    assert!(probe(&mesh, "client", "server:8080").contains("passed"));
+
+    // What is revoked is known to a proxy that starts anew, also while ctrl is away (which is not looked at here), and to
+    // people.
+    let table = ca(&mesh, &["status"]);
+    for part in ["authority  made here", "phase      stable", "of them revoked", "root"] {
+        assert!(table.contains(part), "{part:?} is missing in\n{table}");
+    }
+    let refused = mesh.lateen(&["ca", "revoke", "-n", "test", "0123456789abcdef0123"]);
+    assert!(!refused.ok() && refused.stderr.contains("neither an identity"), "{refused}");
+}
