@@ -1,6 +1,6 @@
 //! Clients inside pods that run while a test does something to the mesh (`e2e/examples/peer.rs`).
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -22,8 +22,17 @@ impl Client {
     /// It cannot be started.
     #[track_caller]
     pub fn start(mesh: &Mesh, namespace: &str, pod: &str, arguments: &[&str]) -> Self {
-        let peer = example("peer");
-        let mut command = vec![peer.as_str()];
+        Self::start_example("peer", mesh, namespace, pod, arguments)
+    }
+
+    /// The same with another program of `e2e/examples`.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[track_caller]
+    pub fn start_example(program: &str, mesh: &Mesh, namespace: &str, pod: &str, arguments: &[&str]) -> Self {
+        let program = example(program);
+        let mut command = vec![program.as_str()];
         command.extend(arguments);
         let mut child = mesh
             .command(namespace, pod, &command)
@@ -55,6 +64,20 @@ impl Client {
                     panic!("{}: ended without {beginning:?}; it said {seen:?}", self.what)
                 }
             }
+        }
+    }
+
+    /// Says a line to it and returns its next.
+    ///
+    /// # Panics
+    /// It does not answer.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str) -> String {
+        let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
+        writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{}: {error}", self.what));
+        match self.lines.recv_timeout(crate::PATIENCE) {
+            Ok((_, answer)) => answer,
+            Err(error) => panic!("{}: no answer: {error}", self.what),
         }
     }
 

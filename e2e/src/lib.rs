@@ -15,6 +15,7 @@ pub mod manifests;
 pub mod processes;
 pub mod programs;
 pub mod report;
+pub mod streams;
 pub mod wire;
 
 use std::fmt;

@@ -1,5 +1,6 @@
 //! Whose certificates count, as the controller says it; and what that means for tunnels that are there already: one at
-//! whose ends a certificate is revoked is ended, one whose root is trusted no more takes no new connections.
+//! whose ends a certificate is revoked is ended, one whose root is trusted no more takes no new connections, and those on it go on through another
+//! ([`super::moves`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -56,7 +57,7 @@ pub(crate) fn take(agent: &Agent, trust: &Trust, own_roots: bool) {
 enum Fate {
     /// It ends now.
     End(&'static str),
-    /// It takes no new connections.
+    /// It takes no new connections, and those on it leave.
     Drain,
 }
 
@@ -112,7 +113,10 @@ impl Watched {
                 tracing::warn!(identity = %self.own.identity(), cause, "a tunnel is ended");
                 self.tunnel.end(cause);
             }
-            Some(Fate::Drain) if !self.drained.replace(true) => self.tunnel.drain(),
+            Some(Fate::Drain) if !self.drained.replace(true) => {
+                self.tunnel.drain();
+                self.tunnel.detach_all();
+            }
             _ => {}
         }
     }

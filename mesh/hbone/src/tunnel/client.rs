@@ -159,9 +159,7 @@ impl Client {
 
     /// No new streams; GOAWAY; the driver ends when the last stream has.
     pub fn drain(&self) {
-        let inner = &mut *self.shared.borrow_mut();
-        inner.engine.begin_drain();
-        inner.mark();
+        self.shared.borrow_mut().drain();
     }
 
     /// Ends the tunnel and every stream on it now.

@@ -29,9 +29,14 @@ impl Handle {
     /// GOAWAY: no new streams; the driver ends when the last one has.
     pub fn drain(&self) {
         if let Some(shared) = self.shared.upgrade() {
-            let inner = &mut *shared.borrow_mut();
-            inner.engine.begin_drain();
-            inner.mark();
+            shared.borrow_mut().drain();
+        }
+    }
+
+    /// Takes every connection off the tunnel, as [`Live::detach`](crate::connection::Live::detach) does with one.
+    pub fn detach_all(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.borrow_mut().part_all();
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use super::control::{Garbled, Message, Parted};
 use super::inner::{Inner, Use};
 use crate::frame::{self, code};
-use crate::protocol::{Fault, Key};
+use crate::protocol::{Fault, Key, Role};
 use crate::splice::End;
 
 /// A detach under way on one stream.
@@ -45,6 +45,17 @@ impl Inner {
         self.engine.sent(key, bytes.len());
         self.mark();
         true
+    }
+
+    /// GOAWAY; a server's to a client of ours not before the client has opened the control stream: after it, it could not
+    /// any more, and nothing could be taken off the tunnel.
+    pub(crate) fn drain(&mut self) {
+        let waits = self.role == Role::Server && self.control.capable && !self.control.opened;
+        self.control.drain_when_open = waits;
+        if !waits {
+            self.engine.begin_drain();
+            self.mark();
+        }
     }
 
     fn parted(&self, key: Key) -> Option<Parted> {

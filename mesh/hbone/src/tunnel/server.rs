@@ -71,13 +71,7 @@ impl Server {
     /// GOAWAY: requests already sent are still taken, then none; the driver ends when the last stream has. To a client of
     /// ours not before its control stream is there, a moment after its first connection.
     pub fn drain(&self) {
-        let inner = &mut *self.shared.borrow_mut();
-        let control = &mut inner.control;
-        control.drain_when_open = control.capable && !control.opened;
-        if !control.drain_when_open {
-            inner.engine.begin_drain();
-            inner.mark();
-        }
+        self.shared.borrow_mut().drain();
     }
 
     /// Ends the tunnel and every stream on it now.

@@ -1,0 +1,123 @@
+//! Agents and controller replaced under live connections: nothing breaks, nothing is lost.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::client::Load;
+use e2e::programs::Programs;
+use e2e::report::{counted, size};
+use e2e::streams::{self, Streams};
+use e2e::{Mesh, manifests, run};
+
+/// Requests a second beside the connections.
+const RATE: u32 = 500;
+
+/// A client on node-1; servers of long connections on either node, and of requests on node-2.
+fn mesh(programs: &Programs) -> Mesh {
+    let far = manifests::server("far", "test", "node-2", &streams::server(9000), &[9000]);
+    let near = manifests::server("near", "test", "node-1", &streams::server(9000), &[9000]);
+    let text = manifests::client_and_server("ambient") + &far + &near;
+    // Somebody outside the mesh: to and from there nothing is tunnelled.
+    let outside = manifests::namespace("outside", "")
+        + &manifests::server("plain", "outside", "node-2", &streams::server(9000), &[9000])
+        + &manifests::shell("stranger", "outside", "node-1");
+    Mesh::start_by(programs.lateen(), &[("app.yaml", &text), ("outside.yaml", &outside)], &[])
+}
+
+fn pids(mesh: &Mesh) -> Vec<i32> {
+    ["node-1", "node-2"].iter().flat_map(|node| [mesh.redirect(node).pid, mesh.proxy(node).pid]).collect()
+}
+
+/// Waits until every connection has said something more.
+#[track_caller]
+fn go_on(mesh: &Mesh, streams: &mut Streams, count: usize, mut look: impl FnMut(&streams::Seen)) {
+    let sent = streams.report().messages;
+    mesh.eventually("all connections go on", |_| {
+        let seen = streams.report();
+        look(&seen);
+        assert_eq!(seen.failed, 0, "{:?}", seen.failures);
+        if seen.messages > sent + 2 * count as u64 { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+}
+
+#[test]
+fn upgrades_break_no_connection() {
+    let programs = Programs::linked();
+    let mesh = mesh(&programs);
+    let (count, upgrades) = (size(100, 1000), size(3, 10));
+    let every = Duration::from_millis(500);
+    let far = format!("[{}]:9000", mesh.address("test", "far", true));
+    let plain = format!("{}:9000", mesh.address("outside", "plain", false));
+    let targets = ["far:9000", far.as_str(), "near:9000", plain.as_str()];
+    let mut tunnelled = Streams::start(&mesh, ("test", "client"), count, every, &targets);
+    let incoming =
+        Streams::start(&mesh, ("outside", "stranger"), count / 10, every, &["far.test:9000", far.as_str()]);
+    let load = Load::start(&mesh, "test", "client", "server:8080", size(RATE / 5, RATE));
+    go_on(&mesh, &mut tunnelled, count, |_| {});
+    let quiet = tunnelled.report();
+
+    let mut stalls = Vec::new();
+    for upgrade in 0..upgrades {
+        let before = pids(&mesh);
+        let upgraded = run(Command::new(programs.lateen()).args(["upgrade", "--mesh", mesh.name()]));
+        assert!(upgraded.ok(), "upgrade {upgrade}: {upgraded}");
+        assert_eq!(upgraded.stdout.matches(" replaced ").count(), 3, "{upgraded}");
+        mesh.eventually("the old processes have ended", |mesh| {
+            let mut left = mesh.processes();
+            left.retain(|process| before.contains(&process.pid));
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+        });
+        let mut slowest: f64 = 0.0;
+        let mut one_in_a_hundred: f64 = 0.0;
+        go_on(&mesh, &mut tunnelled, count, |seen| {
+            slowest = slowest.max(seen.max_ms);
+            one_in_a_hundred = one_in_a_hundred.max(seen.p99_ms);
+        });
+        stalls.push((one_in_a_hundred, slowest));
+    }
+    let (requests, tunnelled, incoming) = (load.finish(), tunnelled.finish(), incoming.finish());
+    assert_eq!(tunnelled.failed, 0, "{:?}", tunnelled.failures);
+    assert_eq!(incoming.failed, 0, "{:?}", incoming.failures);
+    assert_eq!(requests.failed, 0, "{}", requests.text);
+    let most = |of: fn(&(f64, f64)) -> f64| stalls.iter().map(of).fold(0.0, f64::max);
+    counted(&format!(
+        "{upgrades} upgrades of ctrl and both agents: {} connections, {} messages ({} MB), 0 broken; {} requests, 0 failed, \
+         slowest {} ms; slowest answer of a connection during an upgrade: p99 {:.0} ms, most {:.0} ms (before: p99 {:.0} ms)",
+        tunnelled.opened + incoming.opened,
+        tunnelled.messages + incoming.messages,
+        (tunnelled.bytes + incoming.bytes) >> 20,
+        requests.requests,
+        requests.slowest,
+        most(|stall| stall.0),
+        most(|stall| stall.1),
+        quiet.p99_ms,
+    ));
+}
+
+#[test]
+fn what_does_not_start_replaces_nothing() {
+    let programs = Programs::linked();
+    let mesh = mesh(&programs);
+    let mut streams =
+        Streams::start(&mesh, ("test", "client"), 20, Duration::from_millis(100), &["far:9000"]);
+    let before = pids(&mesh);
+    let next = Programs::linked();
+    let agent = next.lateen().with_file_name("node-agent");
+    std::fs::remove_file(&agent).expect("a link of its own");
+    std::fs::write(&agent, "#!/bin/sh\nexit 3\n").expect("the folder takes files");
+    std::fs::set_permissions(&agent, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+    let upgrade = || run(Command::new(next.lateen()).args(["upgrade", "--mesh", mesh.name()]));
+    let upgraded = upgrade();
+    assert_eq!(upgraded.code, 1, "{upgraded}");
+    for part in ["node-agent/node-1: the new one has ended (exit status: 3)", "the one before goes on"] {
+        assert!(upgraded.stderr.contains(part), "{upgraded}");
+    }
+    assert_eq!(pids(&mesh), before);
+
+    std::fs::remove_file(&agent).expect("it is still there");
+    let upgraded = upgrade();
+    assert!(upgraded.code == 1 && upgraded.stderr.contains("node-agent"), "{upgraded}");
+    go_on(&mesh, &mut streams, 20, |_| {});
+    assert_eq!(streams.finish().failed, 0);
+}
