@@ -123,6 +123,8 @@ impl Future for Splice {
             unreachable!("the slot holds the connection until its splice is ready")
         };
         connection.cost.live.unwatch();
+        // What it takes along, or what is lost with it, waits in this tunnel no more.
+        inner.engine.consumed_unowned(connection.undelivered());
         if matches!(end, End::Detached) {
             // Both ends know: no reset is needed, and none may overtake the peer's last words.
             inner.engine.streams[key].reset = true;

@@ -6,6 +6,8 @@
 #[path = "tunnel/support.rs"]
 mod support;
 
+#[path = "tunnel/bounds.rs"]
+mod bounds;
 #[path = "tunnel/detach.rs"]
 mod detach;
 #[path = "tunnel/h2_client.rs"]

@@ -1,6 +1,7 @@
 //! Manifests from files and folders: all of them at once, and again what changed. Knows which object is in
 //! force when a file breaks, disappears, or says something that another file says already.
 
+mod some;
 mod walk;
 mod watch;
 
@@ -39,6 +40,8 @@ pub struct Folder {
     files: BTreeMap<FileKey, Contents>,
     in_force: BTreeMap<Key, Arc<Object>>,
     findings: Vec<Finding>,
+    /// There are links among the files: one may stand in several places.
+    linked: bool,
 }
 
 /// A file's place in the order: the state folder first, then the paths as given; within each by name.
@@ -117,6 +120,7 @@ impl Folder {
         let mut findings = Vec::new();
         let mut seen: HashSet<FileKey> = HashSet::new();
         let mut same_file: HashSet<PathBuf> = HashSet::new();
+        self.linked = false;
         let roots = self.state.iter().map(|root| (0, root.clone())).collect::<Vec<_>>();
         let manifests = self.roots.iter().enumerate().map(|(index, root)| (index + 1, root.clone()));
         for (order, root) in roots.into_iter().chain(manifests.collect::<Vec<_>>()) {
@@ -124,6 +128,7 @@ impl Folder {
             findings.extend(more);
             for path in files {
                 let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+                self.linked |= real != path;
                 if same_file.insert(real) {
                     self.look_at(order, &path, touched.contains(&path));
                     seen.insert((order, path));

@@ -114,6 +114,11 @@ fn endpoints(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("pick", count), |bencher| {
             bencher.iter(|| select(service, of_service, &client, black_box(asked), &mut draw));
         });
+        // What the memory of so many workloads costs, whatever is done with them: one of them is looked at, at random.
+        let list = of_service.all();
+        group.bench_function(BenchmarkId::new("look at any", count), |bencher| {
+            bencher.iter(|| list[draw(count) as usize].clone());
+        });
         group.bench_function(BenchmarkId::new("plan", count), |bencher| {
             bencher.iter(|| plan(&mesh, &client, black_box(asked), &mut draw));
         });
@@ -157,6 +162,30 @@ fn lookups(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("pod", count), |bencher| {
             bencher
                 .iter(|| mesh.workload_at(black_box(next.next().expect("a cycle does not end"))).is_some());
+        });
+    }
+    group.finish();
+}
+
+/// One policy of many changes: what that costs the next connection beside the judgement itself.
+fn changed_policy(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("authz after a change");
+    let destination = workload(1, &profile(&[]));
+    let client = Identity::new("cluster.local", "team-1", "app-1");
+    let subject = Subject {
+        source: SocketAddr::new(pod_ip(1), 40_000),
+        identity: Some(&client),
+        destination: SocketAddr::new(pod_ip(1), 8080),
+    };
+    for count in [1, 100, 10_000] {
+        let mut mesh = policies("principals", count);
+        let name = PolicyName { namespace: "ns".into(), name: "p0".into() };
+        let policy = mesh.policy(&name).expect("it was put in").clone();
+        group.bench_function(BenchmarkId::new("change and judge", count), |bencher| {
+            bencher.iter(|| {
+                mesh.apply(Update::Policy((*policy).clone()));
+                mesh.judge(&destination, black_box(&subject))
+            });
         });
     }
     group.finish();
@@ -217,10 +246,29 @@ fn authorization(criterion: &mut Criterion) {
             };
             assert!(decide(&all, &subject).allows());
             let id = |engine: &str| BenchmarkId::new(format!("{engine}, by {kind}"), count);
+            // As a proxy without an index has it: the policies that apply are gathered for each connection, then asked in
+            // turn.
             group.bench_function(id("one by one"), |bencher| {
-                bencher.iter(|| decide(&all, black_box(&subject)));
+                bencher.iter(|| {
+                    let all = mesh.policies_for(&destination).expect("it names none");
+                    decide(&all, black_box(&subject))
+                });
             });
             group.bench_function(id("as judged"), |bencher| {
+                bencher.iter(|| mesh.judge(&destination, black_box(&subject)));
+            });
+            // Nobody's name, address or port: refused, and told by whom.
+            let stranger = Identity::new("other.domain", "nowhere", "nobody");
+            let source = SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), 40_000);
+            let subject = Subject { source, identity: Some(&stranger), ..subject };
+            assert!(!decide(&all, &subject).allows());
+            group.bench_function(id("one by one, refused"), |bencher| {
+                bencher.iter(|| {
+                    let all = mesh.policies_for(&destination).expect("it names none");
+                    decide(&all, black_box(&subject))
+                });
+            });
+            group.bench_function(id("as judged, refused"), |bencher| {
                 bencher.iter(|| mesh.judge(&destination, black_box(&subject)));
             });
         }
@@ -235,5 +283,5 @@ fn settings() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
-criterion_group! { name = decisions; config = settings(); targets = lookups, endpoints, authorization }
+criterion_group! { name = decisions; config = settings(); targets = lookups, endpoints, authorization, changed_policy }
 criterion_main!(decisions);

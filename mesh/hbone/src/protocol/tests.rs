@@ -6,7 +6,7 @@ use super::{Engine, Event, Fault, Role, no_fields};
 use crate::frame::{self, HEAD, Head, PREFACE, SMALLEST_MAX_FRAME, code, flag, kind, setting};
 use crate::headers::Headers;
 use crate::hpack::Encoder;
-use crate::limits::Limits;
+use crate::limits::{Limit, Limits};
 
 type Unit = Engine<()>;
 type Listed<'a> = Vec<(&'a str, &'a str)>;
@@ -406,30 +406,34 @@ fn every_rate_has_a_live_limit() {
         ..Limits::default()
     };
     type Flood = fn(u32) -> Vec<u8>;
-    let cases: [(&str, Flood); 8] = [
-        ("rapid reset", |n| {
+    let cases: [(&str, Limit, Flood); 8] = [
+        ("rapid reset", Limit::Resets, |n| {
             [connect(1 + 2 * n), raw(kind::RST_STREAM, 0, 1 + 2 * n, &[0, 0, 0, 8])].concat()
         }),
-        ("resets we are made to send", |n| {
+        ("resets we are made to send", Limit::Resets, |n| {
             [connect(1 + 2 * n), raw(kind::WINDOW_UPDATE, 0, 1 + 2 * n, &[0; 4])].concat()
         }),
-        ("requests we must refuse", |n| {
+        ("requests we must refuse", Limit::Resets, |n| {
             raw(kind::HEADERS, flag::END_HEADERS, 1 + 2 * n, &block(&[("x", "y")]))
         }),
-        ("PING", |_| raw(kind::PING, 0, 0, &[0; 8])),
-        ("SETTINGS", |_| raw(kind::SETTINGS, 0, 0, &[])),
-        ("PRIORITY", |_| raw(kind::PRIORITY, 0, 1, &[0; 5])),
-        ("unknown frames", |_| raw(0x77, 0, 0, &[])),
-        ("empty DATA", |n| {
+        ("PING", Limit::Pings, |_| raw(kind::PING, 0, 0, &[0; 8])),
+        ("SETTINGS", Limit::Settings, |_| raw(kind::SETTINGS, 0, 0, &[])),
+        ("PRIORITY", Limit::EmptyFrames, |_| raw(kind::PRIORITY, 0, 1, &[0; 5])),
+        ("unknown frames", Limit::EmptyFrames, |_| raw(0x77, 0, 0, &[])),
+        ("empty DATA", Limit::EmptyFrames, |n| {
             let open = if n == 0 { connect(1) } else { Vec::new() };
             [open, raw(kind::DATA, 0, 1, &[])].concat()
         }),
     ];
-    for (name, flood) in cases {
+    for (name, limit, flood) in cases {
         let mut engine = server(limits.clone());
         // The hello's own SETTINGS counted once.
         let fault = (0..7).find_map(|n| feed(&mut engine, &flood(n)).err());
-        assert_eq!(fault.map(|fault| fault.code), Some(code::ENHANCE_YOUR_CALM), "{name}");
+        let fault = fault.unwrap_or_else(|| panic!("{name} goes on"));
+        assert_eq!((fault.code, fault.limit), (code::ENHANCE_YOUR_CALM, Some(limit)), "{name}");
+        let before = engine.limits.hits.of(limit);
+        engine.fail(fault);
+        assert_eq!(engine.limits.hits.of(limit), before + 1, "{name}");
         // The same number spread over seconds is nobody's flood.
         let mut engine = server(limits.clone());
         for n in 0..50 {
@@ -449,7 +453,8 @@ fn a_continuation_flood_ends() {
     let mut engine = server(Limits::default());
     feed(&mut engine, &raw(kind::HEADERS, 0, 1, &connect_block())).unwrap();
     let fault = (0..20).find_map(|_| feed(&mut engine, &raw(kind::CONTINUATION, 0, 1, &[])).err());
-    assert_eq!(fault.unwrap().code, code::ENHANCE_YOUR_CALM);
+    let fault = fault.unwrap();
+    assert_eq!((fault.code, fault.limit), (code::ENHANCE_YOUR_CALM, Some(Limit::HeaderBlock)));
 }
 
 #[test]
@@ -461,6 +466,7 @@ fn a_small_block_cannot_grow_large() {
     let mut engine = server(Limits::default());
     assert!(feed(&mut engine, &raw(kind::HEADERS, flag::END_HEADERS, 1, &bomb)).unwrap().is_empty());
     assert_eq!(frames(&engine.control)[0].3, block(&[(":status", "431")]));
+    assert_eq!(engine.limits.hits.of(Limit::DecodedHeaders), 1);
 }
 
 #[test]
@@ -469,6 +475,7 @@ fn streams_above_the_limit_are_refused() {
     let events = feed(&mut engine, &[connect(1), connect(3), connect(5)].concat()).unwrap();
     assert_eq!(events.len(), 2);
     assert_eq!(reset_of(&engine, 5), Some(code::REFUSED_STREAM));
+    assert_eq!(engine.limits.hits.of(Limit::ServerStreams), 1);
     engine.release(0);
     assert_eq!(feed(&mut engine, &connect(7)).unwrap().len(), 1);
 }

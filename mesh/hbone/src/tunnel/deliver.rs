@@ -123,7 +123,7 @@ impl Inner {
                     self.engine.streams[key].ext.wake();
                 }
             }
-            Use::Bytes { pending, .. } => {
+            Use::Bytes { pending, .. } if slot.end.is_none() => {
                 if let Some(charge) = &mut self.charge
                     && let Err(full) = charge.hold(total)
                 {
@@ -142,7 +142,9 @@ impl Inner {
                     self.control_bytes(piece)?;
                 }
             }
-            Use::None | Use::Opening | Use::Splice(_) => self.engine.consumed_unowned(total),
+            Use::None | Use::Opening | Use::Bytes { .. } | Use::Splice(_) => {
+                self.engine.consumed_unowned(total);
+            }
         }
         Ok(())
     }

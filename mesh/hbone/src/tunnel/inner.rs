@@ -212,9 +212,13 @@ impl Inner {
             self.waiting.retain(|waiting| *waiting != key);
             slot.queued = false;
         }
-        if let Use::Bytes { pending, at, .. } = &slot.used {
-            self.engine.consumed_unowned(pending.len() - at);
-            self.early_taken(pending.len() - at);
+        match &slot.used {
+            Use::Bytes { pending, at, .. } => {
+                self.engine.consumed_unowned(pending.len() - at);
+                self.early_taken(pending.len() - at);
+            }
+            Use::Splice(connection) => self.engine.consumed_unowned(connection.undelivered()),
+            Use::None | Use::Opening | Use::Control => {}
         }
         if !matches!(slot.used, Use::Control) {
             self.users -= 1;

@@ -256,6 +256,7 @@ fn an_end_that_does_not_answer_costs_only_that_connection() {
         let splice = tokio::task::spawn_local(opened.stream.splice(connection));
         live.detach();
         assert!(matches!(splice.await.unwrap().end, End::Undetachable));
+        assert_eq!(limits.hits.of(hbone::limits::Limit::DetachTime), 1);
         assert!(client.usable());
     });
 }

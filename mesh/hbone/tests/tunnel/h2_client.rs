@@ -164,7 +164,9 @@ fn many_small_frames_and_many_resets_end_nothing() {
 #[test]
 fn a_flood_of_resets_ends_the_connection() {
     run(async {
-        let mut up = up(Limits { resets_per_second: 50, ..Limits::default() }).await;
+        let limits = Limits { resets_per_second: 50, ..Limits::default() };
+        let hits = limits.hits.clone();
+        let mut up = up(limits).await;
         let server = tokio::task::spawn_local(async move { while up.server.accept().await.is_some() {} });
         for _ in 0..200 {
             let Ok(mut ready) = up.client.clone().ready().await else { break };
@@ -173,6 +175,7 @@ fn a_flood_of_resets_ends_the_connection() {
             tokio::task::yield_now().await;
         }
         assert!(matches!(up.driver.await.unwrap(), Gone::Protocol(_)));
+        assert_eq!(hits.of(hbone::limits::Limit::Resets), 1);
         let err = up.h2.await.unwrap().unwrap_err();
         assert_eq!(err.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{err}");
         server.await.unwrap();

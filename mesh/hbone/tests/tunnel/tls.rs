@@ -153,6 +153,7 @@ fn refused_handshakes_say_why() {
         let short = Limits { handshake_timeout: std::time::Duration::from_millis(50), ..limits };
         let err = Tls::connect(near, ours.client.clone(), name(), &short).await.unwrap_err();
         assert!(matches!(err, HandshakeError::Timeout(_)), "{err}");
+        assert_eq!(short.hits.of(hbone::limits::Limit::HandshakeTime), 1);
     });
 }
 

@@ -266,3 +266,87 @@ fn a_watch_ends_when_dropped() {
     let ended = batches.recv_timeout(DEADLINE);
     assert!(ended.is_err(), "the sender is gone with the thread");
 }
+
+/// Whatever happens to files, looking at those that were touched comes to the same as looking at all of them.
+#[test]
+fn looking_at_some_files_is_as_good_as_looking_at_all() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let root = folder.path().canonicalize().expect("a folder");
+    let (state, manifests) = (root.join("state"), root.join("manifests"));
+    fs::create_dir_all(&state).expect("a folder");
+    fs::create_dir_all(&manifests).expect("a folder");
+    let new = || Folder::new([manifests.clone()]).with_state(state.clone());
+    let (mut some, mut all) = (new(), new());
+    some.scan();
+    all.scan();
+    let mut number = 1_u64;
+    let mut draw = |bound: u64| {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (number >> 33) % bound
+    };
+    let (mut alone, mut together) = (0, 0);
+    for round in 0..1500 {
+        let mut touched = std::collections::HashSet::new();
+        for _ in 0..=draw(2) {
+            let within = if draw(2) == 0 { &state } else { &manifests };
+            let file = within
+                .join(["a.yaml", "b.yaml", "deep/c.yaml", "d.json", "e.txt", ".f.yaml"][draw(6) as usize]);
+            touched.insert(file.clone());
+            let name = ["x", "y", "z"][draw(3) as usize];
+            let text = match draw(10) {
+                0 => "{ not yaml".to_owned(),
+                1 => policy("NOTHING"),
+                2 => policy(["ALLOW", "DENY"][draw(2) as usize]),
+                3 => account(name) + "---\n" + &account("other"),
+                4 | 5 => {
+                    // It need not be there.
+                    let _ = fs::remove_file(&file);
+                    continue;
+                }
+                // Never twice the same text.
+                _ => account(name) + &format!("# {round}\n"),
+            };
+            write(
+                file.parent().expect("a folder"),
+                &file.file_name().expect("a name").to_string_lossy(),
+                &text,
+            );
+        }
+        let looked = some.scan_some(&touched);
+        *(if looked.is_some() { &mut alone } else { &mut together }) += 1;
+        let (ours, theirs) =
+            (looked.unwrap_or_else(|| some.scan_touched(&touched)), all.scan_touched(&touched));
+        let told = |batch: &Batch| {
+            let mut upserted: Vec<String> = batch
+                .upserted
+                .iter()
+                .map(|one| format!("{} {} {}", one.key(), one.position, one.raw))
+                .collect();
+            upserted.sort();
+            let mut removed: Vec<String> = batch.removed.iter().map(ToString::to_string).collect();
+            removed.sort();
+            (upserted, removed, said(batch), batch.findings_changed)
+        };
+        assert_eq!(told(&ours), told(&theirs), "round {round}: {touched:?}");
+        assert_eq!(names(&some), names(&all), "round {round}: {touched:?}");
+    }
+    assert!(alone > 200 && together > 200, "{alone} looked at alone, {together} with all others");
+}
+
+#[test]
+fn a_folder_that_goes_takes_its_files_with_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let root = folder.path().canonicalize().expect("a folder");
+    write(&root, "deep/a.yaml", &account("a"));
+    let link = write(&root, "b.yaml", &account("b"));
+    let mut manifests = Folder::new([root.clone()]);
+    manifests.scan();
+    fs::remove_dir_all(root.join("deep")).expect("it is there");
+    assert!(manifests.scan_some(&[root.join("deep")].into()).is_none());
+    assert_eq!(manifests.scan().removed.len(), 1);
+    // With a link among them, no file is alone any more.
+    std::os::unix::fs::symlink(&link, root.join("c.yaml")).expect("a link");
+    assert!(manifests.scan_some(&[root.join("c.yaml")].into()).is_none());
+    manifests.scan();
+    assert!(manifests.scan_some(&[link].into()).is_none());
+}

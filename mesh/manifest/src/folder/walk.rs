@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How many files one path may stand for.
-const MAX_FILES: usize = 50_000;
+pub(super) const MAX_FILES: usize = 250_000;
 /// How deep folders may nest.
 const MAX_DEPTH: usize = 64;
 
@@ -84,10 +84,10 @@ fn folder(path: &Path, depth: usize, entered: &mut HashSet<PathBuf>, found: &mut
 }
 
 /// Editors' locks and temporary files, and the folders behind Kubernetes' mounted ConfigMaps.
-fn is_hidden(path: &Path) -> bool {
+pub(super) fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-fn is_manifest(path: &Path) -> bool {
+pub(super) fn is_manifest(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
 }

@@ -26,8 +26,10 @@ use super::{Batch, Folder};
 const QUIET: Duration = Duration::from_millis(5);
 /// How long a file that is open for writing is waited for.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// How often files are looked at when the kernel says nothing.
+/// How often files are looked at when the kernel says nothing,
 const RESCAN: Duration = Duration::from_secs(2);
+/// but no more often than takes this part of a processor's time.
+const SHARE: u32 = 20;
 /// How many changed files are remembered by name between two looks; beyond, stamps have to tell.
 const MAX_TOUCHED: usize = 1024;
 
@@ -59,10 +61,21 @@ impl Watch {
             if !on_batch(folder.scan()) {
                 return;
             }
-            while wait(&woken, &events) && !stop.load(Ordering::Acquire) {
+            let (mut looked, mut rescan) = (Instant::now(), RESCAN);
+            while wait(&woken, &events, (looked + rescan).saturating_duration_since(Instant::now()))
+                && !stop.load(Ordering::Acquire)
+            {
                 kernel.watch_roots(&folder);
-                let touched = std::mem::take(&mut lock(&events).touched);
-                let batch = folder.scan_touched(&touched);
+                let (touched, lost) = lock(&events).take();
+                let due = looked.elapsed() >= rescan;
+                let some = if lost || due { None } else { folder.scan_some(&touched) };
+                let batch = some.unwrap_or_else(|| {
+                    let begun = Instant::now();
+                    let batch = folder.scan_touched(&touched);
+                    looked = Instant::now();
+                    rescan = RESCAN.max(begun.elapsed() * SHARE);
+                    batch
+                });
                 if !batch.is_empty() && !on_batch(batch) {
                     return;
                 }
@@ -86,10 +99,18 @@ struct Events {
     touched: HashSet<PathBuf>,
     /// Files that somebody has begun to write and not closed yet.
     open: HashSet<PathBuf>,
+    /// More than these were touched.
+    lost: bool,
 }
 
 impl Events {
+    /// What was touched, and whether more was.
+    fn take(&mut self) -> (HashSet<PathBuf>, bool) {
+        (std::mem::take(&mut self.touched), std::mem::take(&mut self.lost))
+    }
+
     fn note(&mut self, event: Event) {
+        self.lost |= event.need_rescan();
         let begins = matches!(
             event.kind,
             EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_))
@@ -108,6 +129,8 @@ impl Events {
             }
             if self.touched.len() < MAX_TOUCHED {
                 self.touched.insert(path);
+            } else {
+                self.lost = true;
             }
         }
     }
@@ -129,7 +152,7 @@ impl Kernel {
                 Ok(event) if is_reading(event.kind) => return,
                 Ok(event) => lock(&events).note(event),
                 // Events were lost: stamps have to tell.
-                Err(_) => {}
+                Err(_) => lock(&events).lost = true,
             }
             // Full means that a look is already asked for.
             let _ = wake.try_send(());
@@ -177,8 +200,8 @@ fn is_reading(kind: EventKind) -> bool {
 }
 
 /// Waits until it is time to look. False when nobody is left who could say so.
-fn wait(woken: &Receiver<()>, events: &Mutex<Events>) -> bool {
-    match woken.recv_timeout(RESCAN) {
+fn wait(woken: &Receiver<()>, events: &Mutex<Events>, rescan: Duration) -> bool {
+    match woken.recv_timeout(rescan) {
         Ok(()) => {}
         Err(RecvTimeoutError::Timeout) => return true,
         Err(RecvTimeoutError::Disconnected) => return false,

@@ -4,15 +4,16 @@
 //! asks of the client's name or address or of the port, and a policy is looked at only where one of its rules is
 //! noted under what the connection has. Rules that cannot be noted so are always looked at.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::decide::Ballot;
-use super::{Clause, Match, Policy, Rule, StringMatch, Subject};
+use super::{Clause, Match, Policy, StringMatch, Subject};
 use crate::address::Str;
 use crate::workload::PolicyName;
 
@@ -23,23 +24,35 @@ const SCANNED_UP_TO: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Indexed {
     policies: Vec<Arc<Policy>>,
-    /// Made by the first who asks after a change.
-    index: OnceLock<Index>,
+    /// Kept by whoever changes them, so that no connection pays for a change; where there are few, there is none.
+    index: Option<Index>,
 }
 
 impl Indexed {
     pub(crate) fn insert(&mut self, policy: &Arc<Policy>) {
         match self.place(&policy.name) {
-            Ok(place) => self.policies[place] = policy.clone(),
+            Ok(place) => {
+                let old = std::mem::replace(&mut self.policies[place], policy.clone());
+                if let Some(index) = &mut self.index {
+                    index.remove(&old);
+                }
+            }
             Err(place) => self.policies.insert(place, policy.clone()),
         }
-        self.index = OnceLock::new();
+        match &mut self.index {
+            Some(index) => index.add(policy),
+            None if self.policies.len() > SCANNED_UP_TO => self.index = Some(Index::new(&self.policies)),
+            None => {}
+        }
     }
 
     pub(crate) fn remove(&mut self, name: &PolicyName) {
-        if let Ok(place) = self.place(name) {
-            self.policies.remove(place);
-            self.index = OnceLock::new();
+        let Ok(place) = self.place(name) else { return };
+        let old = self.policies.remove(place);
+        if self.policies.len() <= SCANNED_UP_TO {
+            self.index = None;
+        } else if let Some(index) = &mut self.index {
+            index.remove(&old);
         }
     }
 
@@ -53,20 +66,23 @@ impl Indexed {
 
     /// Lets all policies be heard that have something to say on a connection.
     pub(crate) fn hear(&self, ballot: &mut Ballot, subject: &Subject<'_>) {
-        if self.policies.len() <= SCANNED_UP_TO {
-            self.policies.iter().for_each(|policy| ballot.take(policy, subject));
-            return;
-        }
-        let index = self.index.get_or_init(|| Index::new(&self.policies));
-        for place in index.candidates(subject) {
-            ballot.take(&self.policies[place], subject);
+        let Some(index) = &self.index else {
+            return self.policies.iter().for_each(|policy| ballot.take(policy, subject));
+        };
+        for slot in index.candidates(subject) {
+            if let Some(policy) = index.policy(slot) {
+                ballot.take(policy, subject);
+            }
         }
     }
 }
 
-/// Places of policies by what one of their rules needs.
+/// Slots of policies by what one of their rules needs.
 #[derive(Debug, Default)]
 struct Index {
+    slots: Vec<Option<Arc<Policy>>>,
+    free: Vec<usize>,
+    slot_of: HashMap<PolicyName, usize>,
     always: Vec<usize>,
     principals: Prefixes,
     namespaces: Prefixes,
@@ -76,40 +92,70 @@ struct Index {
     ports: Places<u16>,
 }
 
+/// Whether something is noted or taken out again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Note,
+    Forget,
+}
+
 impl Index {
     fn new(policies: &[Arc<Policy>]) -> Self {
         let mut index = Self::default();
-        for (place, policy) in policies.iter().enumerate() {
-            if policy.invalid.is_some() {
-                index.always.push(place);
-            }
-            policy.rules.iter().for_each(|rule| index.note(rule, place));
-        }
+        policies.iter().for_each(|policy| index.add(policy));
         index
     }
 
-    fn note(&mut self, rule: &Rule, place: usize) {
-        let needs = rule.clauses.iter().filter_map(needs_of_clause);
-        match needs.min_by_key(|needs| needs.iter().map(Need::breadth).max()) {
-            Some(needs) => needs.into_iter().for_each(|need| self.note_need(need, place)),
-            None => self.always.push(place),
-        }
+    fn add(&mut self, policy: &Arc<Policy>) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(policy.clone());
+        self.slot_of.insert(policy.name.clone(), slot);
+        self.change(policy, slot, Change::Note);
     }
 
-    fn note_need(&mut self, need: Need<'_>, place: usize) {
-        match need {
-            Need::Principal(prefix) => self.principals.note(prefix, place),
-            Need::Namespace(prefix) => self.namespaces.note(prefix, place),
-            Need::Account(namespace, account) => {
-                self.accounts.note((namespace.clone(), account.clone()), place);
+    fn remove(&mut self, policy: &Policy) {
+        let Some(slot) = self.slot_of.remove(&policy.name) else { return };
+        self.change(policy, slot, Change::Forget);
+        self.slots[slot] = None;
+        self.free.push(slot);
+    }
+
+    fn policy(&self, slot: usize) -> Option<&Arc<Policy>> {
+        self.slots.get(slot)?.as_ref()
+    }
+
+    fn change(&mut self, policy: &Policy, slot: usize, change: Change) {
+        if policy.invalid.is_some() {
+            apply(&mut self.always, slot, change);
+        }
+        for rule in &policy.rules {
+            let needs = rule.clauses.iter().filter_map(needs_of_clause);
+            match needs.min_by_key(|needs| needs.iter().map(Need::breadth).max()) {
+                Some(needs) => needs.into_iter().for_each(|need| self.change_need(need, slot, change)),
+                None => apply(&mut self.always, slot, change),
             }
-            Need::Source(range) => self.sources.note(range, place),
-            Need::Destination(range) => self.destinations.note(range, place),
-            Need::Port(port) => self.ports.note(port, place),
         }
     }
 
-    /// The places of all policies that have something to say on a connection, and some more, in order.
+    fn change_need(&mut self, need: Need<'_>, slot: usize, change: Change) {
+        match need {
+            Need::Principal(prefix) => self.principals.change(prefix, slot, change),
+            Need::Namespace(prefix) => self.namespaces.change(prefix, slot, change),
+            Need::Account(namespace, account) => {
+                self.accounts.change((namespace.clone(), account.clone()), slot, change);
+            }
+            Need::Source(range) => self.sources.change(range, slot, change),
+            Need::Destination(range) => self.destinations.change(range, slot, change),
+            Need::Port(port) => {
+                self.ports.change(port, slot, change);
+            }
+        }
+    }
+
+    /// The slots of all policies that have something to say on a connection, and some more, in the order of names.
     fn candidates(&self, subject: &Subject<'_>) -> Vec<usize> {
         let mut found = self.always.clone();
         if let Some(identity) = subject.identity {
@@ -124,6 +170,8 @@ impl Index {
         self.ports.find(&subject.destination.port(), &mut found);
         found.sort_unstable();
         found.dedup();
+        let name = |slot: &usize| self.policy(*slot).map(|policy| &policy.name);
+        found.sort_by(|one, other| name(one).cmp(&name(other)));
         found
     }
 }
@@ -199,7 +247,7 @@ fn prefixes(wanted: &[StringMatch]) -> Option<impl Iterator<Item = &Str>> {
     })
 }
 
-/// Places of policies by a key.
+/// Slots of policies by a key.
 #[derive(Debug)]
 struct Places<K>(HashMap<K, Vec<usize>>);
 
@@ -210,10 +258,22 @@ impl<K> Default for Places<K> {
 }
 
 impl<K: Eq + Hash> Places<K> {
-    fn note(&mut self, key: K, place: usize) {
-        let places = self.0.entry(key).or_default();
-        if places.last() != Some(&place) {
-            places.push(place);
+    /// Says whether the key is new, or there is nothing of it left.
+    fn change(&mut self, key: K, slot: usize, change: Change) -> bool {
+        match self.0.entry(key) {
+            Entry::Occupied(mut places) => {
+                apply(places.get_mut(), slot, change);
+                let gone = places.get().is_empty();
+                if gone {
+                    places.remove();
+                }
+                gone
+            }
+            Entry::Vacant(place) if change == Change::Note => {
+                place.insert(vec![slot]);
+                true
+            }
+            Entry::Vacant(_) => false,
         }
     }
 
@@ -225,21 +285,62 @@ impl<K: Eq + Hash> Places<K> {
     }
 }
 
-/// Places by what a string begins with; looked up once for each length there is.
+/// Puts a slot in once, or takes it out. All rules of a policy come one after the other.
+fn apply(slots: &mut Vec<usize>, slot: usize, change: Change) {
+    match change {
+        Change::Note if slots.last() == Some(&slot) => {}
+        Change::Note => slots.push(slot),
+        Change::Forget => {
+            if let Some(place) = slots.iter().position(|one| *one == slot) {
+                slots.swap_remove(place);
+            }
+        }
+    }
+}
+
+/// How many keys there are of each length: a look-up is made for each.
+#[derive(Debug)]
+struct Lengths<L>(BTreeMap<L, usize>);
+
+impl<L> Default for Lengths<L> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<L: Ord + Copy> Lengths<L> {
+    fn change(&mut self, length: L, change: Change) {
+        let count = self.0.entry(length).or_default();
+        match change {
+            Change::Note => *count += 1,
+            Change::Forget => *count = count.saturating_sub(1),
+        }
+        if *count == 0 {
+            self.0.remove(&length);
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = L> {
+        self.0.keys().copied()
+    }
+}
+
+/// Slots by what a string begins with; looked up once for each length there is.
 #[derive(Debug, Default)]
 struct Prefixes {
     places: Places<Str>,
-    lengths: BTreeSet<usize>,
+    lengths: Lengths<usize>,
 }
 
 impl Prefixes {
-    fn note(&mut self, prefix: &Str, place: usize) {
-        self.lengths.insert(prefix.len());
-        self.places.note(prefix.clone(), place);
+    fn change(&mut self, prefix: &Str, slot: usize, change: Change) {
+        if self.places.change(prefix.clone(), slot, change) {
+            self.lengths.change(prefix.len(), change);
+        }
     }
 
     fn find(&self, text: &str, found: &mut Vec<usize>) {
-        for prefix in self.lengths.iter().map_while(|length| text.as_bytes().get(..*length)) {
+        for prefix in self.lengths.all().map_while(|length| text.as_bytes().get(..length)) {
             if let Ok(prefix) = std::str::from_utf8(prefix) {
                 self.places.find(prefix, found);
             }
@@ -247,23 +348,24 @@ impl Prefixes {
     }
 }
 
-/// Places by address range; looked up once for each prefix length there is.
+/// Slots by address range; looked up once for each prefix length there is.
 #[derive(Debug, Default)]
 struct Ranges {
     places: Places<IpNet>,
-    lengths: BTreeSet<u8>,
+    lengths: Lengths<u8>,
 }
 
 impl Ranges {
-    fn note(&mut self, range: IpNet, place: usize) {
-        self.lengths.insert(range.prefix_len());
-        self.places.note(range, place);
+    fn change(&mut self, range: IpNet, slot: usize, change: Change) {
+        if self.places.change(range, slot, change) {
+            self.lengths.change(range.prefix_len(), change);
+        }
     }
 
     fn find(&self, ip: IpAddr, found: &mut Vec<usize>) {
-        for length in &self.lengths {
+        for length in self.lengths.all() {
             // A length beyond the family's belongs to ranges of the other.
-            if let Ok(range) = IpNet::new(ip.to_canonical(), *length) {
+            if let Ok(range) = IpNet::new(ip.to_canonical(), length) {
                 self.places.find(&range.trunc(), found);
             }
         }

@@ -37,7 +37,15 @@ impl From<bool> for Truth {
 impl Rule {
     /// Whether the rule matches: all of its clauses do.
     pub fn matches(&self, subject: &Subject<'_>) -> Truth {
-        self.clauses.iter().map(|clause| clause.matches(subject)).fold(Truth::Yes, Truth::and)
+        let mut all = Truth::Yes;
+        for clause in &self.clauses {
+            all = all.and(clause.matches(subject));
+            // Nothing brings it back, and most rules are about others.
+            if all == Truth::No {
+                break;
+            }
+        }
+        all
     }
 
     /// The attributes of the rule that layer 4 cannot see, in the order written, each once.
@@ -58,7 +66,14 @@ impl Clause {
         if self.matches.is_empty() {
             return Truth::Yes;
         }
-        self.matches.iter().map(|one| one.holds(subject)).fold(Truth::No, Truth::or)
+        let mut any = Truth::No;
+        for one in &self.matches {
+            any = any.or(one.holds(subject));
+            if any == Truth::Yes {
+                break;
+            }
+        }
+        any
     }
 }
 

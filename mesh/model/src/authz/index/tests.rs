@@ -160,3 +160,65 @@ fn a_change_is_seen() {
     policies.remove(&named("n/never", "a").name);
     assert_eq!(policies.all().len(), 39);
 }
+
+/// Whatever came and went, what is looked at is what a fresh index of the same policies looks at, and nothing is left
+/// behind.
+#[test]
+fn an_index_is_the_same_however_it_came_about() {
+    let matches = [
+        from_namespace("a"),
+        from_namespace("b"),
+        principal(exact("cluster.local/ns/a/sa/x")),
+        principal(StringMatch::Prefix("cluster.local/ns/".into())),
+        principal(StringMatch::Suffix("/sa/x".into())),
+        from("10.0.0.0/24"),
+        from("10.0.0.0/8"),
+        to("10.0.0.2/32"),
+        port(8080),
+        port(80),
+    ];
+    let client = Identity::new("cluster.local", "a", "x");
+    let subject = Subject {
+        source: socket("10.0.0.1:1"),
+        identity: Some(&client),
+        destination: socket("10.0.0.2:8080"),
+    };
+    let names = |policies: &Indexed| -> Vec<String> {
+        let Some(index) = &policies.index else { return Vec::new() };
+        let slots = index.candidates(&subject);
+        slots.iter().filter_map(|slot| index.policy(*slot)).map(|policy| policy.name.to_string()).collect()
+    };
+    let mut policies = Indexed::default();
+    let mut state = 1_u64;
+    let mut draw = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % bound
+    };
+    for _ in 0..3000 {
+        let name = format!("n/p{:02}", draw(30));
+        if draw(3) == 0 {
+            policies.remove(&policy(&name, Action::Deny, Vec::new()).name);
+        } else {
+            let rules = (0..1 + draw(3)).map(|_| only(matches[draw(matches.len())].clone()));
+            policies.insert(&Arc::new(policy(&name, Action::Deny, rules.collect())));
+        }
+        let mut fresh = Indexed::default();
+        policies.all().iter().for_each(|policy| fresh.insert(policy));
+        assert_eq!(names(&policies), names(&fresh));
+    }
+    while let Some(last) = policies.all().last().cloned() {
+        policies.remove(&last.name);
+    }
+    assert!(policies.index.is_none());
+    // Down to nothing without the index being thrown away.
+    let one = Arc::new(policy("n/p", Action::Deny, matches.iter().cloned().map(only).collect()));
+    let mut index = Index::new(std::slice::from_ref(&one));
+    index.remove(&one);
+    assert!(index.always.is_empty() && index.accounts.0.is_empty() && index.ports.0.is_empty());
+    for prefixes in [&index.principals, &index.namespaces] {
+        assert!(prefixes.places.0.is_empty() && prefixes.lengths.0.is_empty());
+    }
+    for ranges in [&index.sources, &index.destinations] {
+        assert!(ranges.places.0.is_empty() && ranges.lengths.0.is_empty());
+    }
+}
