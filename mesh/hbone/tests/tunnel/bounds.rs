@@ -132,7 +132,7 @@ fn a_splice_in_plain_has_both_its_sockets_and_what_waits_on_the_account() {
         until("something waits", || account.buffered() > 0 || live.sent() > 64 << 20).await;
         drop(far_app);
         let end = splice.await.unwrap();
-        assert!(matches!(end.end, End::Application(_)), "{:?}", end.end);
+        assert!(matches!(end.finished.end, End::Application(_)), "{:?}", end.finished.end);
         drop(end);
         flood.abort();
         assert_eq!((account.connections(), account.descriptors(), account.buffered()), (0, 0, 0));
