@@ -147,7 +147,7 @@ fn a_plain_connection_beyond_its_share_of_descriptors_ends() {
         let account = Account::listed(AccountLimits::default(), &ledger);
         let (_app, connection) = crate::support::application(&account).await;
         let (far, _far_app) = crate::support::sockets().await;
-        let end = hbone::passthrough::splice(connection, far).await.end;
+        let end = hbone::passthrough::splice(connection, far).await.finished.end;
         assert!(matches!(end, End::Account(Full::ShareOfDescriptors(1))), "{end:?}");
         assert_eq!(ledger.descriptors(), 0);
     });
