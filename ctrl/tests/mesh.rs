@@ -12,7 +12,7 @@ use model::authz::{Subject, decide};
 use model::identity::Identity;
 use model::workload::TunnelProtocol;
 use serde_json::json;
-use world::{World, pod, policy, service};
+use world::{TOKEN, TOKEN_2, World, pod, policy, service};
 
 /// What a pod's agent would decide about a connection to it.
 fn verdict(mesh: &model::mesh::Mesh, uid: &str, account: Option<&str>) -> Option<String> {
@@ -151,7 +151,7 @@ async fn tokens_open_the_door_and_only_their_own() {
     let world = World::new();
     let ctrl = world.start().await;
     let stranger = ctrl.proxy_with_token("node-1", "a token that nobody was given");
-    let other = ctrl.proxy_with_token("node-2", world::TOKEN);
+    let other = ctrl.proxy_with_token("node-2", TOKEN);
     let good = ctrl.proxy("node-1");
     good.ready().await;
     assert!(!stranger.is_ready() && !other.is_ready());
@@ -270,5 +270,76 @@ async fn a_restart_does_not_weaken_a_policy_that_broke_meanwhile() {
     // Gone from the files, it is gone.
     std::fs::remove_file(world.path("policy.yaml")).unwrap();
     proxy.until(|mesh| verdict(mesh, CART, Some("web")).as_deref() == Some("no policy applies")).await;
+    ctrl.stop().await;
+}
+
+/// How many roots a proxy was told of.
+fn roots(mesh: &model::mesh::Mesh) -> usize {
+    mesh.settings().trust.roots.len()
+}
+
+#[tokio::test]
+async fn a_new_root_signs_once_every_agent_has_said_that_he_trusts_it_also_over_a_restart() {
+    let world = World::new();
+    world.object(&pod("cart", "10.244.1.7", true));
+    let mut away = pod("till", "10.244.2.7", true);
+    away["spec"]["nodeName"] = json!("node-2");
+    world.object(&away);
+    let ctrl = world.start().await;
+    let address = ctrl.address;
+    let proxy = ctrl.proxy("node-1");
+    proxy.until(|mesh| roots(mesh) == 1).await;
+    let old = proxy.read(|mesh| mesh.settings().trust.issuer.clone());
+    assert!(old.is_some());
+    // The agent of node-2 holds a certificate, and is away.
+    ctrl.until_in_force(1).await;
+    let held = ctrl.certificate("till", TOKEN_2).await.unwrap();
+
+    let (status, text) = ctrl.post("/ca/rotate-root").await;
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(ctrl.post("/ca/rotate-root").await.0, 409, "one at a time");
+    proxy.until(|mesh| roots(mesh) == 2).await;
+    ctrl.until_ca("only node-2 is waited for", |ca| ca["awaited"] == json!(["node-2"])).await;
+    assert_eq!(proxy.read(|mesh| mesh.settings().trust.issuer.clone()), old, "the old one signs");
+    ctrl.stop().await;
+
+    let ctrl = world.start_at(address).await;
+    let ca = ctrl.get("/ca").await;
+    assert_eq!(ca["phase"], "distributing", "{ca}");
+    ctrl.until_in_force(1).await;
+    ctrl.until_ca("only node-2 is waited for", |ca| ca["awaited"] == json!(["node-2"])).await;
+    let other = ctrl.proxy_with_token("node-2", TOKEN_2);
+    proxy.until(|mesh| mesh.settings().trust.issuer != old).await;
+    other.until(|mesh| mesh.settings().trust.issuer != old && roots(mesh) == 2).await;
+    ctrl.until_ca("the old one retires", |ca| ca["phase"] == "retiring").await;
+    let new = ctrl.certificate("cart", TOKEN).await.unwrap();
+    assert_eq!(new.roots().certificates().len(), 2);
+    let trusted = proxy.read(|mesh| mesh.settings().trust.clone());
+    let both: Vec<_> = trusted.roots.iter().map(|root| root.to_vec().into()).collect();
+    for (about, bundle) in [("by the old root", &held), ("by the new root", &new)] {
+        assert!(identity::verify::leads_to(bundle.chain(), &both), "{about}");
+    }
+    ctrl.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_revoked_is_on_a_list_that_every_proxy_gets_at_once_and_gets_no_certificate() {
+    let world = World::new();
+    world.object(&pod("cart", "10.244.1.7", true));
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    proxy.until(|mesh| roots(mesh) == 1).await;
+    ctrl.certificate("cart", TOKEN).await.unwrap();
+    let (status, text) = ctrl.post("/ca/revoke?what=shop%2Fcart").await;
+    assert_eq!(status, 200, "{text}");
+    proxy.until(|mesh| mesh.settings().trust.crls.len() == 1).await;
+    let refused = ctrl.certificate("cart", TOKEN).await.unwrap_err();
+    assert!(refused.contains("spiffe://cluster.local/ns/shop/sa/cart is revoked"), "{refused}");
+    ctrl.until_metric("lateen_ca_revoked_certificates", |value| value == 1.0).await;
+    ctrl.until_metric("citadel_server_root_cert_expiry_timestamp", |value| value > 2e9).await;
+    let (status, text) = ctrl.post("/ca/revoke?what=nobody").await;
+    assert_eq!(status, 409, "{text}");
+    assert_eq!(ctrl.post("/ca/restore?what=shop%2Fcart").await.0, 200);
+    ctrl.certificate("cart", TOKEN).await.unwrap();
     ctrl.stop().await;
 }

@@ -72,7 +72,10 @@ fn revoke(upkeep: &Upkeep, call: &Call) -> Answer {
 
 fn restore(upkeep: &Upkeep, call: &Call) -> Answer {
     match upkeep.keyring.restore(&call.parameter("what").unwrap_or_default()) {
-        Ok(identity) => Answer::json(&json!({"identity": identity.to_string()})),
+        Ok(identity) => {
+            upkeep.advance(SystemTime::now());
+            Answer::json(&json!({"identity": identity.to_string()}))
+        }
         Err(error) => Answer::text(CONFLICT, format!("{error}\n")),
     }
 }

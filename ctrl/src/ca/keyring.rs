@@ -182,6 +182,7 @@ impl Keyring {
         Trust {
             roots: held.authorities.bundle().certificates().iter().map(|root| Arc::from(&**root)).collect(),
             crls: own.chain(plugged).take(MAX_LISTS).map(|list| list.der().clone()).collect(),
+            identities: held.revoked.identities().map(|(identity, _)| identity.clone()).collect(),
             issuer: Some(Arc::from(&*held.authorities.current.authority.certificate)),
         }
     }

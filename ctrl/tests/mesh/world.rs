@@ -11,6 +11,9 @@ use ctrl::config::{self, Config};
 use daemon::shutdown::Shutdown;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
+use identity::authority::CertificateAuthority;
+use identity::bundle::CertificateBundle;
+use identity::ca_client::{CaClient, CaClientSettings};
 use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::tls::{Tls, TlsSettings};
 use model::mesh::{Mesh, Update};
@@ -29,6 +32,9 @@ use xds::node::NodeInfo;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The token of node-1.
 pub(crate) const TOKEN: &str = "the token of node-1, random in real life";
+
+/// The token of node-2.
+pub(crate) const TOKEN_2: &str = "the token of node-2, another one";
 
 /// Everything on disk.
 pub(crate) struct World {
@@ -60,6 +66,7 @@ impl World {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         std::fs::write(folder.path().join("tokens/node-1"), TOKEN).unwrap();
+        std::fs::write(folder.path().join("tokens/node-2"), TOKEN_2).unwrap();
         Self { folder }
     }
 
@@ -158,12 +165,40 @@ impl Ctrl {
     }
 
     async fn fetch(&self, path: &str) -> Option<(u16, String)> {
+        self.call(http::Method::GET, path).await
+    }
+
+    /// What `lateen ca` asks.
+    pub(crate) async fn post(&self, path: &str) -> (u16, String) {
+        self.call(http::Method::POST, path).await.unwrap()
+    }
+
+    /// Waits until the authorities stand so.
+    pub(crate) async fn until_ca(&self, what: &str, wanted: impl Fn(&Value) -> bool) {
+        until(what, async || wanted(&self.get("/ca").await)).await;
+    }
+
+    /// A certificate for an account of namespace `shop`, asked for with a node's token.
+    pub(crate) async fn certificate(&self, account: &str, token: &str) -> Result<CertificateBundle, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("token"), token).unwrap();
+        let address = format!("https://{}", self.address);
+        let controller = ControlPlaneSettings::new(address.as_str(), self.state.join("root-cert.pem"));
+        let controller = ControlPlane::new(&Tls::new(TlsSettings::default()), &controller).unwrap();
+        let token_file = Some(folder.path().join("token"));
+        let settings = CaClientSettings { token_file, ..CaClientSettings::default() };
+        let client = CaClient::new(controller.channel(), settings).unwrap();
+        let identity = model::Identity::new("cluster.local", "shop", account);
+        client.issue(&identity).await.map_err(|error| error.to_string())
+    }
+
+    async fn call(&self, method: http::Method, path: &str) -> Option<(u16, String)> {
         let stream = UnixStream::connect(self.state.join(ADMIN_SOCKET)).await.ok()?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
         let connection = tokio::spawn(connection);
-        let request =
-            http::Request::get(path).header("host", "ctrl").body(Empty::<bytes::Bytes>::new()).unwrap();
+        let request = http::Request::builder().method(method).uri(path).header("host", "ctrl");
+        let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.ok()?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.ok()?.to_bytes();

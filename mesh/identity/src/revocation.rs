@@ -5,15 +5,18 @@
 //! here is heeded like any other, and so is one past its nextUpdate; who has no list for an issuer lets its
 //! certificates pass.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use model::identity::Identity;
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate, X509Extension};
 use x509_parser::revocation_list::CertificateRevocationList;
+
+use crate::verify::peer_identity;
 
 /// The most lists that are heeded: one an authority, and in a change of roots there are two or three.
 pub const MAX_LISTS: usize = 64;
@@ -55,22 +58,34 @@ pub struct RevocationList {
     serials: HashSet<Serial>,
 }
 
-/// A certificate that is on a list.
+/// What makes a certificate count no more.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the certificate with serial number {serial} is revoked")]
-pub struct Revoked {
-    /// Its serial number, hexadecimal.
-    pub serial: String,
+pub enum Revoked {
+    /// It is on a list; by its serial number, hexadecimal.
+    #[error("the certificate with serial number {0} is revoked")]
+    Certificate(String),
+    /// Whom it proves is revoked, with all certificates there ever were.
+    #[error("{0} is revoked")]
+    Identity(Identity),
 }
 
-/// The lists that count now. A handle: clones share one set, and [`Self::set`] takes effect at the next handshake of
+/// All that is revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RevokedSet {
+    /// Certificates, as authorities list them while they have not ended.
+    pub lists: Vec<RevocationList>,
+    /// Identities. A tunnel may outlive the certificate that it was opened with, and a list does not name that any more.
+    pub identities: BTreeSet<Identity>,
+}
+
+/// What is revoked now. A handle: clones share one set, and [`Self::set`] takes effect at the next handshake of
 /// every configuration made with it.
 #[derive(Debug, Clone)]
 pub struct Revocations(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    lists: watch::Sender<Arc<[RevocationList]>>,
+    set: watch::Sender<Arc<RevokedSet>>,
     /// Handshakes refused: clients, servers.
     refused: [AtomicU64; 2],
 }
@@ -217,39 +232,57 @@ pub fn check(lists: &[RevocationList], chain: &[CertificateDer<'_>]) -> Result<(
     for certificate in chain {
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { continue };
         if lists.iter().any(|list| list.names(&parsed)) {
-            return Err(Revoked { serial: hexadecimal(&serial(parsed.raw_serial())) });
+            return Err(Revoked::Certificate(hexadecimal(&serial(parsed.raw_serial()))));
         }
     }
     Ok(())
 }
 
+impl RevokedSet {
+    /// Whether a chain, leaf first, has a certificate that counts no more.
+    ///
+    /// # Errors
+    /// That it has.
+    pub fn check(&self, chain: &[CertificateDer<'_>]) -> Result<(), Revoked> {
+        check(&self.lists, chain)?;
+        if self.identities.is_empty() {
+            return Ok(());
+        }
+        match peer_identity(chain) {
+            Ok(identity) if self.identities.contains(&identity) => Err(Revoked::Identity(identity)),
+            // Who proves nobody is refused by whoever asks for a name.
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Default for Revocations {
     fn default() -> Self {
-        let lists = watch::Sender::new(Arc::from([]));
-        Self(Arc::new(Shared { lists, refused: Default::default() }))
+        let set = watch::Sender::new(Arc::default());
+        Self(Arc::new(Shared { set, refused: Default::default() }))
     }
 }
 
 impl Revocations {
-    /// Replaces all lists; true if they are others than before.
-    pub fn set(&self, lists: Vec<RevocationList>) -> bool {
-        self.0.lists.send_if_modified(|held| {
-            let changed = **held != *lists;
+    /// Replaces all that is revoked; true if it is something else than before.
+    pub fn set(&self, revoked: RevokedSet) -> bool {
+        self.0.set.send_if_modified(|held| {
+            let changed = **held != revoked;
             if changed {
-                *held = lists.into();
+                *held = Arc::new(revoked);
             }
             changed
         })
     }
 
-    /// The lists as they are now.
-    pub fn current(&self) -> Arc<[RevocationList]> {
-        self.0.lists.borrow().clone()
+    /// What is revoked now.
+    pub fn current(&self) -> Arc<RevokedSet> {
+        self.0.set.borrow().clone()
     }
 
-    /// Changes of the lists, as they happen.
-    pub fn changes(&self) -> watch::Receiver<Arc<[RevocationList]>> {
-        self.0.lists.subscribe()
+    /// Changes, as they happen.
+    pub fn changes(&self) -> watch::Receiver<Arc<RevokedSet>> {
+        self.0.set.subscribe()
     }
 
     /// Whether a chain has a certificate that is revoked now.
@@ -257,7 +290,7 @@ impl Revocations {
     /// # Errors
     /// That it has.
     pub fn check(&self, chain: &[CertificateDer<'_>]) -> Result<(), Revoked> {
-        check(&self.current(), chain)
+        self.current().check(chain)
     }
 
     /// Judges a peer's chain, and counts it if it is refused.
@@ -267,8 +300,9 @@ impl Revocations {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
     ) -> Result<(), Revoked> {
-        let lists = self.current();
-        let judged = check(&lists, std::slice::from_ref(leaf)).and_then(|()| check(&lists, intermediates));
+        let revoked = self.current();
+        let judged =
+            revoked.check(std::slice::from_ref(leaf)).and_then(|()| check(&revoked.lists, intermediates));
         if judged.is_err() {
             self.0.refused[side as usize].fetch_add(1, Ordering::Relaxed);
         }

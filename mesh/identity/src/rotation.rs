@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::authority::{AuthorityError, CertificateAuthority};
 use crate::bundle::{CertificateBundle, RootBundle};
-use crate::revocation::RevocationList;
+use crate::revocation::RevokedSet;
 use crate::tls::{Credentials, Tls, TlsError};
 
 pub use expiry::Expiries;
@@ -180,18 +180,18 @@ impl Certificates {
         Ok(())
     }
 
-    /// Takes lists of revoked certificates: they count at the next handshake of every configuration made here, and
-    /// what is held and revoked is given up and fetched anew. True if they are others than before.
-    pub fn revoke(&self, lists: Vec<RevocationList>) -> bool {
-        if !self.0.tls.revocations().set(lists) {
+    /// Takes what is revoked: it counts at the next handshake of every configuration made here, what is held and
+    /// revoked is given up and asked for anew, and so is what there was none of. True if it is something else than before.
+    pub fn revoke(&self, revoked: RevokedSet) -> bool {
+        if !self.0.tls.revocations().set(revoked) {
             return false;
         }
         let dropped = self.0.store().drop_revoked(self.0.now());
         for identity in &dropped {
             tracing::warn!(%identity, "the certificate held is revoked; it is given up, another is asked for");
         }
+        self.0.wake.notify_one();
         if !dropped.is_empty() {
-            self.0.wake.notify_one();
             self.0.changed();
         }
         true

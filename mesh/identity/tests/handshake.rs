@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use identity::bundle::CertificateBundle;
 use identity::key::PrivateKey;
-use identity::revocation::{self, ListError, RevocationList, Side};
+use identity::revocation::{self, ListError, RevocationList, RevokedSet, Side};
 use identity::tls::{Credentials, KeyExchange, Tls, TlsSettings, no_server_name};
 use identity::verify::{TrustDomains, explain, peer_identity};
 use model::identity::Identity;
@@ -367,7 +367,7 @@ fn who_is_revoked_is_refused_by_both_sides_and_told_so() {
         ("the second list", vec![list(&root, b"\x01"), list(&authority, &own[0])], Some("server")),
         ("the intermediate of both", vec![list(&root, &own[1])], Some("client")),
     ] {
-        tls.revocations().set(lists);
+        tls.revocations().set(RevokedSet { lists, ..RevokedSet::default() });
         match (shake(&client, &server, expected).err(), refused) {
             (None, None) => {}
             (Some(error), Some(side)) => assert_eq!(
@@ -380,7 +380,14 @@ fn who_is_revoked_is_refused_by_both_sides_and_told_so() {
     }
     let counted = [Side::Client, Side::Server].map(|side| tls.revocations().refused(side));
     assert_eq!(counted, [2, 2]);
-    tls.revocations().set(Vec::new());
+    // A whole identity, whatever its certificates.
+    for (identity, side) in [(&sleep, "server"), (&reviews, "client")] {
+        let identities = [identity.clone()].into();
+        tls.revocations().set(RevokedSet { identities, ..RevokedSet::default() });
+        let error = shake(&client, &server, expected).unwrap_err();
+        assert!(error.starts_with(side) && error.contains("is revoked"), "{identity}: {error}");
+    }
+    tls.revocations().set(RevokedSet::default());
     shake(&client, &server, expected).unwrap();
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use identity::authority::{AuthorityError, CertificateAuthority};
 use identity::bundle::{CertificateBundle, RootBundle};
-use identity::revocation::{RevocationList, serial_of};
+use identity::revocation::{RevocationList, RevokedSet, serial_of};
 use identity::rotation::{Certificates, RotationSettings, WallClock};
 use identity::tls::{Tls, TlsSettings};
 use identity::verify::TrustDomains;
@@ -396,13 +396,13 @@ async fn the_listing_has_the_shape_that_istioctl_reads() {
     assert_eq!(listed[1]["certChain"], serde_json::json!([]));
 }
 
-fn listed(authority: &TestAuthority, certificates: &Certificates, names: &[&str]) -> Vec<RevocationList> {
+fn listed(authority: &TestAuthority, certificates: &Certificates, names: &[&str]) -> RevokedSet {
     let serials: Vec<_> = names
         .iter()
         .map(|name| serial_of(&certificates.current(&account(name)).unwrap().bundle().chain()[0]).unwrap())
         .collect();
     let der = authority.revoke(serials.iter().map(|serial| &**serial), SystemTime::now());
-    vec![RevocationList::from_der(&der).unwrap()]
+    RevokedSet { lists: vec![RevocationList::from_der(&der).unwrap()], ..RevokedSet::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -491,9 +491,18 @@ async fn what_is_held_and_revoked_is_given_up_and_asked_for_anew() {
 
     // One whom the authority gives none: refused soon and with its reason, not after a long wait.
     rig.authority.set(|state| state.refuse = true);
-    rig.certificates.revoke([lists.clone(), listed(&signer, &rig.certificates, &["sleep"])].concat());
+    let mut both = lists.clone();
+    both.identities.insert(account("sleep"));
+    rig.certificates.revoke(both);
     let error = rig.certificates.get(&account("sleep")).await.unwrap_err().to_string();
     assert!(error.contains("authentication failure"), "{error}");
+
+    // Forgiven, it has one again at once, however long the last refusals made it wait.
+    tokio::time::sleep(HOUR).await;
+    rig.authority.set(|state| state.refuse = false);
+    rig.certificates.revoke(lists.clone());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(rig.certificates.current(&account("sleep")).is_some());
 
     // A restarted process does not take up again what is revoked.
     let tls = tls();

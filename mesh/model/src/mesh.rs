@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 pub use self::endpoints::Endpoints;
 pub use self::policies::MissingPolicies;
+use crate::Identity;
 use crate::address::{NamespacedHostname, NetworkAddress, Str};
 use crate::authz::{Cause, Decision, Policy, Subject};
 use crate::service::Service;
@@ -45,6 +46,8 @@ pub struct Trust {
     pub roots: Vec<Arc<[u8]>>,
     /// Lists of revoked certificates.
     pub crls: Vec<Arc<[u8]>>,
+    /// Identities that are revoked whole.
+    pub identities: Vec<Identity>,
     /// The certificate by which certificates are signed now, where the controller says so.
     pub issuer: Option<Arc<[u8]>>,
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use hbone::tunnel::{Driver, Gone, Handle};
 use identity::bundle::RootBundle;
-use identity::revocation::{self, RevocationList, Side};
+use identity::revocation::{RevocationList, RevokedSet, Side};
 use identity::tls::Credentials;
 use identity::verify::leads_to;
 use model::mesh::Trust;
@@ -36,7 +36,10 @@ pub(crate) fn take(agent: &Agent, trust: &Trust, own_roots: bool) {
     let lists = trust.crls.iter().map(|der| RevocationList::from_der(der)).collect::<Result<_, _>>();
     match lists {
         // Before the roots: what a list takes away is never trusted for a moment.
-        Ok(lists) => drop(agent.certificates.revoke(lists)),
+        Ok(lists) => {
+            let identities = trust.identities.iter().cloned().collect();
+            agent.certificates.revoke(RevokedSet { lists, identities });
+        }
         Err(error) => {
             tracing::error!(%error, "a list of revoked certificates cannot be read; those in force stay");
         }
@@ -89,11 +92,11 @@ pub(crate) async fn drive(worker: Rc<Worker>, driver: Driver, own: Arc<Credentia
 
 /// Judges the thread's tunnels again whenever other certificates count.
 pub(crate) async fn follow(worker: Rc<Worker>) {
-    let mut lists = worker.agent.tls.revocations().changes();
+    let mut revoked = worker.agent.tls.revocations().changes();
     let mut roots = worker.agent.certificates.roots();
     loop {
         let changed = tokio::select! {
-            changed = lists.changed() => changed,
+            changed = revoked.changed() => changed,
             changed = roots.changed() => changed,
         };
         if changed.is_err() {
@@ -105,9 +108,9 @@ pub(crate) async fn follow(worker: Rc<Worker>) {
 
 impl Watched {
     fn judge(&self, agent: &Agent) {
-        let lists = agent.tls.revocations().current();
+        let revoked = agent.tls.revocations().current();
         let roots = agent.certificates.roots().borrow().clone();
-        match judge(&lists, roots.as_ref(), &self.tunnel.peer_certificates(), self.own.bundle().chain()) {
+        match judge(&revoked, roots.as_ref(), &self.tunnel.peer_certificates(), self.own.bundle().chain()) {
             Some(Fate::End(cause)) => {
                 agent.revoked_tunnels.count(self.peer);
                 tracing::warn!(identity = %self.own.identity(), cause, "a tunnel is ended");
@@ -124,15 +127,15 @@ impl Watched {
 
 /// What becomes of a tunnel between these two certificates; the pure decision.
 fn judge(
-    lists: &[RevocationList],
+    revoked: &RevokedSet,
     roots: Option<&RootBundle>,
     peer: &[CertificateDer<'_>],
     own: &[CertificateDer<'_>],
 ) -> Option<Fate> {
-    if revocation::check(lists, peer).is_err() {
+    if revoked.check(peer).is_err() {
         return Some(Fate::End(PEER_REVOKED));
     }
-    if revocation::check(lists, own).is_err() {
+    if revoked.check(own).is_err() {
         return Some(Fate::End(OWN_REVOKED));
     }
     let roots = roots?.certificates();

@@ -237,10 +237,10 @@ impl Authorities {
 
     /// Writes everything down. The root made here stands in files of its own too, for people and for older versions.
     pub(super) fn keep(&self, state: &Path) -> Result<(), RootError> {
-        let next = self
-            .next
-            .as_ref()
-            .map(|(next, since)| StoredNext { authority: next.stored.clone(), since: seconds(*since) });
+        let next = self.next.as_ref().map(|(next, since)| StoredNext {
+            authority: next.stored.clone(), // Up to the whole second: what was issued within it is not taken for issued since.
+            since: seconds(*since + Duration::from_nanos(999_999_999)),
+        });
         let retired = self.retired.iter().map(|retired| StoredRetired {
             authority: retired.stored.clone(),
             until: seconds(retired.until),

@@ -13,7 +13,7 @@ use super::Priority;
 use super::schedule::{Situation, next_fetch};
 use crate::bundle::{CertificateBundle, RootBundle, Validity};
 use crate::tls::{Credentials, Tls, TlsError, Trust};
-use crate::{revocation, verify};
+use crate::verify;
 
 /// How soon after its last fetch an identity may be fetched again because the roots changed. Two controller
 /// replicas that disagree on the roots would otherwise have every identity fetched without pause.
@@ -241,15 +241,19 @@ impl Store {
         Ok(true)
     }
 
-    /// Gives up what is revoked, and has it fetched anew at once. Returns whose it was.
+    /// Gives up what is revoked, and has it fetched anew at once, like what there was none of: that may have been because
+    /// its identity was revoked. Returns whose was given up.
     pub(crate) fn drop_revoked(&mut self, now: SystemTime) -> Vec<Identity> {
-        let lists = self.tls.revocations().current();
+        let revoked = self.tls.revocations().current();
         let mut dropped = Vec::new();
         for (identity, entry) in &mut self.entries {
             let held = entry.snapshot.borrow().held.clone();
-            let Some(Err(revoked)) = held.map(|held| revocation::check(&lists, held.bundle().chain())) else {
+            let Some(held) = held else {
+                entry.failures = 0;
+                entry.snapshot.send_modify(|snapshot| snapshot.due = snapshot.due.min(now));
                 continue;
             };
+            let Err(revoked) = revoked.check(held.bundle().chain()) else { continue };
             dropped.push(identity.clone());
             entry.failures = 0;
             entry.snapshot.send_modify(|snapshot| {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use model::Identity;
 use model::mesh::{Settings, Trust};
 use proto::mesh as wire;
 
 use super::intern::Strings;
-use super::{FieldError, fields};
+use super::{FieldError, Reason, fields};
 
 pub(super) fn read(strings: &mut Strings, wire: &wire::MeshSettings) -> Result<Settings, FieldError> {
     let default = Settings::default();
@@ -27,9 +28,19 @@ pub(super) fn read(strings: &mut Strings, wire: &wire::MeshSettings) -> Result<S
         trust: Trust {
             roots: owned(&wire.roots),
             crls: owned(&wire.crls),
+            identities: identities(&wire.revoked_identities)?,
             issuer: Some(&wire.issuer).filter(|der| !der.is_empty()).map(|der| Arc::from(&**der)),
         },
     })
+}
+
+fn identities(texts: &[String]) -> Result<Vec<Identity>, FieldError> {
+    let read = |text: &String| {
+        let form = "spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT";
+        let reason = Reason::Form { text: text.clone(), form };
+        text.parse().map_err(|_| FieldError::new("revoked_identities", reason))
+    };
+    texts.iter().map(read).collect()
 }
 
 /// Copies: what is read may be a view of a much larger message.
@@ -55,6 +66,7 @@ pub fn to_wire(settings: &Settings, network: &str) -> wire::MeshSettings {
         roots: bytes(&trust.roots),
         crls: bytes(&trust.crls),
         issuer: trust.issuer.as_deref().map(Bytes::copy_from_slice).unwrap_or_default(),
+        revoked_identities: trust.identities.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -73,6 +85,7 @@ mod tests {
             trust: Trust {
                 roots: vec![Arc::from(*b"one"), Arc::from(*b"two")],
                 crls: vec![Arc::from(*b"list")],
+                identities: vec![Identity::new("example.org", "shop", "till")],
                 issuer: Some(Arc::from(*b"two")),
             },
         };
@@ -82,6 +95,13 @@ mod tests {
     #[test]
     fn what_is_elided_is_the_default() {
         assert_eq!(read(&mut Strings::default(), &wire::MeshSettings::default()), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn refuses_an_identity_that_is_none() {
+        let revoked_identities = vec!["shop/till".to_owned()];
+        let wire = wire::MeshSettings { revoked_identities, ..Default::default() };
+        assert!(read(&mut Strings::default(), &wire).is_err());
     }
 
     #[test]
