@@ -399,16 +399,12 @@ pub(crate) struct SpecArgs {
 
 /// What the environment says beside options.
 #[cfg(test)]
-const ENVIRONMENT: [(&str, &str); 4] = [
+const ENVIRONMENT: [(&str, &str); 3] = [
     (
         "XDG_RUNTIME_DIR",
         "Where an ordinary user's meshes lie, in its folder `lateen`; root's lie in `/run/lateen`.",
     ),
     ("NO_COLOR", "Set: `lateen analyze` uses no colours."),
-    (
-        "LATEEN_AGENT_SETTING",
-        "With `lateen up`: a setting of its node agents, such as `LATEEN_AGENT_MEMORY_LIMIT=512Mi`.",
-    ),
     (
         crate::local::components::NO_AGENT,
         "Set: a mesh starts without ctrl and node agents, only with namespaces, pods, services and names.",

@@ -10,6 +10,7 @@
 
 pub mod capture;
 pub mod client;
+pub mod costs;
 pub mod left;
 pub mod manifests;
 pub mod processes;

@@ -43,6 +43,7 @@ pub mod name {
     pub const TUNNEL_CONGESTION_CONTROL: &str = "TUNNEL_CONGESTION_CONTROL";
     pub const WORKER_THREADS: &str = "WORKER_THREADS";
     pub const MEMORY_LIMIT: &str = "MEMORY_LIMIT";
+    pub const OPEN_FILES: &str = "OPEN_FILES";
     pub const METRIC_SERIES: &str = "METRIC_SERIES";
     pub const CLUSTER_DOMAIN: &str = "CLUSTER_DOMAIN";
     pub const DNS_UPSTREAMS: &str = "DNS_UPSTREAMS";
@@ -174,6 +175,11 @@ pub const TABLE: &[Setting] = &[
         name::MEMORY_LIMIT,
         "",
         "Memory that the proxy may have (512Mi): near it, the pod that holds most loses connections. None: the container's limit, or a quarter of the machine.",
+    ),
+    setting(
+        name::OPEN_FILES,
+        "0",
+        "Files that the proxy may have open, nearly all of them connections of pods, who share them; 0 for as many as the system allows.",
     ),
     setting(
         name::METRIC_SERIES,

@@ -16,8 +16,6 @@ const CTRL_PORT: u16 = 15012;
 const READY_PORT: u16 = 15021;
 /// Where a node's agent answers questions about itself.
 pub(crate) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
-/// Begins the variables of the caller's environment that are settings of the node agents.
-pub(crate) const AGENT_SETTING: &str = "LATEEN_AGENT_";
 
 /// Set, a mesh starts without ctrl and node agents: only namespaces, pods, services and names.
 pub(crate) const NO_AGENT: &str = "LATEEN_NO_AGENT";
@@ -139,17 +137,12 @@ pub(crate) fn node_agent(host: &Arc<Host>, node: &Node) -> Component {
         name,
         program: host.file.binaries.join("node-agent"),
         arguments,
-        environment: environment(host).into_iter().chain(agent_settings(std::env::vars())).collect(),
+        environment: environment(host),
         netns: node.netns.clone(),
         needs: Some(root_cert),
         ready: Ready::Tcp(node.netns.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, READY_PORT))),
         takes_over: Some(agent_socket(host, &node.name)),
     }
-}
-
-/// What of an environment is meant for node agents, under the settings' own names.
-fn agent_settings(all: impl Iterator<Item = (String, String)>) -> impl Iterator<Item = (String, OsString)> {
-    all.filter_map(|(name, value)| Some((name.strip_prefix(AGENT_SETTING)?.to_owned(), value.into())))
 }
 
 fn environment(host: &Host) -> Vec<(String, OsString)> {

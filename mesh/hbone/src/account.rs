@@ -352,6 +352,11 @@ impl Charge {
     pub(crate) fn second_socket(&mut self) -> Result<(), Full> {
         self.descriptors.more(1)
     }
+
+    /// The second socket is somebody else's again.
+    pub(crate) fn one_socket(&mut self) {
+        self.descriptors.give_back(self.descriptors.count.saturating_sub(1));
+    }
 }
 
 impl Drop for Charge {

@@ -50,6 +50,7 @@ pub async fn splice(mut connection: Connection, far: TcpStream) -> Parted {
         Err(end) => end,
     };
     connection.cost.live.unwatch();
+    connection.cost.charge.one_socket();
     Parted { finished: Finished { connection, end }, far }
 }
 

@@ -226,7 +226,7 @@ pub(super) fn agent(
     };
     let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
     let memory_limit = memory::limit(settings.text(name::MEMORY_LIMIT)).map_err(StartError::Value)?;
-    let open_files = files::raise_limit();
+    let open_files = files::set_limit(settings.parse(name::OPEN_FILES, "a number of files, or 0")?);
     let limits = Limits::default();
     let buffers = memory::for_buffers(memory_limit);
     let ledger = Ledger::new(files::for_pods(open_files), buffers, limits.hits.clone());

@@ -10,12 +10,13 @@ const OWN: u64 = 256;
 /// Descriptors that a pod costs before it has a connection: its namespace, seven listeners, a reactor's entry.
 pub(crate) const OF_POD: u32 = 9;
 
-/// Raises the limit of open files as far as the system allows, and returns it.
-pub(crate) fn raise_limit() -> u64 {
+/// Sets the limit of open files to what is wanted, 0 for as many as the system allows, and returns what is in force.
+pub(crate) fn set_limit(wanted: u64) -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
-    // Only root may go beyond the hard limit; the kernel's own (fs.nr_open) is mostly as large as this.
-    for (wanted, most) in [(ENOUGH, ENOUGH.max(hard)), (hard, hard)] {
-        if wanted > soft && setrlimit(Resource::RLIMIT_NOFILE, wanted, most).is_ok() {
+    let wanted = if wanted == 0 { ENOUGH.max(soft) } else { wanted };
+    // Only root may go beyond the hard limit, and the kernel's own (fs.nr_open) is mostly as large as enough is.
+    for (wanted, most) in [(wanted, wanted.max(hard)), (wanted.min(hard), hard)] {
+        if setrlimit(Resource::RLIMIT_NOFILE, wanted, most).is_ok() {
             return wanted;
         }
     }
@@ -41,7 +42,10 @@ mod tests {
 
     #[test]
     fn the_limit_in_force_is_the_one_returned() {
-        let raised = raise_limit();
-        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap().0, raised);
+        let in_force = || getrlimit(Resource::RLIMIT_NOFILE).unwrap().0;
+        let raised = set_limit(0);
+        assert_eq!(in_force(), raised);
+        assert_eq!(set_limit(raised - 1), raised - 1);
+        assert_eq!(in_force(), raised - 1);
     }
 }
