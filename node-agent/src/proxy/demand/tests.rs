@@ -1,5 +1,7 @@
 //! The table against the histories that matter: asked, answered, gone, not there, too much, forgotten.
 
+mod istiod;
+
 use prost::Message;
 use proto::type_url::ADDRESS;
 use proto::workload::{self as wire, address::Type};
