@@ -82,7 +82,7 @@ mod app;
 pub use self::app::run;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use daemon::log::Log;
@@ -142,6 +142,8 @@ pub(crate) struct Agent {
     /// Those that are on their way.
     pub(crate) moving: Moving,
     successor: RwLock<Option<Successor>>,
+    /// A newer proxy is there.
+    pub(crate) retiring: AtomicBool,
     /// How often an account of a pod that is gone was full.
     pub(crate) refused_before: AtomicU64,
     /// The settings in force, for `/config_dump`.
@@ -161,6 +163,11 @@ impl Agent {
     /// Who takes over what is detached, if a newer proxy does.
     fn successor(&self) -> Option<Successor> {
         self.successor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a newer proxy has taken over, or is about to.
+    fn is_retiring(&self) -> bool {
+        self.retiring.load(Ordering::Relaxed)
     }
 
     fn set_successor(&self, successor: Option<Successor>) {

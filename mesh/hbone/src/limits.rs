@@ -75,7 +75,8 @@ pub struct Limits {
     pub pool_idle: Duration,
     /// The same where the key has another tunnel: what a peak of connections opened goes soon after it. 10 s.
     pub pool_surplus_idle: Duration,
-    /// How long a detach may wait for the far side's answer before the connection is given up. 10 s (D8).
+    /// How long a detach may wait for the far side's answer before the connection is given up. 30 s: a peer that is silent
+    /// for so long has lost its tunnel too (`keepalive_interval` and `keepalive_timeout`).
     pub detach_timeout: Duration,
     /// Bytes of a cause text on the control stream; longer ones are cut there. 512.
     pub cause_text: usize,
@@ -112,7 +113,7 @@ impl Default for Limits {
             stream_bytes_per_turn: 64 << 10,
             pool_idle: Duration::from_secs(300),
             pool_surplus_idle: Duration::from_secs(10),
-            detach_timeout: Duration::from_secs(10),
+            detach_timeout: Duration::from_secs(30),
             cause_text: 512,
             hits: Arc::default(),
         }

@@ -109,6 +109,7 @@ fn install(inner: &mut Inner, key: Key, mut connection: Connection) {
         // Resumed after its application had ended: the new stream must hear of that too.
         inner.end(key);
     }
+    inner.agree_late(key);
 }
 
 impl Future for Splice {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -256,6 +256,7 @@ pub(super) fn agent(
         parking: Parking::default(),
         moving: Moving::default(),
         successor: RwLock::default(),
+        retiring: AtomicBool::new(false),
         refused_before: AtomicU64::new(0),
         config: config_page(settings),
     };

@@ -186,6 +186,11 @@ async fn go_on(
             && detached.record.ends().source_identity.as_ref() == Some(&client.identity)
     };
     let Some(detached) = agent.parking.claim(resume.id, rightful).await else {
+        if agent.is_retiring() {
+            // What was parked here is the newer proxy's, which a new tunnel leads to.
+            request.turn_away();
+            return None;
+        }
         request.refuse(409, &cause("no such connection of this client is parked here"));
         return None;
     };

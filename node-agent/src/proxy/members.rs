@@ -57,6 +57,7 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readine
                 Some(PodEvent::Synced) => readiness.done(PODS),
                 Some(PodEvent::Superseded(successor)) => {
                     tracing::info!("a newer proxy has taken over");
+                    members.agent.retiring.store(true, Ordering::Relaxed);
                     // Before the end begins: whoever sees that looks here.
                     let _ = ends.retirement.try_send(successor);
                     ends.superseded.begin();

@@ -13,8 +13,9 @@ use tokio::time::{Instant, timeout};
 
 use super::moves::{Detached, PATIENCE};
 
-/// How long a request to resume waits for its connection: it may still be on its way from another process.
-const ARRIVAL: Duration = Duration::from_secs(2);
+/// How long a request to resume waits for its connection: it may still be on its way from another process. Shorter than a
+/// CONNECT's own time, so that the client gets an answer.
+const ARRIVAL: Duration = Duration::from_secs(8);
 /// Requests that wait at a time. More are answered at once.
 const WAITING: usize = 65_536;
 
@@ -103,8 +104,9 @@ impl Parking {
         self.take(|detached, _| &*detached.pod.uid == uid)
     }
 
-    /// Takes out all.
+    /// Takes out all, and waits for none any more: they are a successor's now, and so are those who ask for them.
     pub(crate) fn all(&self) -> Vec<Detached> {
+        self.slots().retain(|_, slot| matches!(slot, Slot::Parked { .. }));
         self.take(|_, _| true)
     }
 

@@ -9,7 +9,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::Gone;
-use super::control::Control;
+use super::control::{Control, Parted};
 use crate::account::{Account, Charge};
 use crate::connection::Connection;
 use crate::fairness::{Share, Ticket};
@@ -50,6 +50,9 @@ pub(crate) struct Inner {
     pub(crate) users: usize,
     pub(crate) idle_since: Option<Instant>,
     pub(crate) control: Control,
+    /// Detaches that the peer began on streams whose connections are not spliced yet: a CONNECT has been answered, and who
+    /// asked has not run since.
+    pub(crate) asked_early: Vec<(Key, Parted)>,
     /// On whose account the tunnel stands, and what came for streams that nobody reads yet.
     pub(crate) charge: Option<Charge>,
     /// Its pod's share of the thread.
@@ -127,6 +130,7 @@ impl Inner {
             users: 0,
             idle_since: Some(Instant::now()),
             control: Control::default(),
+            asked_early: Vec::new(),
             charge: None,
             share: None,
         }
@@ -208,6 +212,7 @@ impl Inner {
     /// Forgets a stream; what it did not consume is granted to the connection again.
     pub(crate) fn release(&mut self, key: Key) -> Slot {
         let mut slot = self.engine.release(key);
+        self.asked_early.retain(|(asked, _)| *asked != key);
         if slot.queued {
             self.waiting.retain(|waiting| *waiting != key);
             slot.queued = false;

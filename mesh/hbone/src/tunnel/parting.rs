@@ -131,8 +131,11 @@ impl Inner {
             }
             return;
         };
-        // A message about somebody else's connection says nothing.
         let slot = &mut self.engine.streams[key].ext;
+        if let (Message::Detach(parted), Use::Bytes { .. }) = (&message, &slot.used) {
+            return self.asked_early.push((key, *parted));
+        }
+        // A message about somebody else's connection says nothing.
         let Use::Splice(connection) = &mut slot.used else { return };
         if connection.id() != id || slot.end.is_some() {
             return;
@@ -147,21 +150,35 @@ impl Inner {
                 slot.parting = None;
                 slot.wake();
             }
-            Message::Detach(parted) | Message::Detached(parted) => {
-                connection.far_delivered = parted.delivered;
-                if parted.sent != connection.progress().received {
-                    slot.end = Some(End::Undetachable);
-                    slot.wake();
-                    return;
-                }
-                match &mut slot.parting {
-                    Some(parting) => {
-                        parting.answered = true;
-                        slot.wake();
-                    }
-                    None => self.answer(key),
-                }
+            Message::Detach(parted) | Message::Detached(parted) => self.agree(key, &parted),
+        }
+    }
+
+    /// The peer has stopped and said what it sent. If all of that is here, the connection leaves the tunnel.
+    fn agree(&mut self, key: Key, parted: &Parted) {
+        let slot = &mut self.engine.streams[key].ext;
+        let Use::Splice(connection) = &mut slot.used else { return };
+        connection.far_delivered = parted.delivered;
+        if parted.sent != connection.progress().received {
+            slot.end = Some(End::Undetachable);
+            slot.wake();
+            return;
+        }
+        match &mut slot.parting {
+            Some(parting) => {
+                parting.answered = true;
+                slot.wake();
             }
+            None => self.answer(key),
+        }
+    }
+
+    /// Comes back to a detach that the peer began before the connection was spliced.
+    pub(crate) fn agree_late(&mut self, key: Key) {
+        let Some(index) = self.asked_early.iter().position(|(asked, _)| *asked == key) else { return };
+        let (_, parted) = self.asked_early.swap_remove(index);
+        if self.parted(key).is_some_and(|own| own.id == parted.id) {
+            self.agree(key, &parted);
         }
     }
 

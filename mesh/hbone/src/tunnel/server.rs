@@ -11,6 +11,7 @@ use super::inner::{Shared, keep};
 use super::{Gone, Stream};
 use crate::account::Account;
 use crate::connection::ConnectionId;
+use crate::frame::code;
 use crate::headers::Headers;
 use crate::protocol::fields;
 
@@ -136,6 +137,13 @@ impl Request {
     /// Answers `status` with `headers` and ends the stream.
     pub fn refuse(self, status: u16, headers: &Headers) {
         self.answer(status, headers, true);
+    }
+
+    /// Does not take it on, and says that nothing was done: the client may ask on another tunnel.
+    pub fn turn_away(self) {
+        let inner = &mut *self.stream.shared.borrow_mut();
+        inner.engine.reset(self.stream.key, code::REFUSED_STREAM);
+        inner.mark();
     }
 
     fn answer(&self, status: u16, headers: &Headers, end: bool) {

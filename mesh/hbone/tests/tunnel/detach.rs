@@ -310,3 +310,51 @@ fn a_young_tunnel_is_not_told_to_end_before_its_connections_can_leave() {
         assert!(!client.usable(), "the GOAWAY came in the end");
     });
 }
+
+#[test]
+fn a_detach_that_comes_before_the_splice_is_not_forgotten() {
+    run(async {
+        let account = account();
+        let (client, mut server) = pair(&Limits::default());
+        let _first = settle(&client, &mut server, &account).await;
+        let (opened, (mut far_app, far_splice, far_live)) =
+            tokio::join!(async { client.connect("a:1", &Headers::new()).await.unwrap() }, async {
+                let request = server.accept().await.unwrap();
+                let id = request.connection().unwrap();
+                let (app, connection) = crate::support::application_as(&account, id).await;
+                let live = connection.live().clone();
+                (app, tokio::task::spawn_local(request.accept(&Headers::new()).splice(connection)), live)
+            });
+        send_pattern(&mut far_app, 8, 0, 1000).await;
+        crate::support::until("it has been sent", || far_live.sent() == 1000).await;
+        far_live.detach();
+        // What it sent and its wish to leave are here before the near end does anything with the stream.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let (mut near_app, connection) = crate::support::application_as(&account, opened.id).await;
+        let near_splice = tokio::task::spawn_local(opened.stream.splice(connection));
+        let (near, far) = (near_splice.await.unwrap(), far_splice.await.unwrap());
+        assert!(
+            matches!((&near.end, &far.end), (End::Detached, End::Detached)),
+            "{:?} {:?}",
+            near.end,
+            far.end
+        );
+        assert_eq!(near.connection.progress().received, 1000);
+        let (client, mut server) = pair(&Limits::default());
+        let _splices = resume(&client, &mut server, near.connection, far.connection).await;
+        expect_pattern(&mut near_app, 8, 0, 1000).await;
+        drop(far_app);
+    });
+}
+
+#[test]
+fn what_is_turned_away_may_be_asked_elsewhere() {
+    run(async {
+        let (client, mut server) = pair(&Limits::default());
+        let headers = Headers::new();
+        let (refused, ()) = tokio::join!(client.connect("a:1", &headers), async {
+            server.accept().await.unwrap().turn_away();
+        });
+        assert!(matches!(refused.unwrap_err(), ConnectError::TunnelGone { unseen: true, .. }));
+    });
+}

@@ -54,14 +54,6 @@ async fn pass_on(
     detached: &mut mpsc::Receiver<Detached>,
 ) -> Result<u64, HandoverError> {
     let mut count = 0;
-    let mut parked = agent.parking.all().into_iter();
-    while let Some(next) = parked.next() {
-        if let Err(error) = send(socket, next).await {
-            parked.for_each(|left| agent.parking.park(left));
-            return Err(error);
-        }
-        count += 1;
-    }
     let mut again = interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -72,9 +64,10 @@ async fn pass_on(
                 count += 1;
             }
             _ = again.tick() => {
+                count += give_parked(agent, socket).await?;
                 // In this order: one that leaves the table is on its way before.
                 let carried = agent.connections().await;
-                if carried + agent.moving.count() + detached.len() == 0 {
+                if carried + agent.moving.count() + detached.len() + agent.parking.len() == 0 {
                     return Ok(count);
                 }
                 for worker in &agent.workers {
@@ -88,6 +81,20 @@ async fn pass_on(
             }
         }
     }
+}
+
+/// Gives what is parked: from before, and what has just missed that there is a successor.
+async fn give_parked(agent: &Agent, socket: &SeqPacket) -> Result<u64, HandoverError> {
+    let mut count = 0;
+    let mut parked = agent.parking.all().into_iter();
+    while let Some(next) = parked.next() {
+        if let Err(error) = send(socket, next).await {
+            parked.for_each(|left| agent.parking.park(left));
+            return Err(error);
+        }
+        count += 1;
+    }
+    Ok(count)
 }
 
 async fn send(socket: &SeqPacket, detached: Detached) -> Result<(), HandoverError> {
