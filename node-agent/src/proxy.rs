@@ -200,6 +200,20 @@ impl Agent {
             || demand::service_of(&mesh, name).is_some()
     }
 
+    /// Whether nothing is left that a connection hangs on: none is carried, on its way, parked, or being opened.
+    async fn has_no_connection(&self) -> bool {
+        // In this order: one that leaves the table is on its way before.
+        let carried = self.connections().await;
+        let pods: Vec<_> = self.pods().values().cloned().collect();
+        let opening = pods.iter().any(|pod| pod.places.some_opening());
+        carried + self.moving.count() + self.parking.len() == 0 && !opening
+    }
+
+    /// Tunnels that all threads serve. Requests may still come on them.
+    fn served_tunnels(&self) -> usize {
+        self.workers.iter().map(Handle::tunnels).sum()
+    }
+
     /// How many connections there are on all threads.
     async fn connections(&self) -> usize {
         let mut count = 0;

@@ -426,7 +426,7 @@ async fn retire(
 }
 
 async fn none_left(agent: &Agent) {
-    while agent.connections().await + agent.moving.count() + agent.parking.len() > 0 {
+    while !agent.has_no_connection().await {
         sleep(Duration::from_millis(50)).await;
     }
 }

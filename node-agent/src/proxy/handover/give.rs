@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::HandoverError;
 use super::message::{Hello, LARGEST, OLDEST_VERSION, VERSION, pack};
@@ -20,6 +20,9 @@ const QUEUE: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often what is carried by now is asked to detach: what was being opened, what its peer could not answer.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// How long tunnels without connections are waited for.
+const TUNNELS: Duration = Duration::from_secs(3);
 
 /// Where detached connections are sent while a successor takes them.
 pub(crate) type Successor = mpsc::Sender<Detached>;
@@ -54,6 +57,7 @@ async fn pass_on(
     detached: &mut mpsc::Receiver<Detached>,
 ) -> Result<u64, HandoverError> {
     let mut count = 0;
+    let mut idle_since = None;
     let mut again = interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -65,11 +69,16 @@ async fn pass_on(
             }
             _ = again.tick() => {
                 count += give_parked(agent, socket).await?;
-                // In this order: one that leaves the table is on its way before.
-                let carried = agent.connections().await;
-                if carried + agent.moving.count() + detached.len() + agent.parking.len() == 0 {
-                    return Ok(count);
+                if agent.has_no_connection().await && detached.is_empty() {
+                    let since = *idle_since.get_or_insert_with(Instant::now);
+                    // What is on its way to us on a tunnel was sent before its client knew better. Those of ours close once they
+                    // are idle, others when they like.
+                    if agent.served_tunnels() == 0 || since.elapsed() >= TUNNELS {
+                        return Ok(count);
+                    }
+                    continue;
                 }
+                idle_since = None;
                 for worker in &agent.workers {
                     worker.send(Job::Detach).await;
                 }
