@@ -94,6 +94,8 @@ async fn handshake(
 /// Takes requests until the tunnel ends or its pod does.
 async fn take_requests(worker: &Rc<Worker>, pod: &Arc<Pod>, mut server: Server, client: &Rc<Peer>) {
     let mut phases = pod.phases();
+    // It may have moved on during the handshake.
+    phases.mark_changed();
     loop {
         tokio::select! {
             request = server.accept() => match request {
