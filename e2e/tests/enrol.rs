@@ -1,12 +1,14 @@
 //! Many running pods join and leave the mesh, again and again, while they talk to each other and to the outside: no connection
 //! breaks, no new one fails.
 
-use std::time::Instant;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
+use e2e::client::Client;
 use e2e::report::{counted, size};
 use e2e::streams::server;
 use e2e::traffic::{Seen, Traffic, Work};
-use e2e::{Mesh, manifests};
+use e2e::{Mesh, lateen, manifests, run};
 use serde_json::Value;
 
 /// Where all of them are.
@@ -92,7 +94,7 @@ fn label(mesh: &Mesh, mode: &str, count: usize) -> u128 {
     mesh.apply("mode.yaml", &manifests::namespace(NAMESPACE, mode));
     let wanted = if mode == "ambient" { count } else { 0 };
     let begun = Instant::now();
-    mesh.within(std::time::Duration::from_secs(120), &format!("all are {mode}"), |mesh| {
+    mesh.within(Duration::from_secs(120), &format!("all are {mode}"), |mesh| {
         let captured =
             |pod: &Value| pod["metadata"]["annotations"]["ambient.istio.io/redirection"] == "enabled";
         match pods(mesh).iter().filter(|pod| captured(pod)).count() {
@@ -193,5 +195,65 @@ fn a_hundred_pods_join_and_leave_under_traffic() {
         most(|seen| seen.slowest_request),
         slow.len(),
         &slow[..slow.len().min(10)],
+    ));
+}
+
+/// Says from which ports a pod's connections may come.
+fn ports(mesh: &Mesh, pod: &str, range: &str) {
+    let said = format!("echo {range} > /proc/sys/net/ipv4/ip_local_port_range");
+    let mut command = Command::new(lateen());
+    command.args([
+        "exec",
+        "--mesh",
+        mesh.name(),
+        "--privileged",
+        "-n",
+        "test",
+        pod,
+        "--",
+        "bash",
+        "-c",
+        &said,
+    ]);
+    let done = run(&mut command);
+    assert!(done.ok(), "{done}");
+}
+
+#[test]
+fn a_port_that_the_client_uses_past_the_mesh_is_no_obstacle() {
+    let app = |mode| manifests::client_and_server(mode);
+    let mesh = Mesh::start(&[("app.yaml", &app("none"))]);
+    let target = format!("{}:9000", mesh.address("test", "server", false));
+    let hold = || {
+        let client = Client::start(&mesh, "test", "client", &["hold", &target]);
+        let (at, _) = client.wait_for("open", e2e::PATIENCE);
+        (client, at)
+    };
+    // From before it joined, from a port that the server's agent is about to choose too: it has no more than four.
+    ports(&mesh, "client", "40000 40000");
+    let mut held = vec![hold().0];
+    ports(&mesh, "client", "50000 50999");
+    mesh.apply("app.yaml", &app("ambient"));
+    let before = tunnelled(&mesh);
+    mesh.eventually("new connections are tunnelled", |mesh| {
+        drop(hold());
+        if tunnelled(mesh) > before { Ok(()) } else { Err("none is".to_owned()) }
+    });
+    ports(&mesh, "server", "40000 40003");
+    let mut longest = Duration::ZERO;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let (client, opened) = hold();
+        longest = longest.max(opened - begun);
+        held.push(client);
+    }
+    for client in held {
+        let last = client.finish();
+        assert!(last.starts_with("whole"), "{last}");
+    }
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    counted(&format!(
+        "3 connections beside one from the same port, the slowest open after {} ms",
+        longest.as_millis()
     ));
 }
