@@ -29,7 +29,7 @@ pub(crate) enum ProcessError {
         source: io::Error,
     },
     /// It did not become ready.
-    #[error("{name} is not ready after {} s; the end of its log:\n{tail}", PATIENCE.as_secs())]
+    #[error("{name} is not ready in time; the end of its log:\n{tail}")]
     NotReady {
         /// Who.
         name: String,
@@ -55,6 +55,7 @@ pub(crate) struct Process {
     child: Child,
     log: PathBuf,
     begun: Instant,
+    patience: Duration,
 }
 
 impl Process {
@@ -71,7 +72,13 @@ impl Process {
         command.stdin(Stdio::null()).stdout(out).stderr(err);
         let begun = Instant::now();
         let child = namespace.spawn(command)?;
-        Ok(Self { name: name.to_owned(), child, log, begun })
+        Ok(Self { name: name.to_owned(), child, log, begun, patience: PATIENCE })
+    }
+
+    /// It may take so long until it is ready.
+    pub(crate) fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Its process id.
@@ -92,7 +99,7 @@ impl Process {
                 let (name, status) = (self.name.clone(), status.to_string());
                 return Err(ProcessError::Ended { name, status, tail: self.tail() });
             }
-            if self.begun.elapsed() > PATIENCE {
+            if self.begun.elapsed() > self.patience {
                 return Err(ProcessError::NotReady { name: self.name.clone(), tail: self.tail() });
             }
             pause(Duration::from_millis(1));

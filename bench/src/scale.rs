@@ -29,7 +29,7 @@ pub(crate) struct Options {
     /// A hundredth of everything: does it work? Its figures say little.
     #[arg(long)]
     quick: bool,
-    /// Pods that the agent is told all of.
+    /// Pods that the agent is told all of; 0 leaves that out.
     #[arg(long, default_value_t = 100_000)]
     workloads: u32,
     /// Changes whose way from the file to the agent is timed.
@@ -71,7 +71,9 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     };
     let (agent, ctrl) = (given(&options.lateen, "node-agent")?, given(&options.ctrl, "ctrl")?);
     println!("| | |\n|---|---|");
-    told::run(&options, folder.path(), &agent, &ctrl).map_err(io::Error::other)?;
+    if options.workloads > 0 {
+        told::run(&options, folder.path(), &agent, &ctrl).map_err(io::Error::other)?;
+    }
     demand::run(&options, folder.path(), &agent).map_err(io::Error::other)?;
     println!("\nload average before: {}", busy.split_whitespace().next().unwrap_or("unknown"));
     Ok(())

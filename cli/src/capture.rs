@@ -38,7 +38,7 @@ pub(crate) struct CaptureArgs {
     marker: Option<Marker>,
 
     /// How long to look; Ctrl-C ends it before
-    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
 }
 

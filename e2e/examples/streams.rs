@@ -10,6 +10,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use e2e::message::message;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
@@ -162,7 +163,7 @@ async fn exchange(
             _ = tick.tick() => {}
             _ = stopped.changed() => continue,
         }
-        let message = message(number, *sent);
+        let message = message(number as u64, *sent);
         answer.resize(message.len(), 0);
         let begun = Instant::now();
         let both =
@@ -183,24 +184,4 @@ async fn exchange(
         0 => Ok(()),
         _ => Err(io::Error::other("something came after the last answer")),
     }
-}
-
-/// A message that no other connection sends, and this one only once: mostly short, now and then a megabyte.
-fn message(number: usize, sent: u64) -> Vec<u8> {
-    let key = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ sent.wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    let len = match key % 512 {
-        0 => 1 << 20,
-        1..8 => 64 << 10,
-        short => 16 + short as usize * 3,
-    };
-    let mut word = key | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        word ^= word << 13;
-        word ^= word >> 7;
-        word ^= word << 17;
-        bytes.extend_from_slice(&word.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }

@@ -35,7 +35,7 @@ impl Capture {
         Self([1, 2].map(|number| {
             let mut command = std::process::Command::new(crate::lateen());
             command.args(["exec", "--mesh", mesh.name(), "--privileged", "-n", "kube-system"]);
-            command.args([&format!("watch-{number}"), "--", "lateen", "capture", "--seconds", "3600"]);
+            command.args([&format!("watch-{number}"), "--", "lateen", "capture", "--seconds", "86400"]);
             let mut child = command
                 .args(["--marker", &marker])
                 .stdin(Stdio::null())

@@ -9,14 +9,17 @@
 #![allow(clippy::panic, reason = "a condition that does not hold fails the test that asked")]
 
 pub mod capture;
+pub mod chaos;
 pub mod client;
 pub mod costs;
 pub mod left;
 pub mod manifests;
+pub mod message;
 pub mod processes;
 pub mod programs;
 pub mod report;
 pub mod streams;
+pub mod traffic;
 pub mod wire;
 
 use std::fmt;

@@ -18,6 +18,8 @@ use crate::variants::VariantError;
 
 /// Where the controller is.
 const CTRL: &str = "127.0.0.1:15012";
+/// How long the controller may take to read all there is.
+const LOADING: Duration = Duration::from_secs(300);
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,7 +35,8 @@ pub(super) fn run(options: &Options, folder: &Path, agent: &Path, ctrl: &Path) -
     let mut command = Command::new(ctrl);
     command.env_clear().env("OBJECTS", world.objects()).env("STATE", folder.join("state"));
     command.env("LISTEN", CTRL).env("TOKENS", &tokens).env("POD_CIDRS", "11.0.0.0/8");
-    let mut controller = Process::start("ctrl", &mut command, &namespace, &folder)?;
+    let controller = Process::start("ctrl", &mut command, &namespace, &folder)?;
+    let mut controller = controller.patient(LOADING);
     let took = controller.wait_ready_http(&namespace, 15014, "/healthz/ready")?;
     settle(controller.pid());
     row(&format!("ctrl: {} pods from as many files, until ready", options.workloads), format!("{took:.2?}"));

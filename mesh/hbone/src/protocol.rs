@@ -196,6 +196,9 @@ impl<T: Default> Engine<T> {
         if self.drain != Drain::No || self.peer_goaway.is_some() || self.next_id > frame::STREAM_MASK {
             return 0;
         }
+        if !self.rates.may_open() {
+            return 0;
+        }
         let most = self.limits.client_streams.min(self.peer_max_streams) as usize;
         most.saturating_sub(self.streams.len())
     }
@@ -292,6 +295,7 @@ impl<T: Default> Engine<T> {
         if !stream.is_over() {
             stream.reset = true;
             frame::reset(&mut self.trailing, stream.id, code);
+            self.rates.own_reset();
         }
     }
 

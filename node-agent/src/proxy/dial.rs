@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,9 @@ use crate::socket::{
 
 /// How long a TCP connect may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
+
+/// How long an application of this host's may take to answer a connect before another port is tried.
+const SILENT: Duration = Duration::from_millis(200);
 
 /// The header of a refused CONNECT that says why, to peers of the mesh only.
 pub(crate) const CAUSE: &str = "lateen-cause";
@@ -135,17 +139,34 @@ pub(crate) async fn application(
     to: SocketAddr,
     source: Option<IpAddr>,
 ) -> Result<TcpStream, DialError> {
-    let socket = in_namespace(&pod.netns, || {
-        // Nothing of this kernel's own goes silent, so there is nothing to keep alive.
-        let socket = marked_tcp(to.ip(), pod.app_mark())?;
-        stays_on_host(&SockRef::from(&socket))?;
-        // An application that calls itself through the mesh would find its own address taken.
-        if let Some(source) = source.filter(|source| *source != to.ip()) {
-            bind_transparent(&socket, source)?;
-        }
-        Ok(socket)
-    });
-    connect(socket, to).await
+    // An application that calls itself through the mesh would find its own address taken.
+    let source = source.filter(|source| *source != to.ip());
+    let make = || {
+        in_namespace(&pod.netns, || {
+            // Nothing of this kernel's own goes silent, so there is nothing to keep alive.
+            let socket = marked_tcp(to.ip(), pod.app_mark())?;
+            stays_on_host(&SockRef::from(&socket))?;
+            if let Some(source) = source {
+                bind_transparent(&socket, source)?;
+            }
+            Ok(socket)
+        })
+    };
+    let mut first = pin!(connect(make(), to));
+    if source.is_none() {
+        return first.await;
+    }
+    // The kernel chooses a port that nobody here uses, and cannot know of those that the client itself uses: if it has a
+    // connection past the mesh from this very port (opened before it joined), the application takes ours for that one
+    // and answers the client. Such a port stays silent, and the next attempt has another.
+    match timeout(SILENT, &mut first).await {
+        Ok(done) => done,
+        Err(_) => tokio::select! {
+            biased;
+            done = &mut first => done,
+            done = connect(make(), to) => done,
+        },
+    }
 }
 
 async fn connect(made: io::Result<io::Result<Socket>>, to: SocketAddr) -> Result<TcpStream, DialError> {

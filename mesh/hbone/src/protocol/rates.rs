@@ -14,6 +14,9 @@ pub(super) struct Rates {
     pings: Left,
     settings: Left,
     empty: Left,
+    /// Resets of ours. The peer is taken to have the limit that we have, and must have no reason to end the tunnel.
+    own_resets: u32,
+    most_own_resets: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +63,8 @@ impl Rates {
                 Limit::EmptyFrames,
                 "too many frames without content in one second",
             ),
+            own_resets: 0,
+            most_own_resets: limits.resets_per_second / 2,
         }
     }
 
@@ -67,6 +72,7 @@ impl Rates {
     pub(super) fn at(&mut self, now: Duration) {
         if now.as_secs() != self.second {
             self.second = now.as_secs();
+            self.own_resets = 0;
             for counter in [&mut self.resets, &mut self.pings, &mut self.settings, &mut self.empty] {
                 counter.left = counter.most;
             }
@@ -75,6 +81,16 @@ impl Rates {
 
     pub(super) fn reset(&mut self) -> Result<(), Fault> {
         self.resets.take()
+    }
+
+    /// We reset a stream.
+    pub(super) fn own_reset(&mut self) {
+        self.own_resets += 1;
+    }
+
+    /// Whether streams that are opened now could all be reset within the same second.
+    pub(super) fn may_open(&self) -> bool {
+        self.own_resets < self.most_own_resets
     }
 
     pub(super) fn ping(&mut self) -> Result<(), Fault> {

@@ -480,6 +480,27 @@ fn streams_above_the_limit_are_refused() {
     assert_eq!(feed(&mut engine, &connect(7)).unwrap().len(), 1);
 }
 
+/// A pod whose connections are cancelled by the thousand must not have its tunnel ended as an attacker's.
+#[test]
+fn a_tunnel_with_many_cancelled_streams_takes_no_more_for_the_rest_of_the_second() {
+    let limits = Limits { resets_per_second: 20, ..Limits::default() };
+    let mut engine: Unit = Engine::new(Role::Client, limits.clone());
+    let mut peer = server(limits);
+    let mut opened = 0;
+    while let Some(key) = engine.open("a:1", no_fields(), ()) {
+        engine.release(key);
+        opened += 1;
+        assert!(opened < 100, "it goes on for ever");
+    }
+    assert_eq!((opened, engine.capacity()), (10, 0));
+    let wire = std::mem::take(&mut engine.trailing);
+    assert!(feed(&mut peer, &wire).is_ok(), "the peer has no reason to end it");
+    // Any sign of life in another second.
+    let mut events = Vec::new();
+    engine.receive(Duration::from_secs(1), &raw(kind::SETTINGS, 0, 0, &[]), 0, &mut events).unwrap();
+    assert!(engine.capacity() > 0);
+}
+
 #[test]
 fn the_peers_limit_of_streams_is_respected() {
     let mut engine: Unit = Engine::new(Role::Client, Limits::default());

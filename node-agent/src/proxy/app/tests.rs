@@ -187,3 +187,23 @@ async fn a_full_account_is_counted() {
     assert!(text.contains("lateen_account_refused_total 1"), "{text}");
     assert_eq!(hits(&agent, "pod_connections"), 1);
 }
+
+#[tokio::test]
+async fn dns_clients_beyond_a_pods_places_are_turned_away_and_counted() {
+    use std::io::Read;
+
+    let (agent, _threads) = one_thread();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let pod = a_pod(&agent);
+    let listeners = Listeners::from_parts(vec![(Slot::DnsTcpV4, listener.into())]);
+    agent.workers[0].send(Job::Serve { pod, listeners }).await;
+    // Each holds a place while it says nothing.
+    let silent: Vec<TcpStream> = (0..512).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut last = TcpStream::connect(address).unwrap();
+    last.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(last.read(&mut [0]).unwrap(), 0, "closed at once");
+    assert_eq!(hits(&agent, "dns_queries"), 1);
+    drop(silent);
+}

@@ -1,0 +1,150 @@
+//! Traffic from a pod that goes on whatever happens, and tells of everything that went wrong and when
+//! (`e2e/examples/traffic.rs`): who reads it says which of that was owed to what.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Mesh;
+use crate::client::Client;
+
+/// How many of what went wrong are told at most; what is more is counted.
+pub const MOST: usize = 5000;
+
+/// An answer that took longer than this is told of, in milliseconds.
+pub const SLOW: u64 = 1000;
+
+/// Now, in milliseconds of the machine's clock, which is the same inside pods.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a pod is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Work {
+    /// Long connections at any time; one that breaks is opened again.
+    pub streams: usize,
+    /// Milliseconds between the messages of one of them.
+    pub every: u64,
+    /// Requests a second, each on a connection of its own.
+    pub requests: u64,
+    /// Whether what is said has what must never be seen in the clear ([`crate::capture::MARKER`]).
+    pub marked: bool,
+}
+
+/// Something that went wrong, or took long.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Trouble {
+    /// When the connection, or the message on it, was begun.
+    pub begun: u64,
+    /// When it was over.
+    pub ended: u64,
+    /// To whom.
+    pub target: String,
+    /// What happened.
+    pub what: String,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{} to {}: {}", self.begun, self.ended, self.target, self.what)
+    }
+}
+
+/// What a pod has seen since it began.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Seen {
+    /// Long connections that are open.
+    pub open: u64,
+    /// Long connections that were opened, the first time or again.
+    pub opened: u64,
+    /// Messages answered on them.
+    pub messages: u64,
+    /// Bytes in these, each way.
+    pub bytes: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Requests that were not sent because too many waited.
+    pub skipped: u64,
+    /// The slowest answer to a message, in milliseconds.
+    pub slowest_message: u64,
+    /// The slowest answer to a request, in milliseconds.
+    pub slowest_request: u64,
+    /// Long connections that broke.
+    pub broken: Vec<Trouble>,
+    /// Requests that failed, and long connections that could not be opened.
+    pub failed: Vec<Trouble>,
+    /// Answers that took longer than [`SLOW`].
+    pub slow: Vec<Trouble>,
+    /// What there was no more room to tell of.
+    pub untold: u64,
+}
+
+/// Traffic that runs.
+#[derive(Debug)]
+pub struct Traffic {
+    client: Client,
+    /// Where it runs.
+    pub pod: String,
+}
+
+impl Traffic {
+    /// Starts it in a pod; returns when every connection has been opened once, or could not be.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[track_caller]
+    pub fn start(mesh: &Mesh, namespace: &str, pod: &str, work: Work, targets: &[String]) -> Self {
+        let traffic = Self::begin(mesh, namespace, pod, work, targets);
+        traffic.client.wait_for("opened", crate::PATIENCE);
+        traffic
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[track_caller]
+    pub fn begin(mesh: &Mesh, namespace: &str, pod: &str, work: Work, targets: &[String]) -> Self {
+        let numbers = [work.streams as u64, work.every, work.requests].map(|number| number.to_string());
+        let mut arguments: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        arguments.push(if work.marked { "marked" } else { "plain" });
+        arguments.extend(targets.iter().map(String::as_str));
+        let client = Client::start_example("traffic", mesh, namespace, pod, &arguments);
+        Self { client, pod: pod.to_owned() }
+    }
+
+    /// Waits until every connection has been opened once, or could not be.
+    ///
+    /// # Panics
+    /// It does not say so.
+    #[track_caller]
+    pub fn opened(&self) {
+        self.client.wait_for("opened", crate::PATIENCE);
+    }
+
+    /// What was seen so far.
+    ///
+    /// # Panics
+    /// The program does not answer.
+    #[track_caller]
+    pub fn report(&mut self) -> Seen {
+        seen(&self.client.ask("report"))
+    }
+
+    /// Ends it in order and says what was seen.
+    ///
+    /// # Panics
+    /// The program does not answer.
+    #[track_caller]
+    pub fn finish(self) -> Seen {
+        seen(&self.client.finish())
+    }
+}
+
+#[track_caller]
+fn seen(line: &str) -> Seen {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
