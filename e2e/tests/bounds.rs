@@ -1,6 +1,9 @@
 //! Bounds and fairness: what one pod does costs others nothing that they would notice, what it takes is given back, and
 //! where a limit is hit somebody says so. Short in the gate, at its real size with `LATEEN_FULL=1`.
 
+// Helpers of tests are tests, but no lint can see that.
+#![allow(clippy::panic)]
+
 use std::time::Duration;
 
 use e2e::client::Client;

@@ -335,7 +335,7 @@ impl Charge {
             return Ok(());
         };
         let full = account.refuse(full);
-        self.release(bytes as usize);
+        self.release(bytes);
         Err(full)
     }
 

@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_full_buffer_makes_its_writers_wait_and_loses_nothing() {
-        let (go_on, stuck) = std::sync::mpsc::channel();
+        let (go_on, stuck) = std::sync::mpsc::sync_channel(1);
         let output = Output::default();
         let sink = Sink::start(Stuck(stuck, output.clone()));
         let line = vec![b'x'; CAPACITY / 4];
