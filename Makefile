@@ -1,6 +1,6 @@
 # What people do here. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-full lint bench scale fuzz e2e docs
+.PHONY: help demo build test test-full lint bench scale fuzz soak e2e docs
 
 CARGO ?= cargo
 
@@ -38,6 +38,12 @@ scale: ## what 100,000 pods and a million workloads cost (SCALE_ARGS=--quick for
 
 fuzz: ## ten minutes of fuzzing, shared by all targets (SECONDS=600)
 	fuzz/run $(or $(SECONDS),600)
+
+soak: ## two hours of chaos (SECONDS=7200 SEED=a number that was printed)
+	$(CARGO) build --workspace --bins
+	$(CARGO) build -p e2e --examples
+	LATEEN_CHAOS_SECONDS=$(or $(SECONDS),7200) $(if $(SEED),LATEEN_CHAOS_SEED=$(SEED)) \
+	$(CARGO) test -p e2e --test chaos -- --nocapture
 
 docs: ## docs/configuration.md from the tables of settings
 	UPDATE_DOCS=1 $(CARGO) test -q -p node-agent -p ctrl -p cli the_documentation_agrees

@@ -1,7 +1,7 @@
 //! Clients inside pods that run while a test does something to the mesh (`e2e/examples/peer.rs`).
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,48 @@ impl Client {
             .expect("lateen exec starts");
         let lines = follow(child.stdout.take().expect("stdout is a pipe"));
         Self { child, lines, what: format!("{arguments:?} in {namespace}/{pod}") }
+    }
+
+    /// The same with the capabilities of the pod's node; it must say `ready`.
+    ///
+    /// # Errors
+    /// It says something else: what.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn start_privileged(
+        program: &str,
+        mesh: &Mesh,
+        namespace: &str,
+        pod: &str,
+        arguments: &[&str],
+    ) -> Result<Self, String> {
+        let program = example(program);
+        let mut child = Command::new(crate::lateen())
+            .args(["exec", "--mesh", mesh.name(), "--privileged", "-n", namespace, pod, "--", &program])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("lateen exec starts");
+        let lines = follow(child.stdout.take().expect("stdout is a pipe"));
+        let client = Self { child, lines, what: format!("{program} in {namespace}/{pod}") };
+        match client.lines.recv_timeout(crate::PATIENCE) {
+            Ok((_, line)) if line == "ready" => Ok(client),
+            Ok((_, line)) => Err(line),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Says a line to it that it does not answer.
+    ///
+    /// # Panics
+    /// It has ended.
+    #[track_caller]
+    pub fn say(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
+        writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{}: {error}", self.what));
     }
 
     /// Waits for a line that begins so, and returns it with the moment it was read.
