@@ -221,6 +221,8 @@ pub struct Connection {
     /// Received from the far side, not yet written to the application; `residue[..residue_at]` is gone already.
     pub(crate) residue: Vec<u8>,
     pub(crate) residue_at: usize,
+    /// Bytes at the beginning of the residue that came on an earlier tunnel: this one gets no credit for them.
+    pub(crate) brought: u32,
     /// Read from the application, not yet sent.
     pub(crate) unsent: Vec<u8>,
     pub(crate) near_ended: bool,
@@ -332,6 +334,7 @@ impl Connection {
             socket,
             residue: Vec::new(),
             residue_at: 0,
+            brought: 0,
             unsent: Vec::new(),
             near_ended: false,
             far_ended: false,
@@ -424,6 +427,7 @@ impl Connection {
             socket: Socket::Plain(socket),
             residue,
             residue_at: 0,
+            brought: 0,
             unsent,
             near_ended: progress.near_ended,
             far_ended: progress.far_ended,
@@ -445,6 +449,18 @@ impl Connection {
     /// Closes the socket with a reset, so that the application learns that its connection broke.
     pub fn abort(self) {
         self.socket.break_off();
+    }
+
+    /// Counts `sent` bytes of the residue as delivered; those of them that came on this tunnel.
+    pub(crate) fn delivered_of_this_tunnel(&mut self, sent: usize) -> usize {
+        let brought = self.brought.min(u32::try_from(sent).unwrap_or(u32::MAX));
+        self.brought -= brought;
+        sent - brought as usize
+    }
+
+    /// Bytes that wait for the application and came on this tunnel.
+    pub(crate) fn undelivered_of_this_tunnel(&self) -> usize {
+        self.undelivered() - self.brought as usize
     }
 
     pub(crate) fn undelivered(&self) -> usize {

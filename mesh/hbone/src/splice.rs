@@ -88,6 +88,7 @@ impl Splice {
 /// Puts the connection into its stream's slot.
 fn install(inner: &mut Inner, key: Key, mut connection: Connection) {
     let mut failed = connection.register().err().map(End::Application);
+    connection.brought = u32::try_from(connection.undelivered()).unwrap_or(u32::MAX);
     let stream = &mut inner.engine.streams[key];
     if let Use::Bytes { pending, at, .. } = std::mem::take(&mut stream.ext.used) {
         // What came before the splice was charged to the tunnel.
@@ -125,7 +126,7 @@ impl Future for Splice {
         };
         connection.cost.live.unwatch();
         // What it takes along, or what is lost with it, waits in this tunnel no more.
-        inner.engine.consumed_unowned(connection.undelivered());
+        inner.engine.consumed_unowned(connection.undelivered_of_this_tunnel());
         if matches!(end, End::Detached) {
             // Both ends know: no reset is needed, and none may overtake the peer's last words.
             inner.engine.streams[key].reset = true;
@@ -262,7 +263,8 @@ fn deliver_residue(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Res
         if connection.undelivered() == 0 {
             (connection.residue, connection.residue_at) = (Vec::new(), 0);
         }
-        inner.engine.consumed(key, sent);
+        let came_here = connection.delivered_of_this_tunnel(sent);
+        inner.engine.consumed(key, came_here);
         if !inner.engine.control.is_empty() {
             inner.mark();
         }

@@ -222,7 +222,7 @@ impl Inner {
                 self.engine.consumed_unowned(pending.len() - at);
                 self.early_taken(pending.len() - at);
             }
-            Use::Splice(connection) => self.engine.consumed_unowned(connection.undelivered()),
+            Use::Splice(connection) => self.engine.consumed_unowned(connection.undelivered_of_this_tunnel()),
             Use::None | Use::Opening | Use::Control => {}
         }
         if !matches!(slot.used, Use::Control) {
