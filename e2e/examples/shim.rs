@@ -15,6 +15,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::chaos::Random;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -149,7 +150,10 @@ impl<'a> Shim<'a> {
                 PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.device.as_fd(), PollFlags::POLLIN),
             ];
-            poll(&mut waits, next)?;
+            match poll(&mut waits, next) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
             let [said, came] = waits.map(|wait| wait.any().unwrap_or(false));
             if came {
                 self.take()?;

@@ -84,7 +84,10 @@ impl Client {
     #[track_caller]
     pub fn say(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
-        writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{}: {error}", self.what));
+        if let Err(error) = writeln!(stdin, "{line}") {
+            let said: Vec<String> = self.lines.try_iter().map(|(_, line)| line).collect();
+            panic!("{}: {error}; it said {said:?}", self.what);
+        }
     }
 
     /// Waits for a line that begins so, and returns it with the moment it was read.

@@ -2,12 +2,15 @@
 
 #![allow(clippy::panic, reason = "a condition that does not hold fails the test")]
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use e2e::client::{Client, Load};
 use e2e::report::{counted, size};
 use e2e::{Mesh, example, lines, manifests};
 use serde_json::Value;
+use testkit::certificates::TestAuthority;
+use testkit::envoy::Credentials;
 
 /// Requests per second in each direction.
 const RATE: u32 = 100;
@@ -31,8 +34,12 @@ fn pods() -> String {
 /// A mesh whose certificates live for so many seconds.
 fn mesh(seconds: u32) -> Mesh {
     let longest = format!("ctrl.MAX_WORKLOAD_CERT_TTL={seconds}s");
-    let usual = format!("ctrl.DEFAULT_WORKLOAD_CERT_TTL={seconds}s");
-    Mesh::start_with(&[("app.yaml", &pods())], &["--set", &longest, "--set", &usual])
+    mesh_with(&[&longest, &format!("ctrl.DEFAULT_WORKLOAD_CERT_TTL={seconds}s")])
+}
+
+fn mesh_with(settings: &[&str]) -> Mesh {
+    let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    Mesh::start_with(&[("app.yaml", &pods())], &arguments)
 }
 
 fn ca(mesh: &Mesh, arguments: &[&str]) -> String {
@@ -220,4 +227,168 @@ fn one_certificate_is_revoked_by_its_number_and_replaced() {
     }
     let refused = mesh.lateen(&["ca", "revoke", "-n", "test", "0123456789abcdef0123"]);
     assert!(!refused.ok() && refused.stderr.contains("neither an identity"), "{refused}");
+}
+
+/// A tunnel's client that is not ours, in a pod outside the mesh: what `url` behind it answers.
+fn through_tunnel(mesh: &Mesh, credentials: &Credentials, server: &str) -> String {
+    let pem = |name: &str, text: &str| {
+        let path = format!("/tmp/foreign-{name}.pem");
+        let script = format!("umask 077; printf %s '{text}' > {path}");
+        let written = mesh.exec("outside", "foreign", &["bash", "-c", &script]);
+        assert!(written.ok(), "{written}");
+        path
+    };
+    let (ca, cert, key) =
+        (pem("ca", &credentials.roots), pem("cert", &credentials.chain), pem("key", &credentials.key));
+    let program = example("tunnel_end");
+    let script = format!(
+        "{program} client --listen 127.0.0.1:7777 --peer {server}:15008 --authority {server}:8080 --ca {ca} --cert {cert} \
+         --key {key} & trap 'kill $!' EXIT; for _ in $(seq 200); do grep -q ':1E61 ' /proc/net/tcp && break; \
+         sleep 0.05; done; curl -sS -m 5 -o /dev/null -w '%{{http_code}}' http://127.0.0.1:7777/"
+    );
+    mesh.exec("outside", "foreign", &["bash", "-c", &script]).to_string()
+}
+
+#[test]
+fn a_plugged_in_authority_an_alias_of_the_trust_domain_and_a_successor_by_new_files() {
+    let plugged = tempfile::tempdir().expect("a folder");
+    let top = TestAuthority::new("top");
+    let first = top.intermediate("first");
+    first.plug(plugged.path()).expect("files");
+    let folder = format!("ctrl.ROOT_CA_DIR={}", plugged.path().display());
+    let mesh = mesh_with(&[
+        &folder,
+        "ctrl.TRUST_DOMAIN=new.example",
+        "ctrl.TRUST_DOMAIN_ALIASES=old.example",
+        "ctrl.MAX_WORKLOAD_CERT_TTL=20s",
+    ]);
+    mesh.apply(
+        "foreign.yaml",
+        &(manifests::namespace("outside", "") + &manifests::shell("foreign", "outside", "node-1")),
+    );
+    let load = Load::start(&mesh, "test", "client", "server:8080", RATE);
+    mesh.eventually("the foreign pod runs", |mesh| {
+        let ran = mesh.exec("outside", "foreign", &["true"]);
+        if ran.ok() { Ok(()) } else { Err(ran.to_string()) }
+    });
+
+    // Handshakes: the domain itself and its alias, no other. Policies: a principal of one domain is one of both.
+    let server = mesh.address("test", "server", false);
+    let of = |domain: &str| {
+        let identity = model::Identity::new(domain, "outside", "foreign");
+        Credentials::of(&first.bundle(&identity))
+    };
+    let passes =
+        |mesh: &Mesh, domain: &str| through_tunnel(mesh, &of(domain), &server).contains("stdout: 200");
+    for (domain, expected) in [("new.example", true), ("old.example", true), ("evil.example", false)] {
+        assert_eq!(
+            passes(&mesh, domain),
+            expected,
+            "{domain}: {}",
+            through_tunnel(&mesh, &of(domain), &server)
+        );
+    }
+    mesh.eventually_logged(&["spiffe://evil.example/ns/outside/sa/foreign", "foreign trust domain"]);
+    let policy = |account: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: some, namespace: test}}\n\
+             spec:\n  selector: {{matchLabels: {{app: server}}}}\n  action: ALLOW\n  rules:\n  - from:\n    - source:\n        \
+             principals: [new.example/ns/outside/sa/{account}, new.example/ns/test/sa/client]\n"
+        )
+    };
+    mesh.apply("policy.yaml", &policy("somebody"));
+    mesh.eventually("the alias is judged", |mesh| {
+        if passes(mesh, "old.example") { Err("passes".into()) } else { Ok(()) }
+    });
+    mesh.apply("policy.yaml", &policy("foreign"));
+    mesh.eventually("the alias is meant", |mesh| {
+        if passes(mesh, "old.example") { Ok(()) } else { Err("refused".into()) }
+    });
+
+    // Files that do not fit change nothing; a successor under another root follows with an overlap.
+    let kept = Client::start(&mesh, "test", "client", &["hold", "server:9000"]);
+    kept.wait_for("open", e2e::PATIENCE);
+    let other = TestAuthority::new("other");
+    let successor = other.intermediate("second");
+    std::fs::write(plugged.path().join("ca-key.pem"), "no key").expect("a file");
+    mesh.eventually("the bad file is named", |mesh| {
+        let status = try_status(mesh)?;
+        let warned = status["warnings"].to_string();
+        if warned.contains("ca-key.pem") { Ok(()) } else { Err(warned) }
+    });
+    let old = roots(&status(&mesh), "current");
+    successor.plug(plugged.path()).expect("files");
+    mesh.within(Duration::from_secs(60), "the successor is alone", |mesh| {
+        let status = try_status(mesh)?;
+        let alone = status["phase"] == "stable" && roots(&status, "current") != old;
+        if alone { Ok(()) } else { Err(status["explanation"].to_string()) }
+    });
+    let report = load.finish();
+    assert_eq!(report.failed, 0, "{}", report.text);
+    assert!(kept.finish().starts_with("whole"), "what was opened before goes on");
+
+    // The list beside the files: it has the intermediate, and with it all that it signed.
+    let held_open = Client::start(&mesh, "test", "client", &["hold", "near:9000"]);
+    held_open.wait_for("open", e2e::PATIENCE);
+    let serial = identity::revocation::serial_of(&successor.signing_certificate()).expect("a number");
+    let list = other.revoke([&*serial], std::time::SystemTime::now());
+    std::fs::write(plugged.path().join("ca-crl.pem"), pem_list(&list)).expect("a file");
+    held_open.wait_for("cut", Duration::from_secs(15));
+    assert!(probe(&mesh, "client", "server:8080").contains("refused"));
+    counted(&format!(
+        "plugged-in authority replaced by files: {} requests, 0 failed, slowest {} ms; its intermediate revoked",
+        report.requests, report.slowest
+    ));
+}
+
+fn pem_list(der: &[u8]) -> String {
+    pem::encode(&pem::Pem::new("X509 CRL", der.to_vec()))
+}
+
+#[test]
+fn certificates_of_another_authority_by_the_same_service() {
+    // A second controller, on node-1, whose root is another; the mesh's own says nothing of it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().join("root-cert.pem");
+    let roots_setting = format!("node-agent.CA_ROOT_CA={}", root.display());
+    let mesh = mesh_with(&["node-agent.CA_ADDRESS=https://172.31.0.11:16012", &roots_setting]);
+    let refused = probe(&mesh, "client", "server:8080");
+    assert!(refused.contains("refused"), "nobody issues yet: {refused}");
+
+    let state = mesh.state();
+    let ctrl = e2e::lateen().with_file_name("ctrl");
+    let path = |name: &str| state.join(name).display().to_string();
+    let arguments = [
+        ctrl.display().to_string(),
+        "--listen".into(),
+        "172.31.0.11:16012".into(),
+        "--monitoring-addr".into(),
+        "127.0.0.1:16014".into(),
+        "--state".into(),
+        folder.path().display().to_string(),
+        "--objects".into(),
+        path("objects"),
+        "--tokens".into(),
+        path("tokens"),
+    ];
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut other = mesh.command("kube-system", "node-agent/node-1", &arguments);
+    let mut other = other.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    mesh.eventually("requests pass", |mesh| {
+        let answer = probe(mesh, "client", "server:8080");
+        if answer.contains("passed") { Ok(()) } else { Err(answer) }
+    });
+    let issued = std::fs::read_to_string(folder.path().join("issued.jsonl")).expect("its list");
+    assert!(issued.contains("spiffe://cluster.local/ns/test/sa/server"), "{issued}");
+    assert_eq!(status(&mesh)["issued"], 0, "the mesh's own controller issued nothing");
+    // Its change of roots is nobody's concern.
+    ca(&mesh, &["rotate-root"]);
+    mesh.eventually("it is over", |mesh| {
+        let status = try_status(mesh)?;
+        if status["phase"] == "stable" { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert!(probe(&mesh, "client", "server:8080").contains("passed"));
+    assert!(probe(&mesh, "other", "near:8080").contains("passed"));
+    other.kill().expect("it runs");
+    let _ = other.wait();
 }

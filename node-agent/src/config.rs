@@ -263,12 +263,19 @@ pub fn sockets(settings: &Settings) -> [PathBuf; 3] {
         .map(|file| PathBuf::from(settings.text(name::RUN_DIR)).join(file))
 }
 
+/// Settings that may be repeated; of others the last one counts.
+const LISTS: [&str; 2] = [name::SOURCE, name::DNS_UPSTREAMS];
+
+fn given(settings: &Settings, name: &'static str) -> String {
+    if LISTS.contains(&name) { settings.list(name).join(",") } else { settings.text(name).to_owned() }
+}
+
 /// The settings as environment variables, for the role that the other starts. With a run folder of our own, that
 /// is also where the proxy finds the redirecting role's sockets.
 pub fn environment(settings: &Settings) -> Vec<(String, String)> {
     let mut all: Vec<(&'static str, String)> = TABLE
         .iter()
-        .map(|setting| (setting.name, settings.list(setting.name).join(",")))
+        .map(|setting| (setting.name, given(settings, setting.name)))
         .filter(|(_, value)| !value.is_empty())
         .collect();
     let run_dir = settings.text(name::RUN_DIR);
@@ -291,6 +298,14 @@ mod tests {
         assert_eq!(settings.text(name::CA_ADDRESS), "https://a:1");
         let env = environment(&settings);
         assert!(env.contains(&(name::ZDS_SOCKET.to_owned(), "/r/zds.sock".to_owned())), "{env:?}");
+        // Another authority than the controller; lists keep all that was given.
+        let args = ["--ctrl=https://a:1", "--ca-address=https://b:1", "--source=/x", "--source=/y"];
+        let env = environment(&read(args.map(str::to_owned), |_| None).unwrap());
+        for (name, value) in
+            [(name::XDS_ADDRESS, "https://a:1"), (name::CA_ADDRESS, "https://b:1"), (name::SOURCE, "/x,/y")]
+        {
+            assert!(env.contains(&(name.to_owned(), value.to_owned())), "{name}: {env:?}");
+        }
     }
 
     /// The page of the documentation has this table, word by word; `make docs` writes it there.

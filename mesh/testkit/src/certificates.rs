@@ -1,11 +1,12 @@
 //! A certificate authority in the test's own process: bundles for any identity at once, and leaves that no good
 //! authority would sign.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use identity::authority::{AuthorityError, CertificateAuthority};
-use identity::bundle::{CertificateBundle, RootBundle};
+use identity::bundle::{CertificateBundle, RootBundle, certificate_pem};
 use identity::key::PrivateKey;
 use model::identity::Identity;
 use rcgen::{
@@ -136,6 +137,18 @@ impl TestAuthority {
     /// The certificate that signs: this authority's own, or the root.
     pub fn signing_certificate(&self) -> CertificateDer<'static> {
         self.intermediates.first().unwrap_or(&self.root).clone()
+    }
+
+    /// Writes a folder that a controller is plugged in by: signing certificate, key, chain and root.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn plug(&self, folder: &Path) -> std::io::Result<()> {
+        let chain: String = self.intermediates.iter().map(certificate_pem).collect();
+        std::fs::write(folder.join("ca-cert.pem"), certificate_pem(&self.signing_certificate()))?;
+        std::fs::write(folder.join("ca-key.pem"), self.issuer.key().serialize_pem())?;
+        std::fs::write(folder.join("cert-chain.pem"), chain)?;
+        std::fs::write(folder.join("root-cert.pem"), self.roots().to_pem())
     }
 
     /// A list of revoked certificates, by their serial numbers; DER.

@@ -84,7 +84,7 @@ async fn handshake(
     let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
     let transport = Tls::accept(socket, credentials.server_config(), &agent.limits)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| trust::explain(&error))?;
     let identity =
         identity::verify::peer_identity(hbone::transport::Transport::peer_certificates(&transport))
             .map_err(|error| error.to_string())?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use hbone::transport::HandshakeError;
 use hbone::tunnel::{Driver, Gone, Handle};
 use identity::bundle::RootBundle;
 use identity::revocation::{RevocationList, RevokedSet, Side};
@@ -52,6 +53,14 @@ pub(crate) fn take(agent: &Agent, trust: &Trust, own_roots: bool) {
     let roots = (!roots.is_empty()).then(|| RootBundle::new(roots));
     if let Err(error) = agent.certificates.announce(roots, trust.issuer.as_ref().map(der)) {
         tracing::error!(%error, "the controller's roots cannot be used; those in force stay");
+    }
+}
+
+/// What a failed handshake means: a refusal of this side in its own words.
+pub(crate) fn explain(error: &HandshakeError) -> String {
+    match error {
+        HandshakeError::Tls(error) => format!("TLS handshake: {}", identity::verify::explain(error)),
+        other => other.to_string(),
     }
 }
 

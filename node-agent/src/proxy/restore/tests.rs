@@ -3,6 +3,7 @@
 
 use daemon::log::{Format, Log};
 use daemon::metrics::Metrics;
+use model::Identity;
 use model::authz::Policy;
 use model::service::Service;
 use model::workload::Workload;
@@ -278,4 +279,62 @@ async fn what_was_asked_for_is_all_only_to_one_that_asks() {
     let mut asks = Proxy::on_demand(&all.journal.files());
     assert!(asks.restored);
     assert_eq!(asks.subscriber.connect().pop().unwrap().resource_names_subscribe, ["*"]);
+}
+
+#[tokio::test]
+async fn roots_and_what_is_revoked_are_in_force_again_without_a_controller() {
+    use testkit::certificates::TestAuthority;
+
+    let authority = TestAuthority::default();
+    let (till, cart) = (Identity::new("td", "shop", "till"), Identity::new("td", "shop", "cart"));
+    let held = authority.bundle(&till);
+    let serial = identity::revocation::serial_of(&held.chain()[0]).unwrap();
+    let list = authority.revoke([&*serial], std::time::SystemTime::now());
+    let bytes = |der: &[u8]| bytes::Bytes::copy_from_slice(der);
+    let settings = mesh::MeshSettings {
+        trust_domain: "td".to_owned(),
+        roots: authority.roots().certificates().iter().map(|root| bytes(root)).collect(),
+        crls: vec![bytes(&list)],
+        issuer: bytes(&authority.signing_certificate()),
+        revoked_identities: vec![cart.to_string()],
+        ..mesh::MeshSettings::default()
+    };
+    let mut first = Proxy::start(&[]);
+    first.hear(type_url::MESH_SETTINGS, "1", vec![("mesh", Any::pack(&settings))], &[]);
+    first.journal.record_complete(false);
+    let second = Proxy::start(&first.journal.files());
+    second.journal.compact().await.unwrap();
+    for proxy in [&first, &second, &Proxy::start(&second.journal.files())] {
+        let revocations = proxy.agent.tls.revocations();
+        assert!(revocations.check(held.chain()).is_err(), "by its number");
+        assert!(revocations.check(authority.bundle(&cart).chain()).is_err(), "by its name");
+        assert!(revocations.check(authority.bundle(&till).chain()).is_ok(), "another of the same name");
+        let roots = proxy.agent.certificates.roots().borrow().clone();
+        assert_eq!(roots.as_ref(), Some(&authority.roots()));
+    }
+}
+
+#[tokio::test]
+async fn the_roots_of_another_authority_than_the_controller_come_with_its_certificates() {
+    use testkit::certificates::TestAuthority;
+
+    let (controllers, others) = (TestAuthority::new("controller's"), TestAuthority::new("another's"));
+    let args = ["--xds-address", "https://a:1", "--ca-address", "https://b:1"].map(str::to_owned);
+    let settings = crate::config::read(args, |_| None).unwrap();
+    let log = Log::start("off", Format::Plain).unwrap();
+    let (agent, _) = crate::proxy::app::agent(&settings, log, &Metrics::default()).unwrap();
+    let till = Identity::new("td", "shop", "till");
+    let driver = tokio::spawn(agent.certificates.drive(others));
+    let held = agent.certificates.get(&till).await.unwrap();
+    let own = agent.certificates.roots().borrow().clone();
+    let trust = model::mesh::Trust {
+        roots: controllers.roots().certificates().iter().map(|root| Arc::from(&**root)).collect(),
+        identities: vec![Identity::new("td", "shop", "cart")],
+        ..model::mesh::Trust::default()
+    };
+    agent.take(vec![Update::Settings(model::mesh::Settings { trust, ..Default::default() })]);
+    assert_eq!(*agent.certificates.roots().borrow(), own, "the controller's roots are not theirs");
+    assert!(Arc::ptr_eq(&held, &agent.certificates.current(&till).unwrap()));
+    assert_eq!(agent.tls.revocations().current().identities.len(), 1, "what it revokes counts");
+    driver.abort();
 }
