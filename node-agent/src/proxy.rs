@@ -38,6 +38,8 @@ pub(crate) mod parking;
 
 pub(crate) mod handover;
 
+pub(crate) mod retire;
+
 pub(crate) mod dns;
 
 pub(crate) mod dns_metrics;

@@ -35,17 +35,13 @@ use super::dns_metrics::DnsMetrics;
 use super::journal::Journal;
 use super::limits::Hits;
 use super::moves::Moving;
-use super::parking::Parking;
-use super::pod::Phase;
+use super::parking::{self, Parking};
 use super::restore::{Recorded, restore};
 use super::state::{PATIENCE, State};
 use super::top::Rates;
-use super::worker::Job;
-use super::{Agent, admin, files, handover, members, memory, save, top, trust, worker};
+use super::{Agent, admin, files, members, memory, retire, save, top, trust, worker};
 use crate::config::name;
-use crate::listeners::Listeners;
 use crate::pods::{Feed, Sources};
-use crate::seqpacket::SeqPacket;
 use crate::socket::check_congestion_control;
 
 /// Why the role could not start, or go on; the text says what to do.
@@ -105,7 +101,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     // Where there may be a predecessor it has the ports until it hears of this one.
     let ports = admin::Addresses::of(settings)?.listen_unless_taken(keeps_state).await?;
     tasks.spawn("admin", admin::serve(ports, page));
-    tasks.spawn("parking", expire_parked(agent.clone()));
+    tasks.spawn("parking", parking::expire(agent.clone()));
     tasks.spawn("certificates", certificates(settings, &agent)?);
     tasks.spawn("expire series", expire_series(agent.clone()));
     tasks.spawn("memory", memory::watch(agent.clone()));
@@ -143,17 +139,17 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     tasks.spawn("ready", ready(agent.clone(), handle, journal.clone(), readiness.clone()));
     let feed_handle = feed.handle();
     tasks.spawn("save", save::keep(agent.clone(), journal, feed_handle));
-    let (retirement, successors) = mpsc::channel(SUCCESSORS);
+    let (retirement, successors) = mpsc::channel(retire::SUCCESSORS);
     let ends = members::Ends { shutdown: shutdown.clone(), superseded, retirement };
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, ends));
 
     let cause = ending(signalled, &tasks, &workers).await?;
     tracing::info!(cause, "draining");
-    stop_accepting(&agent).await;
-    let grace = settings.duration(name::DRAIN)?;
-    if !retire(&agent, successors, settings.duration(name::HANDOVER_GRACE)?).await {
-        drain(&agent, grace).await;
-    }
+    let grace = retire::Grace {
+        drain: settings.duration(name::DRAIN)?,
+        hand_over: settings.duration(name::HANDOVER_GRACE)?,
+    };
+    retire::retire(&agent, successors, grace).await;
     tasks.stop().await;
     Ok(())
 }
@@ -191,8 +187,6 @@ async fn ending(
     }
 }
 
-/// Successors that may be there before this proxy has dealt with the first.
-const SUCCESSORS: usize = 4;
 const STATE: &str = "state from the controller";
 /// What readiness calls the pods of the hand-over.
 pub(crate) const PODS: &str = "pods of this node";
@@ -366,75 +360,6 @@ async fn expire_series(agent: Arc<Agent>) {
     loop {
         sleep(Duration::from_secs(60)).await;
         agent.traffic.expire();
-    }
-}
-
-/// Gives up parked connections that nobody has come for.
-async fn expire_parked(agent: Arc<Agent>) {
-    loop {
-        sleep(Duration::from_secs(1)).await;
-        for detached in agent.parking.expired() {
-            detached.give_up("taken off its tunnel, and its client has not come again");
-        }
-    }
-}
-
-/// Nothing new is accepted, and those at the other ends of tunnels are told to go elsewhere. New connections wait with
-/// whoever else holds the listeners (the redirecting role, a newer proxy); taken here, they would end with this process.
-async fn stop_accepting(agent: &Agent) {
-    let pods: Vec<_> = agent.pods().values().cloned().collect();
-    for pod in pods {
-        pod.set_phase(Phase::Draining);
-        let home = pod.home;
-        agent.workers[home].send(Job::Serve { pod, listeners: Listeners::default() }).await;
-    }
-}
-
-/// Hands what is carried over to the proxy that has taken this one's place, if there is one, and to the one after it if
-/// that fails; what cannot be handed over goes on here for `grace` at most. Whether all of that was done: a signal ends
-/// it, and then there is the usual time to drain.
-async fn retire(
-    agent: &Arc<Agent>,
-    mut successors: mpsc::Receiver<Option<SeqPacket>>,
-    grace: Duration,
-) -> bool {
-    let Ok(mut successor) = successors.try_recv() else { return false };
-    let hand_over = async {
-        loop {
-            if let Some(socket) = &successor {
-                match handover::give(agent, socket).await {
-                    Ok(connections) => return tracing::info!(connections, "handed over"),
-                    Err(error) => tracing::warn!(%error, "not everything could be handed over"),
-                }
-            }
-            tokio::select! {
-                () = none_left(agent) => return,
-                Some(next) = successors.recv() => successor = next,
-            }
-        }
-    };
-    let again = Shutdown::default();
-    tokio::select! {
-        handed_over = timeout(grace, hand_over) => {
-            if handed_over.is_err() {
-                tracing::info!(?grace, "connections are left that cannot be handed over, ending them");
-            }
-            true
-        }
-        _ = again.signalled() => false,
-    }
-}
-
-async fn none_left(agent: &Agent) {
-    while !agent.has_no_connection().await {
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Lets what is under way end.
-async fn drain(agent: &Agent, within: Duration) {
-    if timeout(within, none_left(agent)).await.is_err() {
-        tracing::info!(?within, "connections are left after the grace period, ending them");
     }
 }
 

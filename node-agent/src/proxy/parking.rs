@@ -4,13 +4,14 @@
 //! Only who knows the connection's random name, comes to the same pod and proves the same identity gets it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hbone::connection::ConnectionId;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::Agent;
 use super::moves::{Detached, PATIENCE};
 
 /// How long a request to resume waits for its connection: it may still be on its way from another process. Shorter than a
@@ -133,6 +134,16 @@ impl Parking {
     pub(crate) fn has_of(&self, uid: &str) -> bool {
         let of_pod = |slot: &Slot| matches!(slot, Slot::Parked { detached, .. } if &*detached.pod.uid == uid);
         self.slots().values().any(of_pod)
+    }
+}
+
+/// Gives up connections that nobody has come for, as long as the process lives.
+pub(crate) async fn expire(agent: Arc<Agent>) {
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        for detached in agent.parking.expired() {
+            detached.give_up("taken off its tunnel, and its client has not come again");
+        }
     }
 }
 

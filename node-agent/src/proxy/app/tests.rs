@@ -7,9 +7,10 @@ use daemon::log::Format;
 use proto::zds::WorkloadInfo;
 
 use super::*;
-use crate::listeners::Slot;
+use crate::listeners::{Listeners, Slot};
 use crate::netns::NetnsFd;
 use crate::proxy::pod::Pod;
+use crate::proxy::worker::Job;
 
 pub(crate) fn one_thread() -> (Arc<Agent>, Threads) {
     let args = ["--worker-threads", "1", "--node-name", "n"].map(str::to_owned);
@@ -46,7 +47,7 @@ async fn what_drains_accepts_nothing_more() {
     agent.workers[0].send(Job::Serve { pod, listeners }).await;
     assert!(TcpStream::connect(address).is_ok());
 
-    stop_accepting(&agent).await;
+    retire::stop_accepting(&agent).await;
     // Nobody else holds the socket here: once it is let go, the kernel refuses.
     let deadline = Instant::now() + Duration::from_secs(5);
     while TcpStream::connect(address).is_ok() {
