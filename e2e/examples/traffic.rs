@@ -76,12 +76,22 @@ async fn run(options: Rc<Options>) -> io::Result<()> {
     println!("opened");
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while lines.next_line().await?.is_some() {
-        println!("{}", serde_json::to_string(&*seen.borrow())?);
+        println!("{}", report(&seen)?);
     }
     let _ = stop.send(true);
     while tasks.join_next().await.is_some() {}
-    println!("{}", serde_json::to_string(&*seen.borrow())?);
+    println!("{}", report(&seen)?);
     Ok(())
+}
+
+/// What was seen; of what went wrong only what was not told before.
+fn report(seen: &Shared) -> io::Result<String> {
+    let mut seen = seen.borrow_mut();
+    let text = serde_json::to_string(&*seen)?;
+    seen.broken.clear();
+    seen.failed.clear();
+    seen.slow.clear();
+    Ok(text)
 }
 
 /// Notes what went wrong, as far as there is room.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Mesh;
 use crate::client::Client;
 
-/// How many of what went wrong are told at most; what is more is counted.
+/// How many of what went wrong are told in one report at most; what is more is counted.
 pub const MOST: usize = 5000;
 
 /// An answer that took longer than this is told of, in milliseconds.
@@ -86,6 +86,7 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Traffic {
     client: Client,
+    seen: Seen,
     /// Where it runs.
     pub pod: String,
 }
@@ -113,7 +114,7 @@ impl Traffic {
         arguments.push(if work.marked { "marked" } else { "plain" });
         arguments.extend(targets.iter().map(String::as_str));
         let client = Client::start_example("traffic", mesh, namespace, pod, &arguments);
-        Self { client, pod: pod.to_owned() }
+        Self { client, seen: Seen::default(), pod: pod.to_owned() }
     }
 
     /// Waits until every connection has been opened once, or could not be.
@@ -125,13 +126,15 @@ impl Traffic {
         self.client.wait_for("opened", crate::PATIENCE);
     }
 
-    /// What was seen so far.
+    /// What was seen so far. Asked now and then, it need not keep much.
     ///
     /// # Panics
     /// The program does not answer.
     #[track_caller]
-    pub fn report(&mut self) -> Seen {
-        seen(&self.client.ask("report"))
+    pub fn report(&mut self) -> &Seen {
+        let news = seen(&self.client.ask("report"));
+        self.seen.add(news);
+        &self.seen
     }
 
     /// Ends it in order and says what was seen.
@@ -139,12 +142,44 @@ impl Traffic {
     /// # Panics
     /// The program does not answer.
     #[track_caller]
-    pub fn finish(self) -> Seen {
-        seen(&self.client.finish())
+    pub fn finish(mut self) -> Seen {
+        self.seen.add(seen(&self.client.finish()));
+        self.seen
+    }
+}
+
+impl Seen {
+    /// A later report: its numbers are of all that was seen, its troubles only of what is new.
+    fn add(&mut self, mut news: Self) {
+        for (all, new) in [
+            (&mut self.broken, &mut news.broken),
+            (&mut self.failed, &mut news.failed),
+            (&mut self.slow, &mut news.slow),
+        ] {
+            all.append(new);
+            std::mem::swap(all, new);
+        }
+        *self = news;
     }
 }
 
 #[track_caller]
 fn seen(line: &str) -> Seen {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Seen, Trouble};
+
+    #[test]
+    fn reports_add_up() {
+        let trouble = |begun| Trouble { begun, ended: begun, target: String::new(), what: String::new() };
+        let mut all = Seen::default();
+        all.add(Seen { requests: 3, failed: vec![trouble(1)], ..Seen::default() });
+        all.add(Seen { requests: 5, failed: vec![trouble(2)], slow: vec![trouble(3)], ..Seen::default() });
+        assert_eq!(all.requests, 5);
+        assert_eq!(all.failed.iter().map(|trouble| trouble.begun).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(all.slow.len(), 1);
+    }
 }

@@ -125,7 +125,7 @@ fn tunnelled(mesh: &Mesh) -> u64 {
 
 /// Looks at all of them; what went wrong so far fails the test.
 fn check(traffic: &mut [Traffic], when: &str) -> Vec<Seen> {
-    let all: Vec<Seen> = traffic.iter_mut().map(Traffic::report).collect();
+    let all: Vec<Seen> = traffic.iter_mut().map(|traffic| traffic.report().clone()).collect();
     let wrong: Vec<String> = traffic
         .iter()
         .zip(&all)
