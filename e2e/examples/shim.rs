@@ -142,6 +142,7 @@ impl<'a> Shim<'a> {
     fn run(mut self) -> io::Result<()> {
         println!("ready");
         let stdin = io::stdin();
+        let mut said_so_far = String::new();
         loop {
             let next = self.held.front().map(|(due, _)| due.saturating_duration_since(Instant::now()));
             // Rounded up: waking too early would be waking for nothing.
@@ -165,7 +166,13 @@ impl<'a> Shim<'a> {
                 if read == 0 {
                     break;
                 }
-                self.order(&String::from_utf8_lossy(&line[..read]))?;
+                said_so_far.push_str(&String::from_utf8_lossy(&line[..read]));
+                // What is not a line yet waits for the rest of it.
+                if let Some((lines, rest)) = said_so_far.rsplit_once('\n') {
+                    let (lines, rest) = (lines.to_owned(), rest.to_owned());
+                    self.order(&lines)?;
+                    said_so_far = rest;
+                }
             }
         }
         self.lead(false)?;

@@ -226,7 +226,12 @@ pub fn cause<'a>(done: &'a [Done], flow: Flow, wrong: Wrong, trouble: &Trouble) 
                 Part::Redirect(node) => (node, REDIRECT_BACK),
                 Part::Proxy(node) => (node, PROXY_BACK),
             };
-            let drain = if matches!(done.what, What::Term(_)) { DRAIN } else { 0 };
+            // A proxy is told to end when the process that started it has ended, however that was.
+            let drains = matches!(
+                (wrong, done.what),
+                (_, What::Term(_)) | (Wrong::Broken, What::Kill(Part::Redirect(_)))
+            );
+            let drain = if drains { DRAIN } else { 0 };
             let after = if wrong == Wrong::Broken { SHOWS + drain } else { back + drain };
             flow.nodes.get(usize::from(node) - 1).is_some_and(|carries| *carries).then_some(after)
         }
@@ -276,6 +281,8 @@ mod tests {
             (kill(2), both, Wrong::Broken, "stuck", 1, false),
             (kill(2), both, Wrong::Broken, "the answer is not what was sent", 1, false),
             (kill(2), both, Wrong::Broken, "reset", 11, false),
+            (What::Kill(Part::Redirect(2)), both, Wrong::Broken, "reset", 15, true),
+            (What::Kill(Part::Redirect(2)), both, Wrong::Failed, "reset", 9, false),
             (kill(2), both, Wrong::Failed, "reset", 4, false),
             (kill(2), first, Wrong::Broken, "reset", 1, false),
             (kill(1), first, Wrong::Failed, "reset", 1, true),

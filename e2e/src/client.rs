@@ -84,7 +84,8 @@ impl Client {
     #[track_caller]
     pub fn say(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
-        if let Err(error) = writeln!(stdin, "{line}") {
+        // In one piece.
+        if let Err(error) = stdin.write_all(format!("{line}\n").as_bytes()) {
             let said: Vec<String> = self.lines.try_iter().map(|(_, line)| line).collect();
             panic!("{}: {error}; it said {said:?}", self.what);
         }
