@@ -211,6 +211,7 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
     enroller.stop().await;
     if handed_over {
         info!("another redirector has taken over; ending with the proxy that this one has started");
+        private.let_go();
         orders.let_go();
         proxy.await;
     } else if options.clean_up {

@@ -134,6 +134,12 @@ impl PrivateServer {
         }
     }
 
+    /// Lets go of everything: another redirector has it. A listener that stayed open here would go on getting its part
+    /// of a pod's connections after the pod has left and joined again, and nobody would accept them.
+    pub(crate) fn let_go(&self) {
+        *self.state() = State::default();
+    }
+
     /// Everything that is held, for another redirector.
     pub(crate) fn estate(&self) -> Taken {
         let state = self.state();
