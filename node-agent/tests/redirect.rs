@@ -36,7 +36,7 @@ use node_agent::{
 };
 use redirector::patient;
 use setup::{Served, Setup, accept};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use testkit::netns::Netns;
 
 fn connect(from: &Netns, to: SocketAddr) -> TcpStream {
@@ -160,12 +160,9 @@ async fn probes_pass_beside_the_mesh() {
         let mut client = setup
             .peer
             .run(|| {
-                let socket = socket2::Socket::new(
-                    socket2::Domain::for_address(SocketAddr::new(ip(probe), 0)),
-                    socket2::Type::STREAM,
-                    None,
-                )
-                .unwrap();
+                let socket =
+                    Socket::new(Domain::for_address(SocketAddr::new(ip(probe), 0)), Type::STREAM, None)
+                        .unwrap();
                 socket.bind(&SocketAddr::new(ip(probe), 0).into()).unwrap();
                 socket.connect(&SocketAddr::new(ip(pod), 8080).into()).unwrap();
                 TcpStream::from(socket)
@@ -350,6 +347,39 @@ async fn a_leaving_pod_can_come_back() {
     setup.enroll().await.unwrap();
     assert!(matches!(setup.next_event().await, PodEvent::Resumed { uid } if uid == UID));
     let mut client = connect(&setup.pod, "10.99.9.9:80".parse().unwrap());
+    let (mut captured, _) = accept(&mut served, Slot::Outbound).await;
+    echo_once(&mut client, &mut captured);
+}
+
+/// What was under way beside the mesh while a pod left ends unseen. A later connection from the same port is none of it.
+#[tokio::test]
+async fn a_port_used_while_a_pod_left_is_captured_when_it_is_back() {
+    let mut setup = Setup::new().await;
+    let remote = setup.peer.run(|| TcpListener::bind((ip(PEER_V4), 80)).unwrap()).unwrap();
+    let from_one_port = |pod: &Netns| {
+        let open = || -> std::io::Result<TcpStream> {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            // Its end leaves no trace in the pod itself.
+            socket.set_linger(Some(Duration::ZERO))?;
+            socket.bind(&SocketAddr::new(ip(POD_V4), 40_000).into())?;
+            let to = SocketAddr::new(ip(PEER_V4), 80);
+            socket.connect_timeout(&to.into(), Duration::from_secs(5))?;
+            Ok(socket.into())
+        };
+        pod.run(open).unwrap()
+    };
+    let _served = setup.enrol_and_serve().await;
+    setup.enroller.release(UID).await.unwrap();
+    let direct = (from_one_port(&setup.pod).unwrap(), remote.accept().unwrap());
+    assert!(matches!(setup.next_event().await, PodEvent::Draining { .. }));
+    setup.feed.handle().drained(UID).await;
+    assert!(matches!(setup.next_event().await, PodEvent::Remove { .. }));
+    setup.until_rules_are_gone().await;
+    drop(direct);
+
+    let mut served = setup.enrol_and_serve().await;
+    let mut client = from_one_port(&setup.pod).unwrap();
     let (mut captured, _) = accept(&mut served, Slot::Outbound).await;
     echo_once(&mut client, &mut captured);
 }

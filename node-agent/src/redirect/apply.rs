@@ -2,7 +2,7 @@
 //! the child process, the netlink socket and the settings happens inside; waiting happens outside.
 
 use std::{
-    io,
+    io::{self, Read},
     net::{Ipv4Addr, Ipv6Addr},
     process::Stdio,
     time::Duration,
@@ -15,6 +15,7 @@ use rtnetlink::{
         rule::{RuleAction, RuleAttribute},
     },
 };
+use socket2::{Domain, Socket, Type};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use super::rules::{self, RuleSet, WayBack};
@@ -97,7 +98,40 @@ async fn add_routes(namespace: &NetnsFd, loopback_v6: bool) -> Result<(), ApplyE
 pub async fn remove(namespace: &NetnsFd, nft: &str) -> Result<(), ApplyError> {
     run_nft(namespace, nft, &rules::removal()).await?;
     Netlink::open(namespace)?.remove().await;
+    match in_namespace(namespace, forget_tracked).map_err(ApplyError::Enter)? {
+        Ok(()) => {}
+        Err(error) => tracing::debug!(%error, "tracked connections of a pod that left are not forgotten"),
+    }
     Ok(())
+}
+
+/// Has the kernel forget the connections that it tracks in the namespace this thread is in. Nobody watches how they end
+/// once the rules are gone, so that they would be taken for open for days; and when the pod has joined again, a new
+/// connection from the same port would pass for one of them: not captured, and hence stopped.
+fn forget_tracked() -> io::Result<()> {
+    /// `IPCTNL_MSG_CT_DELETE` of `NFNL_SUBSYS_CTNETLINK` without a connection named: all of them.
+    const DELETE: u16 = 1 << 8 | 2;
+    const LENGTH: u32 = 20;
+    let mut message = Vec::new();
+    message.extend_from_slice(&LENGTH.to_ne_bytes());
+    message.extend_from_slice(&DELETE.to_ne_bytes());
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+    message.extend_from_slice(&flags.to_ne_bytes());
+    // Sequence number, port, and any family, version and resource 0.
+    message.resize(LENGTH as usize, 0);
+    let kind = Type::RAW.cloexec();
+    let socket = Socket::new(Domain::from(libc::AF_NETLINK), kind, Some(libc::NETLINK_NETFILTER.into()))?;
+    socket.send(&message)?;
+    // The kernel has answered when the call returns; without support for it in the kernel there is nobody to.
+    let mut answer = [0; 36];
+    socket.set_nonblocking(true)?;
+    let answered = (&socket).read(&mut answer)?;
+    let code = answer[..answered].get(16..20).and_then(|code| code.try_into().ok()).map(i32::from_ne_bytes);
+    match code {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// What the namespace said about itself.
