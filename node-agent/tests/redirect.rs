@@ -369,14 +369,15 @@ async fn a_port_used_while_a_pod_left_is_captured_when_it_is_back() {
         };
         pod.run(open).unwrap()
     };
-    let _served = setup.enrol_and_serve().await;
+    let before = setup.enrol_and_serve().await;
     setup.enroller.release(UID).await.unwrap();
     let direct = (from_one_port(&setup.pod).unwrap(), remote.accept().unwrap());
     assert!(matches!(setup.next_event().await, PodEvent::Draining { .. }));
     setup.feed.handle().drained(UID).await;
     assert!(matches!(setup.next_event().await, PodEvent::Remove { .. }));
     setup.until_rules_are_gone().await;
-    drop(direct);
+    // Its listeners too: they would have their part of what comes.
+    drop((direct, before));
 
     let mut served = setup.enrol_and_serve().await;
     let mut client = from_one_port(&setup.pod).unwrap();
