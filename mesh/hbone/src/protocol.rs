@@ -221,8 +221,9 @@ impl<T: Default> Engine<T> {
         fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         ext: T,
     ) -> Option<Key> {
+        // Our own GOAWAY says nothing of streams that we open; the connections of this tunnel are still here.
         let taken = self.streams.len() >= self.peer_max_streams as usize;
-        if taken || self.draining() || self.next_id > frame::STREAM_MASK {
+        if taken || self.peer_goaway.is_some() || self.next_id > frame::STREAM_MASK {
             return None;
         }
         let id = self.next_id;

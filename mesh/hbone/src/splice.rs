@@ -110,7 +110,9 @@ fn install(inner: &mut Inner, key: Key, mut connection: Connection) {
         // Resumed after its application had ended: the new stream must hear of that too.
         inner.end(key);
     }
-    inner.agree_late(key);
+    if inner.has_something_to_say() {
+        inner.say_late();
+    }
 }
 
 impl Future for Splice {

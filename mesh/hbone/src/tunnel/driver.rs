@@ -70,6 +70,9 @@ impl Driver {
         {
             self.close(inner, why);
         }
+        if inner.has_something_to_say() {
+            inner.say_late();
+        }
         if let Err(err) = flush(inner, cx, scratch) {
             return Poll::Ready(Gone::Io(err.to_string()));
         }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Gone;
 use super::control::{Control, Parted};
 use crate::account::{Account, Charge};
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionId};
 use crate::fairness::{Share, Ticket};
 use crate::frame::code;
 use crate::headers::Headers;
@@ -50,9 +50,11 @@ pub(crate) struct Inner {
     pub(crate) users: usize,
     pub(crate) idle_since: Option<Instant>,
     pub(crate) control: Control,
-    /// Detaches that the peer began on streams whose connections are not spliced yet: a CONNECT has been answered, and who
-    /// asked has not run since.
-    pub(crate) asked_early: Vec<(Key, Parted)>,
+    /// Detaches that the peer began and that could not be answered yet: on streams whose connections are not spliced (a
+    /// CONNECT has been answered, and who asked has not run since), or while the window was shut.
+    pub(crate) unanswered: Vec<(Key, Parted)>,
+    /// Streams and ids of connections that the peer wanted to take off and that had ended here, until it can be told.
+    pub(crate) untold: Vec<(u32, ConnectionId)>,
     /// On whose account the tunnel stands, and what came for streams that nobody reads yet.
     pub(crate) charge: Option<Charge>,
     /// Its pod's share of the thread.
@@ -130,7 +132,8 @@ impl Inner {
             users: 0,
             idle_since: Some(Instant::now()),
             control: Control::default(),
-            asked_early: Vec::new(),
+            unanswered: Vec::new(),
+            untold: Vec::new(),
             charge: None,
             share: None,
         }
@@ -212,7 +215,7 @@ impl Inner {
     /// Forgets a stream; what it did not consume is granted to the connection again.
     pub(crate) fn release(&mut self, key: Key) -> Slot {
         let mut slot = self.engine.release(key);
-        self.asked_early.retain(|(asked, _)| *asked != key);
+        self.unanswered.retain(|(asked, _)| *asked != key);
         if slot.queued {
             self.waiting.retain(|waiting| *waiting != key);
             slot.queued = false;

@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 
 use super::control::{Garbled, Message, Parted};
 use super::inner::{Inner, Use};
+use crate::connection::ConnectionId;
 use crate::frame::{self, code};
 use crate::protocol::{Fault, Key, Role};
 use crate::splice::End;
@@ -127,13 +128,13 @@ impl Inner {
         let Some(key) = self.engine.streams.find(stream) else {
             // It has ended here meanwhile. Whoever wants to take it off must not wait for counts that nobody has.
             if matches!(message, Message::Detach(_)) {
-                self.say(&Message::Over { stream, id });
+                self.tell_over(stream, id);
             }
             return;
         };
         let slot = &mut self.engine.streams[key].ext;
         if let (Message::Detach(parted), Use::Bytes { .. }) = (&message, &slot.used) {
-            return self.asked_early.push((key, *parted));
+            return self.remember(key, *parted);
         }
         // A message about somebody else's connection says nothing.
         let Use::Splice(connection) = &mut slot.used else { return };
@@ -164,29 +165,53 @@ impl Inner {
             slot.wake();
             return;
         }
-        match &mut slot.parting {
-            Some(parting) => {
-                parting.answered = true;
-                slot.wake();
+        if let Some(parting) = &mut slot.parting {
+            parting.answered = true;
+            slot.wake();
+        } else if !self.answer(key) {
+            self.remember(key, *parted);
+        }
+    }
+
+    /// Keeps a detach that cannot be answered now; one a stream.
+    fn remember(&mut self, key: Key, parted: Parted) {
+        self.unanswered.retain(|(asked, _)| *asked != key);
+        self.unanswered.push((key, parted));
+    }
+
+    /// Comes back to what could not be said before.
+    pub(crate) fn say_late(&mut self) {
+        for (stream, id) in std::mem::take(&mut self.untold) {
+            self.tell_over(stream, id);
+        }
+        for (key, parted) in std::mem::take(&mut self.unanswered) {
+            match self.parted(key) {
+                Some(own) if own.id == parted.id => self.agree(key, &parted),
+                Some(_) => {}
+                None => self.unanswered.push((key, parted)),
             }
-            None => self.answer(key),
         }
     }
 
-    /// Comes back to a detach that the peer began before the connection was spliced.
-    pub(crate) fn agree_late(&mut self, key: Key) {
-        let Some(index) = self.asked_early.iter().position(|(asked, _)| *asked == key) else { return };
-        let (_, parted) = self.asked_early.swap_remove(index);
-        if self.parted(key).is_some_and(|own| own.id == parted.id) {
-            self.agree(key, &parted);
+    /// Tells that a connection has ended here, now or later. A peer that asks for more than there can be is told no more.
+    fn tell_over(&mut self, stream: u32, id: ConnectionId) {
+        let most = self.limits.server_streams.max(self.limits.client_streams) as usize;
+        if !self.say(&Message::Over { stream, id }) && self.untold.len() < most {
+            self.untold.push((stream, id));
         }
     }
 
-    fn answer(&mut self, key: Key) {
-        if let Some(parted) = self.parted(key)
-            && self.say(&Message::Detached(parted))
-        {
+    /// Whether something waits to be said.
+    pub(crate) fn has_something_to_say(&self) -> bool {
+        !(self.unanswered.is_empty() && self.untold.is_empty())
+    }
+
+    fn answer(&mut self, key: Key) -> bool {
+        let Some(parted) = self.parted(key) else { return true };
+        let said = self.say(&Message::Detached(parted));
+        if said {
             self.park(key, true);
         }
+        said
     }
 }

@@ -358,3 +358,53 @@ fn what_is_turned_away_may_be_asked_elsewhere() {
         assert!(matches!(refused.unwrap_err(), ConnectError::TunnelGone { unseen: true, .. }));
     });
 }
+
+/// The answer to a detach has to wait where other connections have used up the tunnel's window; it comes when that opens.
+#[test]
+fn a_detach_is_answered_when_the_window_opens_again() {
+    run(async {
+        let account = account();
+        let (client, mut server) = pair(&Limits::default());
+        let mut slow = Vec::new();
+        for number in 0..8 {
+            let mut joined = settle(&client, &mut server, &account).await;
+            let near = std::mem::replace(&mut joined.near, crate::support::sockets().await.0);
+            slow.push((joined, near, number));
+        }
+        let leaving = settle(&client, &mut server, &account).await;
+        // Nobody reads at the far ends: what is sent there fills the whole tunnel's window, not only its streams'.
+        let mut floods = Vec::new();
+        for (_, near, number) in &mut slow {
+            let mut near = std::mem::replace(near, crate::support::sockets().await.0);
+            let number = *number;
+            floods.push(tokio::task::spawn_local(async move {
+                send_pattern(&mut near, 20 + number, 0, 20_000_000).await;
+            }));
+        }
+        let watched = account.clone();
+        crate::support::until("the window is used up", || watched.buffered() > 7_000_000).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        leaving.far_live.detach();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        // One of them begins to read.
+        let mut read = Vec::new();
+        for (joined, _, number) in slow {
+            let mut far = joined.far;
+            read.push(tokio::task::spawn_local(async move {
+                let seed = 20 + number;
+                expect_pattern(&mut far, seed, 0, 20_000_000).await;
+                drop((joined.near_splice, joined.far_splice));
+            }));
+        }
+        let (near, far) = (leaving.near_splice.await.unwrap(), leaving.far_splice.await.unwrap());
+        assert!(
+            matches!((&near.end, &far.end), (End::Detached, End::Detached)),
+            "{:?} {:?}",
+            near.end,
+            far.end
+        );
+        for task in floods.into_iter().chain(read) {
+            task.await.unwrap();
+        }
+    });
+}
