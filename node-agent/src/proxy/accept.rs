@@ -117,8 +117,9 @@ async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, slot: 
             }
             match ready.try_io(|listener| accept(listener.get_ref(), &pod, slot)) {
                 Ok(Ok(Ok(accepted))) => {
-                    fairness::turn(&pod.account, OPENING).await;
+                    // Before any await: this task may be replaced in the middle, and what it has accepted would be reset.
                     handle(&worker, &pod, accepted);
+                    fairness::turn(&pod.account, OPENING).await;
                 }
                 Ok(Ok(Err(full))) => no_place(&worker, &pod, slot, full),
                 Ok(Err(error)) if is_shortage(&error) => {
