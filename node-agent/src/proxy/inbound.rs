@@ -96,19 +96,27 @@ async fn take_requests(worker: &Rc<Worker>, pod: &Arc<Pod>, mut server: Server, 
     let mut phases = pod.phases();
     // It may have moved on during the handshake.
     phases.mark_changed();
+    let mut too_late = false;
     loop {
         tokio::select! {
+            biased;
+            changed = phases.changed() => match changed.map(|()| *phases.borrow_and_update()) {
+                Ok(Phase::Serving) => {}
+                Ok(Phase::Draining) => {
+                    server.drain();
+                    // A client that has not shown yet what it can sees the GOAWAY first, and cannot show it any more: what
+                    // it opened here could not be handed over.
+                    too_late = worker.agent.is_retiring() && !server.capable();
+                }
+                Ok(Phase::Gone) | Err(_) => return server.close(),
+            },
             request = server.accept() => match request {
+                Some(request) if too_late => request.turn_away(),
                 Some(request) => {
                     fairness::turn(&pod.account, OPENING).await;
                     tokio::task::spawn_local(answer(worker.clone(), pod.clone(), client.clone(), request));
                 }
                 None => return,
-            },
-            changed = phases.changed() => match changed.map(|()| *phases.borrow_and_update()) {
-                Ok(Phase::Serving) => {}
-                Ok(Phase::Draining) => server.drain(),
-                Ok(Phase::Gone) | Err(_) => return server.close(),
             },
         }
     }

@@ -53,6 +53,11 @@ impl Server {
         self.shared.borrow_mut().charge_to(account);
     }
 
+    /// Whether the client is ours (it showed the capability): detach, resume and causes work.
+    pub fn capable(&self) -> bool {
+        self.shared.borrow().control.capable
+    }
+
     /// Streams open now.
     pub fn streams(&self) -> usize {
         self.shared.borrow().users
