@@ -84,11 +84,12 @@ mod app;
 pub use self::app::run;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use daemon::log::Log;
 use daemon::metrics::traffic::Traffic;
+use daemon::shutdown::Shutdown;
 use hbone::account::{Account, AccountLimits, Ledger};
 use hbone::limits::Limits;
 use identity::rotation::Certificates;
@@ -144,8 +145,8 @@ pub(crate) struct Agent {
     /// Those that are on their way.
     pub(crate) moving: Moving,
     successor: RwLock<Option<Successor>>,
-    /// A newer proxy is there.
-    pub(crate) retiring: AtomicBool,
+    /// Begins when a newer proxy is there.
+    pub(crate) superseded: Shutdown,
     /// How often an account of a pod that is gone was full.
     pub(crate) refused_before: AtomicU64,
     /// The settings in force, for `/config_dump`.
@@ -169,7 +170,7 @@ impl Agent {
 
     /// Whether a newer proxy has taken over, or is about to.
     fn is_retiring(&self) -> bool {
-        self.retiring.load(Ordering::Relaxed)
+        self.superseded.has_begun()
     }
 
     fn set_successor(&self, successor: Option<Successor>) {

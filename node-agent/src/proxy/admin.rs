@@ -123,13 +123,12 @@ pub(crate) struct Page {
     pub(crate) readiness: Readiness,
     /// Begins the end of the process.
     pub(crate) shutdown: Shutdown,
-    /// Begins when a newer proxy wants the ports.
-    pub(crate) superseded: Shutdown,
 }
 
 /// Serves all three until a newer proxy wants the ports.
 pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
-    let Page { agent, metrics, readiness, shutdown, superseded } = page;
+    let Page { agent, metrics, readiness, shutdown } = page;
+    let superseded = agent.superseded.clone();
     let ports = match ports {
         Ok(ports) => Ok(ports),
         Err(addresses) => addresses.listen_in_time().await,

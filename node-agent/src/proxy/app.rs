@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -90,13 +90,11 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         private: (!private.is_empty()).then(|| PathBuf::from(private)),
     };
     let keeps_state = sources.private.is_some();
-    let superseded = Shutdown::default();
     let page = admin::Page {
         agent: agent.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
-        superseded: superseded.clone(),
     };
     // Where there may be a predecessor it has the ports until it hears of this one.
     let ports = admin::Addresses::of(settings)?.listen_unless_taken(keeps_state).await?;
@@ -140,7 +138,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let feed_handle = feed.handle();
     tasks.spawn("save", save::keep(agent.clone(), journal, feed_handle));
     let (retirement, successors) = mpsc::channel(retire::SUCCESSORS);
-    let ends = members::Ends { shutdown: shutdown.clone(), superseded, retirement };
+    let ends = members::Ends { shutdown: shutdown.clone(), retirement };
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, ends));
 
     let cause = ending(signalled, &tasks, &workers).await?;
@@ -250,7 +248,7 @@ pub(super) fn agent(
         parking: Parking::default(),
         moving: Moving::default(),
         successor: RwLock::default(),
-        retiring: AtomicBool::new(false),
+        superseded: Shutdown::default(),
         refused_before: AtomicU64::new(0),
         config: config_page(settings),
     };

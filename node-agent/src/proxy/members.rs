@@ -30,8 +30,6 @@ const DRAIN_CHECK: Duration = Duration::from_millis(100);
 pub(crate) struct Ends {
     /// The end of the process.
     pub(crate) shutdown: Shutdown,
-    /// A newer proxy is there.
-    pub(crate) superseded: Shutdown,
     /// Where the ways to newer proxies go.
     pub(crate) retirement: mpsc::Sender<Option<SeqPacket>>,
 }
@@ -57,10 +55,9 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readine
                 Some(PodEvent::Synced) => readiness.done(PODS),
                 Some(PodEvent::Superseded(successor)) => {
                     tracing::info!("a newer proxy has taken over");
-                    members.agent.retiring.store(true, Ordering::Relaxed);
                     // Before the end begins: whoever sees that looks here.
                     let _ = ends.retirement.try_send(successor);
-                    ends.superseded.begin();
+                    members.agent.superseded.begin();
                     ends.shutdown.begin();
                 }
                 Some(PodEvent::Predecessor(socket)) => {
