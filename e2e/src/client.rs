@@ -34,15 +34,16 @@ impl Client {
         let program = example(program);
         let mut command = vec![program.as_str()];
         command.extend(arguments);
-        let mut child = mesh
-            .command(namespace, pod, &command)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("lateen exec starts");
+        let what = format!("{arguments:?} in {namespace}/{pod}");
+        Self::of(mesh.command(namespace, pod, &command), what)
+    }
+
+    /// Starts what is spoken with by lines.
+    fn of(mut command: Command, what: String) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().expect("lateen exec starts");
         let lines = follow(child.stdout.take().expect("stdout is a pipe"));
-        Self { child, lines, what: format!("{arguments:?} in {namespace}/{pod}") }
+        Self { child, lines, what }
     }
 
     /// The same with the capabilities of the pod's node; it must say `ready`.
@@ -60,16 +61,11 @@ impl Client {
         arguments: &[&str],
     ) -> Result<Self, String> {
         let program = example(program);
-        let mut child = Command::new(crate::lateen())
+        let mut command = Command::new(crate::lateen());
+        command
             .args(["exec", "--mesh", mesh.name(), "--privileged", "-n", namespace, pod, "--", &program])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("lateen exec starts");
-        let lines = follow(child.stdout.take().expect("stdout is a pipe"));
-        let client = Self { child, lines, what: format!("{program} in {namespace}/{pod}") };
+            .args(arguments);
+        let client = Self::of(command, format!("{program} in {namespace}/{pod}"));
         match client.lines.recv_timeout(crate::PATIENCE) {
             Ok((_, line)) if line == "ready" => Ok(client),
             Ok((_, line)) => Err(line),

@@ -1,16 +1,41 @@
 //! What a tunnel costs the pod that it is for, what it gives back, and that hitting a limit is counted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hbone::account::{Account, AccountLimits, Full};
 use hbone::headers::Headers;
 use hbone::limits::{Limit, Limits};
 use hbone::splice::End;
-use hbone::tunnel::ConnectError;
+use hbone::tunnel::{Client, ConnectError, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::pair::join;
-use crate::support::{account, connect, expect_pattern, pair, run, run_paused, send_pattern, until};
+use crate::pair::{Joined, join};
+use crate::support::{account, connect, expect_pattern, pair, run, run_paused, send_pattern, sockets, until};
+
+/// A connection whose far application does not read, with more than a megabyte waiting for it, and who sends that. Its near
+/// end is gone from what is returned.
+async fn flooded(
+    client: &Client,
+    server: &mut Server,
+    account: &Arc<Account>,
+) -> (Joined, tokio::task::JoinHandle<()>) {
+    let mut joined = join(client, server, account).await;
+    let mut near = std::mem::replace(&mut joined.near, sockets().await.0);
+    let flood = tokio::task::spawn_local(async move {
+        let bytes = vec![7; 1 << 16];
+        while near.write_all(&bytes).await.is_ok() {}
+    });
+    until("much waits for the far application", || account.buffered() > 1 << 20).await;
+    (joined, flood)
+}
+
+/// More than the tunnel's window passes through it.
+async fn expect_whole_window(client: &Client, server: &mut Server, account: &Arc<Account>) {
+    let mut joined = join(client, server, account).await;
+    let sending = send_pattern(&mut joined.near, 3, 0, 20 << 20);
+    tokio::join!(sending, expect_pattern(&mut joined.far, 3, 0, 20 << 20));
+}
 
 /// A tunnel once ended up with no window left, after enough connections had broken off with something undelivered.
 #[test]
@@ -21,12 +46,7 @@ fn what_broken_connections_left_undelivered_does_not_narrow_the_tunnel() {
         let account = account();
         let mut left = 0;
         while left < 3 * u64::from(limits.connection_window) {
-            let mut joined = join(&client, &mut server, &account).await;
-            let flood = tokio::task::spawn_local(async move {
-                let bytes = vec![7; 1 << 16];
-                while joined.near.write_all(&bytes).await.is_ok() {}
-            });
-            until("much waits for the far application", || account.buffered() > 1 << 20).await;
+            let (joined, flood) = flooded(&client, &mut server, &account).await;
             left += account.buffered();
             // One in two ends at the far end, the others at this one's order.
             if left % 2 == 0 {
@@ -39,9 +59,7 @@ fn what_broken_connections_left_undelivered_does_not_narrow_the_tunnel() {
             flood.await.unwrap();
             assert_eq!((account.connections(), account.buffered(), account.descriptors()), (0, 0, 0));
         }
-        let mut joined = join(&client, &mut server, &account).await;
-        let sending = send_pattern(&mut joined.near, 3, 0, 20 << 20);
-        tokio::join!(sending, expect_pattern(&mut joined.far, 3, 0, 20 << 20));
+        expect_whole_window(&client, &mut server, &account).await;
     });
 }
 
@@ -53,21 +71,14 @@ fn a_splice_that_is_dropped_gives_its_window_back_too() {
         let account = account();
         let mut left = 0;
         while left < 3 * u64::from(limits.connection_window) {
-            let mut joined = join(&client, &mut server, &account).await;
-            let flood = tokio::task::spawn_local(async move {
-                let bytes = vec![7; 1 << 16];
-                while joined.near.write_all(&bytes).await.is_ok() {}
-            });
-            until("much waits for the far application", || account.buffered() > 1 << 20).await;
+            let (joined, flood) = flooded(&client, &mut server, &account).await;
             left += account.buffered();
             joined.far_splice.abort();
             assert!(joined.far_splice.await.unwrap_err().is_cancelled());
             joined.near_splice.await.unwrap().close();
             flood.await.unwrap();
         }
-        let mut joined = join(&client, &mut server, &account).await;
-        let sending = send_pattern(&mut joined.near, 3, 0, 20 << 20);
-        tokio::join!(sending, expect_pattern(&mut joined.far, 3, 0, 20 << 20));
+        expect_whole_window(&client, &mut server, &account).await;
     });
 }
 
@@ -118,7 +129,7 @@ fn a_splice_in_plain_has_both_its_sockets_and_what_waits_on_the_account() {
     run(async {
         let account = account();
         let (mut app, connection) = crate::support::application(&account).await;
-        let (far, far_app) = crate::support::sockets().await;
+        let (far, far_app) = sockets().await;
         let live = connection.live().clone();
         let splice = tokio::task::spawn_local(hbone::passthrough::splice(connection, far));
         app.write_all(b"small").await.unwrap();
@@ -143,10 +154,10 @@ fn a_splice_in_plain_has_both_its_sockets_and_what_waits_on_the_account() {
 fn a_plain_connection_beyond_its_share_of_descriptors_ends() {
     run(async {
         // One socket is its share, two are not.
-        let ledger = hbone::account::Ledger::new(2, u64::MAX, std::sync::Arc::default());
+        let ledger = hbone::account::Ledger::new(2, u64::MAX, Arc::default());
         let account = Account::listed(AccountLimits::default(), &ledger);
         let (_app, connection) = crate::support::application(&account).await;
-        let (far, _far_app) = crate::support::sockets().await;
+        let (far, _far_app) = sockets().await;
         let end = hbone::passthrough::splice(connection, far).await.finished.end;
         assert!(matches!(end, End::Account(Full::ShareOfDescriptors(1))), "{end:?}");
         assert_eq!(ledger.descriptors(), 0);
