@@ -32,6 +32,8 @@ pub(crate) const GONE: &str = "the pod is gone";
 #[derive(Debug)]
 pub(crate) struct Connections {
     entries: RefCell<Slab<Entry>>,
+    /// The place in the table from which the next are detached.
+    detached: Cell<usize>,
     /// The thread's own.
     worker: Weak<Worker>,
 }
@@ -107,12 +109,26 @@ pub(crate) struct Listed {
 impl Connections {
     /// An empty table of a thread.
     pub(crate) fn new(worker: Weak<Worker>) -> Self {
-        Self { entries: RefCell::default(), worker }
+        Self { entries: RefCell::default(), detached: Cell::new(0), worker }
     }
 
-    /// Takes every connection off its tunnel, as far as its peer knows how.
-    pub(crate) fn detach(&self) {
-        self.entries.borrow().iter().for_each(|(_, entry)| entry.live.detach());
+    /// Takes `most` connections off their tunnels, as far as their peers know how; the next time, those that follow in the
+    /// table, round and round. Returns how many were asked.
+    pub(crate) fn detach(&self, most: usize) -> usize {
+        let table = self.entries.borrow();
+        let from = self.detached.get();
+        let mut asked = 0;
+        for place in (from..table.capacity()).chain(0..from.min(table.capacity())) {
+            if asked == most {
+                self.detached.set(place);
+                return asked;
+            }
+            if let Some(entry) = table.get(place) {
+                entry.live.detach();
+                asked += 1;
+            }
+        }
+        asked
     }
 
     /// Puts a connection in; `judged` is where it was delivered if policy judges it. One that was still being opened

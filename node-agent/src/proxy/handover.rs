@@ -4,8 +4,9 @@
 //!  predecessor                                  successor
 //!      │ ◄──────────────── Hello ─────────────────── │   it serves all pods
 //!      │  accepts nothing more, GOAWAY on its tunnels │
-//!      │  detaches what it carries, with the peers    │
+//!      │  detaches what it carries, wave by wave      │
 //!      │ ─── Passed + sockets (+ what is between) ──► │   resumes, parks or joins it
+//!      │ ◄──────────────── GoneOn ────────────────── │   so many carry bytes again
 //!      │                     …                        │
 //!      │ ─────────── closes when all have gone ─────► │
 //! ```
@@ -16,9 +17,11 @@
 mod give;
 mod message;
 mod take;
+mod waves;
 
 pub(crate) use give::{Successor, give};
 pub(crate) use take::take;
+pub(crate) use waves::Arriving;
 
 /// Why a hand-over did not go on. Connections not handed over yet stay with the predecessor.
 #[derive(Debug, thiserror::Error)]

@@ -26,6 +26,7 @@ use super::carry::Carried;
 use super::connections::Registered;
 use super::dial::{self, DialError};
 use super::finish;
+use super::handover::Arriving;
 use super::pod::{Phase, Pod};
 use super::record::{Failure, Record, flags};
 use super::worker::Worker;
@@ -49,6 +50,9 @@ pub(crate) struct Detached {
     pub(crate) far: Option<TcpStream>,
     /// Where it was delivered, if policy judges it.
     pub(crate) delivered: Option<AppAddress>,
+    /// The predecessor that it came from waits until it has gone on.
+    #[expect(dead_code, reason = "that it is dropped says it")]
+    pub(crate) arriving: Option<Arriving>,
 }
 
 /// Where a detached connection goes on if nobody takes it over.
@@ -123,7 +127,7 @@ pub(crate) async fn go_on(
     let record = Rc::try_unwrap(record).ok()?;
     let far = far.map(tokio::net::TcpStream::into_std).transpose();
     let detached = match (connection.into_plain(), far) {
-        (Ok(connection), Ok(far)) => Detached { pod, record, connection, far, delivered },
+        (Ok(connection), Ok(far)) => Detached { pod, record, connection, far, delivered, arriving: None },
         (Err(error), _) | (_, Err(error)) => {
             record.end(None, Some(&Failure::new(flags::CONNECT, error)));
             return None;

@@ -52,8 +52,9 @@ pub(crate) enum Job {
     Outbound { pod: Arc<Pod>, accepted: Accepted, source: Arc<Workload>, tunnel: Box<Tunnel> },
     /// Carry on with a connection that has no tunnel.
     Arrive(Box<Detached>),
-    /// Take what is carried off its tunnels: a newer proxy takes it over.
-    Detach,
+    /// Take so many of the connections off their tunnels, others than last time: a newer proxy takes them over. Says how
+    /// many were asked.
+    Detach { most: usize, answer: oneshot::Sender<usize> },
     /// List the connections.
     List(oneshot::Sender<Vec<Listed>>),
     /// Say how many connections a pod has here.
@@ -245,7 +246,9 @@ impl Worker {
                     }
                 });
             }
-            Job::Detach => self.connections.detach(),
+            Job::Detach { most, answer } => {
+                let _ = answer.send(self.connections.detach(most));
+            }
             Job::List(answer) => {
                 let _ = answer.send(self.connections.list());
             }

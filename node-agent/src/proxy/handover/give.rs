@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::HandoverError;
-use super::message::{Hello, LARGEST, OLDEST_VERSION, VERSION, pack};
+use super::message::{GoneOn, Hello, LARGEST, OLDEST_VERSION, VERSION, pack};
+use super::waves::Waves;
 use crate::proxy::Agent;
 use crate::proxy::moves::Detached;
 use crate::proxy::worker::Job;
@@ -18,7 +19,7 @@ use crate::seqpacket::SeqPacket;
 const QUEUE: usize = 256;
 /// How long the successor may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often what is carried by now is asked to detach: what was being opened, what its peer could not answer.
+/// How often what is carried by now is looked at: what was being opened, what its peer could not answer.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// How long tunnels without connections are waited for.
@@ -35,14 +36,14 @@ pub(crate) async fn give(agent: &Arc<Agent>, socket: &SeqPacket) -> Result<u64, 
     let hello =
         timeout(PATIENCE, socket.receive(LARGEST)).await.map_err(|_| HandoverError::Silent(PATIENCE))??;
     let hello = hello.ok_or(HandoverError::Gone)?;
-    let Hello { oldest, newest } =
+    let Hello { oldest, newest, counts } =
         Hello::decode(hello.bytes.as_slice()).map_err(|error| HandoverError::Garbled(error.to_string()))?;
     if oldest > VERSION || newest < OLDEST_VERSION {
         return Err(HandoverError::Version { oldest, newest, ours: VERSION });
     }
     let (sender, mut detached) = mpsc::channel(QUEUE);
     let standing = Standing::new(agent, sender);
-    let outcome = pass_on(agent, socket, &mut detached).await;
+    let outcome = pass_on(agent, socket, &mut detached, counts).await;
     drop(standing);
     detached.close();
     while let Some(left) = detached.recv().await {
@@ -55,8 +56,10 @@ async fn pass_on(
     agent: &Arc<Agent>,
     socket: &SeqPacket,
     detached: &mut mpsc::Receiver<Detached>,
+    counts: bool,
 ) -> Result<u64, HandoverError> {
     let mut count = 0;
+    let mut waves = Waves::new();
     let mut idle_since = None;
     let mut again = interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,15 +82,32 @@ async fn pass_on(
                     continue;
                 }
                 idle_since = None;
-                for worker in &agent.workers {
-                    worker.send(Job::Detach).await;
-                }
+                waves.time_has_passed();
             }
             said = socket.receive(LARGEST) => {
-                // It has nothing to say: this is its end.
-                said?;
-                return Err(HandoverError::Gone);
+                let said = said?.ok_or(HandoverError::Gone)?;
+                let said = GoneOn::decode(said.bytes.as_slice());
+                waves.gone_on(said.map_err(|error| HandoverError::Garbled(error.to_string()))?.connections);
             }
+        }
+        if !counts {
+            // A successor of the version before: what it has taken is all that is known.
+            waves.gone_on(count);
+        }
+        detach(agent, &mut waves).await;
+    }
+}
+
+/// Has as many connections leave their tunnels as there is room for on the way.
+async fn detach(agent: &Agent, waves: &mut Waves) {
+    let mut threads = agent.workers.len();
+    for worker in &agent.workers {
+        let share = waves.room().div_ceil(threads as u64);
+        threads -= 1;
+        if share > 0 {
+            let (answer, asked) = oneshot::channel();
+            worker.send(Job::Detach { most: share as usize, answer }).await;
+            waves.asked(asked.await.unwrap_or(0) as u64);
         }
     }
 }

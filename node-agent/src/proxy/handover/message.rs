@@ -20,6 +20,7 @@ use prost::Message;
 use super::super::Agent;
 use super::super::moves::Detached;
 use super::super::record::{Ends, Record, Travelling};
+use super::waves::Arriving;
 
 /// The version of these messages, and the oldest understood.
 pub(super) const VERSION: u32 = 1;
@@ -36,6 +37,17 @@ pub(super) struct Hello {
     pub(super) oldest: u32,
     #[prost(uint32, tag = "2")]
     pub(super) newest: u32,
+    /// It says how many have gone on, to a predecessor that asks.
+    #[prost(bool, tag = "3")]
+    pub(super) counts: bool,
+}
+
+/// The successor's only other word, to a predecessor whose connections ask for it: so many carry bytes again, or have
+/// ended. Sums, so that what is lost or late does no harm.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct GoneOn {
+    #[prost(uint64, tag = "1")]
+    pub(super) connections: u64,
 }
 
 /// A connection. Descriptors: the application's socket; the other one, if `far`; a memory file, if there is a rest.
@@ -67,6 +79,9 @@ pub(super) struct Passed {
     delivered_to: String,
     #[prost(message, optional, tag = "12")]
     record: Option<PassedRecord>,
+    /// The predecessor hears how many have gone on.
+    #[prost(bool, tag = "13")]
+    pub(super) counted: bool,
 }
 
 /// What is said of it.
@@ -125,7 +140,7 @@ impl Packed {
 /// # Errors
 /// When there is no memory for what it holds; the connection is lost then.
 pub(super) fn pack(detached: Detached) -> std::io::Result<Packed> {
-    let Detached { pod, record, connection, far, delivered } = detached;
+    let Detached { pod, record, connection, far, delivered, arriving: _ } = detached;
     let live = connection.live().clone();
     let record = record.travel(&live);
     let Parts { id, socket, residue, unsent, progress, far_end_delivered } = connection.into_parts()?;
@@ -143,6 +158,7 @@ pub(super) fn pack(detached: Detached) -> std::io::Result<Packed> {
         unsent: unsent.len() as u64,
         delivered_to: text(delivered.as_ref()),
         record: Some(PassedRecord::of(&record)),
+        counted: true,
     };
     Ok(Packed { bytes: message.encode_to_vec(), socket, far, rest })
 }
@@ -177,6 +193,7 @@ impl Passed {
         agent: &Arc<Agent>,
         pod: Arc<super::super::pod::Pod>,
         fds: Vec<OwnedFd>,
+        arriving: Arriving,
     ) -> Result<Detached, String> {
         let id: [u8; 16] = self.id.as_slice().try_into().map_err(|_| "an id of another length")?;
         let mut fds = fds.into_iter();
@@ -203,6 +220,7 @@ impl Passed {
             pod,
             far,
             delivered: optional(&self.delivered_to)?.map(AppAddress::new),
+            arriving: Some(arriving),
         })
     }
 }

@@ -13,7 +13,7 @@ use model::baggage::Baggage;
 use prost::Message;
 use tokio::time::timeout;
 
-use super::message::Hello;
+use super::message::{Hello, LARGEST, pack, read};
 use super::{HandoverError, give, take};
 use crate::proxy::Agent;
 use crate::proxy::app::tests::{a_pod, one_thread};
@@ -58,7 +58,7 @@ fn detached(agent: &Arc<Agent>, pod: &Arc<Pod>, reporter: Reporter) -> (TcpStrea
     let connection = Connection::from_std(ConnectionId::random(), socket, &pod.account).unwrap();
     let record = Record::open(ends(reporter), agent);
     let delivered = Some(AppAddress::new("10.0.0.9:80".parse().unwrap()));
-    (application, Detached { pod: pod.clone(), record, connection, far: None, delivered })
+    (application, Detached { pod: pod.clone(), record, connection, far: None, delivered, arriving: None })
 }
 
 fn ways() -> (SeqPacket, SeqPacket) {
@@ -121,7 +121,7 @@ async fn what_cannot_be_handed_over_goes_on_here() {
     answer(&application, &client, b"first");
 
     let (ours, theirs) = ways();
-    let hello = Hello { oldest: 7, newest: 9 };
+    let hello = Hello { oldest: 7, newest: 9, counts: false };
     theirs.send(&hello.encode_to_vec(), &[]).await.unwrap();
     let refused = give(&before, &ours).await;
     assert!(matches!(refused, Err(HandoverError::Version { oldest: 7, newest: 9, .. })), "{refused:?}");
@@ -132,6 +132,71 @@ async fn what_cannot_be_handed_over_goes_on_here() {
     assert!(matches!(give(&before, &ours).await, Err(HandoverError::Gone | HandoverError::Socket(_))));
     answer(&client, &application, b"and still");
     assert_eq!(before.connections().await, 1);
+}
+
+/// A connection between two plain sockets, carried by an agent.
+async fn carried(agent: &Arc<Agent>, pod: &Arc<Pod>) -> (TcpStream, TcpStream) {
+    let (application, mut plain) = detached(agent, pod, Reporter::Source);
+    let (client, far) = sockets();
+    plain.far = Some(far);
+    agent.workers[0].send(Job::Arrive(Box::new(plain))).await;
+    answer(&client, &application, b"carried");
+    (application, client)
+}
+
+/// A successor of the version before does not count what goes on; one of this version that does not get to it holds
+/// nothing up for good.
+#[tokio::test]
+async fn a_successor_that_does_not_count_gets_everything() {
+    for counts in [false, true] {
+        let (before, _old) = one_thread();
+        let pod = a_pod(&before);
+        let mut ends = Vec::new();
+        for _ in 0..200 {
+            ends.push(carried(&before, &pod).await);
+        }
+        let (ours, theirs) = ways();
+        theirs.send(&Hello { oldest: 1, newest: 1, counts }.encode_to_vec(), &[]).await.unwrap();
+        let taking = tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while let Some(packet) = theirs.receive(LARGEST).await.unwrap() {
+                taken.push(packet);
+            }
+            taken.len()
+        });
+        let given = timeout(Duration::from_secs(30), give(&before, &ours)).await.unwrap().unwrap();
+        drop(ours);
+        assert_eq!((given, taking.await.unwrap()), (200, 200), "counts: {counts}");
+    }
+}
+
+/// A predecessor of the version before takes anything that is said for the successor's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_predecessor_that_does_not_ask_hears_nothing() {
+    for counted in [false, true] {
+        let ((before, _old), (after, _new)) = (one_thread(), one_thread());
+        let (pod, _pod_after) = (a_pod(&before), a_pod(&after));
+        let (ours, theirs) = ways();
+        let taking = tokio::spawn(async move { take(&after, &theirs).await });
+        ours.receive(LARGEST).await.unwrap().expect("it serves");
+        let mut ends = Vec::new();
+        for _ in 0..20 {
+            let (application, mut plain) = detached(&before, &pod, Reporter::Source);
+            let (client, far) = sockets();
+            plain.far = Some(far);
+            let packed = pack(plain).unwrap();
+            let mut passed = read(&packed.bytes).unwrap();
+            passed.counted = counted;
+            ours.send(&passed.encode_to_vec(), &packed.descriptors()).await.unwrap();
+            drop(packed);
+            answer(&application, &client, b"gone on");
+            ends.push((application, client));
+        }
+        let said = timeout(Duration::from_millis(200), ours.receive(LARGEST)).await;
+        assert_eq!(said.is_ok(), counted, "{said:?}");
+        drop(ours);
+        assert_eq!(taking.await.unwrap().unwrap(), 20);
+    }
 }
 
 /// Somebody else's identity or pod does not get a parked connection, and does not take it away either.
