@@ -13,6 +13,7 @@ use hbone::connection::Live;
 use model::address::AppAddress;
 use serde::Serialize;
 use slab::Slab;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::authorize::{self, Judgement};
@@ -34,6 +35,8 @@ pub(crate) struct Connections {
     entries: RefCell<Slab<Entry>>,
     /// The place in the table from which the next are detached.
     detached: Cell<usize>,
+    /// One was put in of which it is not known what it is to be judged by.
+    not_judged: Notify,
     /// The thread's own.
     worker: Weak<Worker>,
 }
@@ -70,6 +73,15 @@ impl Registered {
         self.table.worker.upgrade()
     }
 
+    /// Judges the connection, for one that was judged before it came here or by what may have changed since.
+    pub(crate) fn judge(&self, state: &State) {
+        let table = self.table.entries.borrow();
+        let again = table.get(self.key).and_then(|entry| entry.judge(state, Instant::now()));
+        if again.is_some() {
+            self.table.not_judged.notify_one();
+        }
+    }
+
     /// Leaves the table; whose the connection is, and where it was delivered if policy judges it.
     pub(crate) fn leave(self) -> Option<(Arc<Pod>, Option<AppAddress>)> {
         let entry = self.table.entries.borrow_mut().try_remove(self.key)?;
@@ -84,6 +96,31 @@ impl Entry {
         let (sent, received) = self.record.count(&self.live);
         self.pod.account.carried(sent, received);
         sent + received
+    }
+
+    /// Cuts it if policy judges it and it may not go on. One whose policy has not arrived waits for it, for [`PATIENCE`] in
+    /// all, however often something else changes meanwhile; returns until when.
+    fn judge(&self, state: &State, now: Instant) -> Option<Instant> {
+        let delivered = self.judged?;
+        let ends = self.record.ends();
+        let judgement =
+            authorize::judge(state, &self.pod, ends.peer, ends.source_identity.as_ref(), delivered);
+        match judgement {
+            Judgement::Decided(decision) if decision.allows() => self.unjudged.set(None),
+            Judgement::Decided(decision) => {
+                self.live.cut(&format!("connection closed due to policy change: {}", decision.cause));
+            }
+            Judgement::NotKnown(why) => {
+                let until = self.unjudged.get().unwrap_or(now) + PATIENCE;
+                if until <= now {
+                    self.live.cut(&format!("connection closed due to policy change: {why}"));
+                    return None;
+                }
+                self.unjudged.set(Some(until - PATIENCE));
+                return Some(until);
+            }
+        }
+        None
     }
 
     /// What its end would give back, as [`Account::memory`](hbone::account::Account::memory) reckons.
@@ -109,7 +146,7 @@ pub(crate) struct Listed {
 impl Connections {
     /// An empty table of a thread.
     pub(crate) fn new(worker: Weak<Worker>) -> Self {
-        Self { entries: RefCell::default(), detached: Cell::new(0), worker }
+        Self { entries: RefCell::default(), detached: Cell::new(0), not_judged: Notify::new(), worker }
     }
 
     /// Takes `most` connections off their tunnels, as far as their peers know how; the next time, those that follow in the
@@ -153,32 +190,21 @@ impl Connections {
         self.entries.borrow().iter().map(|(_, entry)| entry.count()).sum()
     }
 
-    /// Judges all inbound connections again and cuts those that may not go on. One whose policy has not arrived waits
-    /// for it, for [`PATIENCE`] in all, however often something else changes meanwhile; returns when the first of
-    /// those is to be judged again.
+    /// Judges all inbound connections again and cuts those that may not go on. Returns when the first of those is to be
+    /// judged again of which it is not known.
     pub(crate) fn judge(&self, state: &State) -> Option<Instant> {
         let now = Instant::now();
-        let mut again: Option<Instant> = None;
-        for (_, entry) in self.entries.borrow().iter() {
-            let Some(delivered) = entry.judged else { continue };
-            let ends = entry.record.ends();
-            match authorize::judge(state, &entry.pod, ends.peer, ends.source_identity.as_ref(), delivered) {
-                Judgement::Decided(decision) if decision.allows() => entry.unjudged.set(None),
-                Judgement::Decided(decision) => {
-                    entry.live.cut(&format!("connection closed due to policy change: {}", decision.cause));
-                }
-                Judgement::NotKnown(why) => {
-                    let until = entry.unjudged.get().unwrap_or(now) + PATIENCE;
-                    if until <= now {
-                        entry.live.cut(&format!("connection closed due to policy change: {why}"));
-                        continue;
-                    }
-                    entry.unjudged.set(Some(until - PATIENCE));
-                    again = Some(again.map_or(until, |again| again.min(until)));
-                }
-            }
-        }
-        again
+        self.entries.borrow().iter().filter_map(|(_, entry)| entry.judge(state, now)).min()
+    }
+
+    /// Waits until one comes of which it is not known what it is to be judged by: then all are to be judged.
+    pub(crate) async fn not_judged(&self) {
+        self.not_judged.notified().await;
+    }
+
+    /// Cuts every connection.
+    pub(crate) fn cut_all(&self, cause: &str) {
+        self.entries.borrow().iter().for_each(|(_, entry)| entry.live.cut(cause));
     }
 
     /// Cuts every connection of a pod.
@@ -204,16 +230,6 @@ impl Connections {
             (cut, freed) = (cut + 1, freed + entry.memory());
         }
         (cut, freed)
-    }
-
-    /// How many connections a pod has on this thread.
-    pub(crate) fn of_pod(&self, uid: &str) -> usize {
-        self.entries.borrow().iter().filter(|(_, entry)| &*entry.pod.uid == uid).count()
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.borrow().len()
     }
 
     /// What they go to.

@@ -34,9 +34,15 @@ pub(crate) enum Limit {
     Memory,
     /// DNS queries of one pod that are under way.
     DnsQueries,
+    /// Requests to resume connections of one pod that wait for these.
+    Claims,
+    /// Time until a connection without a tunnel is resumed.
+    Resuming,
+    /// Time until a parked connection is asked for.
+    Parked,
 }
 
-const NAMES: [(Limit, &str); 7] = [
+const NAMES: [(Limit, &str); 10] = [
     (Limit::Opening, "pod_opening"),
     (Limit::Tunnels, "pod_tunnels"),
     (Limit::TunnelsOfPeer, "pod_tunnels_of_peer"),
@@ -44,6 +50,9 @@ const NAMES: [(Limit, &str); 7] = [
     (Limit::OpenFiles, "open_files"),
     (Limit::Memory, "memory"),
     (Limit::DnsQueries, "dns_queries"),
+    (Limit::Claims, "pod_resuming"),
+    (Limit::Resuming, "resume_time"),
+    (Limit::Parked, "parked_time"),
 ];
 
 /// How often which was hit, and when it was last told of.

@@ -95,7 +95,7 @@ impl Places {
 
     /// Whether some connection of the pod is being opened.
     pub(crate) fn some_opening(&self) -> bool {
-        self.outbound.load(Ordering::Relaxed) + self.plaintext.load(Ordering::Relaxed) > 0
+        self.outbound.load(Ordering::Acquire) + self.plaintext.load(Ordering::Acquire) > 0
     }
 
     /// For a tunnel of a peer to the pod.
@@ -143,7 +143,8 @@ impl Tunnels {
 impl Drop for Of {
     fn drop(&mut self) {
         match self {
-            Self::Opening { count } => drop(count.fetch_sub(1, Ordering::Relaxed)),
+            // Who sees that it is gone sees on the account what it has become.
+            Self::Opening { count } => drop(count.fetch_sub(1, Ordering::Release)),
             Self::Tunnel { tunnels, peer } => {
                 tunnels.lock().unwrap_or_else(PoisonError::into_inner).leave(*peer);
             }

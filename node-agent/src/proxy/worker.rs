@@ -20,7 +20,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::accept::Accepted;
 use super::connections::{Connections, GONE, Listed};
@@ -57,12 +57,10 @@ pub(crate) enum Job {
     Detach { most: usize, answer: oneshot::Sender<usize> },
     /// List the connections.
     List(oneshot::Sender<Vec<Listed>>),
-    /// Say how many connections a pod has here.
-    Count { uid: Arc<str>, answer: oneshot::Sender<usize> },
     /// Say what the connections here go to.
     Uses(oneshot::Sender<Uses>),
-    /// Say how many connections there are here.
-    Total(oneshot::Sender<usize>),
+    /// Cut all connections, for this cause.
+    CutAll(&'static str),
     /// Cut connections of a pod until about this much memory has come back.
     Shed { uid: Arc<str>, bytes: u64 },
 }
@@ -252,15 +250,10 @@ impl Worker {
             Job::List(answer) => {
                 let _ = answer.send(self.connections.list());
             }
-            Job::Count { uid, answer } => {
-                let _ = answer.send(self.connections.of_pod(&uid));
-            }
             Job::Uses(answer) => {
                 let _ = answer.send(self.connections.uses());
             }
-            Job::Total(answer) => {
-                let _ = answer.send(self.connections.len());
-            }
+            Job::CutAll(cause) => self.connections.cut_all(cause),
             Job::Shed { uid, bytes } => {
                 let (cut, freed) = self.connections.shed(&uid, bytes);
                 (0..cut).for_each(|_| self.agent.hits.hit(Limit::Memory));
@@ -310,13 +303,19 @@ async fn judge_on_change(worker: Rc<Worker>) {
             judged = rules;
             again = worker.connections.judge(&worker.agent.state);
         }
-        let changed = changes.changed();
-        let changed = match again {
-            Some(again) => timeout_at(again, changed).await.unwrap_or(Ok(())),
-            None => changed.await,
+        let time = async {
+            match again {
+                Some(again) => sleep_until(again).await,
+                None => std::future::pending().await,
+            }
         };
-        if changed.is_err() {
-            return;
+        tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => {}
+                Err(_) => return,
+            },
+            () = worker.connections.not_judged() => again = Some(Instant::now()),
+            () = time => {}
         }
     }
 }
