@@ -50,6 +50,8 @@ struct Entry {
     judged: Option<AppAddress>,
     /// Since when it is not known what it is to be judged by.
     unjudged: Cell<Option<Instant>>,
+    /// Its peer does not know how to take it off its tunnel.
+    foreign: Cell<bool>,
 }
 
 /// A connection's place in the table; leaves it when dropped.
@@ -71,6 +73,13 @@ impl Registered {
     /// The thread whose table it is.
     pub(crate) fn worker(&self) -> Option<Rc<Worker>> {
         self.table.worker.upgrade()
+    }
+
+    /// The peer does not know how to take it off its tunnel: it is carried here to its end.
+    pub(crate) fn is_foreign(&self) {
+        if let Some(entry) = self.table.entries.borrow().get(self.key) {
+            entry.foreign.set(true);
+        }
     }
 
     /// Judges the connection, for one that was judged before it came here or by what may have changed since.
@@ -149,7 +158,7 @@ impl Connections {
         Self { entries: RefCell::default(), detached: Cell::new(0), not_judged: Notify::new(), worker }
     }
 
-    /// Takes `most` connections off their tunnels, as far as their peers know how; the next time, those that follow in the
+    /// Takes `most` connections off their tunnels, of those whose peers know how; the next time, those that follow in the
     /// table, round and round. Returns how many were asked.
     pub(crate) fn detach(&self, most: usize) -> usize {
         let table = self.entries.borrow();
@@ -160,7 +169,7 @@ impl Connections {
                 self.detached.set(place);
                 return asked;
             }
-            if let Some(entry) = table.get(place) {
+            if let Some(entry) = table.get(place).filter(|entry| !entry.foreign.get()) {
                 entry.live.detach();
                 asked += 1;
             }
@@ -180,8 +189,14 @@ impl Connections {
         if pod.phase() == Phase::Gone {
             live.cut(GONE);
         }
-        let key =
-            self.entries.borrow_mut().insert(Entry { pod, record, live, judged, unjudged: Cell::new(None) });
+        let key = self.entries.borrow_mut().insert(Entry {
+            pod,
+            record,
+            live,
+            judged,
+            unjudged: Cell::default(),
+            foreign: Cell::default(),
+        });
         Registered { table: self.clone(), key }
     }
 

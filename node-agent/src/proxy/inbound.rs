@@ -160,8 +160,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
     if let Err(error) = authorize(&worker, &pod, &client, delivered).await {
         return refuse(request, 401, record, &Failure::new(flags::DENY, error));
     }
-    let source = (!pod_is_waypoint_target(&understood.local)).then_some(client.peer.ip());
-    let application = match dial::application(&pod, delivered.addr(), source).await {
+    let application = match dial::application(&pod, delivered.addr(), Some(client.peer.ip())).await {
         Ok(application) => application,
         Err(error) => return refuse(request, 503, record, &error.into()),
     };
@@ -255,11 +254,6 @@ fn refuse(request: Request, status: u16, record: Rc<Record>, failure: &Failure) 
     request.refuse(status, &cause(&failure.error));
     finish::end(record, None, Some(failure));
     None
-}
-
-/// Where an application tunnel would deliver from this node instead of from the client.
-fn pod_is_waypoint_target(local: &Workload) -> bool {
-    local.profile.application_tunnel.is_some_and(|tunnel| tunnel.proxy_protocol)
 }
 
 fn cause(error: &str) -> Headers {

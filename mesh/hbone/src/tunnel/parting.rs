@@ -159,7 +159,6 @@ impl Inner {
     fn agree(&mut self, key: Key, parted: &Parted) {
         let slot = &mut self.engine.streams[key].ext;
         let Use::Splice(connection) = &mut slot.used else { return };
-        connection.far_delivered = parted.delivered;
         if parted.sent != connection.progress().received {
             slot.end = Some(End::Undetachable);
             slot.wake();

@@ -95,10 +95,6 @@ fn a_busy_connection_moves_many_times_and_loses_nothing() {
                 break;
             }
             moves += 1;
-            assert_eq!(
-                one.connection.far_delivered(),
-                other.connection.progress().delivered.min(one.connection.far_delivered())
-            );
             // Through a plain socket, as to another thread or process.
             let (one, other) = (one.connection.into_plain().unwrap(), other.connection.into_plain().unwrap());
             let (one, other) = std::thread::spawn(move || (one, other)).join().unwrap();
@@ -187,7 +183,6 @@ fn what_a_slow_application_has_not_taken_moves_along() {
         let (one, other) = detach(joined, true).await;
         let residue = other.progress().received - other.progress().delivered;
         assert!(residue > 500_000 && account.buffered() == residue, "{residue}");
-        assert_eq!(one.far_delivered(), other.progress().delivered);
         let (client, mut server) = pair(&Limits::default());
         let _splices = resume(&client, &mut server, one, other).await;
         expect_pattern(&mut far, 7, 0, 20_000_000).await;

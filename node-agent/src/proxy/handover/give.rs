@@ -20,6 +20,8 @@ use crate::seqpacket::SeqPacket;
 const QUEUE: usize = 256;
 /// How often what is carried by now is looked at: what was being opened, what its peer could not answer.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long a connection that was asked to leave its tunnel is waited for before another has its place.
+const WAITS: Duration = Duration::from_secs(1);
 /// The pause before a connection that cannot be sent comes again.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long tunnels without connections are waited for.
@@ -98,7 +100,8 @@ async fn pass_on(
 ) -> Result<u64, HandoverError> {
     let to = To { agent, socket, stop };
     let mut count = 0;
-    let mut waves = Waves::new();
+    let mut waves = Waves::default();
+    let mut waits = interval(WAITS);
     let mut idle_since = Instant::now();
     let mut again = interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,8 +122,8 @@ async fn pass_on(
                 if left.is_over(idle_since.elapsed()) {
                     return Ok(count);
                 }
-                waves.time_has_passed();
             }
+            _ = waits.tick() => waves.time_has_passed(),
             said = socket.receive(LARGEST) => {
                 let said = said?.ok_or(HandoverError::Gone)?;
                 let said = GoneOn::decode(said.bytes.as_slice());

@@ -62,7 +62,9 @@ fn detached(agent: &Arc<Agent>, pod: &Arc<Pod>, reporter: Reporter) -> (TcpStrea
     let (application, socket) = sockets();
     let connection = Connection::from_std(ConnectionId::random(), socket, &pod.account).unwrap();
     let record = Record::open(ends(reporter), agent);
-    let delivered = Some(AppAddress::new("10.0.0.9:80".parse().unwrap()));
+    // What a client sends is judged at the other end.
+    let delivered =
+        (reporter == Reporter::Destination).then(|| AppAddress::new("10.0.0.9:80".parse().unwrap()));
     (application, Detached { pod: pod.clone(), record, connection, far: None, delivered, arriving: None })
 }
 
