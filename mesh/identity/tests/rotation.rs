@@ -357,6 +357,22 @@ async fn a_restarted_process_serves_without_an_authority() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restarted_process_keeps_the_roots_that_were_announced() {
+    let rig = rig();
+    rig.certificates.get(&account("reviews")).await.unwrap();
+    let old = rig.authority.state.lock().unwrap().signer.clone();
+    let next = TestAuthority::new("the next root");
+    let both = RootBundle::new([old.roots().certificates(), next.roots().certificates()].concat());
+    rig.certificates.announce(Some(both.clone()), None).unwrap();
+
+    let restarted = Certificates::with_clock(tls(), RotationSettings::default(), Arc::clone(&rig.clock));
+    assert_eq!(restarted.import(&rig.certificates.export()).unwrap(), 1);
+    // The certificate came with one root; the other is trusted before the controller is heard again.
+    assert_eq!(restarted.roots().borrow().as_ref(), Some(&both));
+    assert_eq!(restarted.current(&account("reviews")).unwrap().roots(), &both);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unreadable_export_is_refused_whole() {
     let certificates = Certificates::new(tls(), RotationSettings::default());
     for (bytes, expected) in [
