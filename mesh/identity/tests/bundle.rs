@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail like the tests themselves")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "support/log.rs"]
+mod log;
+
 use std::time::{Duration, SystemTime};
 
 use identity::bundle::{BundleError, CertificateBundle, CertificateFacts, RootBundle, certificate_pem};
@@ -11,6 +12,9 @@ use identity::key::PrivateKey;
 use identity::verify::{PeerError, TrustDomains, is_signed_by, leads_to, peer_identity};
 use model::identity::Identity;
 use testkit::certificates::{Leaf, TestAuthority};
+use tracing::Level;
+
+use log::Counted;
 
 fn reviews() -> Identity {
     Identity::new("cluster.local", "default", "reviews")
@@ -165,36 +169,10 @@ fn names_that_are_no_identity_are_warned_of() {
         (vec!["https://example.org/".to_owned(), "https://example.com/".to_owned(), good], 1),
     ] {
         let chain = authority.sign(&key.public(), &Leaf { uris: uris.clone(), ..Leaf::of(&reviews()) });
-        let counted = Arc::new(AtomicUsize::new(0));
-        let found = tracing::subscriber::with_default(Warnings(counted.clone()), || peer_identity(&chain));
-        assert_eq!(found, Ok(reviews()));
-        assert_eq!(counted.load(Ordering::Relaxed), warnings, "{uris:?}");
+        let counted = Counted::at(Level::WARN);
+        assert_eq!(peer_identity(&chain), Ok(reviews()));
+        assert_eq!(counted.said(), warnings, "{uris:?}");
     }
-}
-
-/// Counts warnings.
-struct Warnings(Arc<AtomicUsize>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, _: &tracing::Event<'_>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 #[test]
