@@ -80,6 +80,26 @@ async fn what_has_little_time_left_is_replaced_within_a_quarter_of_it() {
     assert_eq!(rig.authority.count(), 40);
 }
 
+/// Another replica of the controller may not have heard yet of a root that is about to sign.
+#[tokio::test(start_paused = true)]
+async fn what_is_announced_is_in_force_whatever_replies_say() {
+    let rig = rig();
+    let old = rig.authority.state.lock().unwrap().signer.clone();
+    let next = TestAuthority::new("the next root");
+    let both = RootBundle::new([old.roots().certificates(), next.roots().certificates()].concat());
+    rig.certificates.get(&account("before")).await.unwrap();
+    rig.certificates.announce(Some(both.clone()), None).unwrap();
+    let credentials = rig.certificates.get(&account("reviews")).await.unwrap();
+    assert_eq!(credentials.bundle().roots(), &old.roots());
+    assert_eq!(credentials.roots(), &both);
+    assert_eq!(rig.certificates.roots().borrow().as_ref(), Some(&both));
+    // Once nothing is said of roots any more, those of the next reply count.
+    rig.certificates.announce(None, None).unwrap();
+    assert_eq!(rig.certificates.current(&account("reviews")).unwrap().roots(), &both);
+    let credentials = rig.certificates.get(&account("sleep")).await.unwrap();
+    assert_eq!(credentials.roots(), &old.roots());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_export_has_a_largest_size() {
     const LIMIT: usize = 64 << 20;
