@@ -282,7 +282,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Clien
     let descriptor = pod.account.descriptors_for(1).map_err(DialError::Full)?;
     fairness::turn(&pod.account, HANDSHAKE).await;
     let config = credentials.client_config(key.expect.clone());
-    let transport = Tls::connect(socket, config, no_server_name(), &agent.limits)
+    let transport = Tls::connect(socket, config, no_server_name(), &agent.limits, &pod.account)
         .await
         .map_err(|error| DialError::Tls(Arc::new(error)))?;
     let (client, driver) = hbone::tunnel::client(transport, agent.limits.clone());
