@@ -1,6 +1,7 @@
 //! An incoming tunnel: the handshake as the pod that was asked, then for each CONNECT: what it asks for
 //! ([`model::accept`]), whether it may ([`super::authorize`]), the way to the application, and the bytes.
 
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::authorize::{Judgement, judge, judge_in_time};
 use super::carry::Carried;
 use super::dial::{self, CAUSE};
 use super::finish;
+use super::handshakes::Unfinished;
 use super::moves::{Detached, OnItsWay};
 use super::places::Place;
 use super::pod::{Phase, Pod};
@@ -39,11 +41,16 @@ pub(crate) async fn serve(
     socket: TcpStream,
     peer: PeerAddress,
     local: SocketAddr,
-    _place: Place,
+    mut place: Place,
 ) {
     let _served = worker.served();
-    fairness::turn(&pod.account, HANDSHAKE).await;
-    match handshake(&worker, &pod, socket).await {
+    let unfinished = place.take_unfinished();
+    let shaken = tokio::select! {
+        biased;
+        shaken = handshake(&worker, &pod, socket) => shaken,
+        error = too_many(&worker, unfinished) => Err(error),
+    };
+    match shaken {
         Ok((transport, identity, own)) => {
             let (server, driver) = hbone::tunnel::server(transport, worker.agent.limits.clone());
             server.charge(&pod.account);
@@ -70,11 +77,22 @@ struct Peer {
     own: IpAddr,
 }
 
+/// Waits until a handshake has to end because others have begun since.
+async fn too_many(worker: &Worker, unfinished: Option<Unfinished>) -> String {
+    let Some(mut unfinished) = unfinished else { return pending().await };
+    let limit = unfinished.ended().await;
+    if worker.agent.hits.hit_and_tell(limit) {
+        tracing::warn!(?limit, "too many tunnels are begun whose peers do not show who they are, ending the oldest");
+    }
+    String::from("the handshake took longer than that of the tunnels that have been begun since, and there are too many")
+}
+
 async fn handshake(
     worker: &Worker,
     pod: &Pod,
     socket: TcpStream,
 ) -> Result<(Tls, Identity, Arc<Credentials>), String> {
+    fairness::turn(&pod.account, HANDSHAKE).await;
     let agent = &worker.agent;
     let own =
         agent.state.wait_for(|mesh| pod.workload(mesh).map(|workload| workload.identity().clone())).await;
