@@ -139,12 +139,14 @@ impl Server {
                 self.no_place();
                 continue;
             };
+            // The account counts and tells of what it refuses; the client tries again.
+            let Ok(descriptor) = self.pod.account.descriptors_for(1) else { continue };
             let server = self.clone();
             tokio::task::spawn_local(async move {
                 if let Err(error) = server.serve_stream(stream, client).await {
                     tracing::debug!(%error, %client, "a DNS connection ended early");
                 }
-                drop(place);
+                drop((place, descriptor));
             });
         }
     }

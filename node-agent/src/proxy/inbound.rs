@@ -22,6 +22,7 @@ use model::mesh::Mesh;
 use model::service::Service;
 use model::workload::Workload;
 
+use super::accept::no_place;
 use super::authorize::{Judgement, judge, judge_in_time};
 use super::carry::Carried;
 use super::dial::{self, CAUSE};
@@ -161,6 +162,15 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
     if let Some(resume) = request.resume() {
         return go_on(worker, &client, &pod, request, resume).await;
     }
+    // As long as it is being opened, and that is as long as the application takes to answer.
+    let _opening = match pod.places.request() {
+        Ok(opening) => opening,
+        Err(full) => {
+            no_place(&worker, &pod, &"requests", full);
+            request.refuse(503, &cause(&full.to_string()));
+            return None;
+        }
+    };
     let understood = match understand(&worker, &pod, &client, &request).await {
         Ok(understood) => understood,
         Err((status, error)) => {
@@ -182,7 +192,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
         Err(error) => return refuse(request, 503, record, &error.into()),
     };
     let id = request.connection().unwrap_or_else(ConnectionId::random);
-    let connection = match Connection::new(id, application, &pod.account) {
+    let connection = match Connection::new(id, application.taken_over(), &pod.account) {
         Ok(connection) => connection,
         Err(full) => return refuse(request, 503, record, &Failure::new(flags::CONNECT, full)),
     };

@@ -216,7 +216,7 @@ async fn in_plain(
         Err(full) => return full_account(record, full),
     };
     let registered = worker.connections.register(pod, record.clone(), connection.live().clone(), None);
-    Some(Carried::in_plain(connection, far, record, registered))
+    Some(Carried::in_plain(connection, far.taken_over(), record, registered))
 }
 
 fn fail(accepted: &Accepted, record: Rc<Record>, failure: &Failure) -> Option<Carried> {

@@ -121,13 +121,19 @@ impl Places {
 
     /// Whether some connection of the pod is being opened.
     pub(crate) fn some_opening(&self) -> bool {
-        [&self.outbound, &self.plaintext, &self.requests].iter().any(|count| count.load(Ordering::Relaxed) > 0)
+        [&self.outbound, &self.plaintext, &self.requests]
+            .iter()
+            .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     /// For a tunnel of a peer to the pod.
     pub(crate) fn tunnel(&self, peer: IpAddr, account: &Arc<Account>) -> Result<Place, NoPlace> {
         let of = self.take_tunnel(peer)?;
-        Ok(Place { _of: of, _socket: account.descriptors_for(1).map_err(NoPlace::Account)?, unfinished: None })
+        Ok(Place {
+            _of: of,
+            _socket: account.descriptors_for(1).map_err(NoPlace::Account)?,
+            unfinished: None,
+        })
     }
 
     fn take_tunnel(&self, peer: IpAddr) -> Result<Of, NoPlace> {
@@ -147,11 +153,7 @@ impl Places {
 
 fn opening(count: &Arc<AtomicUsize>, account: &Arc<Account>) -> Result<Place, NoPlace> {
     let of = count_opening(count)?;
-    Ok(Place {
-        _of: of,
-        _socket: account.descriptors_for(1).map_err(NoPlace::Account)?,
-        unfinished: None,
-    })
+    Ok(Place { _of: of, _socket: account.descriptors_for(1).map_err(NoPlace::Account)?, unfinished: None })
 }
 
 fn count_opening(count: &Arc<AtomicUsize>) -> Result<Of, NoPlace> {

@@ -96,7 +96,7 @@ async fn deliver(
     rules: u64,
 ) -> Result<(Connection, Registered), Failure> {
     let application = dial::application(&pod, delivered.addr(), Some(accepted.peer.ip())).await?;
-    let connection = Connection::new(ConnectionId::random(), application, &pod.account)
+    let connection = Connection::new(ConnectionId::random(), application.taken_over(), &pod.account)
         .map_err(|full| Failure::new(flags::CONNECT, full))?;
     let live = connection.live().clone();
     let registered = worker.connections.register(pod.clone(), record, live, Some(delivered));
