@@ -85,7 +85,7 @@ fn place_tunnel(worker: &Rc<Worker>, pod: &Arc<Pod>, accepted: Accepted) {
             if let Err(Job::Tunnel { socket, peer, local, .. }) = other.try_send(job) {
                 worker.agent.hits.hit(Limit::Mailbox);
                 finish::reset(&SockRef::from(&socket));
-                refused_early("inbound", peer, local, MAILBOX_FULL);
+                refused_early(&worker.agent, pod, "inbound", peer, local, MAILBOX_FULL);
             }
         }
         _ => {

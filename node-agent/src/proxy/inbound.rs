@@ -65,7 +65,7 @@ pub(crate) async fn serve(
                 tracing::debug!(%peer, %gone, "tunnel ended");
             }
         }
-        Err(error) => refused_early("inbound", peer, local, &error),
+        Err(error) => refused_early(&worker.agent, &pod, "inbound", peer, local, &error),
     }
 }
 
@@ -83,9 +83,14 @@ async fn too_many(worker: &Worker, unfinished: Option<Unfinished>) -> String {
     let Some(mut unfinished) = unfinished else { return pending().await };
     let limit = unfinished.ended().await;
     if worker.agent.hits.hit_and_tell(limit) {
-        tracing::warn!(?limit, "too many tunnels are begun whose peers do not show who they are, ending the oldest");
+        tracing::warn!(
+            ?limit,
+            "too many tunnels are begun whose peers do not show who they are, ending the oldest"
+        );
     }
-    String::from("the handshake took longer than that of the tunnels that have been begun since, and there are too many")
+    String::from(
+        "the handshake took longer than that of the tunnels that have been begun since, and there are too many",
+    )
 }
 
 async fn handshake(
@@ -174,7 +179,14 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
     let understood = match understand(&worker, &pod, &client, &request).await {
         Ok(understood) => understood,
         Err((status, error)) => {
-            refused_early("inbound", client.peer, SocketAddr::new(client.own, model::ports::HBONE), &error);
+            refused_early(
+                &worker.agent,
+                &pod,
+                "inbound",
+                client.peer,
+                SocketAddr::new(client.own, model::ports::HBONE),
+                &error,
+            );
             request.refuse(status, &cause(&error));
             return None;
         }

@@ -116,7 +116,7 @@ impl Collector for LimitMetrics {
         let agent = &self.0;
         let others = [
             ("metric_series", agent.traffic.dropped()),
-            ("log_buffer", agent.log.waits()),
+            ("log_buffer", agent.log.dropped()),
             ("state_patience", agent.state.waited_in_vain()),
         ];
         for (limit, count) in agent.limits.hits.all().chain(agent.hits.all()).chain(others) {

@@ -71,7 +71,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         Err(error) => {
             let destination = accepted.destination.addr();
             finish::reset(&SockRef::from(&accepted.socket));
-            refused_early("outbound", accepted.peer, destination, &error);
+            refused_early(&worker.agent, &pod, "outbound", accepted.peer, destination, &error);
         }
     }
     None
