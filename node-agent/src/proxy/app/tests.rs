@@ -238,3 +238,22 @@ async fn dns_clients_beyond_a_pods_places_are_turned_away_and_counted() {
     assert_eq!(hits(&agent, "dns_queries"), 1);
     drop(silent);
 }
+
+#[tokio::test]
+async fn dns_queries_take_turns() {
+    let (agent, _threads) = one_thread();
+    let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let address = server.local_addr().unwrap();
+    let pod = a_pod(&agent);
+    let listeners = Listeners::from_parts(vec![(Slot::DnsUdpV4, server.into())]);
+    agent.workers[0].send(Job::Serve { pod: pod.clone(), listeners }).await;
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    // What is no query costs a turn too.
+    (0..10).for_each(|_| assert_eq!(client.send_to(b"no query", address).unwrap(), 8));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pod.account.work() < 10 * (32 << 10) {
+        assert!(Instant::now() < deadline, "{} for ten", pod.account.work());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
