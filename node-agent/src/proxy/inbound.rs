@@ -324,7 +324,7 @@ async fn understand(
     let source = known_source(&mesh, &local, client);
     if source.is_none() && request.headers().first("baggage").is_none() {
         let address = NetworkAddress::new(local.profile.network.clone(), client.peer.ip());
-        worker.agent.demand.ask_for_peer(&mesh, &pod.uid, address);
+        worker.agent.demand.ask_for_peer(&mesh, address);
     }
     let service = asked_service(&mesh, &local, &authority, request, worker.agent.demand.is_on());
     Ok(Understood { delivered, local, source, service })

@@ -119,7 +119,8 @@ impl Collector for LimitMetrics {
             ("log_buffer", agent.log.dropped()),
             ("state_patience", agent.state.waited_in_vain()),
         ];
-        for (limit, count) in agent.limits.hits.all().chain(agent.hits.all()).chain(others) {
+        let asked = agent.demand.hits();
+        for (limit, count) in agent.limits.hits.all().chain(agent.hits.all()).chain(others).chain(asked) {
             ConstCounter::new(count).encode(family.encode_family(&[("limit", limit)])?)?;
         }
         Ok(())

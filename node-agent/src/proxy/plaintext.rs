@@ -40,7 +40,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         return refuse_early(&worker, &pod, &accepted, delivered, "the controller does not know this pod");
     };
     let address = NetworkAddress::new(local.profile.network.clone(), accepted.peer.ip());
-    agent.demand.peer(&agent.state, &pod.uid, &address).await;
+    agent.demand.peer(&agent.state, &address).await;
     let source = agent.state.read().workload_at(&address).cloned();
     let ends = Ends {
         reporter: Reporter::Destination,
