@@ -48,6 +48,8 @@ pub(crate) mod pod;
 
 pub(crate) mod places;
 
+pub(crate) mod handshakes;
+
 pub(crate) mod limits;
 
 pub(crate) mod files;
@@ -100,6 +102,7 @@ use self::demand::Demand;
 use self::dns::Upstreams;
 use self::dns_metrics::DnsMetrics;
 use self::handover::{Onward, Predecessors};
+use self::handshakes::Handshakes;
 use self::limits::Hits;
 use self::parking::Parking;
 use self::pod::Pod;
@@ -123,6 +126,8 @@ pub(crate) struct Agent {
     pub(crate) account_limits: AccountLimits,
     /// What all accounts together hold.
     pub(crate) ledger: Arc<Ledger>,
+    /// Tunnels whose peers have not shown yet who they are.
+    pub(crate) handshakes: Handshakes,
     /// Bytes of memory and open files that the process may have.
     pub(crate) memory_limit: u64,
     pub(crate) open_files: u64,

@@ -33,6 +33,7 @@ use super::demand::{self, Demand};
 use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
 use super::handover::Predecessors;
+use super::handshakes::Handshakes;
 use super::journal::Journal;
 use super::limits::Hits;
 use super::parking::{self, Parking};
@@ -245,6 +246,7 @@ pub(super) fn agent(
         limits,
         account_limits: AccountLimits::default(),
         ledger,
+        handshakes: Handshakes::new(memory_limit),
         memory_limit,
         open_files,
         hits: Hits::default(),

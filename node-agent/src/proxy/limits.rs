@@ -40,9 +40,15 @@ pub(crate) enum Limit {
     Resuming,
     /// Time until a parked connection is asked for.
     Parked,
+    /// Handshakes of tunnels that are not finished.
+    Handshakes,
+    /// Those of one pod.
+    HandshakesOfPod,
+    /// Those of one pod from one source.
+    HandshakesOfPeer,
 }
 
-const NAMES: [(Limit, &str); 10] = [
+const NAMES: [(Limit, &str); 13] = [
     (Limit::Opening, "pod_opening"),
     (Limit::Tunnels, "pod_tunnels"),
     (Limit::TunnelsOfPeer, "pod_tunnels_of_peer"),
@@ -53,6 +59,9 @@ const NAMES: [(Limit, &str); 10] = [
     (Limit::Claims, "pod_resuming"),
     (Limit::Resuming, "resume_time"),
     (Limit::Parked, "parked_time"),
+    (Limit::Handshakes, "agent_handshakes"),
+    (Limit::HandshakesOfPod, "pod_handshakes"),
+    (Limit::HandshakesOfPeer, "pod_handshakes_of_peer"),
 ];
 
 /// How often which was hit, and when it was last told of.
@@ -116,10 +125,11 @@ impl Collector for LimitMetrics {
         let agent = &self.0;
         let others = [
             ("metric_series", agent.traffic.dropped()),
-            ("log_buffer", agent.log.waits()),
+            ("log_buffer", agent.log.dropped()),
             ("state_patience", agent.state.waited_in_vain()),
         ];
-        for (limit, count) in agent.limits.hits.all().chain(agent.hits.all()).chain(others) {
+        let asked = agent.demand.hits();
+        for (limit, count) in agent.limits.hits.all().chain(agent.hits.all()).chain(others).chain(asked) {
             ConstCounter::new(count).encode(family.encode_family(&[("limit", limit)])?)?;
         }
         Ok(())
