@@ -307,5 +307,5 @@ fn log_lines(running: &Running, plan: Plan) -> usize {
 }
 
 fn failed(error: SampleError) -> VariantError {
-    VariantError::Io { doing: "measuring".to_owned(), source: io::Error::other(error.to_string()) }
+    VariantError::Io { doing: "measuring".to_owned(), source: io::Error::other(error) }
 }

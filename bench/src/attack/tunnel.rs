@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -69,42 +69,39 @@ async fn open(strike: &Strike, tls: Arc<ClientConfig>) -> io::Result<Stream> {
 
 /// Writes what the attack wants at its pace and listens to what is granted, until the other end has had enough.
 async fn converse(stream: Stream, mind: &mut Mind, pace: &mut Pace) -> io::Result<()> {
-    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (reader, mut writer) = tokio::io::split(stream);
     let mut hello = h2::PREFACE.to_vec();
     mind.greet(&mut hello);
     writer.write_all(&hello).await?;
     let mind = RefCell::new(mind);
-    let listening = async {
-        let (mut frames, mut buffer) = (Reader::default(), vec![0; 64 * 1024]);
-        loop {
-            let count = reader.read(&mut buffer).await?;
-            if count == 0 {
-                return Err::<(), io::Error>(io::ErrorKind::UnexpectedEof.into());
-            }
-            frames.feed(&buffer[..count]);
-            while let Some(frame) = frames.next() {
-                mind.borrow_mut().hear(&frame)?;
-            }
+    tokio::try_join!(listen(reader, &mind), speak(writer, &mind, pace)).map(|_| ())
+}
+
+async fn listen(mut reader: ReadHalf<Stream>, mind: &RefCell<&mut Mind>) -> io::Result<()> {
+    let (mut frames, mut buffer) = (Reader::default(), vec![0; 64 * 1024]);
+    loop {
+        let count = reader.read(&mut buffer).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-    };
-    let speaking = async {
-        let mut tick = interval(Duration::from_millis(1));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut bytes = Vec::new();
-        loop {
-            tick.tick().await;
-            bytes.clear();
-            mind.borrow_mut().speak(pace.due(), &mut bytes);
-            let sent = async {
-                writer.write_all(&bytes).await?;
-                writer.flush().await
-            };
-            if let Err(error) = sent.await {
-                return Err::<(), io::Error>(error);
-            }
+        frames.feed(&buffer[..count]);
+        while let Some(frame) = frames.next() {
+            mind.borrow_mut().hear(&frame)?;
         }
-    };
-    tokio::try_join!(listening, speaking).map(|_| ())
+    }
+}
+
+async fn speak(mut writer: WriteHalf<Stream>, mind: &RefCell<&mut Mind>, pace: &mut Pace) -> io::Result<()> {
+    let mut tick = interval(Duration::from_millis(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut bytes = Vec::new();
+    loop {
+        tick.tick().await;
+        bytes.clear();
+        mind.borrow_mut().speak(pace.due(), &mut bytes);
+        writer.write_all(&bytes).await?;
+        writer.flush().await?;
+    }
 }
 
 /// What the attacker knows of one tunnel, and what it says next.
