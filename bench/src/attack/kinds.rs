@@ -112,9 +112,11 @@ impl Attack {
             Self::Settings => tunnel(20_000, "frames", "tunnel_settings"),
             // Nothing is refused: a stream that nobody reads is simply not read from.
             Self::ZeroWindow => Plan { limit: None, lead: LONG, ..tunnel(2_000, "streams, up to 800", "") },
-            Self::SlowHandshake => {
-                Plan { lead: LONG, ..none(Door::Tcp, Aim::Server, 2_000, "connections, up to 3,000") }
-            }
+            Self::SlowHandshake => Plan {
+                lead: LONG,
+                limit: Some("pod_handshakes_of_peer"),
+                ..none(Door::Tcp, Aim::Server, 2_000, "connections, up to 3,000")
+            },
             Self::ConnectFlood => none(Door::Tcp, Aim::Server, 2_000, "connections"),
             Self::OutboundFlood => none(Door::Pod, Aim::Client, 1_000, "connections"),
             Self::DnsGarbage => none(Door::Dns, Aim::Client, 5_000, "datagrams"),

@@ -33,14 +33,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted)
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<Carried> {
     let delivered = AppAddress::new(accepted.destination.addr());
     if ports::is_own(delivered.port()) {
-        return refuse_early(&accepted, delivered, "the port is the proxy's own");
+        return refuse_early(&worker, &pod, &accepted, delivered, "the port is the proxy's own");
     }
     let agent = &worker.agent;
     let Some(local) = agent.state.wait_for(|mesh| pod.workload(mesh).cloned()).await else {
-        return refuse_early(&accepted, delivered, "the controller does not know this pod");
+        return refuse_early(&worker, &pod, &accepted, delivered, "the controller does not know this pod");
     };
     let address = NetworkAddress::new(local.profile.network.clone(), accepted.peer.ip());
-    agent.demand.peer(&agent.state, &pod.uid, &address).await;
+    agent.demand.peer(&agent.state, &address).await;
     let source = agent.state.read().workload_at(&address).cloned();
     let ends = Ends {
         reporter: Reporter::Destination,
@@ -80,9 +80,15 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
 }
 
 /// Refuses what is not known well enough for a record.
-fn refuse_early(accepted: &Accepted, delivered: AppAddress, why: &str) -> Option<Carried> {
+fn refuse_early(
+    worker: &Worker,
+    pod: &Pod,
+    accepted: &Accepted,
+    delivered: AppAddress,
+    why: &str,
+) -> Option<Carried> {
     finish::reset(&SockRef::from(&accepted.socket));
-    refused_early("inbound", accepted.peer, delivered.addr(), why);
+    refused_early(&worker.agent, pod, "inbound", accepted.peer, delivered.addr(), why);
     None
 }
 
@@ -96,7 +102,7 @@ async fn deliver(
     rules: u64,
 ) -> Result<(Connection, Registered), Failure> {
     let application = dial::application(&pod, delivered.addr(), Some(accepted.peer.ip())).await?;
-    let connection = Connection::new(ConnectionId::random(), application, &pod.account)
+    let connection = Connection::new(ConnectionId::random(), application.taken_over(), &pod.account)
         .map_err(|full| Failure::new(flags::CONNECT, full))?;
     let live = connection.live().clone();
     let registered = worker.connections.register(pod.clone(), record, live, Some(delivered));

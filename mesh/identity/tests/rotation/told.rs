@@ -1,14 +1,15 @@
-//! Who is told of changes, what is never shown, and what is read back.
+//! Who is told of changes, which roots and certificates count at the edges, and what is never shown.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use identity::bundle::RootBundle;
 use identity::revocation::RevokedSet;
-use identity::rotation::{Certificates, RotationSettings};
+use identity::rotation::{Certificates, RotationSettings, WallClock};
 use testkit::certificates::TestAuthority;
 
-use super::{account, rig, tls};
+use super::{HOUR, Scripted, account, rig, tls};
 
 #[tokio::test(start_paused = true)]
 async fn who_keeps_a_copy_is_told_of_each_change_and_of_nothing_else() {
@@ -98,6 +99,60 @@ async fn what_is_announced_is_in_force_whatever_replies_say() {
     assert_eq!(rig.certificates.current(&account("reviews")).unwrap().roots(), &both);
     let credentials = rig.certificates.get(&account("sleep")).await.unwrap();
     assert_eq!(credentials.roots(), &old.roots());
+}
+
+/// Roots asked for later are newer, whichever answer comes first.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_does_not_bring_back_old_roots() {
+    let rig = rig();
+    rig.authority.set(|state| state.delay = Duration::from_secs(3));
+    let slow = rig.certificates.prefetch(&account("slow"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let next = Arc::new(TestAuthority::new("the next root"));
+    rig.authority.set(|state| {
+        state.signer = Arc::clone(&next);
+        state.delay = Duration::from_millis(10);
+    });
+    rig.certificates.get(&account("quick")).await.unwrap();
+    assert!(slow.current().is_none());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_ne!(slow.current().unwrap().bundle().roots(), &next.roots());
+    for name in ["slow", "quick"] {
+        let credentials = rig.certificates.current(&account(name)).unwrap();
+        assert_eq!(credentials.roots(), &next.roots(), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_goes_on_signing_as_before_is_asked_once() {
+    let rig = rig();
+    rig.certificates.get(&account("reviews")).await.unwrap();
+    let old = rig.authority.state.lock().unwrap().signer.clone();
+    let next = TestAuthority::new("the next root");
+    let both = RootBundle::new([old.roots().certificates(), next.roots().certificates()].concat());
+    rig.certificates.announce(Some(both), Some(next.signing_certificate())).unwrap();
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(rig.authority.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_counts_until_the_moment_it_ends() {
+    let seconds = Arc::new(AtomicU64::new(2_000_000_000));
+    let clock: WallClock = {
+        let seconds = Arc::clone(&seconds);
+        Arc::new(move || UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::Relaxed)))
+    };
+    let certificates = Certificates::with_clock(tls(), RotationSettings::default(), Arc::clone(&clock));
+    let driver = tokio::spawn(certificates.drive(Scripted::new(&clock)));
+    let held = certificates.get(&account("reviews")).await.unwrap();
+    let watch = certificates.prefetch(&account("reviews"));
+    driver.abort();
+    let end = held.bundle().validity().not_after.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for (now, counts) in [(end - 1, true), (end, false), (end + 1, false)] {
+        seconds.store(now, Ordering::Relaxed);
+        assert_eq!(certificates.current(&account("reviews")).is_some(), counts, "{now} of {end}");
+        assert_eq!(watch.current().is_some(), counts, "{now} of {end}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -223,10 +223,10 @@ fn an_index_is_the_same_however_it_came_about() {
         policies.all().iter().for_each(|policy| fresh.insert(policy));
         assert_eq!(names(&policies), names(&fresh));
     }
-    while let Some(last) = policies.all().last().cloned() {
-        policies.remove(&last.name);
+    for left in policies.all().to_vec() {
+        policies.remove(&left.name);
     }
-    assert!(policies.index.is_none());
+    assert!(policies.all().is_empty() && policies.index.is_none());
     // Down to nothing without the index being thrown away.
     let one = Arc::new(policy("n/p", Action::Deny, matches.iter().cloned().map(only).collect()));
     let mut index = Index::new(std::slice::from_ref(&one));
