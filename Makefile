@@ -1,6 +1,6 @@
 # What people do here. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-full lint bench scale fuzz mutants soak e2e docs
+.PHONY: help demo build test test-full lint bench scale attack fuzz mutants soak e2e docs
 
 CARGO ?= cargo
 
@@ -36,7 +36,11 @@ scale: ## what 100,000 pods and a million workloads cost (SCALE_ARGS=--quick for
 	$(CARGO) build --release -p bench -p node-agent -p ctrl
 	target/release/bench scale $(SCALE_ARGS)
 
-fuzz: ## ten minutes of fuzzing, shared by all targets (SECONDS=600)
+attack: ## attacks on ours beside ZTUNNEL=PATH and ENVOY=PATH, and whether others notice (ATTACK_ARGS=--quick)
+	$(CARGO) build --release -p bench -p node-agent
+	target/release/bench attack $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(ENVOY),--envoy $(ENVOY)) $(ATTACK_ARGS)
+
+fuzz: ## ten minutes of fuzzing, shared by all targets, two at a time (SECONDS=600)
 	fuzz/run $(or $(SECONDS),600)
 
 mutants: ## which changes of the deciding code no test notices (MUTANTS_ARGS="--shard 1/4")

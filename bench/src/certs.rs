@@ -11,11 +11,15 @@ pub(crate) const CLIENT_ID: &str = "spiffe://cluster.local/ns/bench/sa/client";
 /// The server pod's identity.
 pub(crate) const SERVER_ID: &str = "spiffe://cluster.local/ns/bench/sa/server";
 
-/// Both ends' credentials, each accepting only the other.
+/// One of the mesh who means harm.
+pub(crate) const ATTACKER_ID: &str = "spiffe://cluster.local/ns/bench/sa/attacker";
+
+/// Both ends' credentials, each accepting only the other; and an attacker's, whom the server takes for one of the mesh.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     pub client: Credentials,
     pub server: Credentials,
+    pub attacker: Credentials,
 }
 
 /// Makes fresh ones.
@@ -25,7 +29,7 @@ pub(crate) fn issue() -> Result<Certificates, rcgen::Error> {
     root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     root.distinguished_name.push(rcgen::DnType::OrganizationName, "bench");
     let root = CertifiedIssuer::self_signed(root, KeyPair::generate()?)?;
-    let leaf = |id: &str, peer: &str| -> Result<Credentials, rcgen::Error> {
+    let leaf = |id: &str, peers: &[&str]| -> Result<Credentials, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -37,8 +41,12 @@ pub(crate) fn issue() -> Result<Certificates, rcgen::Error> {
             chain: params.signed_by(&key, &root)?.pem(),
             key: key.serialize_pem(),
             roots: root.pem(),
-            peers: vec![peer.to_owned()],
+            peers: peers.iter().map(|&peer| peer.to_owned()).collect(),
         })
     };
-    Ok(Certificates { client: leaf(CLIENT_ID, SERVER_ID)?, server: leaf(SERVER_ID, CLIENT_ID)? })
+    Ok(Certificates {
+        client: leaf(CLIENT_ID, &[SERVER_ID])?,
+        server: leaf(SERVER_ID, &[CLIENT_ID, ATTACKER_ID])?,
+        attacker: leaf(ATTACKER_ID, &[SERVER_ID])?,
+    })
 }

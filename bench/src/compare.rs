@@ -114,6 +114,7 @@ fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
         bare: options.bare.clone().or_else(|| beside("examples/tunnel_end")),
         lateen: options.lateen.clone().or_else(|| beside("node-agent")),
         on_demand: false,
+        attacked: false,
     })
 }
 

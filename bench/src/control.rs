@@ -4,6 +4,7 @@
 //! It listens inside each proxy's namespace, on loopback, and believes everyone: only what is measured is there.
 
 mod ca;
+pub(crate) mod hostile;
 pub(crate) mod mesh;
 
 use std::fs;
@@ -11,8 +12,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use proto::discovery::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
 use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
+use testkit::envoy::Credentials;
 use testkit::netns::{Netns, NetnsError};
 use thiserror::Error;
 use tokio::runtime::Runtime;
@@ -24,6 +30,7 @@ use xds::node::NodeInfo;
 use xds::server::{Control, Publisher, Server};
 
 use self::ca::Ca;
+use self::hostile::{Harm, Hostile};
 
 /// Where it is, seen from a proxy.
 const AT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15012);
@@ -60,7 +67,7 @@ pub(crate) struct Controller {
 impl Controller {
     /// Knows the two pods; listens nowhere yet.
     pub(crate) fn start(folder: &Path) -> Result<Self, ControlError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = runtime()?;
         let publisher = Arc::new(Publisher::new([MESH_SETTINGS, AUTHORIZATION, ADDRESS]));
         publisher.apply(mesh::pods());
         let ca = Arc::new(Ca::new()?);
@@ -77,13 +84,32 @@ impl Controller {
 
     /// Listens in this namespace too.
     pub(crate) fn listen(&self, namespace: &Netns) -> Result<(), ControlError> {
+        self.serve(namespace, Server::new(Arc::new(Everyone(self.publisher.clone()))).into_service())
+    }
+
+    /// Ends all streams, and from now on answers in these namespaces as one who means harm.
+    pub(crate) fn turn(&mut self, harm: Harm, namespaces: &[&Netns]) -> Result<(), ControlError> {
+        // Its sockets are closed when this returns: the next ones are bound to the same address.
+        std::mem::replace(&mut self.runtime, runtime()?).shutdown_timeout(Duration::from_secs(5));
+        for namespace in namespaces {
+            let hostile = AggregatedDiscoveryServiceServer::new(Hostile::new(harm));
+            self.serve(namespace, hostile)?;
+        }
+        Ok(())
+    }
+
+    fn serve<S: AggregatedDiscoveryService>(
+        &self,
+        namespace: &Netns,
+        service: AggregatedDiscoveryServiceServer<S>,
+    ) -> Result<(), ControlError> {
         let listener = namespace.run(|| std::net::TcpListener::bind(AT))??;
         listener.set_nonblocking(true)?;
         let (certificate, key) = self.ca.server(AT.ip())?;
         let tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
         let serve = tonic::transport::Server::builder()
             .tls_config(tls)?
-            .add_service(Server::new(Arc::new(Everyone(self.publisher.clone()))).into_service())
+            .add_service(service)
             .add_service(self.ca.clone().into_service());
         let _inside = self.runtime.enter();
         let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener)?);
@@ -95,6 +121,16 @@ impl Controller {
         Ok(())
     }
 
+    /// Tells of those who mean harm.
+    pub(crate) fn strangers(&self) {
+        self.publisher.apply(mesh::strangers());
+    }
+
+    /// A certificate of the mesh.
+    pub(crate) fn issue(&self, id: &str) -> Result<Credentials, ControlError> {
+        Ok(self.ca.issue(id)?)
+    }
+
     /// Tells of so many pods more at the server's place, each with an address of its own.
     pub(crate) fn replicas(&self, addresses: &[IpAddr]) {
         self.publisher.apply(mesh::replicas(addresses));
@@ -104,6 +140,10 @@ impl Controller {
     pub(crate) fn crowd(&self, workloads: u32) {
         self.publisher.apply(mesh::crowd(workloads));
     }
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 /// Shows everything to everyone.

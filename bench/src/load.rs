@@ -4,6 +4,7 @@
 //! the table reads back into the same types.
 
 mod bulk;
+pub(crate) mod bystander;
 mod conn;
 mod histogram;
 mod idle;
@@ -71,6 +72,25 @@ pub(crate) enum Kind {
         /// From the server to here instead.
         #[arg(long)]
         reverse: bool,
+    },
+    /// Requests at a steady pace over connections that stay open, beside a few fresh connections; it counts what
+    /// breaks and goes on.
+    Bystander {
+        /// The server, or the proxy before it.
+        #[arg(long, value_name = "ADDR")]
+        connect: SocketAddr,
+        /// How many connections stay open.
+        #[arg(long, default_value_t = 16)]
+        connections: usize,
+        /// For how long.
+        #[arg(long, value_parser = seconds, default_value = "3")]
+        seconds: Duration,
+        /// Requests a second over all of them.
+        #[arg(long, value_name = "PER_SECOND", default_value_t = 500.0)]
+        rate: f64,
+        /// Fresh connections a second, of one request each.
+        #[arg(long, value_name = "PER_SECOND", default_value_t = 20.0)]
+        fresh: f64,
     },
     /// Opens connections, each heard by the server, prints a line, and holds them until its input ends.
     Idle {
@@ -171,6 +191,10 @@ pub(crate) fn run(kind: &Kind) -> Result<(), LoadError> {
         Kind::Bulk { connect, streams, seconds, reverse } => {
             serde_json::to_string(&bulk::run(connect, streams, seconds, reverse)?)
         }
+        Kind::Bystander { connect: to, connections, seconds, rate, fresh } => {
+            let wish = bystander::Wish { to, connections, seconds, rate, fresh };
+            serde_json::to_string(&bystander::run(wish)?)
+        }
         Kind::Idle { connect, connections } => return idle::run(connect, connections),
     };
     println!("{}", line.map_err(LoadError::io("writing the result"))?);
@@ -189,7 +213,7 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let value: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
     Duration::try_from_secs_f64(value).map_err(|error| error.to_string())
 }

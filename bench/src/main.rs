@@ -22,6 +22,8 @@ mod table;
 
 mod scale;
 
+mod attack;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -48,6 +50,12 @@ enum Command {
     },
     /// Sets variants side by side and prints one table of ratios.
     Table(compare::Options),
+    /// Attacks, each on each variant, with a bystander who should not notice.
+    Attack(attack::Options),
+    /// One attacker, as `attack` starts it.
+    Strike(attack::strike::Strike),
+    /// What the control attacks: takes everything, answers nothing.
+    Sink(attack::sink::Options),
     /// A controller of 100,000 pods and its agent, and an agent that asks for 500 of a million.
     Scale(scale::Options),
 }
@@ -57,6 +65,9 @@ fn main() -> ExitCode {
         Command::Load(kind) => load::run(&kind).map_err(|error| error.to_string()),
         Command::Serve { listen } => serve::run(listen).map_err(|error| error.to_string()),
         Command::Table(options) => compare::run(&options).map_err(|error| error.to_string()),
+        Command::Attack(options) => attack::run(&options).map_err(|error| error.to_string()),
+        Command::Strike(strike) => attack::strike::run(&strike).map_err(|error| error.to_string()),
+        Command::Sink(options) => attack::sink::run(&options).map_err(|error| error.to_string()),
         Command::Scale(options) => scale::run(&options).map_err(|error| error.to_string()),
     };
     match done {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::time::ClockId;
 use nix::unistd::Pid;
+use serde::Serialize;
 
 /// Processor time, user and kernel, of all threads of these processes since they began; those that have
 /// ended count nothing (a proxy that ends fails the load, and so the sample).
@@ -14,7 +15,7 @@ pub(crate) fn cpu(pids: &[Pid]) -> Duration {
 }
 
 /// Resident memory in KiB, and how much of it is anonymous (neither code nor files).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
     pub resident: u64,
     pub anonymous: u64,

@@ -126,6 +126,11 @@ impl Process {
         namespace.run(|| self.wait_until(|| answers_200(port, path).unwrap_or(false)))?
     }
 
+    /// How many lines it has written.
+    pub(crate) fn log_lines(&self) -> usize {
+        fs::read(&self.log).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
+    }
+
     /// The last lines of its log.
     pub(crate) fn tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();

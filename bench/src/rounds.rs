@@ -304,12 +304,13 @@ impl Drop for Beside {
 }
 
 /// `bench load WORDS --connect TARGET`, to be run inside the client pod.
-fn load(words: &str, target: SocketAddr) -> Command {
+pub(crate) fn load(words: &str, target: SocketAddr) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg("load").args(words.split_whitespace()).args(["--connect", &target.to_string()]);
     command
 }
 
-fn answer<T: DeserializeOwned>(line: &str) -> Result<T, SampleError> {
+/// What a load generator printed.
+pub(crate) fn answer<T: DeserializeOwned>(line: &str) -> Result<T, SampleError> {
     serde_json::from_str(line.trim()).map_err(|error| SampleError::Answer(format!("{error}: {line:?}")))
 }

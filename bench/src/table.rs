@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub(crate) use render::render;
+pub(crate) use render::{lay_out, render};
 
 /// One figure of one variant in one round.
 #[derive(Debug, Clone, PartialEq)]

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use nix::unistd::Pid;
+use testkit::envoy::Credentials;
 use testkit::netns::{Netns, NetnsError};
 use thiserror::Error;
 
@@ -55,7 +56,7 @@ impl Kind {
 }
 
 /// What every variant is given.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Setting {
     /// Where logs, sockets and configuration go; removed at the end.
     pub folder: PathBuf,
@@ -70,6 +71,8 @@ pub(crate) struct Setting {
     pub lateen: Option<PathBuf>,
     /// Our agents ask for what their pods use instead of being told everything.
     pub on_demand: bool,
+    /// Those who mean harm are there too, with certificates of the mesh.
+    pub attacked: bool,
 }
 
 /// One side's proxies.
@@ -95,6 +98,11 @@ impl Side {
         self.namespaces.first()
     }
 
+    /// Who captures the pods.
+    pub(crate) fn capturing(&self) -> Option<&Process> {
+        self.capturing.as_ref()
+    }
+
     /// The proxies' processes.
     pub(crate) fn pids(&self) -> Vec<Pid> {
         self.processes.iter().map(Process::pid).collect()
@@ -114,6 +122,8 @@ pub(crate) struct Running {
     pub outside: Option<SocketAddr>,
     /// Who tells the proxies of the mesh, if they are told.
     pub controller: Option<Controller>,
+    /// A certificate of the mesh for one who means harm.
+    pub attacker: Option<Credentials>,
 }
 
 impl Running {
@@ -163,7 +173,11 @@ pub(crate) enum VariantError {
 
 /// Starts a variant and waits until its proxies are ready.
 pub(crate) fn start(kind: Kind, setting: &Setting) -> Result<Running, VariantError> {
-    let topology = Topology::build(kind.name(), &setting.folder, &setting.congestion_control)?;
+    let (folder, congestion_control) = (&setting.folder, &setting.congestion_control);
+    let mut topology = Topology::build(kind.name(), folder, congestion_control)?;
+    if setting.attacked {
+        topology = topology.with_strangers(kind.name(), folder, congestion_control)?;
+    }
     match kind {
         Kind::Plain => Ok(plain::start(topology)),
         Kind::Lateen => lateen::start(topology, setting),

@@ -19,3 +19,6 @@ pub mod private;
 pub mod seqpacket;
 pub mod socket;
 pub mod zds;
+
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;

@@ -9,6 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
+use testkit::envoy::Credentials;
 use tonic::{Request, Response, Status};
 
 /// The authority.
@@ -41,6 +42,19 @@ impl Ca {
         params.subject_alt_names = vec![SanType::IpAddress(at)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         Ok((params.signed_by(&key, &self.0)?.pem(), key.serialize_pem()))
+    }
+
+    /// A certificate of the mesh for this identity.
+    pub(super) fn issue(&self, id: &str) -> Result<Credentials, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id.try_into()?)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = params.signed_by(&key, &self.0)?.pem();
+        let chain = leaf + &self.root();
+        Ok(Credentials { chain, key: key.serialize_pem(), roots: self.root(), peers: Vec::new() })
     }
 
     /// As tonic's router takes it.

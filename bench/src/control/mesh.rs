@@ -9,15 +9,25 @@ use proto::workload::{Address, Locality, Port, PortList, TunnelProtocol, Workloa
 use xds::delta::store::{Edit, Resource};
 use xds::names;
 
-use crate::topology::{CLIENT, SERVER};
+use crate::topology::{ATTACKER, CLIENT, NEIGHBOUR, SERVER};
 
 /// Pods of one deployment in the crowd.
 const PER_DEPLOYMENT: u32 = 50;
 
 /// The two pods, each on a node of its own; the outside is in no mesh.
 pub(super) fn pods() -> Edit {
+    named(&[("client", CLIENT, "client"), ("server", SERVER, "server")])
+}
+
+/// Those who mean harm: one elsewhere, one beside the client.
+pub(super) fn strangers() -> Edit {
+    named(&[("attacker", ATTACKER, "elsewhere"), ("neighbour", NEIGHBOUR, "client")])
+}
+
+/// Pods by name, address and node.
+fn named(pods: &[(&str, IpAddr, &str)]) -> Edit {
     let mut edit = Edit::new();
-    for (name, ip) in [("client", CLIENT), ("server", SERVER)] {
+    for &(name, ip, node) in pods {
         put(
             &mut edit,
             Workload {
@@ -26,7 +36,7 @@ pub(super) fn pods() -> Edit {
                 namespace: "bench".to_owned(),
                 service_account: name.to_owned(),
                 addresses: vec![octets(ip)],
-                node: name.to_owned(),
+                node: node.to_owned(),
                 ..hbone()
             },
         );

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::histogram::Histogram;
 use super::poll;
@@ -64,17 +63,10 @@ pub(crate) fn run(
 
 /// Starts to connect; the socket tells when it is through.
 fn begin(epoll: &Epoll, to: SocketAddr, index: usize, size: usize) -> Result<Slot, LoadError> {
-    let failed = |source| LoadError::Connect { to, source };
     let begun = Instant::now();
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))
-        .map_err(failed)?;
-    socket.set_tcp_nodelay(true).map_err(failed)?;
-    match socket.connect(&to.into()) {
-        Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => return Err(failed(error)),
-        _ => {}
-    }
-    poll::add(epoll, &socket, index, EpollFlags::EPOLLOUT)?;
-    Ok(Slot { stream: socket.into(), begun, asked: false, to_receive: size })
+    let stream = poll::dial(to)?;
+    poll::add(epoll, &stream, index, EpollFlags::EPOLLOUT)?;
+    Ok(Slot { stream, begun, asked: false, to_receive: size })
 }
 
 /// One step of a slot; true when the response is whole.

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::LoadError;
 
@@ -43,6 +44,18 @@ pub(crate) fn connect(to: SocketAddr) -> Result<TcpStream, LoadError> {
     stream.set_nodelay(true).map_err(failed)?;
     stream.set_nonblocking(true).map_err(failed)?;
     Ok(stream)
+}
+
+/// Starts to connect; that there is room to write tells when it is through.
+pub(crate) fn dial(to: SocketAddr) -> Result<TcpStream, LoadError> {
+    let failed = |source| LoadError::Connect { to, source };
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))
+        .map_err(failed)?;
+    socket.set_tcp_nodelay(true).map_err(failed)?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(failed(error)),
+        _ => Ok(socket.into()),
+    }
 }
 
 /// Reads once; `None` when there is nothing yet, `Some(0)` at the end.

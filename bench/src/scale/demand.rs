@@ -31,6 +31,7 @@ pub(super) fn run(options: &Options, folder: &Path, agent: &Path) -> Result<(), 
         bare: None,
         lateen: Some(agent.to_owned()),
         on_demand,
+        attacked: false,
     };
     let small = variants::start(Kind::Lateen, &setting(false))?;
     first_connections(&small, "told all, a mesh of few")?;

@@ -70,7 +70,8 @@ fn verdict(figures: &Figures, row: &Row, base: &str) -> String {
     }
 }
 
-fn lay_out(lines: &[Vec<String>]) -> String {
+/// Lines of cells, the first of which is the head, as a table.
+pub(crate) fn lay_out(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns).map(width).collect();

@@ -41,6 +41,7 @@ pub(super) fn start(topology: Topology, setting: &Setting) -> Result<Running, Va
         target: ENTRY,
         outside: None,
         controller: None,
+        attacker: Some(certificates.attacker),
     })
 }
 

@@ -49,7 +49,16 @@ pub(super) fn start(tunnel: Tunnel, topology: Topology, setting: &Setting) -> Re
     };
     let server_side = one("server", &server, &certificates.server, &topology.server, TUNNEL)?;
     let client_side = one("client", &client, &certificates.client, &topology.client, ENTRY)?;
-    Ok(Running { kind, client_side, server_side, topology, target: ENTRY, outside: None, controller: None })
+    Ok(Running {
+        kind,
+        client_side,
+        server_side,
+        topology,
+        target: ENTRY,
+        outside: None,
+        controller: None,
+        attacker: Some(certificates.attacker),
+    })
 }
 
 /// Starts one Envoy and waits until it listens.

@@ -22,11 +22,13 @@ pub(super) fn start(topology: Topology, setting: &Setting) -> Result<Running, Va
         command.arg(role).env_clear().env("NODE_NAME", place.node).env("RUN_DIR", place.run_dir);
         command
     };
-    let capture = |place: &Place<'_>, pod: &Netns| {
+    let capture = |place: &Place<'_>, pods: &[(&str, &Netns)]| {
         let objects = place.run_dir.join("objects");
         fs::create_dir(&objects)
             .map_err(|source| VariantError::Io { doing: format!("making {}", objects.display()), source })?;
-        write(&objects.join("pod.yaml"), &manifest(place.node, &pod.path()))?;
+        for (name, pod) in pods {
+            write(&objects.join(format!("{name}.yaml")), &manifest(place.node, name, &pod.path()))?;
+        }
         let mut command = role("redirect", place);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("OBJECTS", &objects).env("START_PROXY", "false");
@@ -53,7 +55,7 @@ pub(super) fn start(topology: Topology, setting: &Setting) -> Result<Running, Va
 }
 
 /// The pod, and the namespace that puts it into the mesh.
-fn manifest(node: &str, netns: &str) -> String {
+fn manifest(node: &str, name: &str, netns: &str) -> String {
     format!(
         "\
 apiVersion: v1
@@ -62,8 +64,8 @@ metadata: {{name: bench, labels: {{istio.io/dataplane-mode: ambient}}}}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {{name: {node}, namespace: bench, uid: {node}, annotations: {{lateen.dev/netns: {netns}}}}}
-spec: {{nodeName: {node}, serviceAccountName: {node}, containers: [{{name: c, image: i}}]}}
+metadata: {{name: {name}, namespace: bench, uid: {name}, annotations: {{lateen.dev/netns: {netns}}}}}
+spec: {{nodeName: {node}, serviceAccountName: {name}, containers: [{{name: c, image: i}}]}}
 status: {{phase: Running}}
 "
     )

@@ -9,6 +9,7 @@ use std::process::Command;
 use testkit::netns::Netns;
 
 use super::{Kind, Running, Setting, Side, VariantError};
+use crate::certs::ATTACKER_ID;
 use crate::control::Controller;
 use crate::process::Process;
 use crate::topology::{OUTSIDE, PORT, SERVER, Topology};
@@ -25,16 +26,16 @@ pub(super) struct Place<'a> {
     pub threads: usize,
 }
 
-/// Starts both; `capture` sees to the pod, with a process of its own if it needs one, and `command` makes a proxy's.
+/// Starts both; `capture` sees to the pods by name, with a process of its own if it needs one, and `command` makes a proxy's.
 pub(super) fn start(
     kind: Kind,
     topology: Topology,
     setting: &Setting,
-    capture: impl Fn(&Place<'_>, &Netns) -> Result<Option<Process>, VariantError>,
+    capture: impl Fn(&Place<'_>, &[(&str, &Netns)]) -> Result<Option<Process>, VariantError>,
     command: impl Fn(&Place<'_>) -> Command,
 ) -> Result<Running, VariantError> {
     let controller = Controller::start(&setting.folder)?;
-    let one = |node: &str, pod: &Netns| {
+    let one = |node: &str, pods: &[(&str, &Netns)]| {
         let name = format!("{}-{node}", kind.name());
         let namespace = Netns::new(&format!("lbench-{}-{name}", std::process::id()))?;
         controller.listen(&namespace)?;
@@ -50,7 +51,7 @@ pub(super) fn start(
             controller: &controller,
             threads: setting.threads,
         };
-        let capturing = capture(&place, pod)?;
+        let capturing = capture(&place, pods)?;
         let mut process = Process::start(&name, &mut command(&place), &namespace, &setting.folder)?;
         let ready = process.wait_ready_http(&namespace, 15021, "/healthz/ready")?;
         let mut side = Side::one(process, ready);
@@ -58,8 +59,15 @@ pub(super) fn start(
         side.namespaces.push(namespace);
         Ok::<_, VariantError>(side)
     };
-    let server_side = one("server", &topology.server)?;
-    let client_side = one("client", &topology.client)?;
+    let mut attacker = None;
+    let mut clients = vec![("client", &topology.client)];
+    if let Some(strangers) = &topology.strangers {
+        controller.strangers();
+        attacker = Some(controller.issue(ATTACKER_ID)?);
+        clients.push(("neighbour", &strangers.neighbour));
+    }
+    let server_side = one("server", &[("server", &topology.server)])?;
+    let client_side = one("client", &clients)?;
     Ok(Running {
         kind,
         client_side,
@@ -68,5 +76,6 @@ pub(super) fn start(
         target: SocketAddr::new(SERVER, PORT),
         outside: Some(SocketAddr::new(OUTSIDE, PORT)),
         controller: Some(controller),
+        attacker,
     })
 }

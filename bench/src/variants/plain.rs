@@ -15,5 +15,6 @@ pub(super) fn start(topology: Topology) -> Running {
         target: SocketAddr::new(SERVER, PORT),
         outside: Some(SocketAddr::new(OUTSIDE, PORT)),
         controller: None,
+        attacker: None,
     }
 }

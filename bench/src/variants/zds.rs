@@ -1,4 +1,4 @@
-//! The part of a CNI agent that a node proxy needs: it names one pod and passes its network namespace (ZDS).
+//! The part of a CNI agent that a node proxy needs: it names pods and passes their network namespaces (ZDS).
 
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,21 +16,19 @@ use proto::zds::{
 };
 use testkit::netns::Netns;
 
-/// Listens at `path` and tells the first proxy that connects about `pod`; then keeps the connection open.
+/// Listens at `path` and tells the first proxy that connects about the pods; then keeps the connection open.
 ///
 /// Its thread ends with the proxy, or with this process.
-pub(super) fn announce(path: &Path, pod: &Netns, account: &str) -> io::Result<()> {
+pub(super) fn announce(path: &Path, pods: &[(&str, &Netns)]) -> io::Result<()> {
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
     listen(&listener, Backlog::new(4)?)?;
-    let namespace = pod.fd().try_clone_to_owned()?;
-    let info = WorkloadInfo {
-        name: account.to_owned(),
-        namespace: "bench".to_owned(),
-        service_account: account.to_owned(),
-    };
+    let pods: Vec<_> = pods
+        .iter()
+        .map(|(name, pod)| Ok((info(name), pod.fd().try_clone_to_owned()?)))
+        .collect::<io::Result<_>>()?;
     std::thread::spawn(move || {
-        if let Err(error) = serve(&UnixListener::from(listener), &namespace, info) {
+        if let Err(error) = serve(&UnixListener::from(listener), pods) {
             // What is wrong shows in the proxy's not becoming ready; this says why.
             eprintln!("bench: telling a proxy of its pod: {error}");
         }
@@ -38,15 +36,21 @@ pub(super) fn announce(path: &Path, pod: &Netns, account: &str) -> io::Result<()
     Ok(())
 }
 
-/// Hello, the one pod with its namespace, the end of the snapshot; each answered.
-fn serve(listener: &UnixListener, namespace: &OwnedFd, info: WorkloadInfo) -> io::Result<()> {
+fn info(name: &str) -> WorkloadInfo {
+    WorkloadInfo { name: name.to_owned(), namespace: "bench".to_owned(), service_account: name.to_owned() }
+}
+
+/// Hello, each pod with its namespace, the end of the snapshot; each answered.
+fn serve(listener: &UnixListener, pods: Vec<(WorkloadInfo, OwnedFd)>) -> io::Result<()> {
     // Reads and writes of a stream are those of a SEQPACKET socket: a datagram a call.
     let (mut proxy, _) = listener.accept()?;
     let mut buffer = [0; 1024];
     let _hello = proxy.read(&mut buffer)?;
-    let uid = info.name.clone();
-    let add = Payload::Add(AddWorkload { uid, workload_info: Some(info) });
-    ask(&mut proxy, add, Some(namespace))?;
+    for (info, namespace) in pods {
+        let uid = info.name.clone();
+        let add = Payload::Add(AddWorkload { uid, workload_info: Some(info) });
+        ask(&mut proxy, add, Some(&namespace))?;
+    }
     ask(&mut proxy, Payload::SnapshotSent(SnapshotSent {}), None)?;
     while proxy.read(&mut buffer)? > 0 {}
     Ok(())

@@ -13,13 +13,15 @@ use crate::topology::Topology;
 /// Starts one for each pod.
 pub(super) fn start(topology: Topology, setting: &Setting) -> Result<Running, VariantError> {
     let binary = setting.ztunnel.as_deref().ok_or(VariantError::NotGiven("--ztunnel PATH"))?;
-    let capture = |place: &Place<'_>, pod: &Netns| {
+    let capture = |place: &Place<'_>, pods: &[(&str, &Netns)]| {
         let socket = socket(place);
-        zds::announce(&socket, pod, place.node).map_err(|source| VariantError::Io {
+        zds::announce(&socket, pods).map_err(|source| VariantError::Io {
             doing: format!("listening at {}", socket.display()),
             source,
         })?;
-        rules::capture(pod)?;
+        for (_, pod) in pods {
+            rules::capture(pod)?;
+        }
         Ok(None)
     };
     node::start(Kind::Ztunnel, topology, setting, capture, |place: &Place<'_>| {

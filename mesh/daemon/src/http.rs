@@ -66,7 +66,9 @@ fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let escaped = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        // Two digits: a number may have a sign, an escape may not.
+        let escaped = bytes.get(at + 1..at + 3).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        let escaped = escaped.and_then(|hex| std::str::from_utf8(hex).ok());
         match (bytes[at], escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
             (b'%', Some(byte)) => {
                 out.push(byte);
@@ -261,6 +263,12 @@ async fn serve<L: Listen>(listener: L, routes: Routes) {
 async fn accept_failed(error: &std::io::Error) {
     tracing::warn!(%error, "could not accept a connection to the admin server");
     tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// Serves one connection, for `fuzz/`.
+#[cfg(feature = "fuzzing")]
+pub async fn serve_stream(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Routes) {
+    serve_connection(stream, routes).await;
 }
 
 async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Routes) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hbone::headers::Headers;
 use hbone::hpack::Encoder;
-use hbone::limits::Limits;
+use hbone::limits::{Limit, Limits};
 use hbone::transport::Plain;
 use hbone::tunnel;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -49,6 +49,7 @@ async fn a_request_turned_away_has_more_to_say() {
     in_time(async {
         let (ours, mut peer) = tokio::io::duplex(1 << 16);
         let limits = Limits { pending_requests: 0, ..Limits::default() };
+        let hits = limits.hits.clone();
         let (_server, driver) = tunnel::server(Plain::new(ours), limits);
         let driver = spawn_local(driver);
         let connect = block(&[(":method", "CONNECT"), (":authority", "10.0.0.9:80")]);
@@ -65,6 +66,49 @@ async fn a_request_turned_away_has_more_to_say() {
         peer.write_all(&sent).await.unwrap();
         until(&mut peer, (6, 0)).await;
         assert!(!driver.is_finished());
+        assert_eq!(hits.of(Limit::PendingRequests), 2);
+    })
+    .await;
+}
+
+/// Rapid reset, and its other form in which we are made to reset: nobody begins to open what is over already.
+#[tokio::test]
+async fn a_request_taken_back_at_once_is_nobodys() {
+    in_time(async {
+        let (ours, mut peer) = tokio::io::duplex(1 << 16);
+        let (mut server, driver) = tunnel::server(Plain::new(ours), Limits::default());
+        let _driver = spawn_local(driver);
+        let connect = |authority| block(&[(":method", "CONNECT"), (":authority", authority)]);
+        let sent = [
+            PREFACE,
+            &SETTINGS,
+            &frame(1, 4, 1, &connect("10.0.0.1:80")),
+            &frame(3, 0, 1, &[0, 0, 0, 8]),
+            &frame(1, 4, 3, &connect("10.0.0.3:80")),
+            &frame(8, 0, 3, &[0; 4]),
+            &frame(1, 4, 5, &connect("10.0.0.5:80")),
+        ]
+        .concat();
+        peer.write_all(&sent).await.unwrap();
+        let request = server.accept().await.unwrap();
+        assert_eq!((request.authority(), server.streams()), ("10.0.0.5:80", 1));
+    })
+    .await;
+}
+
+/// Who asks and does not read the answers is not listened to for ever.
+#[tokio::test]
+async fn answers_that_nobody_reads_end_the_tunnel() {
+    in_time(async {
+        let (ours, mut peer) = tokio::io::duplex(4096);
+        let limits = Limits { queued_control: 2048, pings_per_second: u32::MAX, ..Limits::default() };
+        let hits = limits.hits.clone();
+        let (_server, driver) = tunnel::server(Plain::new(ours), limits);
+        let driver = spawn_local(driver);
+        peer.write_all(&[PREFACE, &SETTINGS].concat()).await.unwrap();
+        // Until it does not read on either.
+        while peer.write_all(&frame(6, 0, 0, b"12345678")).await.is_ok() && !driver.is_finished() {}
+        assert_eq!(hits.of(Limit::QueuedControl), 1);
     })
     .await;
 }

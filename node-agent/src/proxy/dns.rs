@@ -217,6 +217,25 @@ impl Server {
     }
 }
 
+/// What a query is answered with by this mesh and for this pod, for `fuzz/`: `None` to what is no query.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(
+    mesh: &model::mesh::Mesh,
+    client: &model::workload::Workload,
+    bytes: &[u8],
+    over: Over,
+) -> Option<Vec<u8>> {
+    let query =
+        Message::from_vec(bytes).ok().filter(|query| query.metadata.message_type == MessageType::Query)?;
+    let asker = Asker { client, domain: "mesh.test", turn: query.metadata.id };
+    let Some(asked) = query.queries.first() else {
+        return encode(&failure(&query, ResponseCode::ServFail), &query, over);
+    };
+    assert!(answer::names(&asker, asked).len() <= 16);
+    let records = answer::answer(mesh, &asker, asked).unwrap_or_default();
+    encode(&answer::reply(&query, records), &query, over)
+}
+
 fn failure(query: &Message, code: ResponseCode) -> Message {
     let mut reply = answer::reply(query, Vec::new());
     reply.metadata.response_code = code;

@@ -15,7 +15,7 @@
 //! stays with the predecessor, which ends when the last of it has, or its time is up.
 
 mod give;
-mod message;
+pub(crate) mod message;
 mod take;
 mod waves;
 

@@ -6,7 +6,7 @@
 //! [written anew](Journal::compact) beside the running one. What cannot be written is kept and tried again, in a new
 //! file: there is never a gap in what a successor reads.
 
-mod compact;
+pub(crate) mod compact;
 mod format;
 
 #[cfg(test)]

@@ -200,6 +200,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_never_comes_is_not_waited_for_for_ever_and_is_counted() {
+        let state = State::new("", "n");
+        state.told_all();
+        assert_eq!(state.wait_at_most(Duration::from_millis(5), |_| None::<()>).await, None);
+        assert_eq!(state.waited_in_vain(), 1);
+        assert_eq!(state.wait_for(|_| Some(())).await, Some(()));
+        assert_eq!(state.waited_in_vain(), 1);
+    }
+
+    #[tokio::test]
     async fn what_was_saved_counts_at_once_and_is_relied_on_in_the_end() {
         let state = State::new("", "n");
         state.restored();

@@ -100,7 +100,7 @@ impl ZdsClient {
     }
 }
 
-fn parse(mut packet: Packet) -> Result<ZdsRequest, String> {
+pub(crate) fn parse(mut packet: Packet) -> Result<ZdsRequest, String> {
     use workload_request::Payload;
     let request = WorkloadRequest::decode(packet.bytes.as_slice())
         .map_err(|error| format!("not a ZDS request: {error}"))?;

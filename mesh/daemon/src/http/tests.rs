@@ -20,6 +20,7 @@ fn reads_parameters() {
     );
     assert_eq!(call("reset").parameter("reset").as_deref(), Some(""));
     assert_eq!(call("a=%zz+%4").parameter("a").as_deref(), Some("%zz %4"));
+    assert_eq!(call("a=%+f%-1").parameter("a").as_deref(), Some("% f%-1"));
     assert_eq!(call("").parameter("a"), None);
 }
 

@@ -449,6 +449,43 @@ fn every_rate_has_a_live_limit() {
 }
 
 #[test]
+fn frames_have_a_largest_size() {
+    let largest = Limits::default().max_frame;
+    let head = |kind, len| Head { len, kind, flags: 0, stream: u32::from(kind != kind::SETTINGS) }.bytes();
+    let cases = [
+        (head(kind::DATA, largest + 1), code::FRAME_SIZE_ERROR),
+        (head(0x77, u32::from(u16::MAX) << 8), code::FRAME_SIZE_ERROR),
+        // Whole entries, but more of them than anybody has to say.
+        (head(kind::SETTINGS, 16_386), code::ENHANCE_YOUR_CALM),
+    ];
+    for (head, expected) in cases {
+        let mut engine = server(Limits::default());
+        feed(&mut engine, &connect(1)).unwrap();
+        let fault = feed(&mut engine, &head).unwrap_err();
+        assert_eq!((fault.code, fault.limit), (expected, Some(Limit::Frame)));
+        engine.fail(fault);
+        assert_eq!(engine.limits.hits.of(Limit::Frame), 1);
+    }
+}
+
+#[test]
+fn who_sends_more_than_was_granted_is_stopped() {
+    let limits = Limits { stream_window: 10, ..Limits::default() };
+    let mut engine = server(limits);
+    feed(&mut engine, &[connect(1), raw(kind::DATA, 0, 1, &[0; 10])].concat()).unwrap();
+    assert_eq!(engine.limits.hits.of(Limit::Window), 0);
+    feed(&mut engine, &raw(kind::DATA, 0, 1, &[0])).unwrap();
+    assert_eq!(reset_of(&engine, 1), Some(code::FLOW_CONTROL_ERROR));
+    assert_eq!(engine.limits.hits.of(Limit::Window), 1);
+
+    let limits = Limits { connection_window: 65_535, ..Limits::default() };
+    let mut engine = server(limits);
+    let head = Head { len: 65_536, kind: kind::DATA, flags: 0, stream: 1 }.bytes();
+    let fault = feed(&mut engine, &[connect(1), head.to_vec()].concat()).unwrap_err();
+    assert_eq!((fault.code, fault.limit), (code::FLOW_CONTROL_ERROR, Some(Limit::Window)));
+}
+
+#[test]
 fn a_continuation_flood_ends() {
     let mut engine = server(Limits::default());
     feed(&mut engine, &raw(kind::HEADERS, 0, 1, &connect_block())).unwrap();

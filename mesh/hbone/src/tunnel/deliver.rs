@@ -162,6 +162,12 @@ impl Inner {
             self.release(key);
             return;
         }
+        // Taken back before anybody took it: whoever asks and resets at once costs no more than this.
+        if let Some(at) = self.requests.iter().rposition(|(asked, _)| *asked == key) {
+            self.requests.remove(at);
+            self.release(key);
+            return;
+        }
         let slot = &mut self.engine.streams[key].ext;
         slot.end.get_or_insert(end);
         slot.wake();

@@ -15,12 +15,14 @@ use crate::support::{connect, pair, run_paused};
 fn a_silent_peer_is_given_up_after_ping_and_patience() {
     run_paused(async {
         let (near, _far) = tokio::io::duplex(1 << 20);
-        let (client, driver) = tunnel::client(Plain::new(near), Limits::default());
+        let limits = Limits::default();
+        let (client, driver) = tunnel::client(Plain::new(near), limits.clone());
         let began = Instant::now();
         let held = client.clone();
         let connect = tokio::task::spawn_local(async move { held.connect("a:1", &Headers::new()).await });
         assert_eq!(driver.await, Gone::Silent);
         assert_eq!(began.elapsed().as_secs(), 30, "10 s of silence, then 20 s for the answer");
+        assert_eq!(limits.hits.of(hbone::limits::Limit::KeepaliveTime), 1);
         // The CONNECT itself has run into its own, shorter limit.
         assert!(matches!(connect.await.unwrap().unwrap_err(), ConnectError::Timeout));
     });

@@ -38,7 +38,8 @@ impl Network {
 fn callers_share_one_dial_and_a_second_tunnel_opens_when_the_first_is_full() {
     run_paused(async {
         let network = Network::default();
-        let pool: Pool<&str, String> = Pool::new(&Limits::default());
+        let limits = Limits::default();
+        let pool: Pool<&str, String> = Pool::new(&limits);
         let mut open = Vec::new();
         let tasks: Vec<_> = (0..250)
             .map(|_| {
@@ -53,6 +54,7 @@ fn callers_share_one_dial_and_a_second_tunnel_opens_when_the_first_is_full() {
         }
         // 99 each: the control stream takes one of a hundred.
         assert_eq!(network.dials.get(), 3);
+        assert_eq!(limits.hits.of(hbone::limits::Limit::ClientStreams), 2);
         assert_eq!(pool.counts(), Counts { keys: 1, tunnels: 3, streams: 250, dialing: 0 });
         open.clear();
         pool.connect(&"a", || network.dial(), "a:1", &Headers::new()).await.unwrap();

@@ -242,13 +242,7 @@ impl Passed {
             false => None,
         };
         let (residue, unsent) = read_rest(fds.next(), self.residue, self.unsent)?;
-        let progress = Progress {
-            sent: self.sent,
-            received: self.delivered + residue.len() as u64,
-            delivered: self.delivered,
-            near_ended: self.near_ended,
-            far_ended: self.far_ended,
-        };
+        let progress = self.progress()?;
         let id = ConnectionId::from_bytes(id);
         let parts =
             Parts { id, socket, residue, unsent, progress, far_end_delivered: self.far_end_delivered };
@@ -262,6 +256,36 @@ impl Passed {
             arriving: Some(arriving),
         })
     }
+}
+
+impl Passed {
+    /// How far it has come.
+    fn progress(&self) -> Result<Progress, String> {
+        let received = self.delivered.checked_add(self.residue);
+        Ok(Progress {
+            sent: self.sent,
+            received: received.ok_or("more bytes than can be counted")?,
+            delivered: self.delivered,
+            near_ended: self.near_ended,
+            far_ended: self.far_ended,
+        })
+    }
+}
+
+/// Reads a message and what it says of a connection as a successor does, for `fuzz/`: all but the sockets. What was
+/// understood is written again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8], rest: &[u8]) -> Result<Vec<u8>, String> {
+    let passed = read(bytes)?;
+    let file =
+        if rest.is_empty() { None } else { self::rest(rest, &[]).map_err(|error| error.to_string())? };
+    let read = read_rest(file, passed.residue, passed.unsent)?;
+    assert_eq!((read.0.len() as u64, read.1.len() as u64), (passed.residue, passed.unsent));
+    passed.progress()?;
+    let mesh = Mesh::new("".into(), None);
+    let travelling = passed.record.clone().ok_or("no record")?.read(&mesh)?;
+    optional::<SocketAddr>(&passed.delivered_to)?;
+    Ok(PassedRecord::of(&travelling).encode_to_vec())
 }
 
 fn read_rest(file: Option<OwnedFd>, residue: u64, unsent: u64) -> Result<(Vec<u8>, Vec<u8>), String> {
@@ -351,4 +375,16 @@ fn fields(baggage: &Baggage) -> Vec<String> {
 fn said(fields: Vec<String>) -> Option<Box<Baggage>> {
     let [cluster, namespace, workload, service, revision, region, zone] = fields.try_into().ok()?;
     Some(Box::new(Baggage { cluster, namespace, workload, service, revision, region, zone }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_cannot_be_are_refused() {
+        let passed = |delivered, residue| Passed { delivered, residue, ..Passed::default() };
+        assert_eq!(passed(50, 4).progress().map(|progress| progress.received), Ok(54));
+        assert!(passed(u64::MAX, 1).progress().is_err());
+    }
 }

@@ -10,7 +10,7 @@ use super::format::{self, BATCH, Damaged, Entry, HEADER, Kind};
 use crate::private::saved::{Saved, SavedError};
 
 /// Files with the ends up to which they count, in order.
-pub(super) type Files = Vec<(Arc<Saved>, u64)>;
+pub(crate) type Files = Vec<(Arc<Saved>, u64)>;
 
 /// Why there is no new file.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub(crate) enum CompactError {
 /// A state in one file.
 #[derive(Debug)]
 pub(crate) struct Compacted {
-    pub(super) file: Saved,
+    pub(crate) file: Saved,
     pub(super) end: u64,
     /// Entries in it.
     pub(super) entries: u64,
@@ -61,7 +61,7 @@ impl Last {
 }
 
 /// Writes what the files say in the end to a new one. Nothing is lost if it fails: the old ones stay.
-pub(super) fn compact(files: &Files) -> Result<Compacted, CompactError> {
+pub(crate) fn compact(files: &Files) -> Result<Compacted, CompactError> {
     let mut last = Last::default();
     let mut settings: BTreeMap<String, (String, Bytes)> = BTreeMap::new();
     let mut place = 0;
