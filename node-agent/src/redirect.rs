@@ -90,6 +90,9 @@ pub enum RedirectError {
     /// A setting without which there is nothing to do.
     #[error("{0} is not set; {1}")]
     Missing(&'static str, &'static str),
+    /// Another one runs here, and does not let go.
+    #[error(transparent)]
+    TakeOver(#[from] takeover::TakeOverError),
     /// A socket or folder.
     #[error("{what}: {source}")]
     System {
@@ -159,13 +162,14 @@ fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
 /// Runs the role until `shutdown` begins, or until another one has taken its place and the proxy that it started has
 /// ended. On the main thread, in a single-threaded runtime: the proxy dies with the thread that started it.
 ///
-/// If another one runs already, on the same sockets, this one takes its place: nobody's connections end.
+/// If another one runs already, on the same sockets, this one takes its place: nobody's connections end. If that one does
+/// not let it, it goes on as before, and this one ends.
 ///
 /// Pods keep their rules when the role ends, unless told otherwise: what belongs to the mesh is cut off without
 /// it, not exposed.
 ///
 /// # Errors
-/// When a socket cannot be made or the manifests cannot be watched.
+/// When a socket cannot be made, the manifests cannot be watched, or another one runs and does not hand over.
 pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result<(), RedirectError> {
     raise_open_files();
     for folder in [&options.zds, &options.private, &options.cni].into_iter().filter_map(|path| path.parent())
@@ -176,7 +180,7 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
     // Before that: reading the manifests takes longer than anything else, and meanwhile nobody would capture.
     let (_watch, catalog) = watch_manifests(&options).await?;
     let foreign = options.policy.foreign_proxy;
-    let taken = if foreign { None } else { takeover::take_over(&options.private).await };
+    let taken = if foreign { None } else { takeover::take_over(&options.private).await? };
     let (private, mut drained) = match &taken {
         Some(taken) => PrivateServer::holding(taken),
         None => PrivateServer::new(),

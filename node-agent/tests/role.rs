@@ -20,6 +20,7 @@ use node_agent::{
     listeners::Listeners,
     pods::{Feed, Pod, PodEvent, Sources},
     redirect::{self, Options, rules::RuleSet, supervise::Orders},
+    seqpacket::{SeqListener, SeqPacket},
 };
 use serde_json::{Value, json};
 use testkit::netns::Netns;
@@ -32,6 +33,11 @@ use tokio::{
 
 const NODE: &str = "node-1";
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The words with which another redirector begins that speaks versions 1 to 2 (`private/wire.rs`), and one of version 99.
+const TAKE_OVER: &[u8] = &[0x2a, 4, 0x08, 1, 0x10, 2];
+const TAKE_OVER_99: &[u8] = &[0x2a, 4, 0x08, 99, 0x10, 99];
+/// With which the answer begins that refuses it.
+const REFUSED: u8 = 0x1a;
 
 struct Role {
     folder: tempfile::TempDir,
@@ -59,25 +65,29 @@ fn pod_object(pod: &Netns, phase: &str) -> Value {
     })
 }
 
+fn options(folder: &Path) -> Options {
+    let at = |name: &str| folder.join(name);
+    Options {
+        node: NODE.into(),
+        zds: at("run/zds.sock"),
+        private: at("run/redirect.sock"),
+        cni: at("run/cni.sock"),
+        sources: vec![at("source")],
+        objects: at("objects"),
+        policy: policy(),
+        defaults: RuleSet::default(),
+        proxy: None,
+        clean_up: false,
+    }
+}
+
 impl Role {
     async fn start(folder: tempfile::TempDir, clean_up: bool) -> Self {
         Self::start_with(folder, |options| options.clean_up = clean_up).await
     }
 
     async fn start_with(folder: tempfile::TempDir, choose: impl FnOnce(&mut Options)) -> Self {
-        let at = |name: &str| folder.path().join(name);
-        let mut options = Options {
-            node: NODE.into(),
-            zds: at("run/zds.sock"),
-            private: at("run/redirect.sock"),
-            cni: at("run/cni.sock"),
-            sources: vec![at("source")],
-            objects: at("objects"),
-            policy: policy(),
-            defaults: RuleSet::default(),
-            proxy: None,
-            clean_up: false,
-        };
+        let mut options = options(folder.path());
         choose(&mut options);
         let shutdown = Shutdown::default();
         let ends = shutdown.clone();
@@ -338,4 +348,51 @@ async fn a_foreign_proxy_is_a_choice() {
 
 fn listening(pod: &Netns) -> String {
     pod.exec(std::process::Command::new("ss").args(["-Hlnt"])).unwrap()
+}
+
+/// Where another one is that does not let go, this one ends: both on the same pods would undo each other's work for ever.
+#[tokio::test]
+async fn beside_one_that_does_not_hand_over_nobody_begins() {
+    let folder = folder("ambient");
+    fs::create_dir(folder.path().join("run")).unwrap();
+    let private = SeqListener::bind(&folder.path().join("run/redirect.sock")).unwrap();
+    let cni = tokio::net::UnixListener::bind(folder.path().join("run/cni.sock")).unwrap();
+    let role = redirect::run(options(folder.path()), Orders::default(), Shutdown::default());
+    let (ended, _) = tokio::join!(timeout(PATIENCE, role), async { drop(private.accept().await.unwrap()) });
+    let error = ended.expect("ends by itself").unwrap_err().to_string();
+    assert!(error.contains("does not hand over"), "{error}");
+    let (called, came) = tokio::join!(
+        UnixStream::connect(folder.path().join("run/cni.sock")),
+        timeout(PATIENCE, cni.accept())
+    );
+    assert!(called.is_ok() && came.is_ok_and(|came| came.is_ok()), "its sockets are its own still");
+}
+
+/// One whose heir says nothing, or goes away in the middle, works as before.
+#[tokio::test]
+async fn who_does_not_come_to_hand_over_goes_on() {
+    let (pod, _peer) = pod_and_peer();
+    let role = Role::start(folder("ambient"), false).await;
+    role.objects().write(&pod_object(&pod, "Pending")).unwrap();
+    let mut feed = role.proxy().await;
+    let private = role.folder.path().join("run/redirect.sock");
+    let say = async |words| {
+        let heir = SeqPacket::connect(&private).unwrap();
+        heir.send(words, &[]).await.unwrap();
+        let answer = timeout(PATIENCE, heir.receive(1 << 16)).await.expect("an answer in time").unwrap();
+        answer.expect("an answer").bytes[0]
+    };
+    assert_eq!(say(TAKE_OVER_99).await, REFUSED);
+    assert_ne!(say(TAKE_OVER).await, REFUSED, "it began to hand over");
+    let added = async {
+        // Its sockets are taken up again a moment later.
+        role.until(|role| {
+            std::os::unix::net::UnixStream::connect(role.folder.path().join("run/cni.sock")).is_ok()
+        })
+        .await;
+        role.cmd_add(&pod, "reviews-0").await
+    };
+    let (added, _) = tokio::join!(added, take_on(&mut feed, Ok(())));
+    assert_eq!(added, (200, String::new()));
+    role.stop().await;
 }
