@@ -200,25 +200,29 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
         let mut tasks = parts.start(&options)?;
         info!(node = options.node, "redirecting");
         tokio::select! {
-            () = proxy.as_mut() => break false,
+            () = proxy.as_mut() => break None,
             () = follow_drained(&enroller, &mut drained) => {}
             heir = private.heir() => {
-                // Nothing changes any more from here on.
+                // What has been begun is finished first; nothing changes any more from here on.
+                let still = enroller.stand_still().await;
                 tasks.shutdown().await;
                 match takeover::hand_over(&private, &heir).await {
-                    Ok(()) => break true,
+                    Ok(()) => break Some(still),
                     Err(error) => warn!(%error, "another redirector wanted to take over and has not; going on"),
                 }
             }
         }
     };
-    enroller.stop().await;
-    if handed_over {
+    if let Some(still) = handed_over {
+        enroller.stop_still(still).await;
         info!("another redirector has taken over; ending with the proxy that this one has started");
         private.let_go();
         orders.let_go();
         proxy.await;
-    } else if options.clean_up {
+        return Ok(());
+    }
+    enroller.stop().await;
+    if options.clean_up {
         enroller.clean_up().await;
     }
     Ok(())
@@ -323,10 +327,10 @@ async fn prepare_all(capturer: &Capturer, catalog: &Catalog) {
     .await;
 }
 
+/// Never waits for one of them: it may be dropped at any time.
 async fn follow_drained(enroller: &Enroller, drained: &mut Drained) {
     loop {
-        let uid = drained.next().await;
-        enroller.drained(&uid).await;
+        enroller.finish_leaving(drained.next().await);
     }
 }
 

@@ -9,6 +9,7 @@ mod bed;
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::Path,
     time::Duration,
 };
@@ -395,4 +396,41 @@ async fn who_does_not_come_to_hand_over_goes_on() {
     let (added, _) = tokio::join!(added, take_on(&mut feed, Ok(())));
     assert_eq!(added, (200, String::new()));
     role.stop().await;
+}
+
+/// A pod whose last step of leaving is under way when another redirector comes has left entirely before that takes over:
+/// the other one would know nothing of it.
+#[tokio::test]
+async fn a_pod_that_is_about_to_have_left_leaves_before_another_takes_over() {
+    let (pod, _peer) = pod_and_peer();
+    let folder = folder("ambient");
+    let (slow, hold) = (folder.path().join("nft"), folder.path().join("hold"));
+    let script =
+        format!("#!/bin/sh\nwhile [ -e {} ]; do sleep 0.01; done\nexec nft \"$@\"\n", hold.display());
+    fs::write(&slow, script).unwrap();
+    fs::set_permissions(&slow, PermissionsExt::from_mode(0o755)).unwrap();
+    let nft = slow.display().to_string();
+    let mut role = Role::start_with(folder, |options| options.policy.nft = nft).await;
+    role.objects().write(&pod_object(&pod, "Running")).unwrap();
+    let mut feed = role.proxy().await;
+    take_on(&mut feed, Ok(())).await;
+    role.until(|role| role.note().as_deref() == Some("enabled")).await;
+    namespace(role.folder.path(), "none");
+    expect(&mut feed, "Draining").await;
+    fs::write(&hold, "").unwrap();
+    feed.handle().drained(UID).await;
+    expect(&mut feed, "Remove").await;
+
+    let shutdown = Shutdown::default();
+    let next = redirect::run(options(role.folder.path()), Orders::default(), shutdown.clone());
+    let next = tokio::spawn(next);
+    let early = timeout(Duration::from_millis(500), &mut role.running).await;
+    assert!(early.is_err(), "it lets go in the middle of the step");
+    fs::remove_file(&hold).unwrap();
+    timeout(PATIENCE, role.running).await.expect("lets go in time").unwrap();
+    assert!(!rules(&pod).contains("lateen"), "{}", rules(&pod));
+    let routing = pod.exec(std::process::Command::new("ip").args(["rule"])).unwrap();
+    assert!(!routing.contains("32764"), "{routing}");
+    shutdown.begin();
+    timeout(PATIENCE, next).await.expect("ends in time").unwrap().unwrap();
 }
