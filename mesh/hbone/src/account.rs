@@ -211,6 +211,13 @@ impl Account {
         Ok(held)
     }
 
+    /// The same where there is another way without them: nothing is refused, so nothing is counted as such.
+    pub(crate) fn descriptors_to_spare(self: &Arc<Self>, count: u32) -> Option<Descriptors> {
+        let mut held = Descriptors { account: Arc::clone(self), count: 0 };
+        let (own, all) = held.add(count);
+        is_fair(u64::from(own), all, self.ledger.most_descriptors).then_some(held)
+    }
+
     /// Takes on a connection that is there already: one more than allowed is better than one that breaks.
     pub(crate) fn adopt(self: &Arc<Self>, buffered: usize) -> Charge {
         self.connections.fetch_add(1, Ordering::Relaxed);
