@@ -48,9 +48,9 @@ pub async fn splice(mut connection: Connection, far: TcpStream) -> Parted {
             let _ = far.set_nodelay(true);
             let mut directions = Directions::new(&mut connection);
             let end = poll_fn(|cx| turn(&mut connection, &far, &mut directions, cx)).await;
-            if matches!(end, End::Detached) { directions.put_back(&mut connection) } else { end }
+            if matches!(end, End::Detached) { directions.put_back(&mut connection, &far) } else { end }
         }
-        Err(end) => end,
+        Err(end) => failed(&far, end),
     };
     connection.cost.live.unwatch();
     connection.cost.charge.one_socket();
@@ -103,7 +103,7 @@ impl Directions {
     }
 
     /// Leaves what is under way with the connection, and says how that went.
-    fn put_back(self, connection: &mut Connection) -> End {
+    fn put_back(self, connection: &mut Connection, far: &TcpStream) -> End {
         connection.near_ended = self.out.ended;
         (connection.far_ended, connection.far_end_delivered) = (self.back.ended, self.back.told);
         match (self.out.into_bytes(), self.back.into_bytes()) {
@@ -111,7 +111,7 @@ impl Directions {
                 (connection.unsent, connection.residue, connection.residue_at) = (out, back, 0);
                 End::Detached
             }
-            (Err(err), _) | (_, Err(err)) => End::Application(err),
+            (Err(err), _) | (_, Err(err)) => failed(far, End::Application(err)),
         }
     }
 }

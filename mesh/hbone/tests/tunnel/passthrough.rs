@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use hbone::account::{Account, AccountLimits, Ledger};
+use hbone::account::{Account, AccountLimits, Full, Ledger};
 use hbone::connection::Connection;
 use hbone::passthrough;
 use hbone::splice::End;
@@ -73,6 +73,57 @@ fn bulk_passes_while_the_process_has_no_descriptor_left() {
         sender.await.unwrap();
         drop(far);
         assert!(matches!(splice.await.unwrap().finished.end, End::Complete));
+    });
+}
+
+/// A new pair may be one too many, and both sides are told of it; one that has lived is never.
+#[test]
+fn only_a_new_pair_is_refused_a_descriptor() {
+    run(async {
+        let (mut near, connection) = application(&account_of(2)).await;
+        let (mesh, mut far) = sockets().await;
+        let refused = passthrough::splice(connection, mesh).await.finished;
+        assert!(matches!(refused.end, End::Account(Full::ShareOfDescriptors(1))), "{:?}", refused.end);
+        refused.close();
+        for side in [&mut near, &mut far] {
+            assert_eq!(side.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+
+        // Handed over to a process that has none to spare, and then taken off and joined again.
+        let (mut near, connection) = application(&account()).await;
+        let (mut mesh, mut far) = sockets().await;
+        let tight = account_of(2);
+        let mut connection = Connection::from_parts(connection.into_parts().unwrap(), &tight);
+        for round in 0..2 {
+            let live = connection.live().clone();
+            let splice = tokio::task::spawn_local(passthrough::splice(connection, mesh));
+            send_pattern(&mut near, 1, round * 10, 10).await;
+            expect_pattern(&mut far, 1, round * 10, 10).await;
+            assert_eq!(tight.descriptors(), 2);
+            live.detach();
+            let parted = splice.await.unwrap();
+            assert!(matches!(parted.finished.end, End::Detached), "{:?}", parted.finished.end);
+            (connection, mesh) = (parted.finished.connection, parted.far);
+        }
+        drop((connection, mesh));
+        // One that was new when it got its second socket keeps its right to it.
+        let others = Ledger::new(8, u64::MAX, Arc::default());
+        let tight = Account::listed(AccountLimits::default(), &others);
+        let (mut near, connection) = application(&tight).await;
+        let (mesh, mut far) = sockets().await;
+        let live = connection.live().clone();
+        let splice = tokio::task::spawn_local(passthrough::splice(connection, mesh));
+        send_pattern(&mut near, 1, 0, 10).await;
+        expect_pattern(&mut far, 1, 0, 10).await;
+        live.detach();
+        let parted = splice.await.unwrap();
+        let another = Account::listed(AccountLimits::default(), &others);
+        let taken: Vec<_> = std::iter::from_fn(|| another.descriptors_for(1).ok()).collect();
+        let splice = tokio::task::spawn_local(passthrough::splice(parted.finished.connection, parted.far));
+        send_pattern(&mut near, 1, 10, 10).await;
+        expect_pattern(&mut far, 1, 10, 10).await;
+        drop((near, far));
+        assert!(matches!(splice.await.unwrap().finished.end, End::Complete), "beside {}", taken.len());
     });
 }
 
