@@ -403,3 +403,38 @@ fn a_detach_is_answered_when_the_window_opens_again() {
         }
     });
 }
+
+/// Who leaves a tunnel altogether leaves it with what is just being opened too, though there is no control stream yet and
+/// nobody asks a second time.
+#[test]
+fn all_leave_also_what_is_being_opened() {
+    for by_client in [true, false] {
+        run(async move {
+            let account = account();
+            let (client, mut server) = pair(&Limits::default());
+            let headers = Headers::new();
+            let (opened, request) =
+                tokio::join!(async { client.connect("a:1", &headers).await.unwrap() }, async {
+                    let request = server.accept().await.unwrap();
+                    if by_client {
+                        client.drain();
+                        client.detach_all();
+                    } else {
+                        server.drain();
+                        server.detach_all();
+                    }
+                    let id = request.connection().unwrap();
+                    (id, request.accept(&headers))
+                });
+            let (id, stream) = request;
+            let (_far, connection) = crate::support::application_as(&account, id).await;
+            let far_splice = tokio::task::spawn_local(stream.splice(connection));
+            let (_near, connection) = crate::support::application_as(&account, opened.id).await;
+            let near_splice = tokio::task::spawn_local(opened.stream.splice(connection));
+            let both = async { (near_splice.await.unwrap().end, far_splice.await.unwrap().end) };
+            let ends =
+                tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("they leave");
+            assert!(matches!(ends, (End::Detached, End::Detached)), "by client: {by_client}, {ends:?}");
+        });
+    }
+}
