@@ -46,7 +46,7 @@ enum Failure {
     Kept(String),
     /// The new one: it has what the one before had, and that has let go of it.
     Taken(String),
-    /// Neither: the one before has let go, or cannot be started again. What it ran is started.
+    /// Neither: the one before has let go, or could not be started again. Its program is started.
     Lost(String),
 }
 
@@ -72,9 +72,7 @@ pub(super) async fn replace(
             return Err(format!("{name}: {reason}; {rest}; see: lateen logs {name}; then upgrade again"));
         }
         Err(Failure::Kept(reason)) => (reason, "the one before goes on"),
-        Err(Failure::Lost(reason)) => {
-            (reason, "nothing of the one before is left, its program is started again")
-        }
+        Err(Failure::Lost(reason)) => (reason, "the one before has let go; its program is started again"),
     };
     component.program = before;
     Err(format!("{}: {reason}; {rest}", component.name))
