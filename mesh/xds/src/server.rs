@@ -27,8 +27,12 @@ use self::stream::Connection;
 use crate::delta::session::Event;
 use crate::node::NodeInfo;
 
-/// A client that comes back names everything it has: 200,000 resources by some 80 bytes.
-const MAX_REQUEST: usize = 64 << 20;
+/// The largest request. A client of another's that comes back names everything it has: 200,000 resources by some 80
+/// bytes, of no versions. Ours sends digests instead, or the 2^17 names it may have asked for, each twice (as asked for
+/// and, with its version, as there).
+pub(crate) const MAX_REQUEST: usize = 32 << 20;
+/// The largest introduction in one, of who the client is.
+pub(crate) const MAX_NODE: usize = 64 << 10;
 /// Clients at once, unless said otherwise.
 const MAX_CLIENTS: usize = 10_000;
 

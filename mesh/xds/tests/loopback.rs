@@ -156,7 +156,8 @@ async fn without_a_node_or_beyond_the_limit_there_is_no_view() {
     let call = |request: DeltaDiscoveryRequest| {
         let address = mesh.address();
         async move {
-            let mut client = AggregatedDiscoveryServiceClient::connect(address).await.expect("a server");
+            let client = AggregatedDiscoveryServiceClient::connect(address).await.expect("a server");
+            let mut client = client.max_encoding_message_size(64 << 20);
             let requests = tokio_stream::iter([request]);
             let mut request = tonic::Request::new(requests);
             request.metadata_mut().insert("authorization", "Bearer secret".parse().expect("ascii"));
@@ -167,7 +168,20 @@ async fn without_a_node_or_beyond_the_limit_there_is_no_view() {
     };
     let nameless = call(DeltaDiscoveryRequest { type_url: ADDRESS.into(), ..Default::default() }).await;
     assert_eq!(nameless.expect_err("no view").code(), tonic::Code::InvalidArgument);
-    let node = Some(xds::node::NodeInfo::new("ztunnel", None, "a", "default").to_wire());
+    let mut chatty = xds::node::NodeInfo::new("ztunnel", None, "a", "default");
+    let node = Some(chatty.to_wire());
+    chatty.metadata.insert("WORDS".to_owned(), "x".repeat(100_000));
+    let chatty = call(DeltaDiscoveryRequest {
+        type_url: ADDRESS.into(),
+        node: Some(chatty.to_wire()),
+        ..Default::default()
+    });
+    let refused = chatty.await.expect_err("too much to keep");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    let endless = vec!["x".repeat(40 << 20)];
+    let endless = DeltaDiscoveryRequest { resource_names_subscribe: endless, ..Default::default() };
+    let refused = call(endless).await.expect_err("too large to read");
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
     let request = DeltaDiscoveryRequest { type_url: MESH_SETTINGS.into(), node, ..Default::default() };
     assert_eq!(call(request).await.expect("a view"), Some(MESH_SETTINGS.into()));
 }

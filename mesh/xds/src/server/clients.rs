@@ -8,7 +8,7 @@ use model::address::Str;
 use tokio::sync::watch;
 use tokio::time;
 
-use crate::delta::session::Event;
+use crate::delta::session::{Event, head};
 use crate::delta::store::Revision;
 use crate::node::NodeInfo;
 
@@ -17,6 +17,8 @@ pub type ClientId = u64;
 
 /// Refusals that are remembered of one client.
 const MAX_REFUSALS: usize = 1024;
+/// What is remembered of the reason of one, in bytes: as much as our own clients say.
+const MAX_REASON: usize = 512;
 
 /// One client.
 #[derive(Debug, Clone)]
@@ -30,7 +32,7 @@ pub struct ClientStatus<C> {
     /// By type, the revision up to which it has everything. Types it has not subscribed to are missing.
     pub in_force: BTreeMap<Str, Revision>,
     /// What it refuses, by type and name, with its reason.
-    pub refused: BTreeMap<(Str, Str), String>,
+    pub refused: BTreeMap<(Str, Str), Str>,
 }
 
 /// All clients of a server.
@@ -142,9 +144,12 @@ impl<C: Clone> Seat<C> {
     /// Notes what the client said.
     pub(super) fn event(&self, event: &Event) {
         match event {
-            Event::Acked { type_url, names } => self.change(|client| client.settle(type_url, names, None)),
+            Event::Acked { type_url, names } => {
+                self.change(|client| client.settle(type_url, names, &Reasons::default()));
+            }
             Event::Nacked { type_url, names, error } => {
-                self.change(|client| client.settle(type_url, names, Some(error)));
+                let reasons = Reasons::read(error, names);
+                self.change(|client| client.settle(type_url, names, &reasons));
             }
             Event::UnknownType { .. } => {}
         }
@@ -161,15 +166,12 @@ impl<C: Clone> Seat<C> {
 
 impl<C> ClientStatus<C> {
     /// After an answer: what it names as refused is, the rest of the response is not.
-    fn settle(&mut self, type_url: &Str, names: &[Str], error: Option<&String>) {
-        let of = |name: &Str| error.and_then(|error| reason(error, name));
-        let unnamed = names.iter().all(|name| of(name).is_none());
+    fn settle(&mut self, type_url: &Str, names: &[Str], reasons: &Reasons<'_>) {
         for name in names {
             let key = (type_url.clone(), name.clone());
-            // Another's client may word it otherwise: then all of it counts as refused.
-            match of(name).or(error.filter(|_| unnamed).map(String::as_str)) {
-                Some(reason) if self.refused.len() < MAX_REFUSALS => {
-                    self.refused.insert(key, reason.to_owned());
+            match reasons.of(name) {
+                Some(reason) if self.refused.len() < MAX_REFUSALS || self.refused.contains_key(&key) => {
+                    self.refused.insert(key, reason.clone());
                 }
                 Some(_) => {}
                 None => drop(self.refused.remove(&key)),
@@ -178,9 +180,31 @@ impl<C> ClientStatus<C> {
     }
 }
 
-/// The reason given for a name, in the words of our clients: `name: reason; name: reason`.
-fn reason<'a>(error: &'a str, name: &str) -> Option<&'a str> {
-    error.split("; ").find_map(|part| part.strip_prefix(name)?.strip_prefix(": "))
+/// Why what is refused, each reason once however many names it is for.
+#[derive(Debug, Default)]
+struct Reasons<'a> {
+    named: BTreeMap<&'a str, Str>,
+    /// For all, where none is named.
+    whole: Option<Str>,
+}
+
+impl<'a> Reasons<'a> {
+    /// In the words of our clients: `name: reason; name: reason`. Another's may word it otherwise: then all of the
+    /// response counts as refused.
+    fn read(error: &'a str, names: &[Str]) -> Self {
+        let mut reasons = Self::default();
+        for (name, reason) in error.split("; ").filter_map(|part| part.split_once(": ")) {
+            reasons.named.entry(name).or_insert_with(|| head(reason, MAX_REASON).into());
+        }
+        if !names.iter().any(|name| reasons.named.contains_key(&**name)) {
+            reasons.whole = Some(head(error, MAX_REASON).into());
+        }
+        reasons
+    }
+
+    fn of(&self, name: &str) -> Option<&Str> {
+        self.named.get(name).or(self.whole.as_ref())
+    }
 }
 
 impl<C> Drop for Seat<C> {
@@ -234,6 +258,24 @@ mod tests {
         assert_eq!(refused(), ["a=no"]);
         seat.event(&nack("something of another's wording"));
         assert_eq!(refused().len(), 3);
+    }
+
+    #[test]
+    fn a_reason_is_cut_and_held_once_for_all_names() {
+        let clients = Arc::new(Clients::new(9));
+        let seat = seat(&clients).unwrap();
+        let all: Vec<Str> = (0..2 * MAX_REFUSALS).map(|number| number.to_string().into()).collect();
+        // An odd byte first, so that the cut would fall into a letter.
+        for error in [format!("x{}", "ä".repeat(1 << 20)), format!("7: x{}", "ä".repeat(1 << 20))] {
+            seat.event(&Event::Nacked { type_url: "t".into(), names: all.clone(), error });
+            let status = clients.all().remove(0);
+            assert!(status.refused.values().all(|reason| reason.len() == MAX_REASON - 1));
+            let distinct: BTreeSet<*const u8> =
+                status.refused.values().map(|reason| reason.as_ptr()).collect();
+            assert_eq!(distinct.len(), 1, "of {}", status.refused.len());
+        }
+        // As many as fit, then the one that is named.
+        assert_eq!(clients.all()[0].refused.keys().map(|(_, name)| &**name).collect::<Vec<_>>(), ["7"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 
 use super::clients::{Clients, Seat};
 use super::publisher::{Publisher, State};
-use super::{Control, Report};
+use super::{Control, MAX_NODE, Report};
 use crate::delta::session::{Session, SessionError};
 use crate::names;
 use crate::node::NodeInfo;
@@ -96,6 +96,11 @@ impl<C: Control> Shown<C> {
     ) -> Result<Self, Status> {
         let node =
             first.node.as_ref().ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
+        // It is kept as long as the client is there.
+        if node.encoded_len() > MAX_NODE {
+            let reason = format!("the node says more of itself than {MAX_NODE} bytes; leave metadata out");
+            return Err(Status::invalid_argument(reason));
+        }
         let node = NodeInfo::from_wire(node).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let publisher = control.view(caller, &node)?;
         let seat = clients.seat(caller.clone(), node.clone()).ok_or_else(|| {
