@@ -11,10 +11,12 @@ use std::time::{Duration, SystemTime};
 
 use ctrl::ca::authorize::TokenFolder;
 use ctrl::ca::keyring::{Keyring, KeyringSettings};
-use ctrl::ca::listen::accept_tls;
+use ctrl::ca::listen::{Bounds, accept_tls};
 use ctrl::ca::own::{OwnNames, server_config};
 use ctrl::ca::service::CaService;
+use ctrl::limits::{Limit, Limits};
 use identity::authority::{AuthorityError, CertificateAuthority};
+use identity::bundle::RootBundle;
 use identity::ca_client::{CaClient, CaClientSettings};
 use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::rotation::{Certificates, RotationSettings};
@@ -22,8 +24,10 @@ use identity::tls::{Tls, TlsSettings, no_server_name};
 use identity::verify::{TrustDomains, explain, peer_identity};
 use model::identity::Identity;
 use rustls::{ClientConnection, ServerConnection};
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsConnector;
 
 const TOKEN: &str = "the token of node-1, random in real life";
 
@@ -41,6 +45,7 @@ struct Controller {
     address: SocketAddr,
     /// Whether the pods are on node-1 at the moment.
     scheduled: Arc<AtomicBool>,
+    limits: Limits,
     server: Server,
 }
 
@@ -59,6 +64,10 @@ impl Server {
 
 impl Controller {
     async fn start() -> Self {
+        Self::bounded(Bounds::default()).await
+    }
+
+    async fn bounded(bounds: Bounds) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tokens = folder.path().join("tokens");
         std::fs::create_dir(&tokens).unwrap();
@@ -67,11 +76,18 @@ impl Controller {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let scheduled = Arc::new(AtomicBool::new(true));
-        let server = Self::serve(folder.path(), listener, Arc::clone(&scheduled));
-        Self { folder, address, scheduled, server }
+        let limits = Limits::default();
+        let of = (bounds, limits.clone());
+        let server = Self::serve(folder.path(), listener, Arc::clone(&scheduled), of);
+        Self { folder, address, scheduled, limits, server }
     }
 
-    fn serve(folder: &Path, listener: TcpListener, scheduled: Arc<AtomicBool>) -> Server {
+    fn serve(
+        folder: &Path,
+        listener: TcpListener,
+        scheduled: Arc<AtomicBool>,
+        (bounds, limits): (Bounds, Limits),
+    ) -> Server {
         let state = folder.join("state");
         let settings = KeyringSettings::new(&state, "cluster.local");
         let keyring = Arc::new(Keyring::open(settings, SystemTime::now()).unwrap());
@@ -89,7 +105,8 @@ impl Controller {
             let stopped = async {
                 let _ = stopped.await; // a dropped sender stops it too
             };
-            router.serve_with_incoming_shutdown(accept_tls(listener, config), stopped).await.unwrap();
+            let incoming = accept_tls(listener, config, bounds, limits);
+            router.serve_with_incoming_shutdown(incoming, stopped).await.unwrap();
         });
         Server { stop, ended }
     }
@@ -293,7 +310,8 @@ async fn a_controller_that_comes_back_is_found_again() {
 
     let listener = TcpListener::bind(controller.address).await.unwrap();
     let scheduled = Arc::clone(&controller.scheduled);
-    let _server = Controller::serve(controller.folder.path(), listener, scheduled);
+    let of = (Bounds::default(), Limits::default());
+    let _server = Controller::serve(controller.folder.path(), listener, scheduled, of);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let after = loop {
         match client.issue(&reviews).await {
@@ -317,4 +335,24 @@ async fn callers_that_dawdle_delay_nobody() {
     let (client, reviews) = (controller.client(), account("reviews"));
     let issued = tokio::time::timeout(Duration::from_secs(5), client.issue(&reviews)).await;
     issued.expect("a good caller is served at once").unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nobody_proves_who_he_is_ends() {
+    let patience = Duration::from_millis(300);
+    let controller = Controller::bounded(Bounds { patience, ..Bounds::default() }).await;
+    let (client, reviews) = (controller.client(), account("reviews"));
+    client.issue(&reviews).await.unwrap();
+
+    let roots = std::fs::read_to_string(controller.root_file()).unwrap();
+    let config = tls().token_client(&RootBundle::from_pem(&roots).unwrap()).unwrap();
+    let stream = TcpStream::connect(controller.address).await.unwrap();
+    let name = "istiod.istio-system.svc".try_into().unwrap();
+    let mut silent = TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let mut heard = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(8), silent.read_to_end(&mut heard)).await;
+    assert!(ended.is_ok(), "it was closed");
+    // Sooner than that one's, the client's time has passed too.
+    assert_eq!(controller.limits.of(Limit::Unproven), 1);
+    client.issue(&reviews).await.unwrap();
 }

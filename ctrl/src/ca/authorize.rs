@@ -39,6 +39,22 @@ pub enum Caller {
     Workload(Identity),
 }
 
+impl Caller {
+    /// How many streams of configuration it may have: on a node a proxy, the one that takes over from it, and what is
+    /// left of connections that broke; of a workload every instance has one.
+    pub fn streams(&self) -> usize {
+        match self {
+            Self::Node(_) => 8,
+            Self::Workload(_) => 64,
+        }
+    }
+
+    /// How many connections: another one for certificates beside each.
+    pub fn connections(&self) -> usize {
+        2 * self.streams()
+    }
+}
+
 /// Why a call is refused. For the log: the caller learns nothing but that it is.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::authorize::{Authenticator, authorize};
 use super::issue::IssueError;
 use super::keyring::Keyring;
+use super::listen::Peer;
 
 /// The largest call, in bytes: a request for a large RSA key and its metadata.
 pub const MAX_CALL: usize = 64 * 1024;
@@ -51,10 +52,14 @@ where
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let opaque = || Status::unauthenticated("request authenticate failure");
+        let peer = Peer::of(request.extensions());
         let caller = self.authenticator.authenticate(request.metadata()).await.map_err(|refusal| {
-            tracing::warn!(%refusal, peer = ?request.remote_addr(), "certificate refused");
+            tracing::warn!(%refusal, peer = ?peer.and_then(|peer| peer.address), "certificate refused");
             opaque()
         })?;
+        if let Some(peer) = peer {
+            peer.is(&caller);
+        }
         let call = request.get_ref();
         let identity = authorize(&caller, impersonated(call), self.keyring.trust_domain(), &self.on_node)
             .map_err(|refusal| {

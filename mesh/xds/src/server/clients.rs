@@ -1,6 +1,6 @@
 //! Which clients are connected, what each has in force and what it refuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use model::address::Str;
 use tokio::sync::watch;
 use tokio::time;
 
+use super::responses::Ender;
 use crate::delta::session::{Event, head};
 use crate::delta::store::Revision;
 use crate::node::NodeInfo;
@@ -46,22 +47,45 @@ pub struct Clients<C> {
 #[derive(Debug)]
 struct Table<C> {
     next: ClientId,
+    /// Every place taken.
+    seats: BTreeMap<ClientId, Taken<C>>,
+    /// The same, by who took it.
+    callers: BTreeMap<C, BTreeSet<ClientId>>,
+    /// Those of them that have said who they are.
     clients: BTreeMap<ClientId, ClientStatus<C>>,
+}
+
+#[derive(Debug)]
+struct Taken<C> {
+    caller: C,
+    ender: Ender,
 }
 
 /// A client's place among them, until dropped.
 #[derive(Debug)]
-pub(super) struct Seat<C> {
+pub(super) struct Seat<C: Ord> {
     clients: Arc<Clients<C>>,
     id: ClientId,
 }
 
-impl<C: Clone> Clients<C> {
+impl<C> Clients<C> {
     pub(super) fn new(max: usize) -> Self {
-        let table = Mutex::new(Table { next: 1, clients: BTreeMap::new() });
+        let (seats, callers, clients) = Default::default();
+        let table = Mutex::new(Table { next: 1, seats, callers, clients });
         Self { max, table, changed: watch::channel(0).0 }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Table<C>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Table<C>)) {
+        change(&mut self.lock());
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+impl<C: Clone> Clients<C> {
     /// Every client that is connected.
     pub fn all(&self) -> Vec<ClientStatus<C>> {
         self.lock().clients.values().cloned().collect()
@@ -105,33 +129,61 @@ impl<C: Clone> Clients<C> {
         drop(time::timeout(within, wait).await);
         self.behind(type_url, revision, &counts)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Table<C>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Table<C>)) {
-        change(&mut self.lock());
-        self.changed.send_modify(|count| *count += 1);
-    }
-
-    /// Adds a client, if there is room.
-    pub(super) fn seat(self: &Arc<Self>, caller: C, node: NodeInfo) -> Option<Seat<C>> {
-        let mut seat = None;
-        self.change(|table| {
-            if table.clients.len() < self.max {
-                let id = table.next;
-                table.next += 1;
-                let (in_force, refused) = (BTreeMap::new(), BTreeMap::new());
-                table.clients.insert(id, ClientStatus { id, caller, node, in_force, refused });
-                seat = Some(id);
+impl<C: Ord> Table<C> {
+    /// Gives a place up.
+    fn leave(&mut self, id: ClientId) -> Option<Taken<C>> {
+        let taken = self.seats.remove(&id)?;
+        self.clients.remove(&id);
+        if let Some(own) = self.callers.get_mut(&taken.caller) {
+            own.remove(&id);
+            if own.is_empty() {
+                self.callers.remove(&taken.caller);
             }
-        });
-        seat.map(|id| Seat { clients: self.clone(), id })
+        }
+        Some(taken)
     }
 }
 
-impl<C: Clone> Seat<C> {
+impl<C: Clone + Ord> Clients<C> {
+    /// A place for a client, if there is room. A caller who has as many as he may (`of_caller`) gives his oldest up;
+    /// what ends that one's stream is returned too, for when nothing here is locked.
+    pub(super) fn seat(
+        self: &Arc<Self>,
+        caller: C,
+        of_caller: usize,
+        ender: Ender,
+    ) -> (Option<Seat<C>>, Option<Ender>) {
+        let (mut seat, mut ousted) = (None, None);
+        self.change(|table| {
+            let oldest = table.callers.get(&caller).filter(|own| own.len() >= of_caller.max(1));
+            if let Some(oldest) = oldest.and_then(|own| own.first().copied()) {
+                ousted = table.leave(oldest).map(|taken| taken.ender);
+            }
+            if table.seats.len() < self.max {
+                let id = table.next;
+                table.next += 1;
+                table.callers.entry(caller.clone()).or_default().insert(id);
+                table.seats.insert(id, Taken { caller, ender });
+                seat = Some(id);
+            }
+        });
+        (seat.map(|id| Seat { clients: self.clone(), id }), ousted)
+    }
+}
+
+impl<C: Clone + Ord> Seat<C> {
+    /// Notes who the client says it is: from now on it counts as one.
+    pub(super) fn introduce(&self, node: NodeInfo) {
+        self.clients.change(|table| {
+            if let Some(taken) = table.seats.get(&self.id) {
+                let (caller, in_force, refused) = (taken.caller.clone(), BTreeMap::new(), BTreeMap::new());
+                table.clients.insert(self.id, ClientStatus { id: self.id, caller, node, in_force, refused });
+            }
+        });
+    }
+
     /// Notes what the client has.
     pub(super) fn in_force(&self, in_force: BTreeMap<Str, Revision>) {
         let same =
@@ -207,20 +259,30 @@ impl<'a> Reasons<'a> {
     }
 }
 
-impl<C> Drop for Seat<C> {
+impl<C: Ord> Drop for Seat<C> {
     fn drop(&mut self) {
-        let clients = &self.clients;
-        clients.table.lock().unwrap_or_else(PoisonError::into_inner).clients.remove(&self.id);
-        clients.changed.send_modify(|count| *count += 1);
+        self.clients.change(|table| drop(table.leave(self.id)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::responses::Responses;
+
+    fn seat_of(
+        clients: &Arc<Clients<&'static str>>,
+        caller: &'static str,
+    ) -> (Option<Seat<&'static str>>, Option<Ender>) {
+        let (seat, ousted) = clients.seat(caller, 3, Responses::new().1);
+        if let Some(seat) = &seat {
+            seat.introduce(NodeInfo::new("ztunnel", None, "pod", "ns"));
+        }
+        (seat, ousted)
+    }
 
     fn seat(clients: &Arc<Clients<&'static str>>) -> Option<Seat<&'static str>> {
-        clients.seat("someone", NodeInfo::new("ztunnel", None, "pod", "ns"))
+        seat_of(clients, "someone").0
     }
 
     fn names(names: &[&str]) -> Vec<Str> {
@@ -236,6 +298,29 @@ mod tests {
         drop(first);
         assert!(seat(&clients).is_some());
         assert_eq!(clients.all().len(), 0);
+    }
+
+    #[test]
+    fn a_caller_has_few_places_and_gives_up_his_oldest() {
+        let clients = Arc::new(Clients::new(5));
+        let others = [seat_of(&clients, "other").0, seat_of(&clients, "other").0];
+        let mut own = Vec::new();
+        for number in 0..20 {
+            let (seat, ousted) = seat_of(&clients, "greedy");
+            assert_eq!(ousted.is_some(), number >= 3, "{number}");
+            own.push(seat.expect("always a place"));
+        }
+        let there: Vec<_> = clients.all().iter().map(|client| (client.caller, client.id)).collect();
+        assert_eq!(there, [("other", 1), ("other", 2), ("greedy", 20), ("greedy", 21), ("greedy", 22)]);
+        // Who has lost his place says nothing more, and takes nothing with him.
+        own[0].introduce(NodeInfo::new("ztunnel", None, "pod", "ns"));
+        own[0].in_force([("t".into(), 3)].into());
+        own.truncate(17);
+        assert_eq!(clients.all().len(), 2);
+        drop(own);
+        assert_eq!(clients.lock().seats.len(), 2);
+        drop(others);
+        assert!(clients.lock().callers.is_empty() && clients.lock().seats.is_empty());
     }
 
     #[test]
