@@ -111,7 +111,7 @@ impl App {
             ..TlsSettings::default()
         });
         let limits = Limits::default();
-        let keyring = Arc::new(Keyring::open(keyring_settings(&config), SystemTime::now())?);
+        let keyring = Arc::new(Keyring::open(keyring_settings(&config, limits.clone()), SystemTime::now())?);
         let listener = listen(config.listen).await.map_err(|error| cannot_listen(config.listen, &error))?;
         let mut names = config.names.clone();
         names.push(listener.local_addr()?.ip().to_string());
@@ -130,7 +130,7 @@ impl App {
         };
         let ca_metrics = CaMetrics::default();
         ca_metrics.register(&metrics);
-        let ca = CaService::new(keyring.clone(), tokens.clone(), on_node);
+        let ca = CaService::new(keyring.clone(), tokens.clone(), on_node).counting(limits.clone());
         let xds = Server::new(Arc::new(Gate::new(tokens, core.clone(), xds_metrics.clone(), limits.clone())));
         let readiness = Readiness::default();
         readiness.pending(CONFIGURATION);
@@ -251,7 +251,7 @@ impl App {
     }
 }
 
-fn keyring_settings(config: &Config) -> KeyringSettings {
+fn keyring_settings(config: &Config, limits: Limits) -> KeyringSettings {
     KeyringSettings {
         state: config.state.clone(),
         plugged: config.plugged_authority.clone(),
@@ -260,6 +260,7 @@ fn keyring_settings(config: &Config) -> KeyringSettings {
         grace_percent: config.root_grace_percent,
         patience: config.rotation_patience,
         lifetimes: config.lifetimes,
+        limits,
     }
 }
 

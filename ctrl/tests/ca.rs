@@ -13,6 +13,7 @@ use ctrl::ca::authorize::TokenFolder;
 use ctrl::ca::keyring::{Keyring, KeyringSettings};
 use ctrl::ca::listen::{Bounds, accept_tls};
 use ctrl::ca::own::{OwnNames, server_config};
+use ctrl::ca::rate::Rate;
 use ctrl::ca::service::CaService;
 use ctrl::limits::{Limit, Limits};
 use identity::authority::{AuthorityError, CertificateAuthority};
@@ -64,10 +65,10 @@ impl Server {
 
 impl Controller {
     async fn start() -> Self {
-        Self::bounded(Bounds::default()).await
+        Self::bounded(Bounds::default(), Rate::default()).await
     }
 
-    async fn bounded(bounds: Bounds) -> Self {
+    async fn bounded(bounds: Bounds, rate: Rate) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tokens = folder.path().join("tokens");
         std::fs::create_dir(&tokens).unwrap();
@@ -77,7 +78,7 @@ impl Controller {
         let address = listener.local_addr().unwrap();
         let scheduled = Arc::new(AtomicBool::new(true));
         let limits = Limits::default();
-        let of = (bounds, limits.clone());
+        let of = (bounds, rate, limits.clone());
         let server = Self::serve(folder.path(), listener, Arc::clone(&scheduled), of);
         Self { folder, address, scheduled, limits, server }
     }
@@ -86,7 +87,7 @@ impl Controller {
         folder: &Path,
         listener: TcpListener,
         scheduled: Arc<AtomicBool>,
-        (bounds, limits): (Bounds, Limits),
+        (bounds, rate, limits): (Bounds, Rate, Limits),
     ) -> Server {
         let state = folder.join("state");
         let settings = KeyringSettings::new(&state, "cluster.local");
@@ -98,7 +99,7 @@ impl Controller {
                 && node == "node-1"
                 && ["reviews", "sleep"].contains(&&**identity.service_account())
         };
-        let service = CaService::new(keyring, tokens, on_node);
+        let service = CaService::new(keyring, tokens, on_node).at(rate).counting(limits.clone());
         let router = tonic::transport::Server::builder().add_service(service.into_server());
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(async move {
@@ -310,7 +311,7 @@ async fn a_controller_that_comes_back_is_found_again() {
 
     let listener = TcpListener::bind(controller.address).await.unwrap();
     let scheduled = Arc::clone(&controller.scheduled);
-    let of = (Bounds::default(), Limits::default());
+    let of = (Bounds::default(), Rate::default(), Limits::default());
     let _server = Controller::serve(controller.folder.path(), listener, scheduled, of);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let after = loop {
@@ -340,7 +341,7 @@ async fn callers_that_dawdle_delay_nobody() {
 #[tokio::test]
 async fn a_connection_on_which_nobody_proves_who_he_is_ends() {
     let patience = Duration::from_millis(300);
-    let controller = Controller::bounded(Bounds { patience, ..Bounds::default() }).await;
+    let controller = Controller::bounded(Bounds { patience, ..Bounds::default() }, Rate::default()).await;
     let (client, reviews) = (controller.client(), account("reviews"));
     client.issue(&reviews).await.unwrap();
 
@@ -355,4 +356,28 @@ async fn a_connection_on_which_nobody_proves_who_he_is_ends() {
     // Sooner than that one's, the client's time has passed too.
     assert_eq!(controller.limits.of(Limit::Unproven), 1);
     client.issue(&reviews).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_too_fast_is_told_to_wait_and_an_agent_does() {
+    let controller = Controller::bounded(Bounds::default(), Rate { burst: 1, each_second: 1 }).await;
+    let client = controller.client();
+    // As fast as it goes.
+    let refused = loop {
+        if let Err(refused) = client.issue(&account("reviews")).await {
+            break refused.to_string();
+        }
+    };
+    assert!(refused.contains("ResourceExhausted") && refused.contains("ask again in"), "{refused}");
+    assert!(controller.limits.of(Limit::CertificatesOfCaller) > 0);
+    // Two at once, of which one is turned away: it is asked for again.
+    let certificates = Certificates::new(tls(), RotationSettings::default());
+    let mut wanted = [account("sleep"), account("reviews")].map(|identity| certificates.prefetch(&identity));
+    let driver = tokio::spawn(certificates.drive(controller.client()));
+    for watch in &mut wanted {
+        let there = async { while watch.current().is_none() && watch.changed().await {} };
+        tokio::time::timeout(Duration::from_secs(20), there).await.unwrap();
+        assert!(watch.current().is_some());
+    }
+    driver.abort();
 }
