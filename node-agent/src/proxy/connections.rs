@@ -5,12 +5,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use hbone::account::CONNECTION_BYTES;
 use hbone::connection::Live;
-use model::address::AppAddress;
 use serde::Serialize;
 use slab::Slab;
 use tokio::time::Instant;
@@ -31,33 +31,34 @@ pub(crate) const GONE: &str = "the pod is gone";
 /// The live connections of one thread.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    entries: RefCell<Slab<Entry>>,
+    entries: RefCell<Slab<Rc<Entry>>>,
+    /// Since when it is not known of some what they are to be judged by. By key; nearly always empty.
+    unjudged: RefCell<HashMap<u32, Instant>>,
+    tide: Cell<Tide>,
     /// The thread's own.
     worker: Weak<Worker>,
 }
 
+/// A connection's entry: the one allocation for all that the agent keeps of it.
 #[derive(Debug)]
 struct Entry {
+    table: Rc<Connections>,
+    key: u32,
     pod: Arc<Pod>,
-    record: Rc<Record>,
     live: Arc<Live>,
-    /// Where it was delivered, for connections that policy judges.
-    judged: Option<AppAddress>,
-    /// Since when it is not known what it is to be judged by.
-    unjudged: Cell<Option<Instant>>,
+    record: Record,
 }
 
 /// A connection's place in the table; leaves it when dropped.
 #[derive(Debug)]
-pub(crate) struct Registered {
-    table: Rc<Connections>,
-    key: usize,
-}
+pub(crate) struct Registered(Rc<Entry>);
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some(entry) = self.table.entries.borrow_mut().try_remove(self.key) {
-            entry.count();
+        let removed = self.0.table.entries.borrow_mut().try_remove(self.0.key as usize);
+        if removed.is_some() {
+            self.0.count();
+            self.0.table.unjudged.borrow_mut().remove(&self.0.key);
         }
     }
 }
@@ -65,14 +66,20 @@ impl Drop for Registered {
 impl Registered {
     /// The thread whose table it is.
     pub(crate) fn worker(&self) -> Option<Rc<Worker>> {
-        self.table.worker.upgrade()
+        self.0.table.worker.upgrade()
     }
 
-    /// Leaves the table; whose the connection is, and where it was delivered if policy judges it.
-    pub(crate) fn leave(self) -> Option<(Arc<Pod>, Option<AppAddress>)> {
-        let entry = self.table.entries.borrow_mut().try_remove(self.key)?;
-        entry.count();
-        Some((entry.pod, entry.judged))
+    /// What is said of the connection.
+    pub(crate) fn record(&self) -> &Record {
+        &self.0.record
+    }
+
+    /// Leaves the table; whose the connection is, and what is said of it.
+    pub(crate) fn leave(self) -> Option<(Arc<Pod>, Record)> {
+        let entry = Rc::clone(&self.0);
+        drop(self);
+        let Entry { pod, record, .. } = Rc::into_inner(entry)?;
+        Some((pod, record))
     }
 }
 
@@ -87,6 +94,26 @@ impl Entry {
     /// What its end would give back, as [`Account::memory`](hbone::account::Account::memory) reckons.
     fn memory(&self) -> u64 {
         u64::from(self.live.buffered()) + CONNECTION_BYTES
+    }
+}
+
+/// How many connections there have been, to see when a peak of them is over.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tide {
+    highest: usize,
+    last: usize,
+}
+
+/// What fewer connections leave behind is not worth the trouble.
+const PEAK: usize = 256;
+
+impl Tide {
+    /// Whether many have gone and hardly any more are going.
+    fn settles(&mut self, now: usize) -> bool {
+        let over = now.abs_diff(self.last) < PEAK / 8 && now + PEAK <= self.highest;
+        self.highest = if over { now } else { self.highest.max(now) };
+        self.last = now;
+        over
     }
 }
 
@@ -107,7 +134,7 @@ pub(crate) struct Listed {
 impl Connections {
     /// An empty table of a thread.
     pub(crate) fn new(worker: Weak<Worker>) -> Self {
-        Self { entries: RefCell::default(), worker }
+        Self { entries: RefCell::default(), unjudged: RefCell::default(), tide: Cell::default(), worker }
     }
 
     /// Takes every connection off its tunnel, as far as its peer knows how.
@@ -115,21 +142,31 @@ impl Connections {
         self.entries.borrow().iter().for_each(|(_, entry)| entry.live.detach());
     }
 
-    /// Puts a connection in; `judged` is where it was delivered if policy judges it. One that was still being opened
-    /// when its pod went is cut at once: nobody comes again for it.
-    pub(crate) fn register(
-        self: &Rc<Self>,
-        pod: Arc<Pod>,
-        record: Rc<Record>,
-        live: Arc<Live>,
-        judged: Option<AppAddress>,
-    ) -> Registered {
+    /// Puts a connection in. One that was still being opened when its pod went is cut at once: nobody comes again for it.
+    pub(crate) fn register(self: &Rc<Self>, pod: Arc<Pod>, record: Record, live: Arc<Live>) -> Registered {
         if pod.phase() == Phase::Gone {
             live.cut(GONE);
         }
-        let key =
-            self.entries.borrow_mut().insert(Entry { pod, record, live, judged, unjudged: Cell::new(None) });
-        Registered { table: self.clone(), key }
+        let mut entries = self.entries.borrow_mut();
+        let place = entries.vacant_entry();
+        // Descriptors run out long before.
+        let key = u32::try_from(place.key()).unwrap_or(u32::MAX);
+        let entry = Rc::new(Entry { table: self.clone(), key, pod, live, record });
+        place.insert(entry.clone());
+        Registered(entry)
+    }
+
+    /// To be called every second or so. Once a peak of connections is over, the table becomes as small as they are few
+    /// now; whether that was so.
+    pub(crate) fn settle(&self) -> bool {
+        let mut entries = self.entries.borrow_mut();
+        let mut tide = self.tide.get();
+        let over = tide.settles(entries.len());
+        self.tide.set(tide);
+        if over {
+            entries.shrink_to_fit();
+        }
+        over
     }
 
     /// Brings the byte counters of all connections up to date; returns the bytes carried since the last time.
@@ -143,21 +180,24 @@ impl Connections {
     pub(crate) fn judge(&self, state: &State) -> Option<Instant> {
         let now = Instant::now();
         let mut again: Option<Instant> = None;
+        let mut unjudged = self.unjudged.borrow_mut();
         for (_, entry) in self.entries.borrow().iter() {
-            let Some(delivered) = entry.judged else { continue };
             let ends = entry.record.ends();
-            match authorize::judge(state, &entry.pod, ends.peer, ends.source_identity.as_ref(), delivered) {
-                Judgement::Decided(decision) if decision.allows() => entry.unjudged.set(None),
+            let Some(delivered) = ends.delivered else { continue };
+            let (peer, identity) = (entry.record.peer(), ends.source_identity.as_ref());
+            match authorize::judge(state, &entry.pod, peer, identity, delivered) {
+                Judgement::Decided(decision) if decision.allows() => {
+                    unjudged.remove(&entry.key);
+                }
                 Judgement::Decided(decision) => {
                     entry.live.cut(&format!("connection closed due to policy change: {}", decision.cause));
                 }
                 Judgement::NotKnown(why) => {
-                    let until = entry.unjudged.get().unwrap_or(now) + PATIENCE;
+                    let until = *unjudged.entry(entry.key).or_insert(now) + PATIENCE;
                     if until <= now {
                         entry.live.cut(&format!("connection closed due to policy change: {why}"));
                         continue;
                     }
-                    entry.unjudged.set(Some(until - PATIENCE));
                     again = Some(again.map_or(until, |again| again.min(until)));
                 }
             }
@@ -177,7 +217,7 @@ impl Connections {
     pub(crate) fn shed(&self, uid: &str, bytes: u64) -> (usize, u64) {
         let table = self.entries.borrow();
         let mut own: Vec<&Entry> =
-            table.iter().map(|(_, entry)| entry).filter(|entry| &*entry.pod.uid == uid).collect();
+            table.iter().map(|(_, entry)| &**entry).filter(|entry| &*entry.pod.uid == uid).collect();
         own.sort_by_key(|entry| Reverse((entry.live.buffered(), entry.record.started())));
         let (mut cut, mut freed) = (0, 0);
         for entry in own {
@@ -218,10 +258,10 @@ impl Connections {
         let listed = table.iter().map(|(_, entry)| {
             let ends = entry.record.ends();
             let inbound = ends.reporter == daemon::metrics::traffic::Reporter::Destination;
-            let asked = entry.judged.map(|delivered| delivered.to_string());
+            let asked = ends.delivered.map(|delivered| delivered.to_string());
             let asked = asked.or_else(|| ends.authority.as_deref().map(str::to_owned));
             Listed {
-                src: ends.peer.to_string(),
+                src: entry.record.peer().to_string(),
                 original_dst: asked.unwrap_or_else(|| ends.next_hop.to_string()),
                 actual_dst: ends.next_hop.to_string(),
                 protocol: if ends.authority.is_some() { "HBONE" } else { "TCP" },
@@ -230,5 +270,19 @@ impl Connections {
             }
         });
         listed.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tide;
+
+    #[test]
+    fn a_peak_is_over_when_many_have_gone_and_no_more_go() {
+        let mut tide = Tide::default();
+        let seen = [0, 5, 9000, 9000, 8000, 3000, 0, 0, 0, 200, 0, 0, 300, 300, 40, 40, 40];
+        let over: Vec<usize> = (0..seen.len()).filter(|at| tide.settles(seen[*at])).collect();
+        // Once for the 9,000; the 200 are none; the 300 leave 40.
+        assert_eq!(over, [7, 15]);
     }
 }

@@ -170,6 +170,13 @@ pub struct Series {
     passes: AtomicU8,
 }
 
+impl Series {
+    /// A connection has been opened under labels that were looked up before: as if it had looked them up again.
+    pub fn used(&self) {
+        self.passes.store(PASSES, Ordering::Relaxed);
+    }
+}
+
 /// All traffic series. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Traffic(Arc<Shared>);
@@ -204,7 +211,7 @@ impl Traffic {
     /// The series of a set of labels.
     pub fn series(&self, labels: &Labels) -> Arc<Series> {
         if let Some(series) = self.0.series.read().unwrap_or_else(PoisonError::into_inner).get(labels) {
-            series.passes.store(PASSES, Ordering::Relaxed);
+            series.used();
             return series.clone();
         }
         let mut all = self.0.series.write().unwrap_or_else(PoisonError::into_inner);
@@ -213,7 +220,7 @@ impl Traffic {
             return all.entry(Labels::overflow(labels.reporter)).or_default().clone();
         }
         let series = all.entry(labels.clone()).or_default();
-        series.passes.store(PASSES, Ordering::Relaxed);
+        series.used();
         series.clone()
     }
 

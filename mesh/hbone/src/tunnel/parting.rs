@@ -143,7 +143,7 @@ impl Inner {
         }
         match message {
             Message::Closed { cause, .. } => {
-                slot.end = Some(End::CutByPeer(cause));
+                slot.end = Some(Box::new(End::CutByPeer(cause)));
                 slot.wake();
             }
             Message::Over { .. } => {
@@ -161,7 +161,7 @@ impl Inner {
         let Use::Splice(connection) = &mut slot.used else { return };
         connection.far_delivered = parted.delivered;
         if parted.sent != connection.progress().received {
-            slot.end = Some(End::Undetachable);
+            slot.end = Some(Box::new(End::Undetachable));
             slot.wake();
             return;
         }

@@ -125,7 +125,7 @@ impl Packed {
 /// # Errors
 /// When there is no memory for what it holds; the connection is lost then.
 pub(super) fn pack(detached: Detached) -> std::io::Result<Packed> {
-    let Detached { pod, record, connection, far, delivered } = detached;
+    let Detached { pod, record, connection, far } = detached;
     let live = connection.live().clone();
     let record = record.travel(&live);
     let Parts { id, socket, residue, unsent, progress, far_end_delivered } = connection.into_parts()?;
@@ -141,7 +141,7 @@ pub(super) fn pack(detached: Detached) -> std::io::Result<Packed> {
         far_end_delivered,
         residue: residue.len() as u64,
         unsent: unsent.len() as u64,
-        delivered_to: text(delivered.as_ref()),
+        delivered_to: text(record.ends.delivered.as_ref()),
         record: Some(PassedRecord::of(&record)),
     };
     Ok(Packed { bytes: message.encode_to_vec(), socket, far, rest })
@@ -196,13 +196,13 @@ impl Passed {
         let id = ConnectionId::from_bytes(id);
         let parts =
             Parts { id, socket, residue, unsent, progress, far_end_delivered: self.far_end_delivered };
-        let record = self.record.ok_or("no record")?.read(&agent.state.read())?;
+        let delivered = optional(&self.delivered_to)?.map(AppAddress::new);
+        let record = self.record.ok_or("no record")?.read(delivered, &agent.state.read())?;
         Ok(Detached {
             record: Record::arrive(record, agent),
             connection: Connection::from_parts(parts, &pod.account),
             pod,
             far,
-            delivered: optional(&self.delivered_to)?.map(AppAddress::new),
         })
     }
 }
@@ -242,7 +242,7 @@ impl PassedRecord {
             .unwrap_or_default();
         Self {
             inbound: ends.reporter == Reporter::Destination,
-            peer: ends.peer.to_string(),
+            peer: record.peer.to_string(),
             next_hop: ends.next_hop.to_string(),
             authority: ends.authority.as_deref().unwrap_or_default().to_owned(),
             source: ends.source.as_ref().map(|workload| workload.uid.to_string()).unwrap_or_default(),
@@ -262,7 +262,7 @@ impl PassedRecord {
         }
     }
 
-    fn read(self, mesh: &Mesh) -> Result<Travelling, String> {
+    fn read(self, delivered: Option<AppAddress>, mesh: &Mesh) -> Result<Travelling, String> {
         let address = |text: &str| text.parse::<SocketAddr>().map_err(|_| format!("{text:?} is no address"));
         let identity = |text: &str| optional::<Identity>(text);
         let service = NamespacedHostname {
@@ -271,7 +271,6 @@ impl PassedRecord {
         };
         let ends = Ends {
             reporter: if self.inbound { Reporter::Destination } else { Reporter::Source },
-            peer: PeerAddress::new(address(&self.peer)?),
             source: mesh.workload(&self.source).cloned(),
             baggage: said(self.baggage),
             source_identity: identity(&self.source_identity)?,
@@ -280,9 +279,11 @@ impl PassedRecord {
             destination: mesh.workload(&self.destination).cloned(),
             destination_identity: identity(&self.destination_identity)?,
             service: mesh.service(&service).cloned(),
+            delivered,
         };
+        let peer = PeerAddress::new(address(&self.peer)?);
         let age = Duration::from_millis(self.age_ms);
-        Ok(Travelling { ends, age, counted: (self.counted_sent, self.counted_received) })
+        Ok(Travelling { peer, ends, age, counted: (self.counted_sent, self.counted_received) })
     }
 }
 
