@@ -1,6 +1,6 @@
 # What people do here. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-full lint bench scale fuzz soak e2e docs
+.PHONY: help demo build test test-full lint bench scale fuzz mutants soak e2e docs
 
 CARGO ?= cargo
 
@@ -38,6 +38,9 @@ scale: ## what 100,000 pods and a million workloads cost (SCALE_ARGS=--quick for
 
 fuzz: ## ten minutes of fuzzing, shared by all targets (SECONDS=600)
 	fuzz/run $(or $(SECONDS),600)
+
+mutants: ## which changes of the deciding code no test notices (MUTANTS_ARGS="--shard 1/4")
+	scripts/mutants $(MUTANTS_ARGS)
 
 soak: ## two hours of chaos (SECONDS=7200 SEED=a number that was printed)
 	$(CARGO) build --workspace --bins

@@ -48,6 +48,8 @@ pub(crate) mod pod;
 
 pub(crate) mod places;
 
+pub(crate) mod handshakes;
+
 pub(crate) mod limits;
 
 pub(crate) mod files;
@@ -101,6 +103,7 @@ use self::demand::Demand;
 use self::dns::Upstreams;
 use self::dns_metrics::DnsMetrics;
 use self::handover::Successor;
+use self::handshakes::Handshakes;
 use self::limits::Hits;
 use self::moves::Moving;
 use self::parking::Parking;
@@ -125,6 +128,8 @@ pub(crate) struct Agent {
     pub(crate) account_limits: AccountLimits,
     /// What all accounts together hold.
     pub(crate) ledger: Arc<Ledger>,
+    /// Tunnels whose peers have not shown yet who they are.
+    pub(crate) handshakes: Handshakes,
     /// Bytes of memory and open files that the process may have.
     pub(crate) memory_limit: u64,
     pub(crate) open_files: u64,

@@ -9,7 +9,7 @@ pub mod sink;
 
 use std::fmt::Write as _;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::Method;
@@ -22,11 +22,14 @@ use tracing_subscriber::reload;
 
 pub use self::format::Line;
 use self::format::Lines;
-pub use self::sink::Sink;
+pub use self::sink::{About, Sink};
 use crate::http::{Answer, Call, Routes};
 
 /// The scope of the access log.
 pub const ACCESS: &str = "access";
+
+/// The levels of its lines, those that matter most first.
+const ACCESS_LEVELS: [Level; 3] = [Level::ERROR, Level::WARN, Level::INFO];
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +67,8 @@ pub struct Log {
     handle: reload::Handle<Targets, Registry>,
     levels: Arc<std::sync::Mutex<String>>,
     initial: Arc<str>,
-    access: Arc<AtomicBool>,
+    /// How many of [`ACCESS_LEVELS`] are wanted.
+    access: Arc<AtomicU8>,
 }
 
 impl std::fmt::Debug for Log {
@@ -81,8 +85,8 @@ impl Log {
     pub fn start(levels: &str, format: Format) -> Result<Self, InvalidLevel> {
         static STARTED: OnceLock<()> = OnceLock::new();
         let targets = parse(levels)?;
-        let sink = Sink::start(std::io::stdout());
-        let access = Arc::new(AtomicBool::new(targets.would_enable(ACCESS, &Level::INFO)));
+        let sink = Sink::start(std::io::stdout(), move |out, lines| tell_dropped(out, format, lines));
+        let access = Arc::new(AtomicU8::new(access_levels(&targets)));
         let (filter, handle) = reload::Layer::new(targets);
         let subscriber = Registry::default().with(filter).with(Lines::new(sink.clone(), format));
         // A second start in one process (tests) keeps the first subscriber; both write whole lines.
@@ -111,33 +115,40 @@ impl Log {
     pub fn set_levels(&self, levels: &str) -> Result<(), InvalidLevel> {
         let merged = merge(&self.levels(), levels);
         let targets = parse(&merged)?;
-        self.access.store(targets.would_enable(ACCESS, &Level::INFO), Ordering::Relaxed);
+        self.access.store(access_levels(&targets), Ordering::Relaxed);
         // The subscriber is gone only when the process is.
         let _ = self.handle.reload(targets);
         *self.levels.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = merged;
         Ok(())
     }
 
-    /// Whether access log lines are wanted.
-    pub fn access_enabled(&self) -> bool {
-        self.access.load(Ordering::Relaxed)
+    /// Whether access log lines of a level are wanted.
+    pub fn access_enabled(&self, level: Level) -> bool {
+        let wanted = usize::from(self.access.load(Ordering::Relaxed));
+        ACCESS_LEVELS[..wanted.min(ACCESS_LEVELS.len())].contains(&level)
     }
 
-    /// Writes one line of the access log: `fill` adds the fields.
-    pub fn access(&self, level: Level, message: &str, fill: impl FnOnce(&mut Line<'_>)) {
-        if !self.access_enabled() {
+    /// Writes one line of the access log about a pod: `fill` adds the fields.
+    pub fn access(
+        &self,
+        about: Option<About<'_>>,
+        level: Level,
+        message: &str,
+        fill: impl FnOnce(&mut Line<'_>),
+    ) {
+        if !self.access_enabled(level) {
             return;
         }
-        self.sink.write(|buffer| {
+        self.sink.write(about, |buffer| {
             let mut line = Line::begin(buffer, self.format, level, ACCESS, message);
             fill(&mut line);
             line.end();
         });
     }
 
-    /// How often a line waited because what was written before it did not go out.
-    pub fn waits(&self) -> u64 {
-        self.sink.waits()
+    /// How many lines were dropped because what was written before them did not go out.
+    pub fn dropped(&self) -> u64 {
+        self.sink.dropped()
     }
 
     /// Writes out what is buffered; call it before the process ends.
@@ -179,6 +190,20 @@ impl Log {
         }
         Answer::text(200, format!("current log level is {}\n", self.levels()))
     }
+}
+
+/// How many of [`ACCESS_LEVELS`] the access log is to have.
+fn access_levels(targets: &Targets) -> u8 {
+    let wanted = ACCESS_LEVELS.iter().filter(|level| targets.would_enable(ACCESS, level));
+    u8::try_from(wanted.count()).unwrap_or(u8::MAX)
+}
+
+/// The line in place of those that were dropped.
+fn tell_dropped(out: &mut Vec<u8>, format: Format, lines: u64) {
+    let message = "lines were dropped here: the log is not read as fast as it is written";
+    let mut line = Line::begin(out, format, Level::WARN, "log", message);
+    line.number("lines", lines);
+    line.end();
 }
 
 /// Reads a list of levels.
@@ -230,6 +255,26 @@ mod tests {
         assert_eq!(merge("info,access=info", "access=debug"), "info,access=debug");
         assert_eq!(merge("info,access=info", "debug"), "access=info,debug");
         assert_eq!(merge("", "info"), "info");
+    }
+
+    #[test]
+    fn the_access_log_has_the_levels_that_are_wanted() {
+        for (levels, wanted) in
+            [("off", 0), ("access=error", 1), ("access=warn", 2), ("info", 3), ("trace", 3)]
+        {
+            assert_eq!(access_levels(&parse(levels).unwrap()), wanted, "{levels}");
+        }
+    }
+
+    #[test]
+    fn what_was_dropped_is_said_in_a_line_like_any_other() {
+        let mut out = Vec::new();
+        tell_dropped(&mut out, Format::Plain, 7);
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.contains("\twarn\tlog\tlines were dropped here") && text.ends_with("\tlines=7\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -177,7 +177,9 @@ async fn dial(peer: SocketAddr, config: Arc<ClientConfig>) -> Result<Client, Str
     let socket = TcpStream::connect(peer).await.map_err(|err| err.to_string())?;
     let limits = Limits::default();
     let name = ServerName::IpAddress(peer.ip().into());
-    let tls = Tls::connect(socket, config, name, &limits).await.map_err(|err| err.to_string())?;
+    let tls = Tls::connect(socket, config, name, &limits, &Account::new(AccountLimits::default()))
+        .await
+        .map_err(|err| err.to_string())?;
     let (client, driver) = tunnel::client(tls, limits);
     tokio::task::spawn_local(async move {
         let why = driver.await;
@@ -193,7 +195,7 @@ async fn run_server(end: EndArgs, config: Arc<ServerConfig>) -> Result<(), Failu
         let (socket, _) = listener.accept().await?;
         let (config, account) = (config.clone(), account.clone());
         tokio::task::spawn_local(async move {
-            match Tls::accept(socket, config, &Limits::default()).await {
+            match Tls::accept(socket, config, &Limits::default(), &account).await {
                 Ok(tls) => serve(tls, account).await,
                 Err(err) => eprintln!("{err}"),
             }

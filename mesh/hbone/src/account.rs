@@ -102,7 +102,7 @@ impl Ledger {
 }
 
 /// Whether one who then has `own` of the `all` that are taken has no more than its share of what there is.
-fn is_fair(own: u64, all: u64, most: u64) -> bool {
+pub fn is_fair(own: u64, all: u64, most: u64) -> bool {
     own <= most.saturating_sub(all).saturating_mul(2)
 }
 

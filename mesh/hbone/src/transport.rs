@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 
 use rustls::pki_types::CertificateDer;
 
+use crate::account::Full;
+
 mod in_place;
 mod plain;
 mod records;
@@ -89,4 +91,10 @@ pub enum HandshakeError {
     /// It took longer than `handshake_timeout`.
     #[error("the TLS handshake took longer than {0:?}; the peer accepts connections but does not answer")]
     Timeout(std::time::Duration),
+    /// The peer sent more than a handshake needs.
+    #[error("the peer sent {0} bytes that make no TLS handshake; a chain of fewer certificates would fit")]
+    TooLarge(usize),
+    /// The pod's account is full.
+    #[error("{0}")]
+    Account(#[from] Full),
 }

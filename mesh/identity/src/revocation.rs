@@ -314,3 +314,6 @@ impl Revocations {
         self.0.refused[side as usize].load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail like the tests themselves")]
 
+#[path = "support/log.rs"]
+mod log;
+
 use std::time::{Duration, SystemTime};
 
-use identity::bundle::{BundleError, CertificateBundle, CertificateFacts, certificate_pem};
+use identity::bundle::{BundleError, CertificateBundle, CertificateFacts, RootBundle, certificate_pem};
 use identity::key::PrivateKey;
-use identity::verify::{PeerError, peer_identity};
+use identity::verify::{PeerError, TrustDomains, is_signed_by, leads_to, peer_identity};
 use model::identity::Identity;
 use testkit::certificates::{Leaf, TestAuthority};
+use tracing::Level;
+
+use log::Counted;
 
 fn reviews() -> Identity {
     Identity::new("cluster.local", "default", "reviews")
@@ -130,6 +136,112 @@ fn reads_the_first_name_that_is_an_identity() {
     }
     assert_eq!(peer_identity(&[]), Err(PeerError::NoCertificate));
     assert!(matches!(peer_identity(&[vec![0x30, 0x03, 1, 2, 3].into()]), Err(PeerError::Malformed(_))));
+}
+
+#[test]
+fn a_text_has_from_one_to_64_certificates() {
+    let one = certificate_pem(&TestAuthority::default().roots().certificates()[0]);
+    let other = pem::encode(&pem::Pem::new("X509 CRL", [1, 2, 3]));
+    for (text, expected) in [
+        (one.clone(), Ok(1)),
+        (one.repeat(64), Ok(64)),
+        (other.clone() + &one.repeat(2) + &other, Ok(2)),
+        (one.repeat(65), Err("the root bundle is not a PEM certificate: more than 64 certificates")),
+        (one.repeat(300), Err("the root bundle is not a PEM certificate: more than 64 certificates")),
+        (String::new(), Err("the root bundle is not a PEM certificate: no certificate in it")),
+        (other, Err("the root bundle is not a PEM certificate: no certificate in it")),
+    ] {
+        let read = RootBundle::from_pem(&text).map(|roots| roots.certificates().len());
+        assert_eq!(read.map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+    }
+}
+
+/// Other names prove nothing here, but somebody should know that they are issued.
+#[test]
+fn names_that_are_no_identity_are_warned_of() {
+    let authority = TestAuthority::default();
+    let key = PrivateKey::generate().unwrap();
+    let good = reviews().to_string();
+    for (uris, warnings) in [
+        (vec![good.clone()], 0),
+        (vec![good.clone(), "spiffe://cluster.local/ns/default/sa/other".to_owned()], 0),
+        (vec![good.clone(), "https://example.org/".to_owned()], 1),
+        (vec!["https://example.org/".to_owned(), "https://example.com/".to_owned(), good], 1),
+    ] {
+        let chain = authority.sign(&key.public(), &Leaf { uris: uris.clone(), ..Leaf::of(&reviews()) });
+        let counted = Counted::at(Level::WARN);
+        assert_eq!(peer_identity(&chain), Ok(reviews()));
+        assert_eq!(counted.said(), warnings, "{uris:?}");
+    }
+}
+
+#[test]
+fn a_chain_leads_to_the_roots_that_signed_it_whatever_the_time() {
+    let root = TestAuthority::default();
+    let (namesake, stranger) = (TestAuthority::default(), TestAuthority::new("stranger"));
+    let cluster = root.intermediate("region").intermediate("cluster");
+    let public = PrivateKey::generate().unwrap().public();
+    let good = Leaf::of(&reviews());
+    let ago = |seconds| SystemTime::now() - Duration::from_secs(seconds);
+    let ended = Leaf { not_before: ago(7200), not_after: ago(3600), ..good.clone() };
+    let to_come = Leaf {
+        not_before: good.not_after,
+        not_after: good.not_after + Duration::from_secs(3600),
+        ..good.clone()
+    };
+    let moment = Leaf { not_before: ago(60), not_after: ago(60), ..good.clone() };
+    let server_only = Leaf { usages: vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth], ..good.clone() };
+    let chain = cluster.sign(&public, &good);
+    let both = [root.roots().certificates(), stranger.roots().certificates()].concat();
+    for (about, chain, roots, expected) in [
+        ("by the root", root.sign(&public, &good), root.roots(), true),
+        ("by authorities under it", chain.clone(), root.roots(), true),
+        ("one of two roots", chain.clone(), RootBundle::new(both), true),
+        ("ended", root.sign(&public, &ended), root.roots(), true),
+        ("not begun", root.sign(&public, &to_come), root.roots(), true),
+        ("valid for one moment", root.sign(&public, &moment), root.roots(), true),
+        ("a link is missing", vec![chain[0].clone(), chain[2].clone()], root.roots(), false),
+        ("another root of that name", chain.clone(), namesake.roots(), false),
+        ("another root", chain.clone(), stranger.roots(), false),
+        ("no root", chain, RootBundle::new([]), false),
+        ("not for clients", root.sign(&public, &server_only), root.roots(), false),
+        ("no chain", vec![], root.roots(), false),
+        ("no certificate", vec![vec![0x30, 0].into()], root.roots(), false),
+    ] {
+        assert_eq!(leads_to(&chain, roots.certificates()), expected, "{about}");
+    }
+}
+
+#[test]
+fn who_signed_is_known_by_name_and_key() {
+    let root = TestAuthority::default();
+    let (namesake, stranger) = (TestAuthority::default(), TestAuthority::new("stranger"));
+    let cluster = root.intermediate("cluster");
+    let chain = cluster.sign(&PrivateKey::generate().unwrap().public(), &Leaf::of(&reviews()));
+    let (leaf, own) = (&chain[0], &chain[1]);
+    let root_certificate = &root.signing_certificate();
+    let nothing = vec![0x30, 0].into();
+    for (about, certificate, issuer, expected) in [
+        ("the authority", leaf, own, true),
+        ("the root of the authority", own, root_certificate, true),
+        ("the root of itself", root_certificate, root_certificate, true),
+        ("the root, at one remove", leaf, root_certificate, false),
+        ("itself", leaf, leaf, false),
+        ("the other way round", own, leaf, false),
+        ("of that name, not that key", own, &namesake.signing_certificate(), false),
+        ("of another name", own, &stranger.signing_certificate(), false),
+        ("no certificate", &nothing, own, false),
+        ("no issuer", leaf, &nothing, false),
+    ] {
+        assert_eq!(is_signed_by(certificate, issuer), expected, "{about}");
+    }
+}
+
+#[test]
+fn trust_domains_show_what_they_are() {
+    let domains = TrustDomains::new(["old.example"]);
+    domains.set(["b.example", "a.example"]);
+    assert_eq!(format!("{domains:?}"), r#"TrustDomains({"a.example", "b.example"})"#);
 }
 
 #[test]

@@ -112,6 +112,28 @@ mod tests {
     }
 
     #[test]
+    fn is_a_string_where_it_is_stored() {
+        let identity = Identity::new("cluster.local", "default", "reviews");
+        let text = String::from(identity.clone());
+        assert_eq!(text, "spiffe://cluster.local/ns/default/sa/reviews");
+        assert_eq!(Identity::try_from(text), Ok(identity));
+        assert!(Identity::try_from("reviews".to_owned()).is_err());
+    }
+
+    #[test]
+    fn is_as_long_as_the_standard_allows() {
+        let of_length = |length: usize| {
+            let head = "spiffe://td/ns/a/sa/";
+            format!("{head}{}", "b".repeat(length - head.len()))
+        };
+        for (length, accepted) in [(2047, true), (2048, true), (2049, false), (5000, false)] {
+            assert_eq!(of_length(length).parse::<Identity>().is_ok(), accepted, "{length} bytes");
+        }
+        let refused = of_length(100_000).parse::<Identity>().unwrap_err();
+        assert_eq!(refused.0, of_length(256), "a message shows the beginning only");
+    }
+
+    #[test]
     fn refuses_other_forms() {
         for text in [
             "",

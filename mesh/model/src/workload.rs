@@ -216,3 +216,32 @@ impl Workload {
         self.profile.services.iter().find(|(name, _)| name == service).map(|(_, ports)| ports)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PolicyName, WorkloadKind};
+
+    #[test]
+    fn policies_made_of_peer_authentications_are_known_by_their_names() {
+        for (name, converted) in [
+            ("istio_converted_static_strict", true),
+            ("converted_peer_authentication_default", true),
+            ("converted_peer_authentication_", true),
+            ("istio_converted_static_strict_2", false),
+            ("my_converted_peer_authentication_default", false),
+            ("converted_peer_authentication", false),
+            ("allow-all", false),
+            ("", false),
+        ] {
+            let policy = PolicyName { namespace: "istio-system".into(), name: name.into() };
+            assert_eq!(policy.is_of_peer_authentications(), converted, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn owners_have_their_words() {
+        use WorkloadKind::{CronJob, Deployment, Job, Pod};
+        let words = [Deployment, CronJob, Pod, Job].map(WorkloadKind::as_str);
+        assert_eq!(words, ["deployment", "cronjob", "pod", "job"]);
+    }
+}

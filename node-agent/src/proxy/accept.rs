@@ -85,7 +85,7 @@ fn place_tunnel(worker: &Rc<Worker>, pod: &Arc<Pod>, accepted: Accepted) {
             if let Err(Job::Tunnel { socket, peer, local, .. }) = other.try_send(job) {
                 worker.agent.hits.hit(Limit::Mailbox);
                 finish::reset(&SockRef::from(&socket));
-                refused_early("inbound", peer, local, MAILBOX_FULL);
+                refused_early(&worker.agent, pod, "inbound", peer, local, MAILBOX_FULL);
             }
         }
         _ => {
@@ -115,13 +115,13 @@ async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, slot: 
                 tokio::time::sleep(PAUSE).await;
                 break;
             }
-            match ready.try_io(|listener| accept(listener.get_ref(), &pod, slot)) {
+            match ready.try_io(|listener| accept(&worker, listener.get_ref(), &pod, slot)) {
                 Ok(Ok(Ok(accepted))) => {
                     // Before any await: this task may be replaced in the middle, and what it has accepted would be reset.
                     handle(&worker, &pod, accepted);
                     fairness::turn(&pod.account, OPENING).await;
                 }
-                Ok(Ok(Err(full))) => no_place(&worker, &pod, slot, full),
+                Ok(Ok(Err(full))) => no_place(&worker, &pod, &slot, full),
                 Ok(Err(error)) if is_shortage(&error) => {
                     out_of_files(&worker, Some(&error));
                     tokio::time::sleep(PAUSE).await;
@@ -135,13 +135,13 @@ async fn accept_all(worker: Rc<Worker>, pod: Arc<Pod>, listener: OwnedFd, slot: 
     }
 }
 
-/// Tells of a connection that was closed for want of a place.
-fn no_place(worker: &Worker, pod: &Pod, slot: Slot, full: NoPlace) {
+/// Tells of what was refused for want of a place.
+pub(crate) fn no_place(worker: &Worker, pod: &Pod, of: &dyn std::fmt::Debug, full: NoPlace) {
     let hits = &worker.agent.hits;
     if full.limit().is_some_and(|limit| hits.hit_and_tell(limit)) {
-        tracing::warn!(pod = %pod.name, namespace = %pod.namespace, ?slot, cause = %full, "closing connections");
+        tracing::warn!(pod = %pod.name, namespace = %pod.namespace, ?of, cause = %full, "refusing connections");
     } else {
-        tracing::debug!(pod = %pod.name, namespace = %pod.namespace, ?slot, cause = %full, "closing a connection");
+        tracing::debug!(pod = %pod.name, namespace = %pod.namespace, ?of, cause = %full, "refusing a connection");
     }
 }
 
@@ -160,7 +160,7 @@ fn out_of_files(worker: &Worker, error: Option<&io::Error>) {
 /// Takes one connection as the acceptor does.
 #[cfg(test)]
 pub(crate) fn take_one(worker: &Rc<Worker>, pod: &Arc<Pod>, listener: &TcpListener, slot: Slot) {
-    if let Ok(accepted) = accept(listener, pod, slot).expect("somebody has connected") {
+    if let Ok(accepted) = accept(worker, listener, pod, slot).expect("somebody has connected") {
         handler(slot)(worker, pod, accepted);
     }
 }
@@ -183,14 +183,23 @@ fn is_shortage(error: &io::Error) -> bool {
 
 /// Takes one connection, non-blocking from the start and tuned as its listener is; none if there is no place for it.
 /// Tunnels are never redirected.
-fn accept(listener: &TcpListener, pod: &Pod, slot: Slot) -> io::Result<Result<Accepted, NoPlace>> {
+fn accept(
+    worker: &Worker,
+    listener: &TcpListener,
+    pod: &Pod,
+    slot: Slot,
+) -> io::Result<Result<Accepted, NoPlace>> {
     let (socket, peer) = accept_stream(listener.as_fd())?;
     let reference = SockRef::from(&socket);
     let peer = PeerAddress::new(peer);
     let (place, destination) = match slot {
         Slot::Outbound => (pod.places.outbound(&pod.account), original_destination(&reference)),
         Slot::Inbound => (pod.places.plaintext(&pod.account), original_destination(&reference)),
-        _ => (pod.places.tunnel(peer.ip(), &pod.account), socket.local_addr().map(canonical)),
+        _ => {
+            let place = pod.places.tunnel(peer.ip(), &pod.account);
+            let begin = |place: Place| place.unfinished(worker.agent.handshakes.begin(&pod.uid, peer.ip()));
+            (place.map(begin), socket.local_addr().map(canonical))
+        }
     };
     let place = match place {
         Ok(place) => place,

@@ -32,6 +32,7 @@ use xds::node::NodeInfo;
 use super::demand::{self, Demand};
 use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
+use super::handshakes::Handshakes;
 use super::journal::Journal;
 use super::limits::Hits;
 use super::moves::Moving;
@@ -234,6 +235,7 @@ pub(super) fn agent(
         limits,
         account_limits: AccountLimits::default(),
         ledger,
+        handshakes: Handshakes::new(memory_limit),
         memory_limit,
         open_files,
         hits: Hits::default(),

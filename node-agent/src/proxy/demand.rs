@@ -57,6 +57,8 @@ struct Inner {
     link: OnceLock<watch::Receiver<Link>>,
     /// How long what is not used is kept.
     idle: Duration,
+    /// Who asks for the addresses that connect to pods: not the pod's doing, so none of its budget.
+    strangers: Arc<str>,
 }
 
 impl Inner {
@@ -89,7 +91,7 @@ impl Demand {
     /// What is not used for so long is forgotten.
     pub(crate) fn on(idle: Duration) -> Self {
         let (table, wake, link) = (Mutex::default(), Notify::new(), OnceLock::new());
-        Self(Some(Inner { table, wake, link, idle }))
+        Self(Some(Inner { table, wake, link, idle, strangers: "strangers".into() }))
     }
 
     /// Whether anything has to be asked for.
@@ -149,11 +151,11 @@ impl Demand {
     }
 
     /// Waits a moment for who a peer is, as far as only labels depend on it.
-    pub(crate) async fn peer(&self, state: &State, asker: &Arc<str>, address: &NetworkAddress) {
+    pub(crate) async fn peer(&self, state: &State, address: &NetworkAddress) {
         let Some(inner) = &self.0 else { return };
         let told = |mesh: &Mesh| {
             let seen = if mesh.workload_at(address).is_some() { Seen::Whole } else { Seen::Nothing };
-            inner.is_told(&Key::At(address.clone()), seen, asker).then_some(())
+            inner.is_told(&Key::At(address.clone()), seen, &inner.strangers).then_some(())
         };
         if inner.is_connected() {
             state.wait_at_most(LABELS, told).await;
@@ -161,10 +163,10 @@ impl Demand {
     }
 
     /// Asks who a peer is, for the labels of its next connection.
-    pub(crate) fn ask_for_peer(&self, mesh: &Mesh, asker: &Arc<str>, address: NetworkAddress) {
+    pub(crate) fn ask_for_peer(&self, mesh: &Mesh, address: NetworkAddress) {
         let Some(inner) = &self.0 else { return };
         let seen = if mesh.workload_at(&address).is_some() { Seen::Whole } else { Seen::Nothing };
-        inner.is_told(&Key::At(address), seen, asker);
+        inner.is_told(&Key::At(address), seen, &inner.strangers);
     }
 
     /// What is asked for is what a predecessor had; returns the names to ask for.
@@ -198,6 +200,16 @@ impl Demand {
             }
             _ => false,
         }
+    }
+
+    /// How often which limit of the table was hit.
+    pub(crate) fn hits(&self) -> [(&'static str, u64); 3] {
+        let counts = self.0.as_ref().map(|inner| inner.table().counts()).unwrap_or_default();
+        [
+            ("demand_keys", counts.keys_hits),
+            ("demand_absent", counts.absent_hits),
+            ("demand_unanswered", counts.unanswered_hits),
+        ]
     }
 
     /// For `/config_dump`.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hbone::account::Full;
+use hbone::account::{Account, Descriptors, Full};
 use hbone::connection::Connection;
 use hbone::fairness::{self, HANDSHAKE};
 use hbone::headers::Headers;
@@ -111,23 +111,44 @@ fn is_revoked(error: &HandshakeError) -> bool {
     )
 }
 
+/// A connected socket, on the pod's account.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    socket: TcpStream,
+    descriptor: Descriptors,
+}
+
+impl Dialled {
+    /// The socket, for who counts its descriptor from now on.
+    pub(crate) fn taken_over(self) -> TcpStream {
+        self.socket
+    }
+
+    /// The socket and what keeps it on the account.
+    pub(crate) fn into_parts(self) -> (TcpStream, Descriptors) {
+        (self.socket, self.descriptor)
+    }
+}
+
 /// Connects in plain to where a pod's application wants to go.
 ///
 /// # Errors
 /// What the kernel says, or [`DialError::Timeout`].
-pub(crate) async fn plain(pod: &Pod, to: SocketAddr) -> Result<TcpStream, DialError> {
+pub(crate) async fn plain(pod: &Pod, to: SocketAddr) -> Result<Dialled, DialError> {
     outward(pod, to, "").await
 }
 
 /// Connects to what may be anywhere, under this congestion control; an empty one is the host's.
-async fn outward(pod: &Pod, to: SocketAddr, congestion_control: &str) -> Result<TcpStream, DialError> {
-    let socket = in_namespace(&pod.netns, || {
-        let socket = marked_tcp(to.ip(), PROXY_MARK)?;
-        tune_tcp(&SockRef::from(&socket))?;
-        set_congestion_control(&SockRef::from(&socket), congestion_control)?;
-        Ok(socket)
-    });
-    connect(socket, to).await
+async fn outward(pod: &Pod, to: SocketAddr, congestion_control: &str) -> Result<Dialled, DialError> {
+    let make = || {
+        in_namespace(&pod.netns, || {
+            let socket = marked_tcp(to.ip(), PROXY_MARK)?;
+            tune_tcp(&SockRef::from(&socket))?;
+            set_congestion_control(&SockRef::from(&socket), congestion_control)?;
+            Ok(socket)
+        })
+    };
+    connect(&pod.account, make, to).await
 }
 
 /// Connects to a pod's own application, as `source` if one is given: how it sees its real peer.
@@ -138,7 +159,7 @@ pub(crate) async fn application(
     pod: &Pod,
     to: SocketAddr,
     source: Option<IpAddr>,
-) -> Result<TcpStream, DialError> {
+) -> Result<Dialled, DialError> {
     // An application that calls itself through the mesh would find its own address taken.
     let source = source.filter(|source| *source != to.ip());
     let make = || {
@@ -152,7 +173,7 @@ pub(crate) async fn application(
             Ok(socket)
         })
     };
-    let mut first = pin!(connect(make(), to));
+    let mut first = pin!(connect(&pod.account, make, to));
     if source.is_none() {
         return first.await;
     }
@@ -164,16 +185,23 @@ pub(crate) async fn application(
         Err(_) => tokio::select! {
             biased;
             done = &mut first => done,
-            done = connect(make(), to) => done,
+            done = connect(&pod.account, make, to) => done,
         },
     }
 }
 
-async fn connect(made: io::Result<io::Result<Socket>>, to: SocketAddr) -> Result<TcpStream, DialError> {
+/// Connects what `make` makes. It is on the account from before there is anything: what does not answer costs no less.
+async fn connect(
+    account: &Arc<Account>,
+    make: impl FnOnce() -> io::Result<io::Result<Socket>>,
+    to: SocketAddr,
+) -> Result<Dialled, DialError> {
     let failed = |error: io::Error| DialError::Connect(Arc::new(error));
-    let socket = made.and_then(|made| made).map_err(failed)?;
+    let descriptor = account.descriptors_for(1).map_err(DialError::Full)?;
+    let socket = make().and_then(|made| made).map_err(failed)?;
     let connecting = TcpSocket::from_std_stream(socket.into()).connect(to);
-    timeout(CONNECT_TIME, connecting).await.map_err(|_| DialError::Timeout)?.map_err(failed)
+    let socket = timeout(CONNECT_TIME, connecting).await.map_err(|_| DialError::Timeout)?.map_err(failed)?;
+    Ok(Dialled { socket, descriptor })
 }
 
 /// Opens a stream through a tunnel, a pooled one if there is one.
@@ -273,17 +301,17 @@ async fn ask(
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Client, DialError> {
     let agent = &worker.agent;
     let credentials = agent.certificates.get(&key.source).await.map_err(DialError::Identity)?;
-    let socket =
+    let dialled =
         outward(&pod, key.next_hop.addr(), &agent.tunnel_congestion_control).await.map_err(|error| {
             match error {
                 DialError::Timeout => DialError::TunnelTimeout,
                 other => other,
             }
         })?;
-    let descriptor = pod.account.descriptors_for(1).map_err(DialError::Full)?;
+    let (socket, descriptor) = dialled.into_parts();
     fairness::turn(&pod.account, HANDSHAKE).await;
     let config = credentials.client_config(key.expect.clone());
-    let transport = Tls::connect(socket, config, no_server_name(), &agent.limits)
+    let transport = Tls::connect(socket, config, no_server_name(), &agent.limits, &pod.account)
         .await
         .map_err(|error| DialError::Tls(Arc::new(error)))?;
     let (client, driver) = hbone::tunnel::client(transport, agent.limits.clone());
@@ -297,4 +325,44 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Clien
         }
     });
     Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use hbone::account::{AccountLimits, Ledger};
+    use socket2::{Domain, Type};
+
+    use super::*;
+
+    fn make() -> io::Result<io::Result<Socket>> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(Ok(socket))
+    }
+
+    #[tokio::test]
+    async fn what_is_being_connected_is_on_the_account() {
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        silent.listen(0).unwrap();
+        let to = silent.local_addr().unwrap().as_socket().unwrap();
+        // Ten of fifteen descriptors are the share of one who is alone.
+        let account = Account::listed(AccountLimits::default(), &Ledger::new(15, 0, Arc::default()));
+        let mut dials: Vec<_> = (0..12).map(|_| Box::pin(connect(&account, make, to))).collect();
+        let (mut refused, mut connected) = (0, Vec::new());
+        for dial in &mut dials {
+            match std::future::poll_fn(|cx| Poll::Ready(dial.as_mut().poll(cx))).await {
+                Poll::Ready(Err(DialError::Full(Full::ShareOfDescriptors(10)))) => refused += 1,
+                Poll::Ready(done) => connected.push(done.unwrap()),
+                Poll::Pending => {}
+            }
+        }
+        assert_eq!((refused, account.descriptors()), (2, 10));
+        drop(dials);
+        assert_eq!(account.descriptors() as usize, connected.len(), "those that are there keep theirs");
+        connected.into_iter().for_each(|dialled| drop(dialled.taken_over()));
+        assert_eq!(account.descriptors(), 0);
+    }
 }

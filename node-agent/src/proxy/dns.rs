@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hbone::fairness;
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::RecordType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +32,8 @@ const PLAIN_UDP: u16 = 512;
 const MAX_DATAGRAM: usize = 4096;
 /// Queries of one pod under way at a time; further ones are dropped, and asked again by the client.
 const MAX_QUERIES: usize = 512;
+/// What it costs to answer a query, as [`fairness`] counts: about half of what it costs to open a connection.
+const QUERY: u64 = 32 << 10;
 /// How long a TCP client may be idle.
 const TCP_IDLE: Duration = Duration::from_secs(10);
 
@@ -110,6 +113,8 @@ impl Server {
                     continue;
                 }
             };
+            // For the ones dropped too: what comes meanwhile waits in the socket, or is dropped by the kernel.
+            fairness::turn(&self.pod.account, QUERY).await;
             let Ok(place) = self.places.clone().try_acquire_owned() else {
                 self.no_place();
                 continue;
@@ -135,16 +140,19 @@ impl Server {
                     continue;
                 }
             };
+            fairness::turn(&self.pod.account, QUERY).await;
             let Ok(place) = self.places.clone().try_acquire_owned() else {
                 self.no_place();
                 continue;
             };
+            // The account counts and tells of what it refuses; the client tries again.
+            let Ok(descriptor) = self.pod.account.descriptors_for(1) else { continue };
             let server = self.clone();
             tokio::task::spawn_local(async move {
                 if let Err(error) = server.serve_stream(stream, client).await {
                     tracing::debug!(%error, %client, "a DNS connection ended early");
                 }
-                drop(place);
+                drop((place, descriptor));
             });
         }
     }
@@ -158,6 +166,7 @@ impl Server {
             };
             let mut query = vec![0; usize::from(length)];
             timeout(TCP_IDLE, stream.read_exact(&mut query)).await??;
+            fairness::turn(&self.pod.account, QUERY).await;
             let Some(reply) = self.answer(&query, client, Over::Tcp).await else { return Ok(()) };
             let length = u16::try_from(reply.len()).map_err(std::io::Error::other)?;
             let mut framed = Vec::with_capacity(reply.len() + 2);

@@ -1,6 +1,7 @@
 //! An incoming tunnel: the handshake as the pod that was asked, then for each CONNECT: what it asks for
 //! ([`model::accept`]), whether it may ([`super::authorize`]), the way to the application, and the bytes.
 
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,9 +22,11 @@ use model::mesh::Mesh;
 use model::service::Service;
 use model::workload::Workload;
 
+use super::accept::no_place;
 use super::authorize::{Judgement, judge, judge_in_time};
 use super::carry::Carried;
 use super::dial::{self, CAUSE};
+use super::handshakes::Unfinished;
 use super::moves::{Detached, OnItsWay};
 use super::places::Place;
 use super::pod::{Phase, Pod};
@@ -38,12 +41,17 @@ pub(crate) async fn serve(
     socket: TcpStream,
     peer: PeerAddress,
     local: SocketAddr,
-    _place: Place,
+    mut place: Place,
 ) {
     let _served = worker.served();
-    fairness::turn(&pod.account, HANDSHAKE).await;
-    // Its state is ten times what a tunnel that stands needs.
-    match Box::pin(handshake(&worker, &pod, socket)).await {
+    let unfinished = place.take_unfinished();
+    let shaken = tokio::select! {
+        biased;
+        // Its state is ten times what a tunnel that stands needs.
+        shaken = Box::pin(handshake(&worker, &pod, socket)) => shaken,
+        error = too_many(&worker, unfinished) => Err(error),
+    };
+    match shaken {
         Ok((transport, identity, own)) => {
             let (server, driver) = hbone::tunnel::server(transport, worker.agent.limits.clone());
             server.charge(&pod.account);
@@ -57,7 +65,7 @@ pub(crate) async fn serve(
                 tracing::debug!(%peer, %gone, "tunnel ended");
             }
         }
-        Err(error) => refused_early("inbound", peer, local, &error),
+        Err(error) => refused_early(&worker.agent, &pod, "inbound", peer, local, &error),
     }
 }
 
@@ -70,11 +78,27 @@ struct Peer {
     own: IpAddr,
 }
 
+/// Waits until a handshake has to end because others have begun since.
+async fn too_many(worker: &Worker, unfinished: Option<Unfinished>) -> String {
+    let Some(mut unfinished) = unfinished else { return pending().await };
+    let limit = unfinished.ended().await;
+    if worker.agent.hits.hit_and_tell(limit) {
+        tracing::warn!(
+            ?limit,
+            "too many tunnels are begun whose peers do not show who they are, ending the oldest"
+        );
+    }
+    String::from(
+        "the handshake took longer than that of the tunnels that have been begun since, and there are too many",
+    )
+}
+
 async fn handshake(
     worker: &Worker,
     pod: &Pod,
     socket: TcpStream,
 ) -> Result<(Tls, Identity, Arc<Credentials>), String> {
+    fairness::turn(&pod.account, HANDSHAKE).await;
     let agent = &worker.agent;
     let own =
         agent.state.wait_for(|mesh| pod.workload(mesh).map(|workload| workload.identity().clone())).await;
@@ -82,7 +106,7 @@ async fn handshake(
         own.ok_or_else(|| format!("the controller does not know pod {}/{}", pod.namespace, pod.name))?;
     let credentials = agent.certificates.get(&own).await.map_err(|error| error.to_string())?;
     let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
-    let transport = Tls::accept(socket, credentials.server_config(), &agent.limits)
+    let transport = Tls::accept(socket, credentials.server_config(), &agent.limits, &pod.account)
         .await
         .map_err(|error| trust::explain(&error))?;
     let identity =
@@ -136,10 +160,26 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
     if let Some(resume) = request.resume() {
         return go_on(worker, &client, &pod, request, resume).await;
     }
+    // As long as it is being opened, and that is as long as the application takes to answer.
+    let _opening = match pod.places.request() {
+        Ok(opening) => opening,
+        Err(full) => {
+            no_place(&worker, &pod, &"requests", full);
+            request.refuse(503, &cause(&full.to_string()));
+            return None;
+        }
+    };
     let understood = match understand(&worker, &pod, &client, &request).await {
         Ok(understood) => understood,
         Err((status, error)) => {
-            refused_early("inbound", client.peer, SocketAddr::new(client.own, model::ports::HBONE), &error);
+            refused_early(
+                &worker.agent,
+                &pod,
+                "inbound",
+                client.peer,
+                SocketAddr::new(client.own, model::ports::HBONE),
+                &error,
+            );
             request.refuse(status, &cause(&error));
             return None;
         }
@@ -157,7 +197,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
         Err(error) => return refuse(request, 503, record, &error.into()),
     };
     let id = request.connection().unwrap_or_else(ConnectionId::random);
-    let connection = match Connection::new(id, application, &pod.account) {
+    let connection = match Connection::new(id, application.taken_over(), &pod.account) {
         Ok(connection) => connection,
         Err(full) => return refuse(request, 503, record, &Failure::new(flags::CONNECT, full)),
     };
@@ -275,7 +315,7 @@ async fn understand(
     let source = known_source(&mesh, &local, client);
     if source.is_none() && request.headers().first("baggage").is_none() {
         let address = NetworkAddress::new(local.profile.network.clone(), client.peer.ip());
-        worker.agent.demand.ask_for_peer(&mesh, &pod.uid, address);
+        worker.agent.demand.ask_for_peer(&mesh, address);
     }
     let service = asked_service(&mesh, &local, &authority, request, worker.agent.demand.is_on());
     Ok(Understood { delivered, local, source, service })

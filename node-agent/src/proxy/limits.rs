@@ -34,9 +34,15 @@ pub(crate) enum Limit {
     Memory,
     /// DNS queries of one pod that are under way.
     DnsQueries,
+    /// Handshakes of tunnels that are not finished.
+    Handshakes,
+    /// Those of one pod.
+    HandshakesOfPod,
+    /// Those of one pod from one source.
+    HandshakesOfPeer,
 }
 
-const NAMES: [(Limit, &str); 7] = [
+const NAMES: [(Limit, &str); 10] = [
     (Limit::Opening, "pod_opening"),
     (Limit::Tunnels, "pod_tunnels"),
     (Limit::TunnelsOfPeer, "pod_tunnels_of_peer"),
@@ -44,6 +50,9 @@ const NAMES: [(Limit, &str); 7] = [
     (Limit::OpenFiles, "open_files"),
     (Limit::Memory, "memory"),
     (Limit::DnsQueries, "dns_queries"),
+    (Limit::Handshakes, "agent_handshakes"),
+    (Limit::HandshakesOfPod, "pod_handshakes"),
+    (Limit::HandshakesOfPeer, "pod_handshakes_of_peer"),
 ];
 
 /// How often which was hit, and when it was last told of.
@@ -107,10 +116,11 @@ impl Collector for LimitMetrics {
         let agent = &self.0;
         let others = [
             ("metric_series", agent.traffic.dropped()),
-            ("log_buffer", agent.log.waits()),
+            ("log_buffer", agent.log.dropped()),
             ("state_patience", agent.state.waited_in_vain()),
         ];
-        for (limit, count) in agent.limits.hits.all().chain(agent.hits.all()).chain(others) {
+        let asked = agent.demand.hits();
+        for (limit, count) in agent.limits.hits.all().chain(agent.hits.all()).chain(others).chain(asked) {
             ConstCounter::new(count).encode(family.encode_family(&[("limit", limit)])?)?;
         }
         Ok(())

@@ -65,7 +65,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         Err(error) => {
             let destination = accepted.destination.addr();
             finish::reset(&SockRef::from(&accepted.socket));
-            refused_early("outbound", accepted.peer, destination, &error);
+            refused_early(&worker.agent, &pod, "outbound", accepted.peer, destination, &error);
         }
     }
     None
@@ -210,7 +210,7 @@ async fn in_plain(
         Err(full) => return full_account(record, full),
     };
     let registered = worker.connections.register(pod, record, connection.live().clone());
-    Some(Carried::in_plain(connection, far, registered))
+    Some(Carried::in_plain(connection, far.taken_over(), registered))
 }
 
 fn fail(accepted: &Accepted, record: Record, failure: &Failure) -> Option<Carried> {

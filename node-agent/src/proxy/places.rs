@@ -9,20 +9,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hbone::account::{Account, Descriptors, Full};
 
+use super::handshakes::Unfinished;
 use super::limits::Limit;
 
 /// Connections of one pod that are being opened in one direction: enough for ten thousand a second that take long.
 const OPENING: usize = 4096;
 /// Tunnels to one pod, from all peers.
-const TUNNELS: usize = 16_384;
+pub(super) const TUNNELS: usize = 16_384;
 /// Tunnels to one pod from one peer: with a hundred streams each, more than the connections that the pod may have.
-const TUNNELS_OF_PEER: usize = 768;
+pub(super) const TUNNELS_OF_PEER: usize = 768;
 
 /// The places of one pod.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     outbound: Arc<AtomicUsize>,
     plaintext: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
     tunnels: Arc<Mutex<Tunnels>>,
 }
 
@@ -38,6 +40,13 @@ pub(crate) struct Tunnels {
 pub(crate) struct Place {
     _of: Of,
     _socket: Descriptors,
+    unfinished: Option<Unfinished>,
+}
+
+/// A place of something whose sockets are on the account already, until dropped.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    _of: Of,
 }
 
 /// Whose place it is.
@@ -70,6 +79,18 @@ pub(crate) enum NoPlace {
     Account(Full),
 }
 
+impl Place {
+    /// It is a tunnel's whose peer has to show who it is first.
+    pub(crate) fn unfinished(self, handshake: Unfinished) -> Self {
+        Self { unfinished: Some(handshake), ..self }
+    }
+
+    /// The handshake, which is no part of the place any more.
+    pub(crate) fn take_unfinished(&mut self) -> Option<Unfinished> {
+        self.unfinished.take()
+    }
+}
+
 impl NoPlace {
     /// The limit that was hit, where it is not the account that counts it.
     pub(crate) fn limit(self) -> Option<Limit> {
@@ -93,15 +114,26 @@ impl Places {
         opening(&self.plaintext, account)
     }
 
+    /// For a connection that a peer asks for on a tunnel. What it is opened to is on the account by itself.
+    pub(crate) fn request(&self) -> Result<Opening, NoPlace> {
+        Ok(Opening { _of: count_opening(&self.requests)? })
+    }
+
     /// Whether some connection of the pod is being opened.
     pub(crate) fn some_opening(&self) -> bool {
-        self.outbound.load(Ordering::Relaxed) + self.plaintext.load(Ordering::Relaxed) > 0
+        [&self.outbound, &self.plaintext, &self.requests]
+            .iter()
+            .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     /// For a tunnel of a peer to the pod.
     pub(crate) fn tunnel(&self, peer: IpAddr, account: &Arc<Account>) -> Result<Place, NoPlace> {
         let of = self.take_tunnel(peer)?;
-        Ok(Place { _of: of, _socket: account.descriptors_for(1).map_err(NoPlace::Account)? })
+        Ok(Place {
+            _of: of,
+            _socket: account.descriptors_for(1).map_err(NoPlace::Account)?,
+            unfinished: None,
+        })
     }
 
     fn take_tunnel(&self, peer: IpAddr) -> Result<Of, NoPlace> {
@@ -120,12 +152,17 @@ impl Places {
 }
 
 fn opening(count: &Arc<AtomicUsize>, account: &Arc<Account>) -> Result<Place, NoPlace> {
+    let of = count_opening(count)?;
+    Ok(Place { _of: of, _socket: account.descriptors_for(1).map_err(NoPlace::Account)?, unfinished: None })
+}
+
+fn count_opening(count: &Arc<AtomicUsize>) -> Result<Of, NoPlace> {
     let of = Of::Opening { count: count.clone() };
     // Counted first and looked at then: the place that is one too many goes again at once.
     if count.fetch_add(1, Ordering::Relaxed) >= OPENING {
         return Err(NoPlace::Opening);
     }
-    Ok(Place { _of: of, _socket: account.descriptors_for(1).map_err(NoPlace::Account)? })
+    Ok(of)
 }
 
 impl Tunnels {
@@ -179,6 +216,17 @@ mod tests {
         assert!(places.outbound(&account).is_ok());
         assert_eq!(account.descriptors(), 0);
         assert_eq!(places.outbound.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_peers_ask_for_on_tunnels_has_places_of_its_own() {
+        let places = Places::default();
+        let held: Vec<_> = std::iter::from_fn(|| places.request().ok()).collect();
+        assert_eq!(held.len(), OPENING);
+        assert_eq!(places.request().unwrap_err(), NoPlace::Opening);
+        assert!(places.some_opening() && places.plaintext(&account()).is_ok());
+        drop(held);
+        assert!(!places.some_opening() && places.request().is_ok());
     }
 
     #[test]

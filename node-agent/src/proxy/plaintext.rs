@@ -29,14 +29,14 @@ pub(crate) fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Ca
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<Carried> {
     let delivered = AppAddress::new(accepted.destination.addr());
     if ports::is_own(delivered.port()) {
-        return refuse_early(&accepted, delivered, "the port is the proxy's own");
+        return refuse_early(&worker, &pod, &accepted, delivered, "the port is the proxy's own");
     }
     let agent = &worker.agent;
     let Some(local) = agent.state.wait_for(|mesh| pod.workload(mesh).cloned()).await else {
-        return refuse_early(&accepted, delivered, "the controller does not know this pod");
+        return refuse_early(&worker, &pod, &accepted, delivered, "the controller does not know this pod");
     };
     let address = NetworkAddress::new(local.profile.network.clone(), accepted.peer.ip());
-    agent.demand.peer(&agent.state, &pod.uid, &address).await;
+    agent.demand.peer(&agent.state, &address).await;
     let source = agent.state.read().workload_at(&address).cloned();
     let ends = Ends {
         reporter: Reporter::Destination,
@@ -86,15 +86,21 @@ fn fail(accepted: &Accepted, record: Record, failure: &Failure) -> Option<Carrie
 }
 
 /// Refuses what is not known well enough for a record.
-fn refuse_early(accepted: &Accepted, delivered: AppAddress, why: &str) -> Option<Carried> {
+fn refuse_early(
+    worker: &Worker,
+    pod: &Pod,
+    accepted: &Accepted,
+    delivered: AppAddress,
+    why: &str,
+) -> Option<Carried> {
     finish::reset(&SockRef::from(&accepted.socket));
-    refused_early("inbound", accepted.peer, delivered.addr(), why);
+    refused_early(&worker.agent, pod, "inbound", accepted.peer, delivered.addr(), why);
     None
 }
 
 /// Connects to the application as the client.
 async fn deliver(pod: &Pod, client: PeerAddress, delivered: AppAddress) -> Result<Connection, Failure> {
     let application = dial::application(pod, delivered.addr(), Some(client.ip())).await?;
-    Connection::new(ConnectionId::random(), application, &pod.account)
+    Connection::new(ConnectionId::random(), application.taken_over(), &pod.account)
         .map_err(|full| Failure::new(flags::CONNECT, full))
 }

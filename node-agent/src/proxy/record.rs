@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use daemon::log::Line;
+use daemon::log::{About, Line};
 use daemon::metrics::traffic::{End, Labels, Reporter};
 use hbone::connection::Live;
 use model::Identity;
@@ -21,6 +21,7 @@ mod shared;
 
 use self::shared::Shared;
 use super::Agent;
+use super::pod::Pod;
 
 /// Flags that say how a connection failed (`features.md` D1).
 pub(crate) mod flags {
@@ -87,6 +88,15 @@ impl Ends {
             mutual_tls: self.source_identity.is_some() && self.destination_identity.is_some(),
             flags,
         }
+    }
+
+    /// The pod of ours that it is about.
+    fn about(&self) -> Option<About<'_>> {
+        let own = match self.reporter {
+            Reporter::Source => &self.source,
+            Reporter::Destination => &self.destination,
+        };
+        own.as_ref().map(|own| About { namespace: own.namespace(), name: &own.name })
     }
 
     fn write(&self, peer: PeerAddress, line: &mut Line<'_>) {
@@ -263,16 +273,16 @@ impl Record {
         }
         let flags = failure.map_or(flags::NONE, |failure| failure.flags);
         self.close(flags);
-        let (level, wanted) = match failure {
-            Some(_) => (Level::ERROR, true),
-            None => (Level::INFO, self.shared.agent.log.access_enabled()),
+        let level = match failure {
+            Some(_) => Level::ERROR,
+            None => Level::INFO,
         };
-        if !wanted {
+        if !self.shared.agent.log.access_enabled(level) {
             return;
         }
         let (sent, received) = self.counted.get();
         let millis = self.started.elapsed().as_millis();
-        self.shared.agent.log.access(level, "connection complete", |line| {
+        self.shared.agent.log.access(self.ends().about(), level, "connection complete", |line| {
             self.ends().write(self.peer, line);
             line.number("bytes_sent", sent);
             line.number("bytes_recv", received);
@@ -325,13 +335,22 @@ impl Failure {
     }
 }
 
-/// A connection that failed before its ends were known: a warning, no series.
-pub(crate) fn refused_early(direction: &str, peer: PeerAddress, destination: SocketAddr, error: &str) {
-    tracing::warn!(
-        target: "access",
-        { src.addr = %peer, dst.addr = %destination, direction, error },
-        "connection failed"
-    );
+/// A connection of a pod that failed before its ends were known: a warning, no series.
+pub(crate) fn refused_early(
+    agent: &Agent,
+    pod: &Pod,
+    direction: &str,
+    peer: PeerAddress,
+    destination: SocketAddr,
+    error: &str,
+) {
+    let about = About { namespace: &pod.namespace, name: &pod.name };
+    agent.log.access(Some(about), Level::WARN, "connection failed", |line| {
+        line.display("src.addr", peer);
+        line.display("dst.addr", destination);
+        line.text("direction", direction);
+        line.text("error", error);
+    });
 }
 
 #[cfg(test)]

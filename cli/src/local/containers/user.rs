@@ -9,8 +9,10 @@ use nix::sched::{CloneFlags, unshare};
 use super::spec::User;
 use crate::local::sys;
 
-/// Capabilities a container has unless it asks for others: those of every container runtime.
-const DEFAULT: [(&str, u32); 14] = [
+/// Capabilities a container has unless it asks for others: those of every container runtime, but for NET_RAW. With it a
+/// process may set the mark of its packets (since Linux 5.17), and with the proxy's mark they pass the capture. `ping`
+/// needs none (`net.ipv4.ping_group_range`).
+const DEFAULT: [(&str, u32); 13] = [
     ("CHOWN", 0),
     ("DAC_OVERRIDE", 1),
     ("FOWNER", 3),
@@ -20,7 +22,6 @@ const DEFAULT: [(&str, u32); 14] = [
     ("SETUID", 7),
     ("SETPCAP", 8),
     ("NET_BIND_SERVICE", 10),
-    ("NET_RAW", 13),
     ("SYS_CHROOT", 18),
     ("MKNOD", 27),
     ("AUDIT_WRITE", 29),
@@ -28,9 +29,10 @@ const DEFAULT: [(&str, u32); 14] = [
 ];
 
 /// Capabilities a manifest may add.
-const OTHERS: [(&str, u32); 8] = [
+const OTHERS: [(&str, u32); 9] = [
     ("NET_BROADCAST", 11),
     ("NET_ADMIN", 12),
+    ("NET_RAW", 13),
     ("IPC_LOCK", 14),
     ("SYS_PTRACE", 19),
     ("SYS_ADMIN", 21),
@@ -91,8 +93,11 @@ mod tests {
         let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let plain = capabilities(&[], &[]).expect("limited");
         assert!(plain.contains(&10) && !plain.contains(&12) && !plain.contains(&21));
+        assert!(!plain.contains(&13), "with CAP_NET_RAW packets may have the proxy's mark");
         let added = capabilities(&strings(&["NET_ADMIN"]), &strings(&["ALL"])).expect("limited");
         assert_eq!(added, [12]);
+        let raw = capabilities(&strings(&["NET_RAW"]), &[]).expect("limited");
+        assert!(raw.contains(&13) && raw.contains(&10), "a manifest may ask for it");
         assert_eq!(capabilities(&strings(&["CAP_ALL"]), &[]), None);
     }
 }

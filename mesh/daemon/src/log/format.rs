@@ -195,7 +195,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         let metadata = event.metadata();
         let mut message = Message(String::new());
         event.record(&mut message);
-        self.sink.write(|out| {
+        self.sink.write(None, |out| {
             let mut line = Line::begin(out, self.format, *metadata.level(), metadata.target(), &message.0);
             event.record(&mut Fields(&mut line));
             line.end();

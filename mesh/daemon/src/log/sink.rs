@@ -1,14 +1,18 @@
 //! One buffer that all threads append whole lines to and one thread writes out. Lines that come close together go out
 //! together: neither do their writers wake the thread for each, nor does it make a system call for each.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The buffer's bound, in bytes. A writer that finds it full waits for the output: a log line is not lost, and
-/// what cannot be written out slows its writers down instead of growing.
+/// The buffer's bound, in bytes. What does not fit is dropped and counted: who writes carries connections meanwhile, and
+/// a reader of the log that is slow must not stop them.
 const CAPACITY: usize = 1 << 20;
+/// From here on what is left is shared by those who write.
+const SHARED: usize = CAPACITY / 2;
 /// Bytes that are written out without waiting for more.
 const ENOUGH: usize = 1 << 16;
 /// What a buffer may go on taking of memory when its lines have been written, in bytes: less than a burst needed.
@@ -25,27 +29,53 @@ struct Shared {
     state: Mutex<State>,
     filled: Condvar,
     emptied: Condvar,
-    waits: AtomicU64,
+    dropped: AtomicU64,
+    hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct State {
     buffer: Vec<u8>,
+    /// Bytes beyond [`SHARED`], by who they are about.
+    shares: HashMap<u64, usize>,
+    /// Lines dropped since lines were taken last.
+    dropped: u64,
     /// The thread has taken lines and not yet written them.
     writing: bool,
     /// Somebody waits until all is written.
     flushing: bool,
 }
 
+/// Whom lines are about: of each there is something in a log that is too slow.
+#[derive(Debug, Clone, Copy, Hash)]
+pub struct About<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+}
+
+/// Whether there is room for a line, where `length` bytes wait and `own` of those beyond the half are about the same. As
+/// many as are left: one alone takes half of the rest, and there is always some for the next.
+fn has_room(length: usize, own: Option<usize>) -> bool {
+    length < SHARED || length < CAPACITY && own.unwrap_or_default() < CAPACITY - length
+}
+
 impl Sink {
-    /// Starts the thread that writes to `output`.
-    pub fn start(mut output: impl Write + Send + 'static) -> Self {
+    /// Starts the thread that writes to `output`. `tell` writes a line that says how many were dropped.
+    pub fn start(
+        mut output: impl Write + Send + 'static,
+        tell: impl Fn(&mut Vec<u8>, u64) + Send + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared::default());
         let sink = Self(shared.clone());
         let started = std::thread::Builder::new().name(String::from("log")).spawn(move || {
             let mut lines = Vec::new();
             loop {
-                shared.take(&mut lines);
+                let dropped = shared.take(&mut lines);
+                if dropped > 0 {
+                    tell(&mut lines, dropped);
+                }
                 // With the output gone there is nobody left to tell.
                 let _ = output.write_all(&lines).and_then(|()| output.flush());
                 lines.clear();
@@ -59,26 +89,32 @@ impl Sink {
         sink
     }
 
-    /// Appends what `fill` writes; it must be whole lines.
-    pub fn write(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends what `fill` writes; it must be whole lines. They are dropped if there is no room for them, or if those
+    /// that are about the same have their share of it.
+    pub fn write(&self, about: Option<About<'_>>, fill: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.0.lock();
-        if state.buffer.len() >= CAPACITY {
-            self.0.waits.fetch_add(1, Ordering::Relaxed);
-        }
-        while state.buffer.len() >= CAPACITY {
-            state = self.0.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
         let before = state.buffer.len();
+        let share = about.filter(|_| before >= SHARED).map(|about| self.0.hasher.hash_one(about));
+        let own = share.map(|share| state.shares.get(&share).copied().unwrap_or_default());
+        if !has_room(before, own) {
+            state.dropped += 1;
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         fill(&mut state.buffer);
+        let length = state.buffer.len() - before;
+        if let Some(share) = share {
+            *state.shares.entry(share).or_default() += length;
+        }
         let is_enough = before < ENOUGH && state.buffer.len() >= ENOUGH;
         if (before == 0 || is_enough) && !state.writing {
             self.0.filled.notify_one();
         }
     }
 
-    /// How often a writer waited for room.
-    pub fn waits(&self) -> u64 {
-        self.0.waits.load(Ordering::Relaxed)
+    /// How many lines were dropped for want of room.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until all that was appended has been written.
@@ -99,8 +135,8 @@ impl Shared {
     }
 
     /// Waits for lines, and a moment for more of them, and takes them all, leaving the emptied vector to be filled
-    /// again.
-    fn take(&self, lines: &mut Vec<u8>) {
+    /// again. Returns how many did not fit behind them.
+    fn take(&self, lines: &mut Vec<u8>) -> u64 {
         let mut state = self.lock();
         while state.buffer.is_empty() {
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -115,9 +151,9 @@ impl Shared {
         }
         state.flushing = false;
         std::mem::swap(&mut state.buffer, lines);
+        state.shares.clear();
         state.writing = true;
-        // Those who waited for room have it now.
-        self.emptied.notify_all();
+        std::mem::take(&mut state.dropped)
     }
 
     fn done(&self) {
@@ -144,11 +180,15 @@ mod tests {
         }
     }
 
+    fn tell(out: &mut Vec<u8>, dropped: u64) {
+        out.extend_from_slice(format!("lost {dropped}\n").as_bytes());
+    }
+
     #[test]
     fn a_lone_line_goes_out_by_itself() {
         let output = Output::default();
-        let sink = Sink::start(output.clone());
-        sink.write(|out| out.extend_from_slice(b"one\n"));
+        let sink = Sink::start(output.clone(), tell);
+        sink.write(None, |out| out.extend_from_slice(b"one\n"));
         let deadline = Instant::now() + Duration::from_secs(30);
         while *output.0.lock().unwrap() != b"one\n" {
             assert!(Instant::now() < deadline, "nobody writes the line");
@@ -170,42 +210,100 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_full_buffer_makes_its_writers_wait_and_loses_nothing() {
+    /// A sink over an output that takes nothing until the sender is dropped, with one line on its way to it.
+    fn stuck() -> (Sink, std::sync::mpsc::SyncSender<()>, Output) {
         let (go_on, stuck) = std::sync::mpsc::sync_channel(1);
         let output = Output::default();
-        let sink = Sink::start(Stuck(stuck, output.clone()));
-        let line = vec![b'x'; CAPACITY / 4];
+        let sink = Sink::start(Stuck(stuck, output.clone()), tell);
+        sink.write(None, |out| out.extend_from_slice(b"first\n"));
         let deadline = Instant::now() + Duration::from_secs(30);
-        std::thread::scope(|scope| {
-            scope.spawn(|| (0..16).for_each(|_| sink.write(|out| out.extend_from_slice(&line))));
-            while sink.waits() == 0 {
-                assert!(Instant::now() < deadline, "nobody waits");
-                std::thread::yield_now();
-            }
-            assert!(sink.0.lock().buffer.len() <= CAPACITY);
-            drop(go_on);
-        });
+        while !sink.0.lock().writing {
+            assert!(Instant::now() < deadline, "nobody takes the line");
+            std::thread::yield_now();
+        }
+        (sink, go_on, output)
+    }
+
+    #[test]
+    fn a_full_buffer_stops_nobody_and_says_what_it_lost() {
+        let (sink, go_on, output) = stuck();
+        let line = [vec![b'x'; CAPACITY / 4 - 1], vec![b'\n']].concat();
+        // On this thread: nothing takes what is written, and it goes on nevertheless.
+        (0..7).for_each(|_| sink.write(None, |out| out.extend_from_slice(&line)));
+        assert_eq!((sink.dropped(), sink.0.lock().buffer.len()), (3, CAPACITY));
+        drop(go_on);
         sink.flush();
-        assert_eq!(output.0.lock().unwrap().len(), 4 * CAPACITY);
-        // What the burst needed is given back: the next two batches go through both buffers.
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.len(), 6 + CAPACITY + "lost 3\n".len());
+        assert!(text.ends_with("\nlost 3\n"), "where they would have stood");
+        sink.write(None, |out| out.extend_from_slice(b"later\n"));
+        sink.flush();
+        assert!(output.0.lock().unwrap().ends_with(b"lost 3\nlater\n"), "said once");
+        // What the burst needed is given back: two batches go through both buffers.
         for _ in 0..2 {
-            sink.write(|out| out.extend_from_slice(b"one\n"));
+            sink.write(None, |out| out.extend_from_slice(b"one\n"));
             sink.flush();
             assert!(sink.0.lock().buffer.capacity() <= KEPT);
         }
     }
 
     #[test]
+    fn who_floods_a_slow_log_leaves_room_for_others() {
+        let (sink, go_on, output) = stuck();
+        let write = |name: &str| {
+            let about = About { namespace: "shop", name };
+            let dropped = sink.dropped();
+            sink.write(Some(about), |out| {
+                out.extend_from_slice(&[&vec![b'-'; 998][..], name.as_bytes(), b"\n"].concat())
+            });
+            sink.dropped() == dropped
+        };
+        let flood = (0..10_000).filter(|_| write("a")).count();
+        assert!((780..=790).contains(&flood), "half, and half of the rest: {flood} of 1048");
+        let next = std::iter::from_fn(|| write("b").then_some(())).count();
+        assert!((125..=135).contains(&next), "{next}");
+        assert!(!write("a") && write("c"));
+        drop(go_on);
+        sink.flush();
+        assert!(output.0.lock().unwrap().ends_with(format!("c\nlost {}\n", sink.dropped()).as_bytes()));
+        assert!(write("a"), "there is room again");
+    }
+
+    #[test]
+    fn room_is_shared_beyond_the_half_only() {
+        for (length, own, room) in [
+            (0, Some(0), true),
+            (SHARED - 1, Some(SHARED), true),
+            (SHARED, Some(SHARED - 1), true),
+            (SHARED, Some(SHARED), false),
+            (CAPACITY - 1, Some(0), true),
+            (CAPACITY - 1, Some(1), false),
+            (CAPACITY - 1, None, true),
+            (CAPACITY, None, false),
+            (CAPACITY, Some(0), false),
+        ] {
+            assert_eq!(has_room(length, own), room, "{length} {own:?}");
+        }
+    }
+
+    #[test]
     fn writes_every_line_of_every_thread() {
         let output = Output::default();
-        let sink = Sink::start(output.clone());
+        let sink = Sink::start(output.clone(), tell);
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..5000).for_each(|_| sink.write(|out| out.extend_from_slice(&[b'x'; 299]))));
+                scope.spawn(|| {
+                    for number in 0..5000 {
+                        // Of all of them together no more than fits.
+                        if number % 500 == 0 {
+                            sink.flush();
+                        }
+                        sink.write(None, |out| out.extend_from_slice(&[b'x'; 299]));
+                    }
+                });
             }
         });
         sink.flush();
-        assert_eq!(output.0.lock().unwrap().len(), 4 * 5000 * 299);
+        assert_eq!((output.0.lock().unwrap().len(), sink.dropped()), (4 * 5000 * 299, 0));
     }
 }

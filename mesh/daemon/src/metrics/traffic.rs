@@ -109,6 +109,15 @@ impl Labels {
         }
     }
 
+    /// The workload of this node that it is reported of.
+    fn own(&self) -> Own {
+        let own = match self.reporter {
+            Reporter::Source => &self.source,
+            Reporter::Destination => &self.destination,
+        };
+        (own.namespace.clone(), own.workload.clone())
+    }
+
     fn pairs(&self) -> [(&'static str, &str); 27] {
         let (source, destination) = (&self.source, &self.destination);
         [
@@ -177,6 +186,22 @@ impl Series {
     }
 }
 
+/// A namespace and a workload in it.
+type Own = (Arc<str>, Arc<str>);
+
+/// The series that there are, and how many each workload has.
+#[derive(Debug, Default)]
+struct Kept {
+    by_labels: HashMap<Labels, Arc<Series>>,
+    of_workload: HashMap<Own, usize>,
+}
+
+/// Whether a workload that has `own` of `all` sets of labels may have one more: at most twice what is left. What a peer
+/// says of itself makes series too, and must not take those of the others.
+fn may_have_more(own: usize, all: usize, most: usize) -> bool {
+    own < most.saturating_sub(all).saturating_mul(2)
+}
+
 /// All traffic series. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Traffic(Arc<Shared>);
@@ -184,7 +209,7 @@ pub struct Traffic(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     most: usize,
-    series: RwLock<HashMap<Labels, Arc<Series>>>,
+    series: RwLock<Kept>,
     dropped: AtomicU64,
     open_source: AtomicU64,
     open_destination: AtomicU64,
@@ -210,16 +235,24 @@ impl Traffic {
 
     /// The series of a set of labels.
     pub fn series(&self, labels: &Labels) -> Arc<Series> {
-        if let Some(series) = self.0.series.read().unwrap_or_else(PoisonError::into_inner).get(labels) {
+        if let Some(series) =
+            self.0.series.read().unwrap_or_else(PoisonError::into_inner).by_labels.get(labels)
+        {
             series.used();
             return series.clone();
         }
         let mut all = self.0.series.write().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= self.0.most && !all.contains_key(labels) {
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
-            return all.entry(Labels::overflow(labels.reporter)).or_default().clone();
+        let all = &mut *all;
+        if !all.by_labels.contains_key(labels) {
+            let own = labels.own();
+            let has = all.of_workload.get(&own).copied().unwrap_or_default();
+            if !may_have_more(has, all.by_labels.len(), self.0.most) {
+                self.0.dropped.fetch_add(1, Ordering::Relaxed);
+                return all.by_labels.entry(Labels::overflow(labels.reporter)).or_default().clone();
+            }
+            *all.of_workload.entry(own).or_default() += 1;
         }
-        let series = all.entry(labels.clone()).or_default();
+        let series = all.by_labels.entry(labels.clone()).or_default();
         series.used();
         series.clone()
     }
@@ -237,17 +270,23 @@ impl Traffic {
     /// not lost.
     pub fn expire(&self) {
         let mut all = self.0.series.write().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, series| {
+        let Kept { by_labels, of_workload } = &mut *all;
+        by_labels.retain(|labels, series| {
             let left = series.passes.load(Ordering::Relaxed).saturating_sub(1);
             series.passes.store(left, Ordering::Relaxed);
-            left > 0 || Arc::strong_count(series) > 1
+            let stays = left > 0 || Arc::strong_count(series) > 1;
+            if !stays && let Some(count) = of_workload.get_mut(&labels.own()) {
+                *count = count.saturating_sub(1);
+            }
+            stays
         });
+        of_workload.retain(|_, count| *count > 0);
     }
 
     /// The last pod of a workload has gone from this node: what was reported of it soon goes too.
     pub fn retire(&self, namespace: &str, workload: &str) {
         let all = self.0.series.read().unwrap_or_else(PoisonError::into_inner);
-        for (labels, series) in all.iter() {
+        for (labels, series) in &all.by_labels {
             let own = match labels.reporter {
                 Reporter::Source => &labels.source,
                 Reporter::Destination => &labels.destination,
@@ -265,7 +304,7 @@ impl Traffic {
 
     /// How many series there are.
     pub fn len(&self) -> usize {
-        self.0.series.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.0.series.read().unwrap_or_else(PoisonError::into_inner).by_labels.len()
     }
 
     /// Whether there are none.
@@ -279,7 +318,8 @@ impl Collector for Traffic {
         let all = self.0.series.read().unwrap_or_else(PoisonError::into_inner);
         let mut family = |name: &str, help: &str, value: fn(&Series) -> &AtomicU64, closing: bool| {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (labels, series) in all.iter().filter(|(labels, _)| closing || labels.flags == "-") {
+            for (labels, series) in all.by_labels.iter().filter(|(labels, _)| closing || labels.flags == "-")
+            {
                 let count = value(series).load(Ordering::Relaxed);
                 // A connection that ended otherwise than it began has its bytes and its opening elsewhere.
                 if count > 0 || labels.flags == "-" {
@@ -387,6 +427,40 @@ mod tests {
         traffic.expire();
         // The third was reported of the server's end, whose pod is still there.
         assert_eq!(traffic.len(), 2);
+    }
+
+    #[test]
+    fn what_one_workload_is_told_leaves_series_for_the_others() {
+        let traffic = Traffic::new(300);
+        let of = |own: &str, peer: usize| {
+            let mut labels = Labels::overflow(Reporter::Destination);
+            labels.destination.workload = own.into();
+            labels.source.workload = peer.to_string().into();
+            labels
+        };
+        // A peer says of itself to be another one each time.
+        (0..1000).for_each(|peer| drop(traffic.series(&of("attacked", peer))));
+        assert_eq!((traffic.len(), traffic.dropped()), (200 + 1, 800));
+        (0..30).for_each(|peer| drop(traffic.series(&of("bystander", peer))));
+        assert_eq!((traffic.len(), traffic.dropped()), (230 + 1, 800));
+        (0..PASSES).for_each(|_| traffic.expire());
+        assert!(traffic.is_empty());
+        (0..1000).for_each(|peer| drop(traffic.series(&of("bystander", peer))));
+        assert_eq!(traffic.len(), 200 + 1, "what is gone counts no more");
+    }
+
+    #[test]
+    fn series_are_shared_by_what_is_left() {
+        for (own, all, more) in [
+            (0, 0, true),
+            (199, 199, true),
+            (200, 200, false),
+            (1, 299, true),
+            (2, 299, false),
+            (0, 300, false),
+        ] {
+            assert_eq!(may_have_more(own, all, 300), more, "{own} of {all}");
+        }
     }
 
     #[test]

@@ -47,10 +47,12 @@ pub enum Limit {
     AllDescriptors,
     /// A pod's turns on a thread were used up while others wanted some: it waited.
     Turns,
+    /// Bytes of a peer before it has shown who it is.
+    HandshakeBytes,
 }
 
 /// Limits and what they are called.
-const NAMES: [(Limit, &str); 21] = [
+const NAMES: [(Limit, &str); 22] = [
     (Limit::Frame, "tunnel_frame"),
     (Limit::ServerStreams, "tunnel_streams_served"),
     (Limit::ClientStreams, "tunnel_streams_opened"),
@@ -72,6 +74,7 @@ const NAMES: [(Limit, &str); 21] = [
     (Limit::AllBuffered, "agent_buffered"),
     (Limit::AllDescriptors, "agent_descriptors"),
     (Limit::Turns, "pod_turns"),
+    (Limit::HandshakeBytes, "tunnel_handshake_bytes"),
 ];
 
 /// A counter for each limit; shared by everything that has the same [`Limits`](super::Limits).

@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use hbone::account::{Account, AccountLimits, Full};
 use hbone::headers::Headers;
 use hbone::limits::Limits;
 use hbone::splice::End;
 use hbone::transport::{HandshakeError, Tls};
 use hbone::tunnel::{self, Client, Gone, Server};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -25,16 +26,35 @@ struct Configs {
 }
 
 fn configs(in_place: bool) -> Configs {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    configs_of(in_place, rustls::crypto::aws_lc_rs::default_provider(), 0)
+}
+
+/// Certificates that are as large as if they had `padding` bytes more of key and names, with six of them in a chain.
+fn configs_of(in_place: bool, provider: rustls::crypto::CryptoProvider, padding: usize) -> Configs {
+    let provider = Arc::new(provider);
+    let padded = |mut params: CertificateParams| {
+        if padding > 0 {
+            let extension =
+                CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 32473, 1], vec![0; padding]);
+            params.custom_extensions.push(extension);
+        }
+        params
+    };
     let ca_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = params.self_signed(&ca_key).unwrap();
     let issuer = Issuer::new(params, ca_key);
     let key = KeyPair::generate().unwrap();
-    let leaf =
-        CertificateParams::new(vec!["peer.test".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone(), ca.der().clone()];
+    let leaf = padded(CertificateParams::new(vec!["peer.test".to_owned()]).unwrap());
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    let mut chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone(), ca.der().clone()];
+    let others = if padding > 0 { 6 } else { 0 };
+    chain.extend((0..others).map(|_| {
+        let mut params = padded(CertificateParams::default());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }));
     let key = || PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
@@ -68,11 +88,11 @@ fn name() -> ServerName<'static> {
 }
 
 async fn tunnels(configs: &Configs) -> (Client, Server, [tokio::task::JoinHandle<Gone>; 2]) {
-    let limits = Limits::default();
+    let (limits, charged) = (Limits::default(), account());
     let (near, far) = sockets().await;
     let (near, far) = tokio::join!(
-        Tls::connect(near, configs.client.clone(), name(), &limits),
-        Tls::accept(far, configs.server.clone(), &limits)
+        Tls::connect(near, configs.client.clone(), name(), &limits, &charged),
+        Tls::accept(far, configs.server.clone(), &limits, &charged)
     );
     let (client, near) = tunnel::client(near.unwrap(), limits.clone());
     let (server, far) = tunnel::server(far.unwrap(), limits);
@@ -125,13 +145,13 @@ fn bulk_and_small_cross_and_the_tunnel_closes_in_order() {
 fn refused_handshakes_say_why() {
     run(async {
         let (ours, theirs) = (configs(true), configs(true));
-        let limits = Limits::default();
+        let (limits, charged) = (Limits::default(), account());
         // A client that another CA vouches for, and one without a certificate.
         for client in [&theirs.client, &ours.anonymous] {
             let (near, far) = sockets().await;
             let (client, server) = tokio::join!(
-                Tls::connect(near, client.clone(), name(), &limits),
-                Tls::accept(far, ours.server.clone(), &limits)
+                Tls::connect(near, client.clone(), name(), &limits, &charged),
+                Tls::accept(far, ours.server.clone(), &limits, &charged)
             );
             assert!(matches!(server.unwrap_err(), HandshakeError::Tls(_) | HandshakeError::Io(_)));
             // TLS 1.3 lets the client finish first; it learns of it with its first read.
@@ -143,17 +163,88 @@ fn refused_handshakes_say_why() {
         // A peer that hangs up, and one that speaks no TLS.
         let (near, far) = sockets().await;
         drop(far);
-        let err = Tls::connect(near, ours.client.clone(), name(), &limits).await.unwrap_err();
+        let err = Tls::connect(near, ours.client.clone(), name(), &limits, &charged).await.unwrap_err();
         assert!(matches!(err, HandshakeError::Io(_)), "{err}");
         let (near, mut far) = sockets().await;
         far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-        let err = Tls::connect(near, ours.client.clone(), name(), &limits).await.unwrap_err();
+        let err = Tls::connect(near, ours.client.clone(), name(), &limits, &charged).await.unwrap_err();
         assert!(matches!(err, HandshakeError::Tls(_)), "{err}");
         let (near, _far) = sockets().await;
         let short = Limits { handshake_timeout: std::time::Duration::from_millis(50), ..limits };
-        let err = Tls::connect(near, ours.client.clone(), name(), &short).await.unwrap_err();
+        let err = Tls::connect(near, ours.client.clone(), name(), &short, &charged).await.unwrap_err();
         assert!(matches!(err, HandshakeError::Timeout(_)), "{err}");
         assert_eq!(short.hits.of(hbone::limits::Limit::HandshakeTime), 1);
+    });
+}
+
+#[test]
+fn a_peer_that_never_shows_who_it_is_is_charged_and_bounded() {
+    run(async {
+        let (configs, charged) = (configs(true), account());
+        let limits = Limits::default();
+        let (mut near, far) = sockets().await;
+        let (server, of_it, config) = (limits.clone(), charged.clone(), configs.server.clone());
+        let served =
+            tokio::task::spawn_local(
+                async move { Tls::accept(far, config, &server, &of_it).await.map(drop) },
+            );
+        // A ClientHello of 60,000 bytes, in records of the largest size; of the first one 10,000 bytes come.
+        let mut first = vec![22, 3, 1, 0x40, 0, 1, 0, 0xea, 0x60];
+        first.resize(10_000, 3);
+        near.write_all(&first).await.unwrap();
+        while charged.buffered() < 10_000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(charged.memory() > 10_000 + 16_000, "with what a session costs: {}", charged.memory());
+        let mut rest = vec![3; 5 + 16_384 - 10_000];
+        rest.extend_from_slice(&[22, 3, 1, 0x40, 0]);
+        rest.resize(60_000, 3);
+        // It may have hung up before all of it.
+        let _ = near.write_all(&rest).await;
+        let error = served.await.unwrap().unwrap_err();
+        assert!(matches!(error, HandshakeError::TooLarge(most) if most < 17_000), "{error}");
+        assert_eq!(limits.hits.of(hbone::limits::Limit::HandshakeBytes), 1);
+        assert_eq!((charged.tunnels(), charged.buffered()), (0, 0));
+    });
+}
+
+#[test]
+fn a_handshake_without_room_on_the_account_ends() {
+    run(async {
+        let configs = configs(true);
+        let charged = Account::new(AccountLimits { buffered: 100, ..AccountLimits::default() });
+        let limits = Limits::default();
+        let (near, far) = sockets().await;
+        let ours = account();
+        let (_, server) = tokio::join!(
+            Tls::connect(near, configs.client.clone(), name(), &limits, &ours),
+            Tls::accept(far, configs.server.clone(), &limits, &charged)
+        );
+        assert!(matches!(server.unwrap_err(), HandshakeError::Account(Full::Buffered(0))));
+    });
+}
+
+/// The largest that anybody uses: RSA keys of 4,096 bits (certificates of some 1.9 KB), four levels of authorities with
+/// old and new certificates in the bundle, key exchange after ML-KEM.
+#[test]
+fn the_longest_honest_handshake_fits() {
+    run(async {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768];
+        let (configs, charged) = (configs_of(true, provider, 1500), account());
+        let limits = Limits::default();
+        let (near, far) = sockets().await;
+        let (client, server) = tokio::join!(
+            Tls::connect(near, configs.client.clone(), name(), &limits, &charged),
+            Tls::accept(far, configs.server.clone(), &limits, &charged)
+        );
+        let (client, _driver) = tunnel::client(client.unwrap(), limits.clone());
+        let (server, _driver) = tunnel::server(server.unwrap(), limits);
+        for chain in [client.peer_certificates(), server.peer_certificates()] {
+            let bytes: usize = chain.iter().map(|certificate| certificate.len()).sum();
+            assert!((13_000..16_000).contains(&bytes), "{bytes} bytes in {} certificates", chain.len());
+        }
+        assert_eq!((charged.tunnels(), charged.buffered()), (0, 0), "not a tunnel of the account's yet");
     });
 }
 
@@ -201,8 +292,8 @@ fn change_keys(in_place: bool) {
             near.set_nonblocking(false).unwrap();
             let config = configs.client.clone();
             let peer = std::thread::spawn(move || updating_peer(near, config, 50));
-            let limits = Limits::default();
-            let tls = Tls::accept(far, configs.server.clone(), &limits).await.unwrap();
+            let (limits, charged) = (Limits::default(), account());
+            let tls = Tls::accept(far, configs.server.clone(), &limits, &charged).await.unwrap();
             let (mut server, driver) = tunnel::server(tls, limits);
             tokio::task::spawn_local(driver);
             let mut stream = server.accept().await.unwrap().accept(&Headers::new());
@@ -219,11 +310,11 @@ fn we_change_our_own_keys_in_time() {
     // One end seals in place and changes its key every few records; the other end is rustls' own.
     run(async {
         let ours = configs(true);
-        let limits = Limits { records_per_key: 7, ..Limits::default() };
+        let (limits, charged) = (Limits { records_per_key: 7, ..Limits::default() }, account());
         let (near, far) = sockets().await;
         let (near, far) = tokio::join!(
-            Tls::connect(near, ours.client.clone(), name(), &limits),
-            Tls::accept(far, same_ca_without_extraction(&ours), &limits)
+            Tls::connect(near, ours.client.clone(), name(), &limits, &charged),
+            Tls::accept(far, same_ca_without_extraction(&ours), &limits, &charged)
         );
         let (client, driver) = tunnel::client(near.unwrap(), limits.clone());
         tokio::task::spawn_local(driver);

@@ -101,6 +101,7 @@ mod tests {
             row("not later than the expiry", Some((-day, 30)), 9, 0.5, 30.0),
             row("sooner than the expiry", Some((-day, 30)), 2, 0.5, 2.0),
             row("after the expiry plain backoff", Some((-day, -30)), 3, 0.5, 4.0),
+            row("at the very expiry, too", Some((-day, 0)), 3, 0.5, 4.0),
         ] {
             let now = UNIX_EPOCH + Duration::from_secs(NOW);
             let at = |offset: i64| now.checked_add_signed_seconds(offset);

@@ -312,9 +312,9 @@ impl Store {
         Ok(())
     }
 
-    /// Makes credentials of a bundle under the newest roots. All certificates come from one authority, so roots that
-    /// differ from those in use and were asked for later are its newest, and take effect for every identity at once
-    /// rather than at each one's own half-life.
+    /// Makes credentials of a bundle under the roots announced, else the newest. All certificates come from one
+    /// authority, so roots that differ from those in use and were asked for later are its newest, and take effect for
+    /// every identity at once rather than at each one's own half-life.
     fn adopt(
         &mut self,
         bundle: Arc<CertificateBundle>,
@@ -322,6 +322,8 @@ impl Store {
         now: SystemTime,
     ) -> Result<Credentials, TlsError> {
         let trust = match &self.trust {
+            // The reply may be of a replica that knows less.
+            Some((_, trust)) if self.announced.roots => trust.clone(),
             Some((since, trust)) if *since >= sequence || trust.bundle() == bundle.roots() => trust.clone(),
             _ => self.change_trust(bundle.roots().clone(), sequence, now)?,
         };

@@ -123,4 +123,28 @@ mod tests {
             }
         }
     }
+
+    /// Looking through a long list for each change would take the square of its length; an index that is made anew at
+    /// each change at its border would take as much.
+    #[test]
+    fn a_list_is_indexed_from_when_it_is_long_until_it_is_half_as_long() {
+        let indexed = |endpoints: &Endpoints| {
+            for (uid, place) in &endpoints.places {
+                assert_eq!(endpoints.list[*place as usize].uid, *uid);
+            }
+            let noted = endpoints.places.len();
+            assert!(noted == 0 || noted == endpoints.list.len(), "{noted} of {}", endpoints.list.len());
+            noted > 0
+        };
+        let mut endpoints = Endpoints::default();
+        for number in 0..2 * INDEXED_ABOVE {
+            endpoints.insert(endpoint(number));
+            assert_eq!(indexed(&endpoints), number + 1 > INDEXED_ABOVE, "up to {}", number + 1);
+        }
+        for number in (0..2 * INDEXED_ABOVE).rev() {
+            endpoints.remove(&format!("uid-{number}"));
+            assert_eq!(endpoints.all().len(), number);
+            assert_eq!(indexed(&endpoints), number >= INDEXED_ABOVE / 2, "down to {number}");
+        }
+    }
 }

@@ -212,6 +212,27 @@ fn a_workload_that_changes_its_services_leaves_the_old() {
 }
 
 #[test]
+fn a_node_knows_its_own_pods() {
+    let on = |uid: &str, node: &str| Workload { node: node.into(), ..workload(uid, &[]) };
+    let all = [on("a", "here"), on("b", "there"), on("c", "here"), on("d", "")];
+    for (node, own) in [(Some("here"), &["a", "c"][..]), (Some("nowhere"), &[]), (None, &[])] {
+        let mut mesh = Mesh::new("".into(), node.map(Into::into));
+        for one in &all {
+            mesh.apply(Update::Workload(one.clone()));
+        }
+        let mut uids: Vec<&str> = mesh.workloads().map(|one| &*one.uid).collect();
+        uids.sort_unstable();
+        assert_eq!(uids, ["a", "b", "c", "d"]);
+        for one in &all {
+            let local = own.contains(&&*one.uid);
+            assert_eq!(mesh.is_local(one), local, "{} seen from {node:?}", one.uid);
+            let found = mesh.local_workload("ns", &one.name, "account").map(|found| &found.uid);
+            assert_eq!(found, local.then_some(&one.uid), "{} seen from {node:?}", one.uid);
+        }
+    }
+}
+
+#[test]
 fn pod_ranges_hold_ipv4_however_it_is_written() {
     let mut mesh = Mesh::new("net".into(), None);
     assert_eq!(&**mesh.network(), "net");

@@ -106,6 +106,36 @@ async fn a_tunnel_that_no_thread_has_time_for_is_reset_and_counted() {
 }
 
 #[tokio::test]
+async fn the_oldest_tunnel_that_does_not_show_who_it_is_goes() {
+    use tokio::io::AsyncReadExt;
+
+    use crate::proxy::handshakes::Handshakes;
+    use crate::proxy::worker::Worker;
+
+    let (mut agent, mailboxes) = threads_that_stand_still("1");
+    Arc::get_mut(&mut agent).unwrap().handshakes = Handshakes::with(2);
+    let pod = a_pod(&agent);
+    let worker = Worker::idle(0, agent.clone(), &mailboxes[0]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let begin = || {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        crate::proxy::accept::take_one(&worker, &pod, &listener, Slot::Hbone);
+        client.set_nonblocking(true).unwrap();
+        tokio::net::TcpStream::from_std(client).unwrap()
+    };
+    let silent = async {
+        let (mut first, mut second) = (begin(), begin());
+        let ended = timeout(Duration::from_secs(3), first.read(&mut [0])).await.expect("it goes at once");
+        assert!(matches!(ended, Ok(0) | Err(_)));
+        assert_eq!(hits(&agent, "pod_handshakes"), 1);
+        let still = timeout(Duration::from_millis(50), second.read(&mut [0])).await;
+        assert!(still.is_err(), "the newer one may go on");
+        drop(second);
+    };
+    tokio::task::LocalSet::new().run_until(silent).await;
+}
+
+#[tokio::test]
 async fn a_pod_with_its_share_of_descriptors_gets_no_more() {
     use std::io::Read;
 
@@ -207,4 +237,23 @@ async fn dns_clients_beyond_a_pods_places_are_turned_away_and_counted() {
     assert_eq!(last.read(&mut [0]).unwrap(), 0, "closed at once");
     assert_eq!(hits(&agent, "dns_queries"), 1);
     drop(silent);
+}
+
+#[tokio::test]
+async fn dns_queries_take_turns() {
+    let (agent, _threads) = one_thread();
+    let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let address = server.local_addr().unwrap();
+    let pod = a_pod(&agent);
+    let listeners = Listeners::from_parts(vec![(Slot::DnsUdpV4, server.into())]);
+    agent.workers[0].send(Job::Serve { pod: pod.clone(), listeners }).await;
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    // What is no query costs a turn too.
+    (0..10).for_each(|_| assert_eq!(client.send_to(b"no query", address).unwrap(), 8));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pod.account.work() < 10 * (32 << 10) {
+        assert!(Instant::now() < deadline, "{} for ten", pod.account.work());
+        sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -21,6 +21,10 @@ pub(super) struct Counts {
     pub(super) asked: u64,
     pub(super) forgotten: u64,
     pub(super) limited: u64,
+    /// How often a pod had its share of the keys, of what is not there, and of questions without an answer.
+    pub(super) keys_hits: u64,
+    pub(super) absent_hits: u64,
+    pub(super) unanswered_hits: u64,
 }
 
 impl Counts {

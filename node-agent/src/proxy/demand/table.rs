@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hbone::account::is_fair;
 use model::address::{NamespacedHostname, Str};
 use model::mesh::{Mesh, Update};
 use model::service::Service;
@@ -35,6 +36,9 @@ const CROWDED: usize = MAX_KEYS / 4 * 3;
 /// How long what is not used is kept then.
 const SHORT: Duration = Duration::from_secs(10);
 
+/// Of what the greediest pod has, one part in so many makes room for another question.
+const EVICTED: usize = 16;
+
 /// How much of what is asked for is known before it was asked for: with something else, or from a predecessor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
@@ -52,9 +56,9 @@ pub(super) struct Table {
     entries: HashMap<Key, Entry>,
     unanswered: HashMap<Arc<str>, usize>,
     total_unanswered: usize,
-    /// The keys of what is not there, the first to be known as such first. Some have come since.
-    absent: VecDeque<Key>,
     absent_now: usize,
+    /// What each pod has asked for first: of all that there may be it has its share, as of the agent's descriptors.
+    owners: HashMap<Arc<str>, Owned>,
     /// Came in a delivery that another one follows: endpoints may be missing.
     parts: HashSet<Str>,
     wish: Wish,
@@ -66,6 +70,18 @@ struct Entry {
     phase: Phase,
     used: Instant,
     asked: Instant,
+    owner: Arc<str>,
+    /// A connection used it when it was last looked.
+    live: bool,
+}
+
+/// What one pod has asked for.
+#[derive(Debug, Default)]
+struct Owned {
+    keys: usize,
+    absent: usize,
+    /// The keys of what is not there, the first to be known as such first. Some have come since.
+    order: VecDeque<Key>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,48 +130,93 @@ impl Table {
         seen == Seen::Whole
     }
 
-    fn may_ask(&self, key: &Key, asker: &Arc<str>) -> bool {
-        let of_pod = self.unanswered.get(asker).copied().unwrap_or_default();
-        let room = self.entries.len() < MAX_KEYS || self.entries.contains_key(key);
-        room && of_pod < MAX_OF_POD && self.total_unanswered < MAX_UNANSWERED
+    fn may_ask(&mut self, key: &Key, asker: &Arc<str>) -> bool {
+        let of_pod = self.unanswered.get(asker).copied().unwrap_or_default() + 1;
+        let all = self.total_unanswered + 1;
+        if of_pod > MAX_OF_POD || !is_share(of_pod, all, MAX_UNANSWERED) {
+            self.counts.unanswered_hits += 1;
+            return false;
+        }
+        self.entries.contains_key(key) || self.make_room(asker)
+    }
+
+    /// Whether there is room for one more of a pod's. Where the pod has its share, some of what the greediest has used
+    /// least of late goes: most often its own.
+    fn make_room(&mut self, asker: &Arc<str>) -> bool {
+        let own = self.owners.get(asker).map_or(0, |owned| owned.keys);
+        if is_share(own + 1, self.entries.len() + 1, MAX_KEYS) {
+            return true;
+        }
+        self.counts.keys_hits += 1;
+        let greediest = self.owners.iter().max_by_key(|(_, owned)| owned.keys);
+        let Some((greediest, has)) = greediest.map(|(owner, owned)| (owner.clone(), owned.keys)) else {
+            return false;
+        };
+        let may_go = |entry: &Entry| {
+            entry.owner == greediest && !entry.live && !matches!(entry.phase, Phase::Unanswered(_))
+        };
+        let mut old: Vec<(Instant, Key)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| may_go(entry))
+            .map(|(key, entry)| (entry.used, key.clone()))
+            .collect();
+        let count = (has / EVICTED).max(1).min(old.len());
+        if count == 0 {
+            return false;
+        }
+        old.select_nth_unstable_by_key(count - 1, |(used, _)| *used);
+        old[..count].iter().for_each(|(_, key)| self.release(key));
+        true
     }
 
     fn ask(&mut self, key: &Key, asker: &Arc<str>, now: Instant) {
+        self.enter(key, asker, now);
         self.set(key, Phase::Unanswered(asker.clone()), now);
         self.wish.ask.push(key.text());
         self.counts.asked += 1;
     }
 
-    /// Brings a key into a phase; one that is new was used just now.
+    /// A key is a pod's from now on, unless it is somebody's. One that is new was used just now.
+    fn enter(&mut self, key: &Key, owner: &Arc<str>, now: Instant) {
+        if self.entries.contains_key(key) {
+            return;
+        }
+        self.owners.entry(owner.clone()).or_default().keys += 1;
+        let entry = Entry { phase: Phase::Gone, used: now, asked: now, owner: owner.clone(), live: false };
+        self.entries.insert(key.clone(), entry);
+    }
+
+    /// Brings a key that is somebody's into a phase.
     fn set(&mut self, key: &Key, phase: Phase, now: Instant) {
-        let before = self.entries.get(key).map(|entry| entry.phase.clone());
-        self.uncount(before.as_ref());
-        match &phase {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if matches!(phase, Phase::Unanswered(_)) {
+            entry.asked = now;
+        }
+        let owner = entry.owner.clone();
+        let before = std::mem::replace(&mut entry.phase, phase.clone());
+        let was_absent = matches!(before, Phase::Absent(_));
+        self.uncount(&before, &owner);
+        match phase {
             Phase::Unanswered(asker) => {
-                *self.unanswered.entry(asker.clone()).or_default() += 1;
+                *self.unanswered.entry(asker).or_default() += 1;
                 self.total_unanswered += 1;
             }
             Phase::Absent(_) => {
                 self.absent_now += 1;
-                if !matches!(before, Some(Phase::Absent(_))) {
-                    self.absent.push_back(key.clone());
+                let owned = self.owners.entry(owner).or_default();
+                owned.absent += 1;
+                if !was_absent {
+                    owned.order.push_back(key.clone());
                 }
             }
             Phase::Present | Phase::Gone => {}
         }
-        let asks = matches!(phase, Phase::Unanswered(_));
-        match self.entries.get_mut(key) {
-            Some(entry) => {
-                entry.phase = phase;
-                entry.asked = if asks { now } else { entry.asked };
-            }
-            None => drop(self.entries.insert(key.clone(), Entry { phase, used: now, asked: now })),
-        }
     }
 
-    fn uncount(&mut self, phase: Option<&Phase>) {
+    fn uncount(&mut self, phase: &Phase, owner: &Arc<str>) {
         match phase {
-            Some(Phase::Unanswered(asker)) => {
+            Phase::Unanswered(asker) => {
                 self.total_unanswered -= 1;
                 if let Some(count) = self.unanswered.get_mut(asker) {
                     *count -= 1;
@@ -164,14 +225,26 @@ impl Table {
                     }
                 }
             }
-            Some(Phase::Absent(_)) => self.absent_now -= 1,
-            Some(Phase::Present | Phase::Gone) | None => {}
+            Phase::Absent(_) => {
+                self.absent_now -= 1;
+                if let Some(owned) = self.owners.get_mut(owner) {
+                    owned.absent -= 1;
+                }
+            }
+            Phase::Present | Phase::Gone => {}
         }
     }
 
     fn release(&mut self, key: &Key) {
-        let removed = self.entries.remove(key);
-        self.uncount(removed.map(|entry| entry.phase).as_ref());
+        if let Some(removed) = self.entries.remove(key) {
+            self.uncount(&removed.phase, &removed.owner);
+            if let Some(owned) = self.owners.get_mut(&removed.owner) {
+                owned.keys -= 1;
+                if owned.keys == 0 {
+                    self.owners.remove(&removed.owner);
+                }
+            }
+        }
         self.wish.release.push(key.text());
     }
 
@@ -252,9 +325,12 @@ impl Table {
     pub(super) fn end(&mut self, delivery: &Delivery, now: Instant) -> bool {
         let until = (!delivery.ours).then(|| now + ABSENT);
         let mut changed = false;
+        let mut owners = HashSet::new();
         for key in delivery.removed.iter().map(Key::read) {
-            let answered = self.entries.get(&key).is_some_and(|entry| entry.phase != Phase::Present);
-            if answered {
+            if let Some(entry) = self.entries.get(&key)
+                && entry.phase != Phase::Present
+            {
+                owners.insert(entry.owner.clone());
                 self.set(&key, Phase::Absent(until), now);
                 changed = true;
             }
@@ -263,23 +339,33 @@ impl Table {
             changed |= !self.parts.is_empty();
             self.parts.clear();
         }
-        while self.absent_now > MAX_ABSENT
-            && let Some(oldest) = self.absent.pop_front()
-        {
-            self.release_absent(&oldest);
-        }
-        // Of those that have come since, not more than there may be besides.
-        if self.absent.len() > 2 * MAX_ABSENT {
-            let entries = &self.entries;
-            self.absent
-                .retain(|key| entries.get(key).is_some_and(|entry| matches!(entry.phase, Phase::Absent(_))));
-        }
+        owners.iter().for_each(|owner| self.forget_absent(owner));
         changed
     }
 
-    fn release_absent(&mut self, key: &Key) {
-        if self.entries.get(key).is_some_and(|entry| matches!(entry.phase, Phase::Absent(_))) {
-            self.release(key);
+    /// Lets go of what is not there until a pod has its share of it at most: of what the greediest one has, most often
+    /// the pod itself, the first to be known as such goes first.
+    fn forget_absent(&mut self, owner: &Arc<str>) {
+        while let Some(owned) = self.owners.get_mut(owner) {
+            // Of those that have come since, not more than there may be besides.
+            if owned.order.len() > 2 * owned.absent + MAX_OF_POD {
+                let entries = &self.entries;
+                owned.order.retain(|key| is_absent(entries.get(key)));
+            }
+            if is_share(owned.absent, self.absent_now, MAX_ABSENT) {
+                return;
+            }
+            self.counts.absent_hits += 1;
+            let greediest = self.owners.values_mut().max_by_key(|owned| owned.absent);
+            let entries = &self.entries;
+            let oldest = greediest.and_then(|owned| {
+                let mut order = std::iter::from_fn(|| owned.order.pop_front());
+                order.find(|key| is_absent(entries.get(key)))
+            });
+            match oldest {
+                Some(oldest) => self.release(&oldest),
+                None => return,
+            }
         }
     }
 
@@ -292,8 +378,12 @@ impl Table {
         };
         let workloads = mesh.workloads().filter(of_none).map(|workload| workload.uid.to_string());
         let names: Vec<Str> = services.chain(workloads).take(MAX_KEYS).map(Str::from).collect();
+        // Who asked for it is not known; it makes room for others like a pod's.
+        let nobody = Arc::<str>::default();
         for name in &names {
-            self.set(&Key::Named(name.clone()), Phase::Present, now);
+            let key = Key::Named(name.clone());
+            self.enter(&key, &nobody, now);
+            self.set(&key, Phase::Present, now);
         }
         names
     }
@@ -301,16 +391,20 @@ impl Table {
     /// Lets go of what has not been used for so long, and says what of the mesh nothing asks for any more.
     pub(super) fn sweep(&mut self, mesh: &Mesh, uses: &Uses, now: Instant, idle: Duration) -> Vec<Str> {
         let idle = if self.entries.len() > CROWDED { idle.min(SHORT) } else { idle };
-        let old = |key: &Key, entry: &Entry| match entry.phase {
+        for (key, entry) in &mut self.entries {
+            let there = matches!(entry.phase, Phase::Present | Phase::Gone);
+            entry.live = there && is_used(mesh, uses, key);
+        }
+        let old = |entry: &Entry| match entry.phase {
             Phase::Unanswered(_) => entry.used + GIVE_UP < now,
-            Phase::Absent(_) => entry.used + idle < now,
-            Phase::Present | Phase::Gone => entry.used + idle < now && !is_used(mesh, uses, key),
+            Phase::Absent(_) | Phase::Present | Phase::Gone => entry.used + idle < now && !entry.live,
         };
         let old: Vec<Key> =
-            self.entries.iter().filter(|(key, entry)| old(key, entry)).map(|(key, _)| key.clone()).collect();
+            self.entries.iter().filter(|(_, entry)| old(entry)).map(|(key, _)| key.clone()).collect();
         old.iter().for_each(|key| self.release(key));
         self.counts.forgotten += old.len() as u64;
-        self.absent.retain(|key| self.entries.contains_key(key));
+        let entries = &self.entries;
+        self.owners.values_mut().for_each(|owned| owned.order.retain(|key| entries.contains_key(key)));
         let unwanted = self.unwanted(mesh, uses);
         self.wish.dropped.extend(unwanted.iter().cloned());
         unwanted
@@ -362,6 +456,15 @@ impl Table {
             ..self.counts
         }
     }
+}
+
+/// Whether a pod that then has `own` of `all` has no more than its share.
+fn is_share(own: usize, all: usize, most: usize) -> bool {
+    is_fair(own as u64, all as u64, most as u64)
+}
+
+fn is_absent(entry: Option<&Entry>) -> bool {
+    entry.is_some_and(|entry| matches!(entry.phase, Phase::Absent(_)))
 }
 
 /// Whether a live connection uses what a key leads to.

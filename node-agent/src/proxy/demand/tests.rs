@@ -2,13 +2,15 @@
 
 mod istiod;
 
+use std::collections::HashSet;
+
 use prost::Message;
 use proto::type_url::ADDRESS;
 use proto::workload::{self as wire, address::Type};
 use xds::convert::Decoder;
 use xds::delta::subscriber::Received;
 
-use super::table::{MAX_ABSENT, MAX_OF_POD};
+use super::table::{MAX_ABSENT, MAX_KEYS, MAX_OF_POD};
 use super::*;
 
 const IDLE: Duration = Duration::from_secs(60);
@@ -87,6 +89,24 @@ impl Bed {
             self.mesh.apply(update);
         }
         self.table.end(&delivery, self.now);
+    }
+
+    /// A pod asks for so many services, one after the other, and the controller knows each.
+    fn ask_for_services(&mut self, asker: &str, count: usize) {
+        let mut released = HashSet::new();
+        for number in 0..count {
+            self.now += Duration::from_micros(1);
+            let name = format!("ns/{number}.x");
+            assert!(!self.look_as(asker, &Key::Named(name.as_str().into())));
+            let (_, mut there) = service("s", 1);
+            if let Type::Service(service) = &mut there {
+                service.hostname = format!("{number}.x");
+                service.addresses.clear();
+            }
+            self.hear(vec![(name, there)], &[], false, true);
+            released.extend(self.table.take_wish().release);
+        }
+        assert!(!released.contains("p"), "what a connection uses was let go of");
     }
 
     fn sweep(&mut self, uses: &Uses) -> Vec<String> {
@@ -223,9 +243,65 @@ fn what_is_not_there_takes_no_more_than_its_share() {
         bed.asked();
         bed.hear(vec![], &[&format!("/{ip}")], false, true);
     }
-    assert_eq!(bed.table.counts().absent, MAX_ABSENT as u64);
-    assert_eq!(bed.table.counts().keys, MAX_ABSENT as u64);
-    assert_eq!(bed.table.counts().unanswered, 0);
+    // Two thirds of it for one that is alone.
+    let counts = bed.table.counts();
+    assert_eq!((counts.absent, counts.keys, counts.unanswered), (2730, 2730, 0));
+    assert_eq!(counts.absent_hits, MAX_ABSENT as u64 + 5 - 2730);
+    // Another pod's first answer does not go for it.
+    let other = at("10.200.0.1");
+    assert!(!bed.look_as("other", &other));
+    bed.hear(vec![], &["/10.200.0.1"], false, true);
+    for number in 0..50 {
+        let ip = format!("10.100.0.{number}");
+        assert!(!bed.look(&at(&ip)));
+        bed.hear(vec![], &[&format!("/{ip}")], false, true);
+    }
+    assert!(bed.look_as("other", &other), "it is still known");
+}
+
+#[test]
+fn a_pod_that_asks_for_everything_leaves_room_for_others() {
+    let mut bed = Bed::new();
+    bed.hear(vec![], &[], false, true);
+    assert!(!bed.look_as("modest", &at("10.0.0.1")));
+    bed.hear(vec![pod("p", 1, "there", &[])], &[], false, true);
+    bed.ask_for_services("greedy", MAX_KEYS);
+    let counts = bed.table.counts();
+    let share = MAX_KEYS as u64 / 3 * 2;
+    assert!((share * 14 / 15..=share + 2).contains(&counts.keys), "{}", counts.keys);
+    assert!(counts.keys_hits > 0);
+    // What the greedy one used last it still has, and the modest one what it asked for long before.
+    assert!(bed.look_as("greedy", &Key::Named(format!("ns/{}.x", MAX_KEYS - 1).into())));
+    assert!(bed.look_as("modest", &at("10.0.0.1")));
+    assert!(!bed.look_as("third", &at("10.0.0.3")));
+    assert_eq!(bed.asked(), ["/10.0.0.3"]);
+}
+
+#[test]
+fn room_is_made_by_what_no_connection_uses() {
+    let mut bed = Bed::new();
+    bed.hear(vec![pod("p", 1, "there", &[])], &[], false, true);
+    assert!(!bed.look_as("greedy", &Key::Named("p".into())));
+    bed.hear(vec![pod("p", 1, "there", &[])], &[], false, true);
+    let mut uses = Uses::default();
+    uses.add("10.0.0.1".parse().unwrap(), None, None);
+    bed.sweep(&uses);
+    bed.ask_for_services("greedy", MAX_KEYS);
+    assert!(bed.table.counts().keys_hits > 0);
+    // The one that is used is the oldest by far.
+    assert!(!bed.sweep(&uses).contains(&"p".to_owned()));
+}
+
+#[tokio::test]
+async fn strangers_have_a_budget_of_their_own() {
+    let demand = Demand::on(IDLE);
+    let mesh = Mesh::new("".into(), Some("here".into()));
+    let address = |number: u32| NetworkAddress::new("".into(), std::net::Ipv4Addr::from(number).into());
+    (0..1000).for_each(|number| demand.ask_for_peer(&mesh, address(number)));
+    assert_eq!(demand.hits()[2], ("demand_unanswered", 1000 - MAX_OF_POD as u64));
+    let inner = demand.0.as_ref().unwrap();
+    assert!(!inner.is_told(&Key::At(address(5000)), Seen::Nothing, &"victim".into()));
+    assert_eq!(inner.table().counts().unanswered, MAX_OF_POD as u64 + 1);
 }
 
 #[test]

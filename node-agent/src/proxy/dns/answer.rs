@@ -15,6 +15,8 @@ use model::workload::{Health, Workload};
 const TTL: u32 = 30;
 /// Addresses in one answer: more of a headless service than this serve nobody better.
 const MAX_ADDRESSES: usize = 64;
+/// Labels of a wildcard host, at most.
+const MAX_PARENTS: usize = 16;
 /// The largest answer over UDP that we announce to take.
 const MAX_PAYLOAD: u16 = 4096;
 
@@ -46,11 +48,10 @@ pub(super) fn answer(mesh: &Mesh, asker: &Asker<'_>, question: &Query) -> Option
             owner = name;
         }
         let wants_v4 = question.query_type() == RecordType::A;
-        let mut addresses = found.addresses(mesh, asker.client);
-        addresses.retain(|ip| ip.is_ipv4() == wants_v4);
+        let mut addresses = found.addresses(mesh, asker, |ip| ip.is_ipv4() == wants_v4);
         let first = usize::from(asker.turn).checked_rem(addresses.len()).unwrap_or_default();
         addresses.rotate_left(first);
-        records.extend(addresses.into_iter().take(MAX_ADDRESSES).map(|ip| record(&owner, ip)));
+        records.extend(addresses.into_iter().map(|ip| record(&owner, ip)));
         return Some(records);
     }
     None
@@ -87,13 +88,20 @@ fn names_of(host: &str, domain: &str) -> Vec<Str> {
             _ => Vec::new(),
         };
     }
-    let parents = host.match_indices('.').map(|(dot, _)| xds::names::host(&format!("*{}", &host[dot..])));
+    let parents = parents(host).map(|parent| xds::names::host(&format!("*{parent}")));
     // A single label is nobody's host.
     if host.contains('.') {
         std::iter::once(xds::names::host(host)).chain(parents).collect()
     } else {
         Vec::new()
     }
+}
+
+/// What a name lies below, each with the dot before it, the nearest first. Of a name with very many labels only the last
+/// ones are looked at: nobody's wildcard has so many, and each costs a look-up.
+fn parents(name: &str) -> impl Iterator<Item = &str> {
+    let farthest = name.rmatch_indices('.').take(MAX_PARENTS).last().map_or(name.len(), |(dot, _)| dot);
+    name[farthest..].match_indices('.').map(move |(dot, _)| &name[farthest + dot..])
 }
 
 /// A name that may be meant.
@@ -141,32 +149,34 @@ enum Found {
 }
 
 impl Found {
-    fn addresses(&self, mesh: &Mesh, client: &Workload) -> Vec<IpAddr> {
+    /// Its addresses of the family that is asked for, [`MAX_ADDRESSES`] at most.
+    fn addresses(&self, mesh: &Mesh, asker: &Asker<'_>, family: impl Fn(&IpAddr) -> bool) -> Vec<IpAddr> {
         match self {
-            Self::Pod(workload) => workload.addresses.to_vec(),
-            Self::Service(service) if service.vips.is_empty() => endpoints(mesh, service),
+            Self::Pod(workload) => {
+                workload.addresses.iter().copied().filter(family).take(MAX_ADDRESSES).collect()
+            }
+            Self::Service(service) if service.vips.is_empty() => endpoints(mesh, service, asker.turn, family),
             Self::Service(service) => {
-                let near = service.vips.iter().filter(|vip| vip.network == client.profile.network);
-                near.map(|vip| vip.ip).filter(|ip| service.ip_families.allow(*ip)).collect()
+                let near = service.vips.iter().filter(|vip| vip.network == asker.client.profile.network);
+                let allowed = near.map(|vip| vip.ip).filter(|ip| service.ip_families.allow(*ip));
+                allowed.filter(family).take(MAX_ADDRESSES).collect()
             }
         }
     }
 }
 
-/// The addresses behind a headless service.
-fn endpoints(mesh: &Mesh, service: &Service) -> Vec<IpAddr> {
-    let Some(endpoints) = mesh.endpoints(&service.key) else { return Vec::new() };
+/// The addresses behind a headless service: as many as an answer has, others each time where there are more.
+fn endpoints(mesh: &Mesh, service: &Service, turn: u16, family: impl Fn(&IpAddr) -> bool) -> Vec<IpAddr> {
+    let all = mesh.endpoints(&service.key).map_or(&[][..], |endpoints| endpoints.all());
     let ready = |workload: &&Arc<Workload>| {
         workload.status == Health::Healthy || service.load_balancing.allow_unhealthy
     };
-    let mut all: Vec<IpAddr> = endpoints
-        .all()
-        .iter()
-        .filter(ready)
-        .flat_map(|workload| workload.addresses.iter().copied())
-        .collect();
-    all.retain(|ip| service.ip_families.allow(*ip));
-    all
+    // Those of few are turned as they are answered.
+    let first = if all.len() > MAX_ADDRESSES { usize::from(turn) * MAX_ADDRESSES % all.len() } else { 0 };
+    let (before, from) = all.split_at(first);
+    let addresses =
+        from.iter().chain(before).filter(ready).flat_map(|workload| workload.addresses.iter().copied());
+    addresses.filter(|ip| service.ip_families.allow(*ip)).filter(family).take(MAX_ADDRESSES).collect()
 }
 
 fn find(mesh: &Mesh, asker: &Asker<'_>, name: &str) -> Option<Found> {
@@ -179,12 +189,10 @@ fn find(mesh: &Mesh, asker: &Asker<'_>, name: &str) -> Option<Found> {
         return Some(Found::Pod(pod));
     }
     // A wildcard host covers every name below it, however deep.
-    let mut rest = name;
-    while let Some((_, parent)) = rest.split_once('.') {
-        if let Some(service) = mesh.service_named(&format!("*.{parent}"), namespace).filter(answers) {
-            return Some(Found::Service(service.clone()));
-        }
-        rest = parent;
+    let covering =
+        parents(name).find_map(|parent| mesh.service_named(&format!("*{parent}"), namespace).filter(answers));
+    if let Some(service) = covering {
+        return Some(Found::Service(service.clone()));
     }
     None
 }
@@ -255,6 +263,11 @@ mod tests {
 
     /// A mesh with a headless service of three pods.
     fn mesh() -> (Mesh, Arc<Workload>) {
+        mesh_of(3)
+    }
+
+    /// The same with so many.
+    fn mesh_of(pods: u16) -> (Mesh, Arc<Workload>) {
         use model::address::NamespacedHostname;
         use model::mesh::Update;
         use proto::workload as wire;
@@ -277,13 +290,13 @@ mod tests {
             ..Default::default()
         };
         put(key.to_string(), wire::address::Type::Service(service));
-        for number in 1..=3_u8 {
+        for number in 1..=pods {
             let workload = wire::Workload {
                 uid: format!("uid-{number}"),
                 name: format!("db-{number}"),
                 namespace: "default".into(),
                 node: "n".into(),
-                addresses: vec![vec![10, 0, 0, number].into()],
+                addresses: vec![[&[10, 0][..], &number.to_be_bytes()].concat().into()],
                 services: [(key.to_string(), wire::PortList::default())].into(),
                 ..Default::default()
             };
@@ -308,6 +321,25 @@ mod tests {
         firsts.sort();
         assert_eq!(firsts, ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| ip.parse::<IpAddr>().expect("ip")));
         assert_eq!(asked(&mesh, &client, "db.", u16::MAX).expect("known").len(), 3);
+    }
+
+    #[test]
+    fn of_many_endpoints_some_are_answered_and_all_come_round() {
+        let (mesh, client) = mesh_of(1000);
+        let answers: Vec<Vec<IpAddr>> =
+            (0..1000).map(|turn| asked(&mesh, &client, "db.", turn).expect("known")).collect();
+        assert!(answers.iter().all(|answer| answer.len() == MAX_ADDRESSES));
+        let all: std::collections::HashSet<&IpAddr> = answers.iter().flatten().collect();
+        assert_eq!(all.len(), 1000);
+    }
+
+    #[test]
+    fn of_a_name_with_very_many_labels_the_last_are_looked_at() {
+        assert_eq!(parents("a.b.c").collect::<Vec<_>>(), [".b.c", ".c"]);
+        assert_eq!(parents("a").count(), 0);
+        let long = "a.".repeat(120) + "com";
+        assert_eq!(parents(&long).count(), MAX_PARENTS);
+        assert_eq!(parents(&long).last(), Some(".com"));
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub(super) async fn forward(
 }
 
 async fn over_udp(pod: &Pod, server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+    let _descriptor = pod.account.descriptors_for(1).map_err(io::Error::other)?;
     let socket = in_namespace(&pod.netns, || marked_udp(server.ip()))??;
     let socket = UdpSocket::from_std(socket.into())?;
     socket.connect(server).await?;
@@ -100,7 +101,7 @@ async fn over_udp(pod: &Pod, server: SocketAddr, query: &[u8]) -> io::Result<Vec
 }
 
 async fn over_tcp(pod: &Pod, server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = dial::plain(pod, server).await.map_err(io::Error::other)?;
+    let (mut stream, _descriptor) = dial::plain(pod, server).await.map_err(io::Error::other)?.into_parts();
     let length = u16::try_from(query.len()).map_err(io::Error::other)?;
     let mut framed = length.to_be_bytes().to_vec();
     framed.extend_from_slice(query);

@@ -9,15 +9,20 @@ use rustls::server::UnbufferedServerConnection;
 use tokio::net::TcpStream;
 
 use super::{Next, Session, Tls, record_error};
+use crate::account::{Account, Charge};
 use crate::limits::{Limit, Limits};
 use crate::transport::in_place::{InPlace, Keys};
 use crate::transport::{HandshakeError, Transport};
 
 /// The largest record a peer may send, head included.
 const LARGEST_RECORD: usize = 5 + 16_384 + 256;
+/// Bytes of a peer that wait to be understood before it has shown who it is: a record of the largest size. A chain of
+/// eight RSA certificates of 4,096 bits fits in, and so does a key exchange after ML-KEM; most need a tenth.
+const HANDSHAKE_BYTES: usize = LARGEST_RECORD;
 
 impl Tls {
-    /// Shakes hands as a client. `socket` must be registered with the runtime of the thread that will own the tunnel.
+    /// Shakes hands as a client, on a pod's account. `socket` must be registered with the runtime of the thread that will
+    /// own the tunnel.
     ///
     /// # Errors
     /// [`HandshakeError`]; a refused certificate is `Tls`.
@@ -26,13 +31,14 @@ impl Tls {
         config: Arc<rustls::ClientConfig>,
         name: ServerName<'static>,
         limits: &Limits,
+        account: &Arc<Account>,
     ) -> Result<Self, HandshakeError> {
         let extract = config.enable_secret_extraction;
         let session = UnbufferedClientConnection::new(config, name)?;
-        Self::shake_hands(socket, Session::Client(Box::new(session)), extract, limits).await
+        Self::shake_hands(socket, Session::Client(Box::new(session)), extract, limits, account).await
     }
 
-    /// Shakes hands as a server.
+    /// Shakes hands as a server, on a pod's account.
     ///
     /// # Errors
     /// [`HandshakeError`]; a client without an acceptable certificate is `Tls`.
@@ -40,10 +46,11 @@ impl Tls {
         socket: TcpStream,
         config: Arc<rustls::ServerConfig>,
         limits: &Limits,
+        account: &Arc<Account>,
     ) -> Result<Self, HandshakeError> {
         let extract = config.enable_secret_extraction;
         let session = UnbufferedServerConnection::new(config)?;
-        Self::shake_hands(socket, Session::Server(Box::new(session)), extract, limits).await
+        Self::shake_hands(socket, Session::Server(Box::new(session)), extract, limits, account).await
     }
 
     async fn shake_hands(
@@ -51,6 +58,7 @@ impl Tls {
         session: Session,
         extract: bool,
         limits: &Limits,
+        account: &Arc<Account>,
     ) -> Result<Self, HandshakeError> {
         // It fails only on a socket that is already dead, which the handshake will find out.
         let _ = socket.set_nodelay(true);
@@ -66,8 +74,15 @@ impl Tls {
             ended: false,
             closed: false,
         };
-        match tokio::time::timeout(limits.handshake_timeout, tls.handshake()).await {
-            Ok(result) => result?,
+        // As a tunnel: it costs as much, and is one when it is over.
+        let mut charge = account.tunnel();
+        match tokio::time::timeout(limits.handshake_timeout, tls.handshake(&mut charge)).await {
+            Ok(result) => {
+                if let Err(HandshakeError::TooLarge(_)) = &result {
+                    limits.hits.hit(Limit::HandshakeBytes);
+                }
+                result?;
+            }
             Err(_) => {
                 limits.hits.hit(Limit::HandshakeTime);
                 return Err(HandshakeError::Timeout(limits.handshake_timeout));
@@ -115,13 +130,14 @@ impl Tls {
     /// Shows rustls one record after another and stops with the one that ends the handshake: what follows is read by
     /// whoever has the keys then. (A KeyUpdate that rustls saw before it gave them away would go unanswered, and the
     /// peer could read nothing of ours.)
-    async fn handshake(&mut self) -> Result<(), HandshakeError> {
+    async fn handshake(&mut self, charge: &mut Charge) -> Result<(), HandshakeError> {
         let mut shown = 0;
         loop {
             let mut incoming = std::mem::take(&mut self.partial);
             let mut early = std::mem::take(&mut self.early);
             let (next, read) = self.process(&mut incoming[..shown], &mut early);
             incoming.drain(..read);
+            charge.release(read);
             shown -= read;
             self.partial = incoming;
             self.early = early;
@@ -138,7 +154,7 @@ impl Tls {
                 Next::Transmit => std::future::poll_fn(|cx| self.poll_flush(cx)).await?,
                 Next::Read => match record_end(&self.partial[shown..]) {
                     Some(len) => shown += len,
-                    None => self.read_more().await?,
+                    None => self.read_more(charge).await?,
                 },
                 Next::Traffic => {
                     std::future::poll_fn(|cx| self.poll_flush(cx)).await?;
@@ -163,25 +179,26 @@ impl Tls {
         let _ = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
     }
 
-    /// Handshake only: appends one receive to `partial`.
-    async fn read_more(&mut self) -> io::Result<()> {
+    /// Handshake only: appends one receive to `partial`, and to what is charged.
+    async fn read_more(&mut self, charge: &mut Charge) -> Result<(), HandshakeError> {
         let mut part = [0u8; 4096];
+        let room = part.len().min(HANDSHAKE_BYTES.saturating_sub(self.partial.len()));
+        if room == 0 {
+            return Err(HandshakeError::TooLarge(HANDSHAKE_BYTES));
+        }
         loop {
             self.socket.readable().await?;
-            match self.socket.try_read(&mut part) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            match self.socket.try_read(&mut part[..room]) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Ok(len) => {
+                    charge.hold(len)?;
+                    // No more than is charged: growing by doubling would take up to twice as much.
+                    self.partial.reserve_exact(len);
                     self.partial.extend_from_slice(&part[..len]);
-                    if self.partial.len() > 4 * LARGEST_RECORD {
-                        return Err(io::Error::new(
-                            io::ErrorKind::InvalidData,
-                            "a handshake larger than 64 KiB",
-                        ));
-                    }
                     return Ok(());
                 }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-                Err(err) => return Err(err),
+                Err(err) => return Err(err.into()),
             }
         }
     }

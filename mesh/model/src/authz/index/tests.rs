@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Index, Indexed};
+use super::{Index, Indexed, SCANNED_UP_TO};
 use crate::authz::tests::{account, exact, from_namespace, only, policy, rule, unseen};
 use crate::authz::{Action, Match, Policy, Rule, StringMatch, Subject};
 use crate::fixtures::socket;
@@ -161,6 +161,21 @@ fn a_change_is_seen() {
     assert_eq!(policies.all().len(), 39);
 }
 
+/// A thousand rules for one port are one place to look at.
+#[test]
+fn a_policy_is_noted_once_under_what_many_of_its_rules_need() {
+    let many = |name: &str, one: Match| {
+        Arc::new(policy(name, Action::Deny, (0..1000).map(|_| only(one.clone())).collect()))
+    };
+    let suffix = || principal(StringMatch::Suffix("/sa/x".into()));
+    let mut index = Index::new(&[many("n/a", port(8080)), many("n/b", port(8080)), many("n/c", suffix())]);
+    assert_eq!((&index.ports.0[&8080][..], &index.always[..]), (&[0, 1][..], &[2][..]));
+    for name in ["n/a", "n/c"] {
+        index.remove(&many(name, if name == "n/c" { suffix() } else { port(8080) }));
+    }
+    assert_eq!((&index.ports.0[&8080][..], index.always.len()), (&[1][..], 0));
+}
+
 /// Whatever came and went, what is looked at is what a fresh index of the same policies looks at, and nothing is left
 /// behind.
 #[test]
@@ -202,14 +217,16 @@ fn an_index_is_the_same_however_it_came_about() {
             let rules = (0..1 + draw(3)).map(|_| only(matches[draw(matches.len())].clone()));
             policies.insert(&Arc::new(policy(&name, Action::Deny, rules.collect())));
         }
+        // A few are quicker looked at than looked up.
+        assert_eq!(policies.index.is_some(), policies.all().len() > SCANNED_UP_TO);
         let mut fresh = Indexed::default();
         policies.all().iter().for_each(|policy| fresh.insert(policy));
         assert_eq!(names(&policies), names(&fresh));
     }
-    while let Some(last) = policies.all().last().cloned() {
-        policies.remove(&last.name);
+    for left in policies.all().to_vec() {
+        policies.remove(&left.name);
     }
-    assert!(policies.index.is_none());
+    assert!(policies.all().is_empty() && policies.index.is_none());
     // Down to nothing without the index being thrown away.
     let one = Arc::new(policy("n/p", Action::Deny, matches.iter().cloned().map(only).collect()));
     let mut index = Index::new(std::slice::from_ref(&one));

@@ -66,6 +66,14 @@ fn a_verdict_names_its_cause() {
             false,
             format!("{considered}n/a)"),
         ),
+        // No object of this name is to be found, so the text says what it stands for.
+        (
+            vec![policy("istio-system/istio_converted_static_strict", Deny, vec![matching()])],
+            false,
+            "explicitly denied by: istio-system/istio_converted_static_strict (rule 0): a PeerAuthentication is \
+             STRICT, and this connection has no mutual TLS"
+                .into(),
+        ),
         // What cannot be seen denies and does not allow.
         (
             vec![policy("n/d", Deny, vec![other(), hidden()])],

@@ -137,3 +137,27 @@ fn pods_of_this_node_are_found_by_name_and_account() {
     assert_eq!(find(&workloads, "a", "account"), None);
     assert!(workloads.local.is_empty());
 }
+
+/// So many that their hashes begin alike.
+#[test]
+fn each_of_many_is_kept_for_itself() {
+    const COUNT: usize = 2000;
+    let mut workloads = Workloads::default();
+    let uid = |number: usize| format!("uid-{number}");
+    for number in 0..COUNT {
+        let one = Arc::new(workload(&uid(number), &[]));
+        assert!(workloads.insert(one).is_none(), "{number} was not there");
+    }
+    for number in (0..COUNT).step_by(2) {
+        let one = Arc::new(workload(&uid(number), &[]));
+        assert_eq!(workloads.insert(one).map(|old| old.uid.to_string()), Some(uid(number)));
+    }
+    for number in (0..COUNT).step_by(3) {
+        assert_eq!(workloads.remove(&uid(number)).map(|old| old.uid.to_string()), Some(uid(number)));
+    }
+    for number in 0..COUNT {
+        let found = workloads.get(&uid(number)).map(|found| found.uid.to_string());
+        assert_eq!(found, (number % 3 != 0).then(|| uid(number)));
+    }
+    assert_eq!(workloads.iter().count(), COUNT - COUNT.div_ceil(3));
+}
