@@ -6,6 +6,8 @@
 //!     redirect ── private socket, ZDS ──► pods (the proxy's feed)
 //! ```
 
+pub mod allocator;
+
 pub mod config;
 
 pub mod redirect;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::limits::{Hits, Limit};
 
 /// What the memory of one connection beside its buffers is taken to be, bytes: slot, record, table entry, task.
-pub const CONNECTION_BYTES: u64 = 2 << 10;
+pub const CONNECTION_BYTES: u64 = 1 << 10;
 /// What the memory of one tunnel is taken to be, bytes: TLS session, HPACK tables, queues.
 const TUNNEL_BYTES: u64 = 24 << 10;
 

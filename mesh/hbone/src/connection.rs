@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use crate::account::{Account, Charge, Full};
+use crate::waiting::Waiting;
 
 /// A random 128-bit name of a proxied connection, the same at both ends and on every tunnel it moves to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -218,13 +219,12 @@ pub struct Progress {
 pub struct Connection {
     id: ConnectionId,
     pub(crate) socket: Socket,
-    /// Received from the far side, not yet written to the application; `residue[..residue_at]` is gone already.
-    pub(crate) residue: Vec<u8>,
-    pub(crate) residue_at: usize,
+    /// Received from the far side, not yet written to the application.
+    pub(crate) residue: Waiting,
     /// Bytes at the beginning of the residue that came on an earlier tunnel: this one gets no credit for them.
     pub(crate) brought: u32,
     /// Read from the application, not yet sent.
-    pub(crate) unsent: Vec<u8>,
+    pub(crate) unsent: Waiting,
     pub(crate) near_ended: bool,
     pub(crate) far_ended: bool,
     /// The application was told of the far end (its socket is shut down for writing).
@@ -331,10 +331,9 @@ impl Connection {
         Ok(Self {
             id,
             socket,
-            residue: Vec::new(),
-            residue_at: 0,
+            residue: Waiting::default(),
             brought: 0,
-            unsent: Vec::new(),
+            unsent: Waiting::default(),
             near_ended: false,
             far_ended: false,
             far_end_delivered: false,
@@ -375,7 +374,7 @@ impl Connection {
     /// [`Full::Buffered`] when the pod's account cannot hold them.
     pub fn push_unsent(&mut self, bytes: &[u8]) -> Result<(), Full> {
         self.cost.hold(bytes.len())?;
-        self.unsent.extend_from_slice(bytes);
+        self.unsent.push(bytes);
         Ok(())
     }
 
@@ -397,10 +396,9 @@ impl Connection {
     /// As [`Connection::into_plain`].
     pub fn into_parts(self) -> io::Result<Parts> {
         let progress = self.progress();
-        let Self { id, socket, mut residue, residue_at, unsent, far_end_delivered, .. } =
-            self.into_plain()?;
+        let Self { id, socket, residue, unsent, far_end_delivered, .. } = self.into_plain()?;
         let Socket::Plain(socket) = socket else { return Err(io::ErrorKind::NotConnected.into()) };
-        residue.drain(..residue_at);
+        let (residue, unsent) = (residue.into(), unsent.into());
         Ok(Parts { id, socket, residue, unsent, progress, far_end_delivered })
     }
 
@@ -418,10 +416,9 @@ impl Connection {
         Self {
             id,
             socket: Socket::Plain(socket),
-            residue,
-            residue_at: 0,
+            residue: residue.into(),
             brought: 0,
-            unsent,
+            unsent: unsent.into(),
             near_ended: progress.near_ended,
             far_ended: progress.far_ended,
             far_end_delivered,
@@ -456,6 +453,6 @@ impl Connection {
     }
 
     pub(crate) fn undelivered(&self) -> usize {
-        self.residue.len() - self.residue_at
+        self.residue.len()
     }
 }

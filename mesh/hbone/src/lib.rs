@@ -38,6 +38,8 @@ mod protocol;
 
 mod frame;
 
+mod waiting;
+
 pub mod headers;
 
 pub mod hpack;

@@ -89,13 +89,12 @@ struct Direction {
 impl Directions {
     fn new(connection: &mut Connection) -> Self {
         let out = Direction {
-            pending: std::mem::take(&mut connection.unsent),
+            pending: std::mem::take(&mut connection.unsent).into(),
             ended: connection.near_ended,
             ..Direction::default()
         };
         let back = Direction {
-            pending: std::mem::take(&mut connection.residue),
-            at: std::mem::take(&mut connection.residue_at),
+            pending: std::mem::take(&mut connection.residue).into(),
             ended: connection.far_ended,
             ..Direction::default()
         };
@@ -108,7 +107,7 @@ impl Directions {
         (connection.far_ended, connection.far_end_delivered) = (self.back.ended, self.back.told);
         match (self.out.into_bytes(), self.back.into_bytes()) {
             (Ok(out), Ok(back)) => {
-                (connection.unsent, connection.residue, connection.residue_at) = (out, back, 0);
+                (connection.unsent, connection.residue) = (out.into(), back.into());
                 End::Detached
             }
             (Err(err), _) | (_, Err(err)) => failed(far, End::Application(err)),

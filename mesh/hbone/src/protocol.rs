@@ -279,8 +279,8 @@ impl<T: Default> Engine<T> {
     fn stream(&self, id: u32, ext: T) -> StreamState<T> {
         StreamState {
             id,
-            send_window: self.peer_first_window,
-            receive_window: i64::from(self.limits.stream_window),
+            send_window: self.peer_first_window as i32,
+            receive_window: i32::try_from(self.limits.stream_window).unwrap_or(i32::MAX),
             uncredited: 0,
             answered: false,
             local_ended: false,

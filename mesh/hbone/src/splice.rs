@@ -90,10 +90,10 @@ fn install(inner: &mut Inner, key: Key, mut connection: Connection) {
     let mut failed = connection.register().err().map(End::Application);
     connection.brought = u32::try_from(connection.undelivered()).unwrap_or(u32::MAX);
     let stream = &mut inner.engine.streams[key];
-    if let Use::Bytes { pending, at, .. } = std::mem::take(&mut stream.ext.used) {
+    if let Use::Bytes { pending, .. } = std::mem::take(&mut stream.ext.used) {
         // What came before the splice was charged to the tunnel.
-        let early = &pending[at..];
-        connection.residue.extend_from_slice(early);
+        let early = pending.as_slice();
+        connection.residue.push(early);
         if let Some(charge) = &mut inner.charge {
             charge.release(early.len());
         }
@@ -225,14 +225,14 @@ fn over(inner: &mut Inner, key: Key, delivered: bool) -> Option<End> {
     let stream = &mut inner.engine.streams[key];
     // An end that needs no more has still sent what it sent before: that is delivered first. So is what came to its
     // end, whatever then became of the other direction.
-    let in_order = match &stream.ext.end {
+    let in_order = match stream.ext.end.as_deref() {
         Some(End::Reset(code::NO_ERROR | code::CANCEL)) => true,
         Some(End::Reset(_)) if stream.remote_ended => true,
-        Some(_) => return stream.ext.end.take(),
+        Some(_) => return stream.ext.end.take().map(|end| *end),
         None => false,
     };
     if in_order {
-        return if delivered { stream.ext.end.take() } else { None };
+        return if delivered { stream.ext.end.take().map(|end| *end) } else { None };
     }
     let why = inner.gone.as_ref()?;
     if stream.remote_ended && !delivered {
@@ -254,18 +254,15 @@ fn deliver_residue(inner: &mut Inner, key: Key, cx: &mut Context<'_>) -> io::Res
         if socket.poll_write_ready(cx)?.is_pending() {
             return Ok(false);
         }
-        let residue = &connection.residue[connection.residue_at..];
+        let residue = connection.residue.as_slice();
         let sent = match socket.try_io(Interest::WRITABLE, || (&*SockRef::from(socket)).write(residue)) {
             Ok(sent) => sent,
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => continue,
             Err(err) => return Err(err),
         };
-        connection.residue_at += sent;
+        connection.residue.advance(sent);
         connection.cost.live.add_received(sent);
         connection.cost.release(sent);
-        if connection.undelivered() == 0 {
-            (connection.residue, connection.residue_at) = (Vec::new(), 0);
-        }
         let came_here = connection.delivered_of_this_tunnel(sent);
         inner.engine.consumed(key, came_here);
         if !inner.engine.control.is_empty() {
@@ -394,8 +391,8 @@ fn send_unsent(inner: &mut Inner, key: Key) -> bool {
         return true;
     }
     let mut unsent = std::mem::take(&mut connection.unsent);
-    let written = inner.write(key, &unsent);
-    unsent.drain(..written);
+    let written = inner.write(key, unsent.as_slice());
+    unsent.advance(written);
     let connection = connection!(inner, key);
     connection.cost.live.add_sent(written);
     connection.cost.release(written);
@@ -418,7 +415,7 @@ mod tests {
     fn a_connection_stays_small() {
         let sizes =
             [size_of::<Splice>(), size_of::<StreamState<Slot>>(), size_of::<Connection>(), size_of::<Live>()];
-        let most = [16, 152, 240, 80];
+        let most = [16, 96, 112, 80];
         assert!(sizes.iter().zip(most).all(|(size, most)| *size <= most), "{sizes:?} above {most:?}");
     }
 }

@@ -24,6 +24,13 @@ pub(crate) use records::{BATCH, Records, Spare};
 
 use records::RECORD;
 
+/// Gives back the working buffers of this thread's tunnels that none has needed since the last time. To be called every
+/// second or so.
+pub fn settle() {
+    Scratch::settle();
+    Spare::settle();
+}
+
 /// A non-blocking byte transport that works in batches. Implemented by [`Tls`] and [`Plain`].
 pub trait Transport: 'static {
     /// Receives once; the plaintext is in `scratch` afterwards, in `plain` and then in `parts` of `raw`. Pending only

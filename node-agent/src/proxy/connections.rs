@@ -5,12 +5,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use hbone::account::CONNECTION_BYTES;
 use hbone::connection::Live;
-use model::address::AppAddress;
 use serde::Serialize;
 use slab::Slab;
 use tokio::sync::Notify;
@@ -32,39 +32,40 @@ pub(crate) const GONE: &str = "the pod is gone";
 /// The live connections of one thread.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    entries: RefCell<Slab<Entry>>,
+    entries: RefCell<Slab<Rc<Entry>>>,
     /// The place in the table from which the next are detached.
     detached: Cell<usize>,
-    /// One was put in of which it is not known what it is to be judged by.
+    /// Since when it is not known of some what they are to be judged by. By key; nearly always empty.
+    unjudged: RefCell<HashMap<u32, Instant>>,
+    /// One was put in of which that is not known.
     not_judged: Notify,
+    tide: Cell<Tide>,
     /// The thread's own.
     worker: Weak<Worker>,
 }
 
+/// A connection's entry: the one allocation for all that the agent keeps of it.
 #[derive(Debug)]
 struct Entry {
+    table: Rc<Connections>,
+    key: u32,
     pod: Arc<Pod>,
-    record: Rc<Record>,
     live: Arc<Live>,
-    /// Where it was delivered, for connections that policy judges.
-    judged: Option<AppAddress>,
-    /// Since when it is not known what it is to be judged by.
-    unjudged: Cell<Option<Instant>>,
     /// Its peer does not know how to take it off its tunnel.
     foreign: Cell<bool>,
+    record: Record,
 }
 
 /// A connection's place in the table; leaves it when dropped.
 #[derive(Debug)]
-pub(crate) struct Registered {
-    table: Rc<Connections>,
-    key: usize,
-}
+pub(crate) struct Registered(Rc<Entry>);
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some(entry) = self.table.entries.borrow_mut().try_remove(self.key) {
-            entry.count();
+        let removed = self.0.table.entries.borrow_mut().try_remove(self.0.key as usize);
+        if removed.is_some() {
+            self.0.count();
+            self.0.table.unjudged.borrow_mut().remove(&self.0.key);
         }
     }
 }
@@ -72,30 +73,32 @@ impl Drop for Registered {
 impl Registered {
     /// The thread whose table it is.
     pub(crate) fn worker(&self) -> Option<Rc<Worker>> {
-        self.table.worker.upgrade()
+        self.0.table.worker.upgrade()
+    }
+
+    /// What is said of the connection.
+    pub(crate) fn record(&self) -> &Record {
+        &self.0.record
     }
 
     /// The peer does not know how to take it off its tunnel: it is carried here to its end.
     pub(crate) fn is_foreign(&self) {
-        if let Some(entry) = self.table.entries.borrow().get(self.key) {
-            entry.foreign.set(true);
-        }
+        self.0.foreign.set(true);
     }
 
     /// Judges the connection, for one that was judged before it came here or by what may have changed since.
     pub(crate) fn judge(&self, state: &State) {
-        let table = self.table.entries.borrow();
-        let again = table.get(self.key).and_then(|entry| entry.judge(state, Instant::now()));
-        if again.is_some() {
-            self.table.not_judged.notify_one();
+        if self.0.judge(state, Instant::now()).is_some() {
+            self.0.table.not_judged.notify_one();
         }
     }
 
-    /// Leaves the table; whose the connection is, and where it was delivered if policy judges it.
-    pub(crate) fn leave(self) -> Option<(Arc<Pod>, Option<AppAddress>)> {
-        let entry = self.table.entries.borrow_mut().try_remove(self.key)?;
-        entry.count();
-        Some((entry.pod, entry.judged))
+    /// Leaves the table; whose the connection is, and what is said of it.
+    pub(crate) fn leave(self) -> Option<(Arc<Pod>, Record)> {
+        let entry = Rc::clone(&self.0);
+        drop(self);
+        let Entry { pod, record, .. } = Rc::into_inner(entry)?;
+        Some((pod, record))
     }
 }
 
@@ -110,22 +113,22 @@ impl Entry {
     /// Cuts it if policy judges it and it may not go on. One whose policy has not arrived waits for it, for [`PATIENCE`] in
     /// all, however often something else changes meanwhile; returns until when.
     fn judge(&self, state: &State, now: Instant) -> Option<Instant> {
-        let delivered = self.judged?;
         let ends = self.record.ends();
-        let judgement =
-            authorize::judge(state, &self.pod, ends.peer, ends.source_identity.as_ref(), delivered);
-        match judgement {
-            Judgement::Decided(decision) if decision.allows() => self.unjudged.set(None),
+        let delivered = ends.delivered?;
+        let (peer, identity) = (self.record.peer(), ends.source_identity.as_ref());
+        match authorize::judge(state, &self.pod, peer, identity, delivered) {
+            Judgement::Decided(decision) if decision.allows() => {
+                self.table.unjudged.borrow_mut().remove(&self.key);
+            }
             Judgement::Decided(decision) => {
                 self.live.cut(&format!("connection closed due to policy change: {}", decision.cause));
             }
             Judgement::NotKnown(why) => {
-                let until = self.unjudged.get().unwrap_or(now) + PATIENCE;
+                let until = *self.table.unjudged.borrow_mut().entry(self.key).or_insert(now) + PATIENCE;
                 if until <= now {
                     self.live.cut(&format!("connection closed due to policy change: {why}"));
                     return None;
                 }
-                self.unjudged.set(Some(until - PATIENCE));
                 return Some(until);
             }
         }
@@ -135,6 +138,26 @@ impl Entry {
     /// What its end would give back, as [`Account::memory`](hbone::account::Account::memory) reckons.
     fn memory(&self) -> u64 {
         u64::from(self.live.buffered()) + CONNECTION_BYTES
+    }
+}
+
+/// How many connections there have been, to see when a peak of them is over.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tide {
+    highest: usize,
+    last: usize,
+}
+
+/// What fewer connections leave behind is not worth the trouble.
+const PEAK: usize = 256;
+
+impl Tide {
+    /// Whether many have gone and hardly any more are going.
+    fn settles(&mut self, now: usize) -> bool {
+        let over = now.abs_diff(self.last) < PEAK / 8 && now + PEAK <= self.highest;
+        self.highest = if over { now } else { self.highest.max(now) };
+        self.last = now;
+        over
     }
 }
 
@@ -155,7 +178,14 @@ pub(crate) struct Listed {
 impl Connections {
     /// An empty table of a thread.
     pub(crate) fn new(worker: Weak<Worker>) -> Self {
-        Self { entries: RefCell::default(), detached: Cell::new(0), not_judged: Notify::new(), worker }
+        Self {
+            entries: RefCell::default(),
+            detached: Cell::default(),
+            unjudged: RefCell::default(),
+            not_judged: Notify::new(),
+            tide: Cell::default(),
+            worker,
+        }
     }
 
     /// Takes `most` connections off their tunnels, of those whose peers know how; the next time, those that follow in the
@@ -177,27 +207,31 @@ impl Connections {
         asked
     }
 
-    /// Puts a connection in; `judged` is where it was delivered if policy judges it. One that was still being opened
-    /// when its pod went is cut at once: nobody comes again for it.
-    pub(crate) fn register(
-        self: &Rc<Self>,
-        pod: Arc<Pod>,
-        record: Rc<Record>,
-        live: Arc<Live>,
-        judged: Option<AppAddress>,
-    ) -> Registered {
+    /// Puts a connection in. One that was still being opened when its pod went is cut at once: nobody comes again for it.
+    pub(crate) fn register(self: &Rc<Self>, pod: Arc<Pod>, record: Record, live: Arc<Live>) -> Registered {
         if pod.phase() == Phase::Gone {
             live.cut(GONE);
         }
-        let key = self.entries.borrow_mut().insert(Entry {
-            pod,
-            record,
-            live,
-            judged,
-            unjudged: Cell::default(),
-            foreign: Cell::default(),
-        });
-        Registered { table: self.clone(), key }
+        let mut entries = self.entries.borrow_mut();
+        let place = entries.vacant_entry();
+        // Descriptors run out long before.
+        let key = u32::try_from(place.key()).unwrap_or(u32::MAX);
+        let entry = Rc::new(Entry { table: self.clone(), key, pod, live, foreign: Cell::default(), record });
+        place.insert(entry.clone());
+        Registered(entry)
+    }
+
+    /// To be called every second or so. Once a peak of connections is over, the table becomes as small as they are few
+    /// now; whether that was so.
+    pub(crate) fn settle(&self) -> bool {
+        let mut entries = self.entries.borrow_mut();
+        let mut tide = self.tide.get();
+        let over = tide.settles(entries.len());
+        self.tide.set(tide);
+        if over {
+            entries.shrink_to_fit();
+        }
+        over
     }
 
     /// Brings the byte counters of all connections up to date; returns the bytes carried since the last time.
@@ -234,7 +268,7 @@ impl Connections {
     pub(crate) fn shed(&self, uid: &str, bytes: u64) -> (usize, u64) {
         let table = self.entries.borrow();
         let mut own: Vec<&Entry> =
-            table.iter().map(|(_, entry)| entry).filter(|entry| &*entry.pod.uid == uid).collect();
+            table.iter().map(|(_, entry)| &**entry).filter(|entry| &*entry.pod.uid == uid).collect();
         own.sort_by_key(|entry| Reverse((entry.live.buffered(), entry.record.started())));
         let (mut cut, mut freed) = (0, 0);
         for entry in own {
@@ -265,10 +299,10 @@ impl Connections {
         let listed = table.iter().map(|(_, entry)| {
             let ends = entry.record.ends();
             let inbound = ends.reporter == daemon::metrics::traffic::Reporter::Destination;
-            let asked = entry.judged.map(|delivered| delivered.to_string());
+            let asked = ends.delivered.map(|delivered| delivered.to_string());
             let asked = asked.or_else(|| ends.authority.as_deref().map(str::to_owned));
             Listed {
-                src: ends.peer.to_string(),
+                src: entry.record.peer().to_string(),
                 original_dst: asked.unwrap_or_else(|| ends.next_hop.to_string()),
                 actual_dst: ends.next_hop.to_string(),
                 protocol: if ends.authority.is_some() { "HBONE" } else { "TCP" },
@@ -277,5 +311,19 @@ impl Connections {
             }
         });
         listed.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tide;
+
+    #[test]
+    fn a_peak_is_over_when_many_have_gone_and_no_more_go() {
+        let mut tide = Tide::default();
+        let seen = [0, 5, 9000, 9000, 8000, 3000, 0, 0, 0, 200, 0, 0, 300, 300, 40, 40, 40];
+        let over: Vec<usize> = (0..seen.len()).filter(|at| tide.settles(seen[*at])).collect();
+        // Once for the 9,000; the 200 are none; the 300 leave 40.
+        assert_eq!(over, [7, 15]);
     }
 }

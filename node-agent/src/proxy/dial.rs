@@ -26,7 +26,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::pod::Pod;
-use super::record::{Ends, Failure, flags};
+use super::record::{Failure, Record, flags};
 use super::traceparent;
 use super::trust;
 use super::worker::{TunnelKey, Worker};
@@ -231,9 +231,10 @@ pub(crate) async fn tunnel(
 pub(crate) async fn resume(
     worker: &Rc<Worker>,
     pod: &Arc<Pod>,
-    ends: &Ends,
+    record: &Record,
     connection: &Connection,
 ) -> Result<Stream, DialError> {
+    let ends = record.ends();
     let (Some(source), Some(expect), Some(authority)) =
         (&ends.source_identity, &ends.destination_identity, &ends.authority)
     else {
@@ -246,7 +247,7 @@ pub(crate) async fn resume(
         next_hop: ends.next_hop,
     };
     let host = ends.service.as_ref().map(|service| &*service.key.hostname);
-    let headers = request_headers(ends.source.as_deref(), ends.peer, host);
+    let headers = request_headers(ends.source.as_deref(), record.peer(), host);
     let opened = ask(worker, pod, &key, authority, &headers, Some(connection)).await?;
     // One that does not know how has taken it for a new connection.
     if opened.capable { Ok(opened.stream) } else { Err(DialError::NotResumed) }

@@ -1,15 +1,13 @@
 //! The end of a connection: what it means for the record, and how the application learns of a failure.
 
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
-use hbone::connection::Live;
 use hbone::splice::End;
 use hbone::tunnel::Gone;
 use socket2::SockRef;
 
-use super::record::{Failure, Record, flags};
+use super::record::{Failure, flags};
 
 /// HTTP/2's code for a stream that is reset though nothing broke.
 const NO_ERROR: u32 = 0;
@@ -18,14 +16,6 @@ const NO_ERROR: u32 = 0;
 pub(crate) fn reset(socket: &SockRef<'_>) {
     // It fails only on a socket that is already dead.
     let _ = socket.set_linger(Some(Duration::ZERO));
-}
-
-/// Ends a record that a table may have shared.
-pub(crate) fn end(record: Rc<Record>, live: Option<&Live>, failure: Option<&Failure>) {
-    // The table gives its share back before this; if it has not, dropping the record still settles the counters.
-    if let Ok(record) = Rc::try_unwrap(record) {
-        record.end(live, failure);
-    }
 }
 
 /// What the end of a splice means.

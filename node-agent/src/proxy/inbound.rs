@@ -26,7 +26,6 @@ use super::accept::no_place;
 use super::authorize::{Judgement, judge, judge_in_time};
 use super::carry::Carried;
 use super::dial::{self, CAUSE};
-use super::finish;
 use super::handshakes::Unfinished;
 use super::limits::Limit;
 use super::moves::Detached;
@@ -50,7 +49,8 @@ pub(crate) async fn serve(
     let unfinished = place.take_unfinished();
     let shaken = tokio::select! {
         biased;
-        shaken = handshake(&worker, &pod, socket) => shaken,
+        // Its state is ten times what a tunnel that stands needs.
+        shaken = Box::pin(handshake(&worker, &pod, socket)) => shaken,
         error = too_many(&worker, unfinished) => Err(error),
     };
     match shaken {
@@ -140,7 +140,8 @@ async fn take_requests(worker: &Rc<Worker>, pod: &Arc<Pod>, mut server: Server, 
                 Some(request) if too_late => request.turn_away(),
                 Some(request) => {
                     fairness::turn(&pod.account, OPENING).await;
-                    tokio::task::spawn_local(answer(worker.clone(), pod.clone(), client.clone(), request));
+                    let opening = open(worker.clone(), pod.clone(), client.clone(), request);
+                    tokio::task::spawn_local(Carried::opening(opening));
                 }
                 None => return,
             },
@@ -154,14 +155,6 @@ struct Understood {
     local: Arc<Workload>,
     source: Option<Arc<Workload>>,
     service: Option<Arc<Service>>,
-}
-
-/// Answers one CONNECT and carries it to its end.
-async fn answer(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Request) {
-    let opened = Box::pin(open(worker, pod, client, request)).await;
-    if let Some(carried) = opened {
-        carried.to_its_end().await;
-    }
 }
 
 /// Answers one CONNECT: what it asks for, whether it may, the way to the application.
@@ -195,7 +188,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
     };
     let delivered = understood.delivered;
     let ends = ends(&client, &request, &understood);
-    let record = Rc::new(Record::open(ends, &worker.agent));
+    let record = Record::open(client.peer, ends, &worker.agent);
     let rules = worker.agent.state.rules_revision();
     if let Err(error) = authorize(&worker, &pod, &client, delivered).await {
         return refuse(request, 401, record, &Failure::new(flags::DENY, error));
@@ -209,17 +202,16 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
         Ok(connection) => connection,
         Err(full) => return refuse(request, 503, record, &Failure::new(flags::CONNECT, full)),
     };
-    let live = connection.live().clone();
-    let registered = worker.connections.register(pod.clone(), record.clone(), live, Some(delivered));
+    let registered = worker.connections.register(pod.clone(), record, connection.live().clone());
     // A rule that changed between the verdict and the table's entry would otherwise be missed.
     if worker.agent.state.rules_revision() != rules
         && let Err(error) = still_allowed(&worker, &pod, &client, delivered)
     {
-        drop(registered);
+        let (_, record) = registered.leave()?;
         return refuse(request, 401, record, &Failure::new(flags::DENY, error));
     }
     let headers = Headers::new().with("baggage", baggage::encode(&understood.local));
-    Some(Carried::by_tunnel(request.accept(&headers), connection, record, registered))
+    Some(Carried::by_tunnel(request.accept(&headers), connection, registered))
 }
 
 /// Goes on with a connection that its client has taken off another tunnel: the same client's, to the same pod, and both
@@ -250,9 +242,9 @@ async fn go_on(
             return None;
         }
     };
-    let peer = detached.record.ends().peer;
+    let peer = detached.record.peer();
     let identity = Some(&client.identity);
-    let verdict = match detached.delivered {
+    let verdict = match detached.record.ends().delivered {
         Some(delivered) => refusal(judge_in_time(&agent.state, pod, peer, identity, delivered).await),
         None => Ok(()),
     };
@@ -270,12 +262,11 @@ async fn go_on(
         Some(local) => Headers::new().with("baggage", baggage::encode(local)),
         None => Headers::new(),
     };
-    let Detached { pod, record, connection, delivered, .. } = *detached;
-    let (record, live) = (Rc::new(record), connection.live().clone());
-    let registered = worker.connections.register(pod, record.clone(), live, delivered);
+    let Detached { pod, record, connection, .. } = *detached;
+    let registered = worker.connections.register(pod, record, connection.live().clone());
     // As in `open`: a rule may have changed between the verdict and the table's entry.
     registered.judge(&agent.state);
-    Some(Carried::by_tunnel(request.accept(&headers), connection, record, registered))
+    Some(Carried::by_tunnel(request.accept(&headers), connection, registered))
 }
 
 /// Whether a client may go on with a connection: the same identity, from the same address to the same pod's, by which it
@@ -284,15 +275,15 @@ fn is_rightful(detached: &Detached, pod: &Pod, client: &Peer, resume: &Resume) -
     let ends = detached.record.ends();
     detached.pod.uid == pod.uid
         && ends.source_identity.as_ref() == Some(&client.identity)
-        && ends.peer.ip() == client.peer.ip()
+        && detached.record.peer().ip() == client.peer.ip()
         && ends.next_hop.ip() == client.own
         && resume.matches(&detached.connection)
 }
 
 /// Refuses a CONNECT, and tells of it.
-fn refuse(request: Request, status: u16, record: Rc<Record>, failure: &Failure) -> Option<Carried> {
+fn refuse(request: Request, status: u16, record: Record, failure: &Failure) -> Option<Carried> {
     request.refuse(status, &cause(&failure.error));
-    finish::end(record, None, Some(failure));
+    record.end(None, Some(failure));
     None
 }
 
@@ -365,7 +356,6 @@ fn ends(client: &Peer, request: &Request, understood: &Understood) -> Ends {
     let said = || Box::new(Baggage::read(request.headers().all("baggage")));
     Ends {
         reporter: Reporter::Destination,
-        peer: client.peer,
         baggage: understood.source.is_none().then(said),
         source: understood.source.clone(),
         source_identity: Some(client.identity.clone()),
@@ -374,6 +364,7 @@ fn ends(client: &Peer, request: &Request, understood: &Understood) -> Ends {
         destination_identity: Some(understood.local.identity().clone()),
         destination: Some(understood.local.clone()),
         service: understood.service.clone(),
+        delivered: Some(understood.delivered),
     }
 }
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use daemon::metrics::traffic::Reporter;
 use hbone::connection::Connection;
-use model::address::AppAddress;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::carry::Carried;
@@ -47,8 +46,6 @@ pub(crate) struct Detached {
     pub(crate) connection: Connection,
     /// The other side, where that is a plain socket.
     pub(crate) far: Option<TcpStream>,
-    /// Where it was delivered, if policy judges it.
-    pub(crate) delivered: Option<AppAddress>,
     /// The predecessor that it came from waits until it has gone on.
     #[expect(dead_code, reason = "that it is dropped says it")]
     pub(crate) arriving: Option<Arriving>,
@@ -86,17 +83,14 @@ impl Detached {
 /// Takes a detached connection out of its thread's table and to where it goes on; returns it if that is here.
 pub(crate) async fn go_on(
     registered: Registered,
-    record: Rc<Record>,
     connection: Connection,
     far: Option<tokio::net::TcpStream>,
 ) -> Option<Carried> {
     let worker = registered.worker()?;
-    let (pod, delivered) = registered.leave()?;
-    // The table had the only other share.
-    let record = Rc::try_unwrap(record).ok()?;
+    let (pod, record) = registered.leave()?;
     let far = far.map(tokio::net::TcpStream::into_std).transpose();
     let detached = match (connection.into_plain(), far) {
-        (Ok(connection), Ok(far)) => Detached { pod, record, connection, far, delivered, arriving: None },
+        (Ok(connection), Ok(far)) => Detached { pod, record, connection, far, arriving: None },
         (Err(error), _) | (_, Err(error)) => {
             record.end(None, Some(&Failure::new(flags::CONNECT, error)));
             return None;
@@ -130,13 +124,11 @@ fn join(worker: &Rc<Worker>, mut detached: Detached) -> Option<Carried> {
     let far = detached.far.take()?;
     match tokio::net::TcpStream::from_std(far) {
         Ok(far) => {
-            let Detached { pod, record, connection, delivered, .. } = detached;
-            let record = Rc::new(record);
-            let live = connection.live().clone();
-            let registered = worker.connections.register(pod, record.clone(), live, delivered);
+            let Detached { pod, record, connection, .. } = detached;
+            let registered = worker.connections.register(pod, record, connection.live().clone());
             // The rules may have changed while it was in no table.
             registered.judge(&worker.agent.state);
-            Some(Carried::in_plain(connection, far, record, registered))
+            Some(Carried::in_plain(connection, far, registered))
         }
         Err(error) => {
             detached.give_up(error);
@@ -150,14 +142,12 @@ async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = PAUSE_FIRST;
     loop {
-        let asked = dial::resume(&worker, &detached.pod, detached.record.ends(), &detached.connection);
+        let asked = dial::resume(&worker, &detached.pod, &detached.record, &detached.connection);
         match timeout_at(deadline, asked).await.unwrap_or(Err(DialError::Timeout)) {
             Ok(stream) => {
                 let Detached { pod, record, connection, .. } = detached;
-                let record = Rc::new(record);
-                let registered =
-                    worker.connections.register(pod, record.clone(), connection.live().clone(), None);
-                return Some(Carried::by_tunnel(stream, connection, record, registered));
+                let registered = worker.connections.register(pod, record, connection.live().clone());
+                return Some(Carried::by_tunnel(stream, connection, registered));
             }
             Err(error) => {
                 let over = is_final(&error) || detached.pod.phase() == Phase::Gone;

@@ -22,25 +22,19 @@ use super::record::{Ends, Failure, Record, flags, refused_early};
 use super::worker::{Job, Worker};
 
 /// Carries a captured connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) {
-    let opened = Box::pin(open(worker, pod, accepted)).await;
-    if let Some(carried) = opened {
-        carried.to_its_end().await;
-    }
+pub(crate) fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Carried {
+    Carried::opening(open(worker, pod, accepted))
 }
 
 /// Carries a connection through a tunnel of this thread; another one decided that.
-pub(crate) async fn serve_planned(
+pub(crate) fn serve_planned(
     worker: Rc<Worker>,
     pod: Arc<Pod>,
     accepted: Accepted,
     source: Arc<Workload>,
     tunnel: Tunnel,
-) {
-    let opened = Box::pin(through_tunnel(worker, pod, accepted, source, tunnel)).await;
-    if let Some(carried) = opened {
-        carried.to_its_end().await;
-    }
+) -> Carried {
+    Carried::opening(through_tunnel(worker, pod, accepted, source, tunnel))
 }
 
 /// Decides where a connection goes and opens the way there.
@@ -144,7 +138,6 @@ fn draw(bound: u32) -> u32 {
 fn ends(accepted: &Accepted, source: Arc<Workload>, destination: Option<Arc<Workload>>) -> Ends {
     Ends {
         reporter: Reporter::Source,
-        peer: accepted.peer,
         source: Some(source),
         baggage: None,
         source_identity: None,
@@ -153,12 +146,13 @@ fn ends(accepted: &Accepted, source: Arc<Workload>, destination: Option<Arc<Work
         destination,
         destination_identity: None,
         service: None,
+        delivered: None,
     }
 }
 
 fn refuse(worker: &Worker, accepted: &Accepted, ends: Ends, failure: &Failure) {
     finish::reset(&SockRef::from(&accepted.socket));
-    Record::open(ends, &worker.agent).end(None, Some(failure));
+    Record::open(accepted.peer, ends, &worker.agent).end(None, Some(failure));
 }
 
 /// Opens the way through a tunnel.
@@ -180,7 +174,7 @@ async fn through_tunnel(
         service: tunnel.service.clone(),
         ..ends(&accepted, source, Some(tunnel.workload.clone()))
     };
-    let record = Rc::new(Record::open(ends, &worker.agent));
+    let record = Record::open(accepted.peer, ends, &worker.agent);
     let opened = match dial::tunnel(&worker, &pod, &identity, &tunnel, &headers).await {
         Ok(opened) => opened,
         Err(error) => return fail(&accepted, record, &error.into()),
@@ -189,8 +183,8 @@ async fn through_tunnel(
         Ok(connection) => connection,
         Err(full) => return full_account(record, full),
     };
-    let registered = worker.connections.register(pod, record.clone(), connection.live().clone(), None);
-    Some(Carried::by_tunnel(opened.stream, connection, record, registered))
+    let registered = worker.connections.register(pod, record, connection.live().clone());
+    Some(Carried::by_tunnel(opened.stream, connection, registered))
 }
 
 /// Opens the way in plain.
@@ -206,7 +200,7 @@ async fn in_plain(
         service: to.service.clone(),
         ..ends(&accepted, source, to.workload.clone())
     };
-    let record = Rc::new(Record::open(ends, &worker.agent));
+    let record = Record::open(accepted.peer, ends, &worker.agent);
     let far = match dial::plain(&pod, to.next_hop.addr()).await {
         Ok(far) => far,
         Err(error) => return fail(&accepted, record, &error.into()),
@@ -215,18 +209,18 @@ async fn in_plain(
         Ok(connection) => connection,
         Err(full) => return full_account(record, full),
     };
-    let registered = worker.connections.register(pod, record.clone(), connection.live().clone(), None);
-    Some(Carried::in_plain(connection, far.taken_over(), record, registered))
+    let registered = worker.connections.register(pod, record, connection.live().clone());
+    Some(Carried::in_plain(connection, far.taken_over(), registered))
 }
 
-fn fail(accepted: &Accepted, record: Rc<Record>, failure: &Failure) -> Option<Carried> {
+fn fail(accepted: &Accepted, record: Record, failure: &Failure) -> Option<Carried> {
     // The application sees a reset, as it would if nobody listened; never an empty success.
     finish::reset(&SockRef::from(&accepted.socket));
-    finish::end(record, None, Some(failure));
+    record.end(None, Some(failure));
     None
 }
 
-fn full_account(record: Rc<Record>, full: Full) -> Option<Carried> {
-    finish::end(record, None, Some(&Failure::new(flags::CONNECT, full)));
+fn full_account(record: Record, full: Full) -> Option<Carried> {
+    record.end(None, Some(&Failure::new(flags::CONNECT, full)));
     None
 }

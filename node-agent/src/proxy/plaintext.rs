@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use daemon::metrics::traffic::Reporter;
 use hbone::connection::{Connection, ConnectionId};
-use model::address::{AppAddress, NetworkAddress, NextHop};
+use model::address::{AppAddress, NetworkAddress, NextHop, PeerAddress};
 use model::ports;
 use socket2::SockRef;
 
 use super::accept::Accepted;
 use super::authorize::{judge, judge_in_time};
 use super::carry::Carried;
-use super::connections::Registered;
 use super::dial;
 use super::finish;
 use super::inbound::refusal;
@@ -22,11 +21,8 @@ use super::record::{Ends, Failure, Record, flags, refused_early};
 use super::worker::Worker;
 
 /// Carries an incoming plaintext connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) {
-    let opened = Box::pin(open(worker, pod, accepted)).await;
-    if let Some(carried) = opened {
-        carried.to_its_end().await;
-    }
+pub(crate) fn serve(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Carried {
+    Carried::opening(open(worker, pod, accepted))
 }
 
 /// Judges a connection and opens the way to the application.
@@ -44,7 +40,6 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
     let source = agent.state.read().workload_at(&address).cloned();
     let ends = Ends {
         reporter: Reporter::Destination,
-        peer: accepted.peer,
         source,
         baggage: None,
         source_identity: None,
@@ -53,31 +48,42 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
         destination: Some(local),
         destination_identity: None,
         service: None,
+        delivered: Some(delivered),
     };
-    let record = Rc::new(Record::open(ends, &worker.agent));
+    let record = Record::open(accepted.peer, ends, &worker.agent);
     let rules = worker.agent.state.rules_revision();
     let verdict = refusal(judge_in_time(&worker.agent.state, &pod, accepted.peer, None, delivered).await);
     if let Err(error) = verdict {
-        finish::reset(&SockRef::from(&accepted.socket));
-        finish::end(record, None, Some(&Failure::new(flags::DENY, error)));
-        return None;
+        return fail(&accepted, record, &Failure::new(flags::DENY, error));
     }
-    match deliver(worker, pod, &accepted, record.clone(), delivered, rules).await {
-        Ok((connection, registered)) => match tokio::net::TcpStream::from_std(accepted.socket) {
-            Ok(client) => Some(Carried::in_plain(connection, client, record, registered)),
-            Err(error) => {
-                drop(registered);
-                connection.abort();
-                finish::end(record, None, Some(&Failure::new(flags::CONNECT, error)));
-                None
-            }
-        },
-        Err(failure) => {
-            finish::reset(&SockRef::from(&accepted.socket));
-            finish::end(record, None, Some(&failure));
+    let connection = match deliver(&pod, accepted.peer, delivered).await {
+        Ok(connection) => connection,
+        Err(failure) => return fail(&accepted, record, &failure),
+    };
+    let registered = worker.connections.register(pod.clone(), record, connection.live().clone());
+    // A rule that changed between the verdict and the table's entry would otherwise be missed.
+    if worker.agent.state.rules_revision() != rules
+        && let Err(error) = refusal(judge(&worker.agent.state, &pod, accepted.peer, None, delivered))
+    {
+        let (_, record) = registered.leave()?;
+        return fail(&accepted, record, &Failure::new(flags::DENY, error));
+    }
+    match tokio::net::TcpStream::from_std(accepted.socket) {
+        Ok(client) => Some(Carried::in_plain(connection, client, registered)),
+        Err(error) => {
+            let (_, record) = registered.leave()?;
+            connection.abort();
+            record.end(None, Some(&Failure::new(flags::CONNECT, error)));
             None
         }
     }
+}
+
+/// The client sees a reset.
+fn fail(accepted: &Accepted, record: Record, failure: &Failure) -> Option<Carried> {
+    finish::reset(&SockRef::from(&accepted.socket));
+    record.end(None, Some(failure));
+    None
 }
 
 /// Refuses what is not known well enough for a record.
@@ -93,24 +99,9 @@ fn refuse_early(
     None
 }
 
-/// Connects to the application as the client and puts the connection into the thread's table.
-async fn deliver(
-    worker: Rc<Worker>,
-    pod: Arc<Pod>,
-    accepted: &Accepted,
-    record: Rc<Record>,
-    delivered: AppAddress,
-    rules: u64,
-) -> Result<(Connection, Registered), Failure> {
-    let application = dial::application(&pod, delivered.addr(), Some(accepted.peer.ip())).await?;
-    let connection = Connection::new(ConnectionId::random(), application.taken_over(), &pod.account)
-        .map_err(|full| Failure::new(flags::CONNECT, full))?;
-    let live = connection.live().clone();
-    let registered = worker.connections.register(pod.clone(), record, live, Some(delivered));
-    // A rule that changed between the verdict and the table's entry would otherwise be missed.
-    if worker.agent.state.rules_revision() != rules {
-        refusal(judge(&worker.agent.state, &pod, accepted.peer, None, delivered))
-            .map_err(|error| Failure::new(flags::DENY, error))?;
-    }
-    Ok((connection, registered))
+/// Connects to the application as the client.
+async fn deliver(pod: &Pod, client: PeerAddress, delivered: AppAddress) -> Result<Connection, Failure> {
+    let application = dial::application(pod, delivered.addr(), Some(client.ip())).await?;
+    Connection::new(ConnectionId::random(), application.taken_over(), &pod.account)
+        .map_err(|full| Failure::new(flags::CONNECT, full))
 }

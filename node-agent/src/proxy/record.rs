@@ -7,16 +7,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use daemon::log::{About, Line};
-use daemon::metrics::traffic::{End, Labels, Reporter, Series};
+use daemon::metrics::traffic::{End, Labels, Reporter};
 use hbone::connection::Live;
 use model::Identity;
-use model::address::{NextHop, PeerAddress};
+use model::address::{AppAddress, NextHop, PeerAddress};
 use model::baggage::Baggage;
 use model::service::Service;
 use model::workload::Workload;
 use tokio::time::Instant;
 use tracing::Level;
 
+mod shared;
+
+use self::shared::Shared;
 use super::Agent;
 use super::pod::Pod;
 
@@ -40,13 +43,12 @@ pub(crate) mod flags {
     pub(crate) const IDENTITY_ERROR: &str = "IDENTITY_ERROR";
 }
 
-/// Who is at the two ends of a connection.
+/// Who is at the two ends of a connection, and how it goes from one to the other; all but the client's address, so that
+/// connections between the same two are alike.
 #[derive(Debug, Clone)]
 pub(crate) struct Ends {
     /// Which end we are.
     pub(crate) reporter: Reporter,
-    /// The client's address.
-    pub(crate) peer: PeerAddress,
     /// The client, where known.
     pub(crate) source: Option<Arc<Workload>>,
     /// What a client that is not known said of itself.
@@ -63,6 +65,8 @@ pub(crate) struct Ends {
     pub(crate) destination_identity: Option<Identity>,
     /// The service asked for.
     pub(crate) service: Option<Arc<Service>>,
+    /// Where it was delivered, if policy judges it.
+    pub(crate) delivered: Option<AppAddress>,
 }
 
 impl Ends {
@@ -95,8 +99,8 @@ impl Ends {
         own.as_ref().map(|own| About { namespace: own.namespace(), name: &own.name })
     }
 
-    fn write(&self, line: &mut Line<'_>) {
-        line.bare("src.addr", self.peer);
+    fn write(&self, peer: PeerAddress, line: &mut Line<'_>) {
+        line.bare("src.addr", peer);
         if let Some(source) = &self.source {
             line.text("src.workload", &source.name);
             line.text("src.namespace", source.namespace());
@@ -166,6 +170,8 @@ fn said(baggage: &Baggage, principal: Option<&Identity>) -> End {
 /// A record on its way to another process.
 #[derive(Debug)]
 pub(crate) struct Travelling {
+    /// The client's address.
+    pub(crate) peer: PeerAddress,
     /// Who is at the ends.
     pub(crate) ends: Ends,
     /// How long ago it was opened.
@@ -178,26 +184,24 @@ pub(crate) struct Travelling {
 /// closed, so that no count of open connections can drift.
 #[derive(Debug)]
 pub(crate) struct Record {
-    ends: Ends,
+    peer: PeerAddress,
+    shared: Arc<Shared>,
     started: Instant,
-    series: Arc<Series>,
-    agent: Arc<Agent>,
     counted: Cell<(u64, u64)>,
     established: Cell<bool>,
     ended: Cell<bool>,
 }
 
 impl Record {
-    /// Counts a connection as opened.
-    pub(crate) fn open(ends: Ends, agent: &Arc<Agent>) -> Self {
-        let series = agent.traffic.series(&ends.labels(flags::NONE));
-        series.opened.fetch_add(1, Ordering::Relaxed);
-        agent.traffic.sockets_open(ends.reporter).fetch_add(1, Ordering::Relaxed);
+    /// Counts a client's connection as opened.
+    pub(crate) fn open(peer: PeerAddress, ends: Ends, agent: &Arc<Agent>) -> Self {
+        let shared = Shared::of(ends, agent);
+        shared.series.opened.fetch_add(1, Ordering::Relaxed);
+        agent.traffic.sockets_open(shared.ends.reporter).fetch_add(1, Ordering::Relaxed);
         Self {
-            ends,
+            peer,
+            shared,
             started: Instant::now(),
-            series,
-            agent: agent.clone(),
             counted: Cell::default(),
             established: Cell::new(false),
             ended: Cell::new(false),
@@ -207,20 +211,21 @@ impl Record {
     /// What another process that goes on with it has to know.
     pub(crate) fn luggage(&self, live: &Live) -> Travelling {
         self.count(live);
-        Travelling { ends: self.ends.clone(), age: self.started.elapsed(), counted: self.counted.get() }
+        let (peer, ends) = (self.peer, self.shared.ends.clone());
+        Travelling { peer, ends, age: self.started.elapsed(), counted: self.counted.get() }
     }
 
     /// It has gone to another process: it is neither open here any more nor closed.
     pub(crate) fn leave(self) {
         self.ended.set(true);
-        self.agent.traffic.sockets_open(self.ends.reporter).fetch_sub(1, Ordering::Relaxed);
+        self.closed_a_socket();
     }
 
     /// Goes on with one of another process. It counts as opened here, so that this process's counters say how many are
     /// open.
     pub(crate) fn arrive(travelled: Travelling, agent: &Arc<Agent>) -> Self {
-        let Travelling { ends, age, counted } = travelled;
-        let mut record = Self::open(ends, agent);
+        let Travelling { peer, ends, age, counted } = travelled;
+        let mut record = Self::open(peer, ends, agent);
         let now = Instant::now();
         record.started = now.checked_sub(age).unwrap_or(now);
         record.counted.set(counted);
@@ -230,7 +235,12 @@ impl Record {
 
     /// Who is at the ends.
     pub(crate) fn ends(&self) -> &Ends {
-        &self.ends
+        &self.shared.ends
+    }
+
+    /// The client's address.
+    pub(crate) fn peer(&self) -> PeerAddress {
+        self.peer
     }
 
     /// When it was opened.
@@ -251,12 +261,12 @@ impl Record {
         self.counted.set(now);
         let (sent, received) = (now.0 - sent, now.1 - received);
         // What our application sends goes from the client to the server where it is the client.
-        let (to_server, to_client) = match self.ends.reporter {
+        let (to_server, to_client) = match self.ends().reporter {
             Reporter::Source => (sent, received),
             Reporter::Destination => (received, sent),
         };
-        self.series.received.fetch_add(to_server, Ordering::Relaxed);
-        self.series.sent.fetch_add(to_client, Ordering::Relaxed);
+        self.shared.series.received.fetch_add(to_server, Ordering::Relaxed);
+        self.shared.series.sent.fetch_add(to_client, Ordering::Relaxed);
         (sent, received)
     }
 
@@ -271,13 +281,13 @@ impl Record {
             Some(_) => Level::ERROR,
             None => Level::INFO,
         };
-        if !self.agent.log.access_enabled(level) {
+        if !self.shared.agent.log.access_enabled(level) {
             return;
         }
         let (sent, received) = self.counted.get();
         let millis = self.started.elapsed().as_millis();
-        self.agent.log.access(self.ends.about(), level, "connection complete", |line| {
-            self.ends.write(line);
+        self.shared.agent.log.access(self.ends().about(), level, "connection complete", |line| {
+            self.ends().write(self.peer, line);
             line.number("bytes_sent", sent);
             line.number("bytes_recv", received);
             line.display("duration", format_args!("{millis}ms"));
@@ -291,13 +301,19 @@ impl Record {
         if self.ended.replace(true) {
             return;
         }
-        self.agent.traffic.sockets_open(self.ends.reporter).fetch_sub(1, Ordering::Relaxed);
-        let other = (flags != flags::NONE).then(|| self.agent.traffic.series(&self.ends.labels(flags)));
-        let series = other.as_ref().unwrap_or(&self.series);
+        self.closed_a_socket();
+        let Shared { ends, series, agent } = &*self.shared;
+        let other = (flags != flags::NONE).then(|| agent.traffic.series(&ends.labels(flags)));
+        let series = other.as_ref().unwrap_or(series);
         series.closed.fetch_add(1, Ordering::Relaxed);
         if !self.established.get() && flags != flags::NONE {
             series.failed.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn closed_a_socket(&self) {
+        let open = self.shared.agent.traffic.sockets_open(self.shared.ends.reporter);
+        open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -355,7 +371,6 @@ mod tests {
         let address = SocketAddr::from(([10, 0, 0, 9], 4711));
         let ends = Ends {
             reporter: Reporter::Destination,
-            peer: PeerAddress::new(address),
             source: None,
             baggage: Some(Box::new(Baggage::read(std::iter::once(said.as_bytes())))),
             source_identity: Some(Identity::new("cluster.local", "shop", "visitor")),
@@ -364,10 +379,11 @@ mod tests {
             destination: None,
             destination_identity: None,
             service: None,
+            delivered: None,
         };
         let mut text = Vec::new();
         let mut line = Line::begin(&mut text, Format::Plain, Level::INFO, "access", "connection complete");
-        ends.write(&mut line);
+        ends.write(PeerAddress::new(address), &mut line);
         line.end();
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("src.namespace=\"shop\"") && !text.contains("payments"), "{text}");

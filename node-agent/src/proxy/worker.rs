@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::accept::Accepted;
+use super::carry::Carried;
 use super::connections::{Connections, GONE, Listed};
 use super::demand::Uses;
 use super::limits::Limit;
@@ -30,6 +31,7 @@ use super::moves::Detached;
 use super::places::Place;
 use super::pod::Pod;
 use super::{Agent, accept, inbound, moves, outbound, trust};
+use crate::allocator;
 use crate::listeners::Listeners;
 
 /// Jobs that may wait for a thread.
@@ -196,6 +198,10 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
             _ = tick.tick() => {
                 worker.load.bytes.store(worker.connections.count(), Ordering::Relaxed);
                 worker.pool.release_idle();
+                hbone::transport::settle();
+                if worker.connections.settle() {
+                    allocator::flush_thread();
+                }
                 fairness::settle();
             }
         }
@@ -237,12 +243,7 @@ impl Worker {
                 tokio::task::spawn_local(carried);
             }
             Job::Arrive(detached) => {
-                let worker = self.clone();
-                tokio::task::spawn_local(async move {
-                    if let Some(carried) = Box::pin(moves::arrive(worker, *detached)).await {
-                        carried.to_its_end().await;
-                    }
-                });
+                tokio::task::spawn_local(Carried::opening(moves::arrive(self.clone(), *detached)));
             }
             Job::Detach { most, answer } => {
                 let _ = answer.send(self.connections.detach(most));

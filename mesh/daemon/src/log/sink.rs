@@ -15,6 +15,8 @@ const CAPACITY: usize = 1 << 20;
 const SHARED: usize = CAPACITY / 2;
 /// Bytes that are written out without waiting for more.
 const ENOUGH: usize = 1 << 16;
+/// What a buffer may go on taking of memory when its lines have been written, in bytes: less than a burst needed.
+const KEPT: usize = 2 * ENOUGH;
 /// How long a line waits for others at most.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -77,6 +79,7 @@ impl Sink {
                 // With the output gone there is nobody left to tell.
                 let _ = output.write_all(&lines).and_then(|()| output.flush());
                 lines.clear();
+                lines.shrink_to(KEPT);
                 shared.done();
             }
         });
@@ -236,6 +239,12 @@ mod tests {
         sink.write(None, |out| out.extend_from_slice(b"later\n"));
         sink.flush();
         assert!(output.0.lock().unwrap().ends_with(b"lost 3\nlater\n"), "said once");
+        // What the burst needed is given back: two batches go through both buffers.
+        for _ in 0..2 {
+            sink.write(None, |out| out.extend_from_slice(b"one\n"));
+            sink.flush();
+            assert!(sink.0.lock().buffer.capacity() <= KEPT);
+        }
     }
 
     #[test]

@@ -179,6 +179,13 @@ pub struct Series {
     passes: AtomicU8,
 }
 
+impl Series {
+    /// A connection has been opened under labels that were looked up before: as if it had looked them up again.
+    pub fn used(&self) {
+        self.passes.store(PASSES, Ordering::Relaxed);
+    }
+}
+
 /// A namespace and a workload in it.
 type Own = (Arc<str>, Arc<str>);
 
@@ -231,7 +238,7 @@ impl Traffic {
         if let Some(series) =
             self.0.series.read().unwrap_or_else(PoisonError::into_inner).by_labels.get(labels)
         {
-            series.passes.store(PASSES, Ordering::Relaxed);
+            series.used();
             return series.clone();
         }
         let mut all = self.0.series.write().unwrap_or_else(PoisonError::into_inner);
@@ -246,7 +253,7 @@ impl Traffic {
             *all.of_workload.entry(own).or_default() += 1;
         }
         let series = all.by_labels.entry(labels.clone()).or_default();
-        series.passes.store(PASSES, Ordering::Relaxed);
+        series.used();
         series.clone()
     }
 

@@ -14,12 +14,13 @@ impl<T: Default> Engine<T> {
         if stream.is_over() || stream.local_ended {
             return 0;
         }
-        stream.send_window.min(self.send_window).max(0) as usize
+        i64::from(stream.send_window).min(self.send_window).max(0) as usize
     }
 
     /// `bytes` of payload were laid for a stream.
     pub(crate) fn sent(&mut self, key: Key, bytes: usize) {
-        self.streams[key].send_window -= bytes as i64;
+        // Within the budget, which is no more than the window.
+        self.streams[key].send_window -= bytes as i32;
         self.send_window -= bytes as i64;
     }
 
@@ -32,7 +33,7 @@ impl<T: Default> Engine<T> {
         stream.uncredited += bytes as u32;
         if stream.uncredited >= step && !stream.remote_ended && !stream.reset {
             let grant = std::mem::take(&mut stream.uncredited);
-            stream.receive_window += i64::from(grant);
+            stream.receive_window += grant as i32;
             frame::window_update(&mut self.control, stream.id, grant);
             // The connection's credit goes along, or it would leave in a send of its own soon after.
             if self.uncredited >= step {
@@ -81,11 +82,11 @@ impl<T: Default> Engine<T> {
         if bytes == 0 {
             return self.stream_fault(key, code::PROTOCOL_ERROR, events);
         }
-        if stream.send_window + i64::from(bytes) > LARGEST_WINDOW {
+        let Ok(window) = i32::try_from(i64::from(stream.send_window) + i64::from(bytes)) else {
             return self.stream_fault(key, code::FLOW_CONTROL_ERROR, events);
-        }
+        };
         let was_shut = stream.send_window <= 0;
-        stream.send_window += i64::from(bytes);
+        stream.send_window = window;
         if was_shut && stream.send_window > 0 {
             events.push(Event::Writable(key));
         }
@@ -116,10 +117,9 @@ impl<T: Default> Engine<T> {
         let change = value - self.peer_first_window;
         self.peer_first_window = value;
         for (_, stream) in self.streams.iter_mut() {
-            stream.send_window += change;
-            if stream.send_window > LARGEST_WINDOW {
-                return Err(Fault::new(code::FLOW_CONTROL_ERROR, "SETTINGS made a stream's window overflow"));
-            }
+            stream.send_window = i32::try_from(i64::from(stream.send_window) + change).map_err(|_| {
+                Fault::new(code::FLOW_CONTROL_ERROR, "SETTINGS made a stream's window overflow")
+            })?;
         }
         if change > 0 {
             events.push(Event::AllWritable);

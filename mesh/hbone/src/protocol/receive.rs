@@ -195,7 +195,8 @@ impl<T: Default> Engine<T> {
             self.stream_fault(key, code::PROTOCOL_ERROR, events)?;
             return Ok(None);
         }
-        stream.receive_window -= i64::from(head.len);
+        // A frame has less than 2^24 bytes.
+        stream.receive_window -= head.len as i32;
         if stream.receive_window < 0 {
             self.limits.hits.hit(Limit::Window);
             self.stream_fault(key, code::FLOW_CONTROL_ERROR, events)?;

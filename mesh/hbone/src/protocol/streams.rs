@@ -11,8 +11,9 @@ pub(crate) type Key = usize;
 #[derive(Debug)]
 pub(crate) struct StreamState<T> {
     pub(crate) id: u32,
-    pub(crate) send_window: i64,
-    pub(crate) receive_window: i64,
+    // No window is above 2^31-1, nor so far below 0 (RFC 9113 §6.9.2).
+    pub(crate) send_window: i32,
+    pub(crate) receive_window: i32,
     pub(crate) uncredited: u32,
     /// Client: the answer came. Server: the answer was sent.
     pub(crate) answered: bool,
@@ -32,7 +33,8 @@ impl<T> StreamState<T> {
 #[derive(Debug)]
 pub(crate) struct Streams<T> {
     slab: slab::Slab<StreamState<T>>,
-    by_id: HashMap<u32, Key, BuildHasherDefault<IdHasher>>,
+    /// Keys in half the room: a tunnel has far fewer streams.
+    by_id: HashMap<u32, u32, BuildHasherDefault<IdHasher>>,
 }
 
 impl<T> Streams<T> {
@@ -45,7 +47,7 @@ impl<T> Streams<T> {
     }
 
     pub(crate) fn find(&self, id: u32) -> Option<Key> {
-        self.by_id.get(&id).copied()
+        self.by_id.get(&id).map(|key| *key as Key)
     }
 
     pub(crate) fn contains(&self, key: Key) -> bool {
@@ -55,7 +57,7 @@ impl<T> Streams<T> {
     pub(crate) fn insert(&mut self, stream: StreamState<T>) -> Key {
         let id = stream.id;
         let key = self.slab.insert(stream);
-        self.by_id.insert(id, key);
+        self.by_id.insert(id, key as u32);
         key
     }
 

@@ -3,7 +3,7 @@
 //! A full record holds one DATA frame with its head, and up to eight records leave in one send. Small frames share a
 //! record. A tunnel has a buffer only while something in it waits to be sealed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::IoSliceMut;
 
 use crate::frame::{HEAD, data_head};
@@ -35,6 +35,7 @@ pub(crate) struct Records {
 
 thread_local! {
     static SPARE: RefCell<Vec<Records>> = const { RefCell::new(Vec::new()) };
+    static USED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The thread's empty record buffers.
@@ -42,6 +43,7 @@ pub(crate) struct Spare;
 
 impl Spare {
     pub(crate) fn take() -> Records {
+        USED.set(true);
         SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(Records::new)
     }
 
@@ -52,6 +54,13 @@ impl Spare {
                 spare.push(records);
             }
         });
+    }
+
+    /// Gives the thread's buffers back if nobody has needed one since the last time.
+    pub(super) fn settle() {
+        if !USED.replace(false) {
+            SPARE.take();
+        }
     }
 }
 

@@ -26,11 +26,13 @@ pub struct Scratch {
 
 thread_local! {
     static IDLE: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+    static USED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Scratch {
     /// The thread's buffers; give them back with [`Scratch::put`].
     pub(crate) fn take() -> Box<Self> {
+        USED.set(true);
         IDLE.take().unwrap_or_else(|| {
             Box::new(Self {
                 raw: vec![0; RECEIVE].into_boxed_slice(),
@@ -49,5 +51,12 @@ impl Scratch {
 
     pub(crate) fn put(self: Box<Self>) {
         IDLE.set(Some(self));
+    }
+
+    /// Gives the thread's buffers back if nobody has needed them since the last time.
+    pub(super) fn settle() {
+        if !USED.replace(false) {
+            IDLE.take();
+        }
     }
 }

@@ -200,7 +200,7 @@ fn poll_answer(
     {
         return Poll::Ready(Ok(head));
     }
-    match &slot.end {
+    match slot.end.as_deref() {
         Some(End::Reset(code::REFUSED_STREAM)) => {
             let why = inner.gone.clone().unwrap_or(Gone::ByPeer(code::REFUSED_STREAM));
             return Poll::Ready(Err(ConnectError::TunnelGone { why, unseen: true }));

@@ -15,6 +15,7 @@ use crate::limits::Limit;
 use crate::protocol::{Event, Fault, Key, RequestHead, ResponseHead, Role, fields};
 use crate::splice::End;
 use crate::transport::Scratch;
+use crate::waiting::Waiting;
 
 /// Pieces of one stream's payload that are written together. One receive brings at most nine records.
 const PIECES: usize = 16;
@@ -132,7 +133,7 @@ impl Inner {
                     return Ok(());
                 }
                 for piece in pieces {
-                    pending.extend_from_slice(piece);
+                    pending.push(piece);
                 }
                 slot.wake();
             }
@@ -169,7 +170,7 @@ impl Inner {
             return;
         }
         let slot = &mut self.engine.streams[key].ext;
-        slot.end.get_or_insert(end);
+        slot.end.get_or_insert_with(|| Box::new(end));
         slot.wake();
     }
 
@@ -211,7 +212,7 @@ impl Inner {
         }
         self.users += 1;
         self.idle_since = None;
-        self.engine.streams[key].ext.used = Use::Bytes { pending: Vec::new(), at: 0, head: None };
+        self.engine.streams[key].ext.used = Use::Bytes { pending: Waiting::default(), head: None };
         let full = self.requests.len() >= self.limits.pending_requests;
         if full {
             self.limits.hits.hit(Limit::PendingRequests);
@@ -236,7 +237,7 @@ impl Inner {
             return;
         }
         let shown = head.status == 200 && control::capable(&head.headers);
-        slot.used = Use::Bytes { pending: Vec::new(), at: 0, head: Some(head) };
+        slot.used = Use::Bytes { pending: Waiting::default(), head: Some(head) };
         slot.wake();
         if shown && !self.control.capable {
             self.control.capable = true;
@@ -288,7 +289,7 @@ fn into_socket(connection: &mut Connection, pieces: &[IoSlice<'_>], total: usize
         for piece in pieces {
             let start = skip.min(piece.len());
             skip -= start;
-            connection.residue.extend_from_slice(&piece[start..]);
+            connection.residue.push(&piece[start..]);
         }
     }
     Ok(sent)

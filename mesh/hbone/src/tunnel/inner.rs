@@ -19,6 +19,7 @@ use crate::limits::Limits;
 use crate::protocol::{Engine, Key, RequestHead, ResponseHead, Role};
 use crate::splice::End;
 use crate::transport::{Records, Spare, Transport};
+use crate::waiting::Waiting;
 
 /// The cell. Nobody holds a borrow over an await or a call out of this crate.
 pub(crate) type Shared = Rc<RefCell<Inner>>;
@@ -74,7 +75,7 @@ pub(crate) enum Use {
     /// A CONNECT that waits for its answer.
     Opening,
     /// A byte stream: received bytes wait here to be read. A CONNECT's answer stands in `head` until it is taken.
-    Bytes { pending: Vec<u8>, at: usize, head: Option<Box<ResponseHead>> },
+    Bytes { pending: Waiting, head: Option<Box<ResponseHead>> },
     /// A spliced connection: received bytes go straight to its socket.
     Splice(Box<Connection>),
     /// The control stream between two Lateen ends.
@@ -88,7 +89,7 @@ pub(crate) struct Slot {
     /// Who reads, or splices.
     pub(crate) reader: Option<Waker>,
     /// Who writes; a splice has one task for both.
-    pub(crate) writer: Option<Waker>,
+    pub(crate) writer: Option<Box<Waker>>,
     /// Its last read filled all it was given: the next one gets more.
     pub(crate) bulk: bool,
     /// Stands in `Inner::waiting`.
@@ -96,14 +97,14 @@ pub(crate) struct Slot {
     /// Its place in its pod's line for a turn.
     pub(crate) ticket: Ticket,
     /// Why the stream is over, once it is.
-    pub(crate) end: Option<End>,
+    pub(crate) end: Option<Box<End>>,
     /// A detach under way.
     pub(crate) parting: Option<Box<super::parting::Parting>>,
 }
 
 impl Slot {
     pub(crate) fn wake(&mut self) {
-        for waker in [&self.reader, &self.writer].into_iter().flatten() {
+        for waker in [self.reader.as_ref(), self.writer.as_deref()].into_iter().flatten() {
             waker.wake_by_ref();
         }
     }
@@ -227,9 +228,9 @@ impl Inner {
             slot.queued = false;
         }
         match &slot.used {
-            Use::Bytes { pending, at, .. } => {
-                self.engine.consumed_unowned(pending.len() - at);
-                self.early_taken(pending.len() - at);
+            Use::Bytes { pending, .. } => {
+                self.engine.consumed_unowned(pending.len());
+                self.early_taken(pending.len());
             }
             Use::Splice(connection) => self.engine.consumed_unowned(connection.undelivered_of_this_tunnel()),
             Use::None | Use::Opening | Use::Control => {}

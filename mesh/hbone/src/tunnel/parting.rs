@@ -153,7 +153,7 @@ impl Inner {
         }
         match message {
             Message::Closed { cause, .. } => {
-                slot.end = Some(End::CutByPeer(cause));
+                slot.end = Some(Box::new(End::CutByPeer(cause)));
                 slot.wake();
             }
             Message::Over { .. } => {
@@ -170,7 +170,7 @@ impl Inner {
         let slot = &mut self.engine.streams[key].ext;
         let Use::Splice(connection) = &mut slot.used else { return };
         if parted.sent != connection.progress().received {
-            slot.end = Some(End::Undetachable);
+            slot.end = Some(Box::new(End::Undetachable));
             slot.wake();
             return;
         }

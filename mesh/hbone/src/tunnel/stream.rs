@@ -55,15 +55,12 @@ impl AsyncRead for Stream {
         let inner = &mut *self.shared.borrow_mut();
         let stream = &mut inner.engine.streams[self.key];
         let ended = stream.remote_ended;
-        let Use::Bytes { pending, at, .. } = &mut stream.ext.used else { return Poll::Ready(Ok(())) };
-        let waiting = &pending[*at..];
+        let Use::Bytes { pending, .. } = &mut stream.ext.used else { return Poll::Ready(Ok(())) };
+        let waiting = pending.as_slice();
         if !waiting.is_empty() {
             let len = waiting.len().min(buf.remaining());
             buf.put_slice(&waiting[..len]);
-            *at += len;
-            if *at == pending.len() {
-                (*pending, *at) = (Vec::new(), 0);
-            }
+            pending.advance(len);
             inner.engine.consumed(self.key, len);
             inner.early_taken(len);
             if !inner.engine.control.is_empty() {
@@ -71,7 +68,7 @@ impl AsyncRead for Stream {
             }
             return Poll::Ready(Ok(()));
         }
-        match &stream.ext.end {
+        match stream.ext.end.as_deref() {
             // "I need no more of it" is an end like any other to who reads.
             Some(End::Reset(code::NO_ERROR | code::CANCEL)) => return Poll::Ready(Ok(())),
             Some(end) => return Poll::Ready(Err(over(end))),
@@ -104,7 +101,9 @@ impl AsyncWrite for Stream {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        keep(&mut stream.ext.writer, cx.waker());
+        if !stream.ext.writer.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            stream.ext.writer = Some(Box::new(cx.waker().clone()));
+        }
         match inner.write(self.key, bytes) {
             0 => Poll::Pending,
             written => Poll::Ready(Ok(written)),

@@ -130,7 +130,6 @@ pub(super) struct Packed {
     parts: Parts,
     far: Option<TcpStream>,
     rest: Option<OwnedFd>,
-    delivered: Option<AppAddress>,
 }
 
 /// A connection that cannot be taken apart now; none if it is lost, which has been told of.
@@ -141,7 +140,7 @@ pub(super) struct Unpackable {
 
 impl Packed {
     pub(super) fn new(detached: Detached) -> Result<Self, Unpackable> {
-        let Detached { pod, record, connection, far, delivered, arriving: _ } = detached;
+        let Detached { pod, record, connection, far, arriving: _ } = detached;
         let luggage = record.luggage(connection.live());
         let parts = match connection.into_parts() {
             Ok(parts) => parts,
@@ -151,7 +150,7 @@ impl Packed {
                 return Err(Unpackable { detached: None, error });
             }
         };
-        let mut packed = Self { bytes: Vec::new(), pod, record, parts, far, rest: None, delivered };
+        let mut packed = Self { bytes: Vec::new(), pod, record, parts, far, rest: None };
         match rest(&packed.parts.residue, &packed.parts.unsent) {
             Ok(rest) => packed.rest = rest,
             Err(error) => return Err(Unpackable { detached: Some(Box::new(packed.unpack())), error }),
@@ -173,7 +172,7 @@ impl Packed {
             far_end_delivered: *far_end_delivered,
             residue: residue.len() as u64,
             unsent: unsent.len() as u64,
-            delivered_to: text(self.delivered.as_ref()),
+            delivered_to: text(luggage.ends.delivered.as_ref()),
             record: Some(PassedRecord::of(luggage)),
             counted: true,
         }
@@ -196,9 +195,9 @@ impl Packed {
 
     /// It stays.
     pub(super) fn unpack(self) -> Detached {
-        let Self { pod, record, parts, far, delivered, .. } = self;
+        let Self { pod, record, parts, far, .. } = self;
         let connection = Connection::from_parts(parts, &pod.account);
-        Detached { pod, record, connection, far, delivered, arriving: None }
+        Detached { pod, record, connection, far, arriving: None }
     }
 }
 
@@ -246,13 +245,13 @@ impl Passed {
         let id = ConnectionId::from_bytes(id);
         let parts =
             Parts { id, socket, residue, unsent, progress, far_end_delivered: self.far_end_delivered };
-        let record = self.record.ok_or("no record")?.read(&agent.state.read())?;
+        let delivered = optional(&self.delivered_to)?.map(AppAddress::new);
+        let record = self.record.ok_or("no record")?.read(delivered, &agent.state.read())?;
         Ok(Detached {
             record: Record::arrive(record, agent),
             connection: Connection::from_parts(parts, &pod.account),
             pod,
             far,
-            delivered: optional(&self.delivered_to)?.map(AppAddress::new),
             arriving: Some(arriving),
         })
     }
@@ -323,7 +322,7 @@ impl PassedRecord {
             .unwrap_or_default();
         Self {
             inbound: ends.reporter == Reporter::Destination,
-            peer: ends.peer.to_string(),
+            peer: record.peer.to_string(),
             next_hop: ends.next_hop.to_string(),
             authority: ends.authority.as_deref().unwrap_or_default().to_owned(),
             source: ends.source.as_ref().map(|workload| workload.uid.to_string()).unwrap_or_default(),
@@ -343,7 +342,7 @@ impl PassedRecord {
         }
     }
 
-    fn read(self, mesh: &Mesh) -> Result<Travelling, String> {
+    fn read(self, delivered: Option<AppAddress>, mesh: &Mesh) -> Result<Travelling, String> {
         let address = |text: &str| text.parse::<SocketAddr>().map_err(|_| format!("{text:?} is no address"));
         let identity = |text: &str| optional::<Identity>(text);
         let service = NamespacedHostname {
@@ -352,7 +351,6 @@ impl PassedRecord {
         };
         let ends = Ends {
             reporter: if self.inbound { Reporter::Destination } else { Reporter::Source },
-            peer: PeerAddress::new(address(&self.peer)?),
             source: mesh.workload(&self.source).cloned(),
             baggage: said(self.baggage),
             source_identity: identity(&self.source_identity)?,
@@ -361,9 +359,11 @@ impl PassedRecord {
             destination: mesh.workload(&self.destination).cloned(),
             destination_identity: identity(&self.destination_identity)?,
             service: mesh.service(&service).cloned(),
+            delivered,
         };
+        let peer = PeerAddress::new(address(&self.peer)?);
         let age = Duration::from_millis(self.age_ms);
-        Ok(Travelling { ends, age, counted: (self.counted_sent, self.counted_received) })
+        Ok(Travelling { peer, ends, age, counted: (self.counted_sent, self.counted_received) })
     }
 }
 

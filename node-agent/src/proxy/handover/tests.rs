@@ -37,11 +37,14 @@ fn sockets() -> (TcpStream, TcpStream) {
     (near, far)
 }
 
+fn peer() -> PeerAddress {
+    PeerAddress::new("[fd00::7]:4711".parse().unwrap())
+}
+
 fn ends(reporter: Reporter) -> Ends {
     let address = |port| SocketAddr::from(([10, 0, 0, 9], port));
     Ends {
         reporter,
-        peer: PeerAddress::new("[fd00::7]:4711".parse().unwrap()),
         source: None,
         baggage: Some(Box::new(Baggage {
             workload: "till".into(),
@@ -54,6 +57,9 @@ fn ends(reporter: Reporter) -> Ends {
         destination: None,
         destination_identity: Some(Identity::new("cluster.local", "shop", "keeper")),
         service: None,
+        // What a client sends is judged at the other end.
+        delivered: (reporter == Reporter::Destination)
+            .then(|| AppAddress::new("10.0.0.9:80".parse().unwrap())),
     }
 }
 
@@ -61,11 +67,8 @@ fn ends(reporter: Reporter) -> Ends {
 fn detached(agent: &Arc<Agent>, pod: &Arc<Pod>, reporter: Reporter) -> (TcpStream, Detached) {
     let (application, socket) = sockets();
     let connection = Connection::from_std(ConnectionId::random(), socket, &pod.account).unwrap();
-    let record = Record::open(ends(reporter), agent);
-    // What a client sends is judged at the other end.
-    let delivered =
-        (reporter == Reporter::Destination).then(|| AppAddress::new("10.0.0.9:80".parse().unwrap()));
-    (application, Detached { pod: pod.clone(), record, connection, far: None, delivered, arriving: None })
+    let record = Record::open(peer(), ends(reporter), agent);
+    (application, Detached { pod: pod.clone(), record, connection, far: None, arriving: None })
 }
 
 fn ways() -> (SeqPacket, SeqPacket) {
@@ -122,6 +125,7 @@ async fn plain_pairs_go_on_in_the_successor_and_parked_ones_wait_there() {
     let expected = ends(Reporter::Destination);
     let ends = resumed.record.ends();
     assert_eq!(format!("{ends:?}"), format!("{expected:?}"), "nothing of what is known gets lost");
+    assert_eq!(resumed.record.peer(), peer());
     assert_eq!(resumed.pod.uid, pod_after.uid);
 }
 

@@ -1,0 +1,84 @@
+//! Bytes that wait for a socket or a window. Nearly every connection has none at nearly any time, so that having none
+//! takes the room of a pointer only.
+
+/// What waits, in order; taken from the front.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(Option<Box<Bytes>>);
+
+#[derive(Debug)]
+struct Bytes {
+    bytes: Vec<u8>,
+    /// `bytes[..at]` is gone already.
+    at: usize,
+}
+
+impl Waiting {
+    pub(crate) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |waiting| &waiting.bytes[waiting.at..])
+    }
+
+    pub(crate) fn push(&mut self, more: &[u8]) {
+        if !more.is_empty() {
+            let waiting = self.0.get_or_insert_with(|| Box::new(Bytes { bytes: Vec::new(), at: 0 }));
+            waiting.bytes.extend_from_slice(more);
+        }
+    }
+
+    /// Forgets the first `count`; what was allocated goes with the last of them.
+    pub(crate) fn advance(&mut self, count: usize) {
+        if let Some(waiting) = &mut self.0 {
+            waiting.at += count;
+            if waiting.at >= waiting.bytes.len() {
+                self.0 = None;
+            }
+        }
+    }
+}
+
+impl From<Vec<u8>> for Waiting {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self((!bytes.is_empty()).then(|| Box::new(Bytes { bytes, at: 0 })))
+    }
+}
+
+impl From<Waiting> for Vec<u8> {
+    fn from(waiting: Waiting) -> Self {
+        let Some(waiting) = waiting.0 else { return Self::new() };
+        let Bytes { mut bytes, at } = *waiting;
+        bytes.drain(..at);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_leave_in_order_and_leave_nothing_behind() {
+        let mut waiting = Waiting::default();
+        waiting.push(b"");
+        assert!(waiting.is_empty());
+        waiting.push(b"abc");
+        waiting.push(b"def");
+        waiting.advance(4);
+        waiting.push(b"g");
+        assert_eq!((waiting.as_slice(), waiting.len()), (&b"efg"[..], 3));
+        waiting.advance(3);
+        assert!(waiting.is_empty());
+        waiting.advance(0);
+        let mut waiting = Waiting::from(b"xyz".to_vec());
+        waiting.advance(1);
+        assert_eq!(Vec::from(waiting), b"yz");
+        assert!(Waiting::from(Vec::new()).is_empty());
+        assert!(Vec::from(Waiting::default()).is_empty());
+    }
+}
