@@ -235,7 +235,7 @@ pub(crate) struct GetArgs {
   ./next/lateen upgrade --mesh second
 
 One after the other: ctrl, then each node's agent. A new agent takes over what the old one has, connections too;
-what does not become ready is ended again, and the old one goes on.")]
+what does not come so far as to take over is ended again, and the old one goes on.")]
 pub(crate) struct UpgradeArgs {}
 /// `lateen top`
 #[derive(Debug, clap::Args)]

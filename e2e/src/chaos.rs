@@ -179,8 +179,23 @@ pub struct Done {
 pub struct Flow {
     /// Whether proxies of node 1 and of node 2 carry it.
     pub nodes: [bool; 2],
-    /// Whether its server may be refused or gone at any time.
-    pub fragile: bool,
+    /// Whether it goes from one node to the other.
+    pub crosses: bool,
+    /// What its ends go through.
+    pub fate: Fate,
+}
+
+/// What the ends of a connection go through while all else is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing.
+    Steady,
+    /// They join and leave the mesh ([`What::Label`]).
+    Moving,
+    /// Its server is closed to it and open again ([`What::Policy`]).
+    Barred,
+    /// Its server goes and is made again ([`What::Recreate`]).
+    Fleeting,
 }
 
 /// How something went wrong.
@@ -203,8 +218,26 @@ const PROXY_BACK: u64 = 3_000;
 /// The same for the redirecting role, which takes its proxy with it and waits before it is started again if it has not been up for
 /// long.
 const REDIRECT_BACK: u64 = 8_000;
-/// How long answers may be slow after anything was done, in milliseconds.
-const RECOVERS: u64 = 5_000;
+/// How long answers may be slow after proxies were replaced: nobody's connection ends, but the new process starts and all
+/// connections move, on machines with two cores beside everything else. Milliseconds, like all that follow.
+const MOVES: u64 = 2_000;
+/// The same after a process was continued: what came meanwhile waits in its sockets, nothing was lost.
+const CATCHES_UP: u64 = 1_500;
+/// The same after the link was bad: what was lost last, perhaps the first packet of a connection and its repetition, is
+/// repeated after one second and two more.
+const REPEATS: u64 = 3_500;
+/// The same for pods that have joined or left: a SYN that came between may be repeated once, and who joins waits for its
+/// certificate.
+const JOINS: u64 = 3_000;
+/// How long the controller is away after it was killed; it matters to those only of whom something is changed.
+const CTRL_BACK: u64 = 5_000;
+/// How long a policy that is taken back may still be in force: until the controller is there and has told all.
+const SETTLES: u64 = 10_000;
+/// How long a pod that is made again may take to answer: also while the redirecting role, without which none starts, is
+/// away.
+const MADE: u64 = 10_000;
+/// How long the programs in the pods wait for an answer before they call it stuck.
+const STUCK: u64 = 30_000;
 
 /// What was done that may be the cause of it; `None` is a defect.
 ///
@@ -214,42 +247,87 @@ pub fn cause<'a>(done: &'a [Done], flow: Flow, wrong: Wrong, trouble: &Trouble) 
     if trouble.what.contains("not what was sent") || trouble.what.contains("after the last answer") {
         return None;
     }
-    if trouble.what.contains("stuck") && !flow.fragile {
+    let stuck = trouble.what.contains("stuck");
+    if stuck && flow.fate != Fate::Fleeting {
         return None;
     }
-    let until = |done: &&Done| match (wrong, done.what) {
-        (_, What::Policy | What::Recreate) => flow.fragile.then_some(45_000),
-        (Wrong::Slow, _) => Some(RECOVERS),
-        (_, What::Kill(part) | What::Term(part)) => {
-            let (node, back) = match part {
-                Part::Ctrl => return None,
-                Part::Redirect(node) => (node, REDIRECT_BACK),
-                Part::Proxy(node) => (node, PROXY_BACK),
-            };
-            // A proxy is told to end when the process that started it has ended, however that was.
-            let drains = matches!(
-                (wrong, done.what),
-                (_, What::Term(_)) | (Wrong::Broken, What::Kill(Part::Redirect(_)))
-            );
-            let drain = if drains { DRAIN } else { 0 };
-            let after = if wrong == Wrong::Broken { SHOWS + drain } else { back + drain };
-            flow.nodes.get(usize::from(node) - 1).is_some_and(|carries| *carries).then_some(after)
-        }
-        // Pauses, changes of label, upgrades, a bad link: they may cost time, nothing else.
-        _ => None,
-    };
     // A connection may have been well for long before: of it only the end counts.
-    let begun = if wrong == Wrong::Broken { trouble.ended } else { trouble.begun };
-    done.iter().rev().find(|done| {
-        until(done).is_some_and(|until| done.begun <= trouble.ended && begun <= done.ended + until)
-    })
+    let begun = match wrong {
+        Wrong::Broken if stuck => trouble.ended.saturating_sub(STUCK).max(trouble.begun),
+        Wrong::Broken => trouble.ended,
+        Wrong::Failed | Wrong::Slow => trouble.begun,
+    };
+    let explains = |at: usize| {
+        excused_until(done, at, flow, wrong)
+            .is_some_and(|until| done[at].begun <= trouble.ended && begun <= until)
+    };
+    (0..done.len()).rev().find(|at| explains(*at)).map(|at| &done[at])
+}
+
+/// Until when that may go wrong with such a connection because of what was done; `None` where it never may.
+fn excused_until(all: &[Done], at: usize, flow: Flow, wrong: Wrong) -> Option<u64> {
+    let Done { what, ended, .. } = all[at];
+    let touches = |node: u8| flow.nodes.get(usize::from(node) - 1).is_some_and(|carries| *carries);
+    let slow = |excused: bool, time| (wrong == Wrong::Slow && excused).then_some(ended + time);
+    match what {
+        What::Policy if flow.fate == Fate::Barred => denied_until(all, at),
+        What::Recreate if flow.fate == Fate::Fleeting => Some(ended + MADE),
+        What::Policy | What::Recreate => None,
+        What::Kill(Part::Ctrl) | What::Term(Part::Ctrl) | What::Pause(Part::Ctrl, _) => {
+            slow(flow.fate != Fate::Steady, CTRL_BACK)
+        }
+        What::Kill(part @ Part::Redirect(node))
+        | What::Term(part @ Part::Redirect(node))
+        | What::Kill(part @ Part::Proxy(node))
+        | What::Term(part @ Part::Proxy(node)) => touches(node).then(|| broken_until(all, at, part, wrong)),
+        What::Pause(Part::Proxy(node), _) => slow(touches(node), CATCHES_UP),
+        // It carries nothing; but who joins waits for it.
+        What::Pause(Part::Redirect(node), _) => slow(touches(node) && flow.fate != Fate::Steady, CATCHES_UP),
+        What::Replace(node) => slow(touches(node), MOVES),
+        What::Upgrade => slow(flow.nodes != [false; 2], MOVES),
+        What::Label => slow(flow.fate == Fate::Moving, JOINS),
+        What::Link { .. } => slow(flow.crosses, REPEATS),
+    }
+}
+
+/// The policy is changed from allowing to denying and back in turns: only the former explains anything, until some time
+/// after the latter.
+fn denied_until(all: &[Done], at: usize) -> Option<u64> {
+    let is_policy = |done: &&Done| done.what == What::Policy;
+    let denies = all[..at].iter().filter(is_policy).count() % 2 == 0;
+    let allowed = all[at + 1..].iter().find(is_policy).map_or(u64::MAX, |done| done.ended + SETTLES);
+    denies.then_some(allowed)
+}
+
+/// Until when a part that was ended may be missed.
+fn broken_until(all: &[Done], at: usize, part: Part, wrong: Wrong) -> u64 {
+    let Done { what, begun, ended } = all[at];
+    let term = matches!(what, What::Term(_));
+    // A proxy is told to end when the process that started it has ended, however that was.
+    let drains = term || (wrong == Wrong::Broken && matches!(part, Part::Redirect(_)));
+    let drain = if drains { DRAIN } else { 0 };
+    let back = match (wrong, part) {
+        (Wrong::Broken, _) => SHOWS,
+        (_, Part::Redirect(_)) => REDIRECT_BACK,
+        _ => PROXY_BACK,
+    };
+    let until = ended + drain + back;
+    // Nobody starts another while who does is paused.
+    let paused = |done: &&Done| match (done.what, part) {
+        (What::Pause(Part::Redirect(paused), _), Part::Proxy(node)) => {
+            paused == node && done.begun <= until && done.ended >= begun
+        }
+        _ => false,
+    };
+    let held_up = all.iter().filter(paused).map(|done| done.ended + back).max();
+    until.max(held_up.unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Done, Flow, Part, What, Wrong, cause, plan};
+    use super::{Done, Fate, Flow, Part, What, Wrong, cause, plan};
     use crate::traffic::Trouble;
 
     #[test]
@@ -271,11 +349,15 @@ mod tests {
 
     #[test]
     fn only_what_carried_a_connection_can_break_it() {
-        let both = Flow { nodes: [true, true], fragile: false };
-        let first = Flow { nodes: [true, false], fragile: false };
-        let nobody = Flow { nodes: [false, false], fragile: false };
-        let fragile = Flow { nodes: [true, true], fragile: true };
+        let flow = |nodes, fate| Flow { nodes, crosses: nodes != [true, false], fate };
+        let both = flow([true, true], Fate::Steady);
+        let first = flow([true, false], Fate::Steady);
+        let nobody = flow([false, false], Fate::Steady);
+        let moving = flow([true, true], Fate::Moving);
+        let barred = flow([true, true], Fate::Barred);
+        let fleeting = flow([true, true], Fate::Fleeting);
         let kill = |node| What::Kill(Part::Proxy(node));
+        let link = What::Link { node: 2, delay: 10, loss: 10, time: 0 };
         let cases = [
             (kill(2), both, Wrong::Broken, "reset", 1, true),
             (kill(2), both, Wrong::Broken, "stuck", 1, false),
@@ -291,11 +373,34 @@ mod tests {
             (What::Upgrade, both, Wrong::Broken, "reset", 1, false),
             (What::Replace(1), both, Wrong::Failed, "reset", 1, false),
             (What::Label, both, Wrong::Failed, "reset", 1, false),
+            // Slow: only what is touched, and not for long.
             (What::Upgrade, both, Wrong::Slow, "late", 1, true),
-            (What::Upgrade, both, Wrong::Slow, "late", 6, false),
+            (What::Upgrade, both, Wrong::Slow, "late", 3, false),
+            (What::Upgrade, nobody, Wrong::Slow, "late", 1, false),
+            (What::Replace(2), both, Wrong::Slow, "late", 1, true),
+            (What::Replace(2), first, Wrong::Slow, "late", 1, false),
+            (What::Pause(Part::Proxy(1), 0), first, Wrong::Slow, "late", 1, true),
+            (What::Pause(Part::Proxy(2), 0), first, Wrong::Slow, "late", 1, false),
+            (What::Pause(Part::Redirect(1), 0), both, Wrong::Slow, "late", 1, false),
+            (What::Pause(Part::Redirect(1), 0), moving, Wrong::Slow, "late", 1, true),
+            (What::Kill(Part::Ctrl), both, Wrong::Slow, "late", 1, false),
+            (What::Kill(Part::Ctrl), moving, Wrong::Slow, "late", 1, true),
+            (What::Label, both, Wrong::Slow, "late", 1, false),
+            (What::Label, moving, Wrong::Slow, "late", 1, true),
+            (What::Label, moving, Wrong::Slow, "late", 4, false),
+            (link, both, Wrong::Slow, "late", 3, true),
+            (link, first, Wrong::Slow, "late", 1, false),
+            (link, both, Wrong::Failed, "reset", 1, false),
+            // Each of the fragile ones by its own fate only.
             (What::Policy, both, Wrong::Broken, "reset", 1, false),
-            (What::Policy, fragile, Wrong::Broken, "reset", 1, true),
-            (What::Recreate, fragile, Wrong::Broken, "stuck", 31, true),
+            (What::Policy, barred, Wrong::Broken, "reset", 1, true),
+            (What::Policy, barred, Wrong::Broken, "stuck", 1, false),
+            (What::Policy, fleeting, Wrong::Broken, "reset", 1, false),
+            (What::Recreate, barred, Wrong::Failed, "reset", 1, false),
+            (What::Recreate, fleeting, Wrong::Failed, "refused", 9, true),
+            (What::Recreate, fleeting, Wrong::Failed, "refused", 11, false),
+            (What::Recreate, fleeting, Wrong::Broken, "stuck", 31, true),
+            (What::Recreate, fleeting, Wrong::Broken, "reset", 31, false),
         ];
         for (what, flow, wrong, text, after, expected) in cases {
             let at = 100_000 + after * 1000;
@@ -308,5 +413,40 @@ mod tests {
         let before = Trouble { begun: 0, ended: 1, target: String::new(), what: "reset".to_owned() };
         let done = [Done { what: kill(1), begun: 2, ended: 2 }];
         assert!(cause(&done, both, Wrong::Broken, &before).is_none(), "no cause comes after what it caused");
+    }
+
+    #[test]
+    fn who_is_barred_is_judged_while_it_is_not() {
+        let barred = Flow { nodes: [true, true], crosses: true, fate: Fate::Barred };
+        let policy = |at| Done { what: What::Policy, begun: at, ended: at };
+        // Denied from 10 s to 20 s, and from 60 s on.
+        let done = [policy(10_000), policy(20_000), policy(60_000)];
+        let cases = [
+            (9, false),
+            (11, true),
+            (19, true),
+            (29, true),
+            (31, false),
+            (59, false),
+            (61, true),
+            (900, true),
+        ];
+        for (second, expected) in cases {
+            let at = second * 1000;
+            let trouble = Trouble { begun: at, ended: at, target: String::new(), what: "reset".to_owned() };
+            assert_eq!(cause(&done, barred, Wrong::Failed, &trouble).is_some(), expected, "at {second} s");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_missed_longer_while_who_starts_it_is_paused() {
+        let flow = Flow { nodes: [true, true], crosses: true, fate: Fate::Steady };
+        let pause = |node, ended| Done { what: What::Pause(Part::Redirect(node), 0), begun: 0, ended };
+        let killed = Done { what: What::Kill(Part::Proxy(1)), begun: 1000, ended: 1000 };
+        let trouble = Trouble { begun: 5000, ended: 5000, target: String::new(), what: "refused".to_owned() };
+        for (pause, expected) in [(pause(1, 4000), true), (pause(1, 1500), false), (pause(2, 4000), false)] {
+            let found = cause(&[pause, killed], flow, Wrong::Failed, &trouble).is_some();
+            assert_eq!(found, expected, "{pause:?}");
+        }
     }
 }

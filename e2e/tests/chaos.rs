@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use e2e::capture::{Capture, MARKER, watchers};
-use e2e::chaos::{Done, Event, Flow, Part, Random, What, Wrong, cause, plan};
+use e2e::chaos::{Done, Event, Fate, Flow, Part, Random, What, Wrong, cause, plan};
 use e2e::client::Client;
 use e2e::programs::Programs;
 use e2e::report::{counted, full, not_possible, size};
 use e2e::streams::server;
-use e2e::traffic::{Seen, Traffic, Work, now};
+use e2e::traffic::{Seen, Traffic, Trouble, Work, now};
 use e2e::{Mesh, manifests, pause, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,13 +79,11 @@ struct Talk {
 }
 
 impl Talk {
-    fn start(mesh: &Mesh, at: (&str, &str), marked: bool, targets: &[(&str, [bool; 2], bool)]) -> Self {
+    fn start(mesh: &Mesh, at: (&str, &str), marked: bool, targets: &[(&str, Flow)]) -> Self {
         let work = Work { streams: targets.len() * size(5, 10), every: 300, requests: 10, marked };
         let names: Vec<String> = targets.iter().map(|target| target.0.to_owned()).collect();
-        let flows = targets
-            .iter()
-            .map(|(name, nodes, fragile)| ((*name).to_owned(), Flow { nodes: *nodes, fragile: *fragile }));
-        Self { traffic: Traffic::start(mesh, at.0, at.1, work, &names), flows: flows.collect() }
+        let flows = targets.iter().map(|(name, flow)| ((*name).to_owned(), *flow)).collect();
+        Self { traffic: Traffic::start(mesh, at.0, at.1, work, &names), flows }
     }
 
     fn flow(&self, target: &str) -> Flow {
@@ -98,36 +96,40 @@ fn talks(mesh: &Mesh) -> Vec<Talk> {
     let v6 = |namespace, pod| format!("[{}]:9000", mesh.address(namespace, pod, true));
     let (far, near, plain, mover) =
         (v6("steady", "far"), v6("steady", "near"), v6("outside", "plain"), v6("moving", "mover"));
-    let (both, first, second, none) = ([true, true], [true, false], [false, true], [false, false]);
+    let carried = |nodes, fate| Flow { nodes, crosses: true, fate };
+    let both = |fate| carried([true, true], fate);
+    let across = both(Fate::Steady);
+    let within = |nodes| Flow { nodes, crosses: false, fate: Fate::Steady };
+    let second = |fate| carried([false, true], fate);
     vec![
         Talk::start(
             mesh,
             ("steady", "one"),
             true,
-            &[("far:9000", both, false), (&far, both, false), ("near:9000", first, false)],
+            &[("far:9000", across), (&far, across), ("near:9000", within([true, false]))],
         ),
         Talk::start(
             mesh,
             ("steady", "two"),
             true,
-            &[("near:9000", both, false), (&near, both, false), ("far:9000", second, false)],
+            &[("near:9000", across), (&near, across), ("far:9000", within([false, true]))],
         ),
         // What comes and goes, and what is refused now and then: it must not be said in the clear either.
         Talk::start(
             mesh,
             ("steady", "poor"),
             true,
-            &[("fleeting:9000", both, true), ("barred:9000", both, true)],
+            &[("fleeting:9000", both(Fate::Fleeting)), ("barred:9000", both(Fate::Barred))],
         ),
         Talk::start(
             mesh,
             ("moving", "roamer"),
             false,
             &[
-                ("mover:9000", both, false),
-                (&mover, both, false),
-                ("far.steady:9000", both, false),
-                (&plain, first, false),
+                ("mover:9000", both(Fate::Moving)),
+                (&mover, both(Fate::Moving)),
+                ("far.steady:9000", both(Fate::Moving)),
+                (&plain, carried([true, false], Fate::Moving)),
             ],
         ),
         Talk::start(
@@ -135,13 +137,16 @@ fn talks(mesh: &Mesh) -> Vec<Talk> {
             ("outside", "stranger"),
             false,
             &[
-                ("far.steady:9000", second, false),
-                ("mover.moving:9000", second, false),
-                (&plain, none, false),
+                ("far.steady:9000", second(Fate::Steady)),
+                ("mover.moving:9000", second(Fate::Moving)),
+                (&plain, carried(NOBODY, Fate::Steady)),
             ],
         ),
     ]
 }
+
+/// What no proxy carries: where that is slow, the machine is.
+const NOBODY: [bool; 2] = [false; 2];
 
 /// A part's process, if it runs at this moment; the youngest where two do.
 fn process(mesh: &Mesh, part: Part) -> Option<i32> {
@@ -389,6 +394,7 @@ impl Chaos<'_> {
 /// What of the troubles has no cause; counts those that have, by it.
 fn judge(talks: &[Talk], seen: &[Seen], done: &[Done], owed: &mut BTreeMap<String, u64>) -> Vec<String> {
     let mut defects = Vec::new();
+    let stalls = stalls_of_the_machine(talks, seen, done);
     for (talk, seen) in talks.iter().zip(seen) {
         let kinds = [(Wrong::Broken, &seen.broken), (Wrong::Failed, &seen.failed), (Wrong::Slow, &seen.slow)];
         for (wrong, troubles) in kinds {
@@ -397,6 +403,9 @@ fn judge(talks: &[Talk], seen: &[Seen], done: &[Done], owed: &mut BTreeMap<Strin
                     Some(done) => {
                         *owed.entry(format!("{wrong:?} by {}", done.what.kind())).or_default() += 1;
                     }
+                    None if wrong == Wrong::Slow && stalls.iter().any(|stall| overlap(stall, trouble)) => {
+                        *owed.entry("Slow by the machine".to_owned()).or_default() += 1;
+                    }
                     None => defects.push(format!("{} {wrong:?} {trouble}", talk.traffic.pod)),
                 }
             }
@@ -404,6 +413,21 @@ fn judge(talks: &[Talk], seen: &[Seen], done: &[Done], owed: &mut BTreeMap<Strin
         assert_eq!(seen.untold + seen.skipped, 0, "{}: more than there is room for", talk.traffic.pod);
     }
     defects
+}
+
+/// Where even what no part of the mesh carries was slow, though its way was well.
+fn stalls_of_the_machine(talks: &[Talk], seen: &[Seen], done: &[Done]) -> Vec<Trouble> {
+    let slow = talks.iter().zip(seen).flat_map(|(talk, seen)| seen.slow.iter().map(move |slow| (talk, slow)));
+    slow.filter(|(talk, slow)| {
+        let flow = talk.flow(&slow.target);
+        flow.nodes == NOBODY && cause(done, flow, Wrong::Slow, slow).is_none()
+    })
+    .map(|(_, slow)| slow.clone())
+    .collect()
+}
+
+fn overlap(one: &Trouble, other: &Trouble) -> bool {
+    one.begun <= other.ended && other.begun <= one.ended
 }
 
 /// What was done around a moment, for who looks for the cause.

@@ -1,6 +1,7 @@
 //! Agents and controller replaced under live connections: nothing breaks, nothing is lost.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -95,6 +96,59 @@ fn upgrades_break_no_connection() {
     ));
 }
 
+/// Puts a script in the place of the agent among these programs.
+fn script_for_agent(programs: &Programs, script: &str) -> PathBuf {
+    let agent = programs.lateen().with_file_name("node-agent");
+    std::fs::remove_file(&agent).expect("a link of its own");
+    std::fs::write(&agent, format!("#!/bin/sh\n{script}\n")).expect("the folder takes files");
+    std::fs::set_permissions(&agent, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+    agent
+}
+
+/// Once a new agent has what the old one had it stays, whatever becomes of its proxy: the node is never without one.
+#[test]
+fn an_agent_without_a_proxy_of_its_own_stays_and_can_be_replaced() {
+    let programs = Programs::linked();
+    let mesh = mesh(&programs);
+    let mut streams =
+        Streams::start(&mesh, ("test", "client"), 20, Duration::from_millis(100), &["far:9000"]);
+    let (redirect, proxy) = (mesh.redirect("node-1").pid, mesh.proxy("node-1").pid);
+    let next = Programs::linked();
+    let real = programs.lateen().with_file_name("node-agent");
+    script_for_agent(&next, &format!("exec env START_PROXY=false {} \"$@\"", real.display()));
+    let upgraded = run(Command::new(next.lateen()).args(["upgrade", "--mesh", mesh.name()]));
+    assert_eq!(upgraded.code, 1, "{upgraded}");
+    for part in ["node-agent/node-1: the new one has taken over and stays", "upgrade again"] {
+        assert!(upgraded.stderr.contains(part), "{upgraded}");
+    }
+    assert!(!upgraded.stderr.contains("the one before goes on"), "{upgraded}");
+    let others = |mesh: &Mesh| {
+        let command = |process: &e2e::processes::Process| {
+            process.command.contains("redirect ") && process.command.contains("--node node-1 ")
+        };
+        mesh.processes().into_iter().filter(|process| command(process) && process.pid != redirect).count()
+    };
+    assert_eq!(others(&mesh), 1, "the new one stays");
+    let runs = |mesh: &Mesh, pid| mesh.processes().iter().any(|process| process.pid == pid);
+    assert!(runs(&mesh, proxy), "nobody has taken its place");
+    // Pods still join, and are served.
+    mesh.apply("late.yaml", &manifests::server("late", "test", "node-1", &streams::server(9000), &[9000]));
+    mesh.eventually("a pod that comes now answers", |mesh| {
+        let ask = "exec 3<>/dev/tcp/late/9000; echo a >&3; read -t 2 -u 3 answer && echo $answer";
+        let answer = mesh.exec("test", "client", &["bash", "-c", ask]);
+        if answer.ok() { Ok(()) } else { Err(answer.to_string()) }
+    });
+    go_on(&mesh, &mut streams, 20, |_| {});
+
+    let upgraded = run(Command::new(programs.lateen()).args(["upgrade", "--mesh", mesh.name()]));
+    assert!(upgraded.ok(), "{upgraded}");
+    mesh.eventually("the old proxy has ended", |mesh| {
+        if runs(mesh, proxy) { Err(format!("{:#?}", mesh.processes())) } else { Ok(()) }
+    });
+    go_on(&mesh, &mut streams, 20, |_| {});
+    assert_eq!(streams.finish().failed, 0);
+}
+
 #[test]
 fn what_does_not_start_replaces_nothing() {
     let programs = Programs::linked();
@@ -103,10 +157,7 @@ fn what_does_not_start_replaces_nothing() {
         Streams::start(&mesh, ("test", "client"), 20, Duration::from_millis(100), &["far:9000"]);
     let before = pids(&mesh);
     let next = Programs::linked();
-    let agent = next.lateen().with_file_name("node-agent");
-    std::fs::remove_file(&agent).expect("a link of its own");
-    std::fs::write(&agent, "#!/bin/sh\nexit 3\n").expect("the folder takes files");
-    std::fs::set_permissions(&agent, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+    let agent = script_for_agent(&next, "exit 3");
     let upgrade = || run(Command::new(next.lateen()).args(["upgrade", "--mesh", mesh.name()]));
     let upgraded = upgrade();
     assert_eq!(upgraded.code, 1, "{upgraded}");

@@ -203,7 +203,7 @@ pub const TABLE: &[Setting] = &[
     setting(
         name::HANDOVER_GRACE,
         "10m",
-        "How long a proxy whose place a newer one has taken goes on with what it cannot hand over: connections of peers that are not Lateen's.",
+        "How long a proxy whose place a newer one has taken goes on with what it cannot hand over: connections of peers that are not Lateen's, and all of them where the newer one takes nothing over.",
     ),
     setting(name::LOG_LEVEL, "info", "Levels of the log: LEVEL or SCOPE=LEVEL, with commas between."),
     setting(name::LOG_FORMAT, "plain", "Form of the log: plain or json."),

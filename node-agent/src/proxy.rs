@@ -97,20 +97,18 @@ use hbone::limits::Limits;
 use identity::rotation::Certificates;
 use identity::tls::Tls;
 use model::mesh::Update;
-use tokio::sync::oneshot;
 
 use self::demand::Demand;
 use self::dns::Upstreams;
 use self::dns_metrics::DnsMetrics;
-use self::handover::Successor;
+use self::handover::{Onward, Predecessors};
 use self::handshakes::Handshakes;
 use self::limits::Hits;
-use self::moves::Moving;
 use self::parking::Parking;
 use self::pod::Pod;
 use self::state::State;
 use self::top::Rates;
-use self::worker::{Handle, Job};
+use self::worker::Handle;
 
 /// What all threads share.
 #[derive(Debug)]
@@ -147,9 +145,9 @@ pub(crate) struct Agent {
     pub(crate) pods: Mutex<HashMap<Arc<str>, Arc<Pod>>>,
     /// Connections without a tunnel.
     pub(crate) parking: Parking,
-    /// Those that are on their way.
-    pub(crate) moving: Moving,
-    successor: RwLock<Option<Successor>>,
+    /// Proxies whose place this one takes, and that have not handed everything over yet.
+    pub(crate) predecessors: Predecessors,
+    onward: RwLock<Option<Onward>>,
     /// Begins when a newer proxy is there.
     pub(crate) superseded: Shutdown,
     /// How often an account of a pod that is gone was full.
@@ -168,18 +166,18 @@ impl Agent {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who takes over what is detached, if a newer proxy does.
-    fn successor(&self) -> Option<Successor> {
-        self.successor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Where what is detached goes, if a newer proxy takes it over.
+    fn onward(&self) -> Option<Onward> {
+        self.onward.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether a newer proxy has taken over, or is about to.
+    /// Whether a newer proxy has taken over.
     fn is_retiring(&self) -> bool {
         self.superseded.has_begun()
     }
 
-    fn set_successor(&self, successor: Option<Successor>) {
-        *self.successor.write().unwrap_or_else(PoisonError::into_inner) = successor;
+    fn set_onward(&self, onward: Option<Onward>) {
+        *self.onward.write().unwrap_or_else(PoisonError::into_inner) = onward;
     }
 
     /// Takes over what the controller said.
@@ -208,28 +206,14 @@ impl Agent {
             || demand::service_of(&mesh, name).is_some()
     }
 
-    /// Whether nothing is left that a connection hangs on: none is carried, on its way, parked, or being opened.
-    async fn has_no_connection(&self) -> bool {
-        // In this order: one that leaves the table is on its way before.
-        let carried = self.connections().await;
-        let pods: Vec<_> = self.pods().values().cloned().collect();
-        let opening = pods.iter().any(|pod| pod.places.some_opening());
-        carried + self.moving.count() + self.parking.len() == 0 && !opening
+    /// Whether nothing is left that a connection hangs on, nor comes from a predecessor.
+    fn has_no_connection(&self) -> bool {
+        // In this order: what a predecessor has handed over is on an account.
+        self.predecessors.none() && self.pods().values().all(|pod| pod.has_no_connection())
     }
 
     /// Tunnels that all threads serve. Requests may still come on them.
     fn served_tunnels(&self) -> usize {
         self.workers.iter().map(Handle::tunnels).sum()
-    }
-
-    /// How many connections there are on all threads.
-    async fn connections(&self) -> usize {
-        let mut count = 0;
-        for worker in &self.workers {
-            let (answer, counted) = oneshot::channel();
-            worker.send(Job::Total(answer)).await;
-            count += counted.await.unwrap_or(0);
-        }
-        count
     }
 }

@@ -90,6 +90,9 @@ pub enum RedirectError {
     /// A setting without which there is nothing to do.
     #[error("{0} is not set; {1}")]
     Missing(&'static str, &'static str),
+    /// Another one runs here, and does not let go.
+    #[error(transparent)]
+    TakeOver(#[from] takeover::TakeOverError),
     /// A socket or folder.
     #[error("{what}: {source}")]
     System {
@@ -159,13 +162,14 @@ fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
 /// Runs the role until `shutdown` begins, or until another one has taken its place and the proxy that it started has
 /// ended. On the main thread, in a single-threaded runtime: the proxy dies with the thread that started it.
 ///
-/// If another one runs already, on the same sockets, this one takes its place: nobody's connections end.
+/// If another one runs already, on the same sockets, this one takes its place: nobody's connections end. If that one does
+/// not let it, it goes on as before, and this one ends.
 ///
 /// Pods keep their rules when the role ends, unless told otherwise: what belongs to the mesh is cut off without
 /// it, not exposed.
 ///
 /// # Errors
-/// When a socket cannot be made or the manifests cannot be watched.
+/// When a socket cannot be made, the manifests cannot be watched, or another one runs and does not hand over.
 pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result<(), RedirectError> {
     raise_open_files();
     for folder in [&options.zds, &options.private, &options.cni].into_iter().filter_map(|path| path.parent())
@@ -176,7 +180,7 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
     // Before that: reading the manifests takes longer than anything else, and meanwhile nobody would capture.
     let (_watch, catalog) = watch_manifests(&options).await?;
     let foreign = options.policy.foreign_proxy;
-    let taken = if foreign { None } else { takeover::take_over(&options.private).await };
+    let taken = if foreign { None } else { takeover::take_over(&options.private).await? };
     let (private, mut drained) = match &taken {
         Some(taken) => PrivateServer::holding(taken),
         None => PrivateServer::new(),
@@ -196,25 +200,29 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
         let mut tasks = parts.start(&options)?;
         info!(node = options.node, "redirecting");
         tokio::select! {
-            () = proxy.as_mut() => break false,
+            () = proxy.as_mut() => break None,
             () = follow_drained(&enroller, &mut drained) => {}
             heir = private.heir() => {
-                // Nothing changes any more from here on.
+                // What has been begun is finished first; nothing changes any more from here on.
+                let still = enroller.stand_still().await;
                 tasks.shutdown().await;
                 match takeover::hand_over(&private, &heir).await {
-                    Ok(()) => break true,
+                    Ok(()) => break Some(still),
                     Err(error) => warn!(%error, "another redirector wanted to take over and has not; going on"),
                 }
             }
         }
     };
-    enroller.stop().await;
-    if handed_over {
+    if let Some(still) = handed_over {
+        enroller.stop_still(still).await;
         info!("another redirector has taken over; ending with the proxy that this one has started");
         private.let_go();
         orders.let_go();
         proxy.await;
-    } else if options.clean_up {
+        return Ok(());
+    }
+    enroller.stop().await;
+    if options.clean_up {
         enroller.clean_up().await;
     }
     Ok(())
@@ -319,10 +327,10 @@ async fn prepare_all(capturer: &Capturer, catalog: &Catalog) {
     .await;
 }
 
+/// Never waits for one of them: it may be dropped at any time.
 async fn follow_drained(enroller: &Enroller, drained: &mut Drained) {
     loop {
-        let uid = drained.next().await;
-        enroller.drained(&uid).await;
+        enroller.finish_leaving(drained.next().await);
     }
 }
 

@@ -9,6 +9,7 @@ mod bed;
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::Path,
     time::Duration,
 };
@@ -20,6 +21,7 @@ use node_agent::{
     listeners::Listeners,
     pods::{Feed, Pod, PodEvent, Sources},
     redirect::{self, Options, rules::RuleSet, supervise::Orders},
+    seqpacket::{SeqListener, SeqPacket},
 };
 use serde_json::{Value, json};
 use testkit::netns::Netns;
@@ -32,6 +34,11 @@ use tokio::{
 
 const NODE: &str = "node-1";
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The words with which another redirector begins that speaks versions 1 to 2 (`private/wire.rs`), and one of version 99.
+const TAKE_OVER: &[u8] = &[0x2a, 4, 0x08, 1, 0x10, 2];
+const TAKE_OVER_99: &[u8] = &[0x2a, 4, 0x08, 99, 0x10, 99];
+/// With which the answer begins that refuses it.
+const REFUSED: u8 = 0x1a;
 
 struct Role {
     folder: tempfile::TempDir,
@@ -59,25 +66,29 @@ fn pod_object(pod: &Netns, phase: &str) -> Value {
     })
 }
 
+fn options(folder: &Path) -> Options {
+    let at = |name: &str| folder.join(name);
+    Options {
+        node: NODE.into(),
+        zds: at("run/zds.sock"),
+        private: at("run/redirect.sock"),
+        cni: at("run/cni.sock"),
+        sources: vec![at("source")],
+        objects: at("objects"),
+        policy: policy(),
+        defaults: RuleSet::default(),
+        proxy: None,
+        clean_up: false,
+    }
+}
+
 impl Role {
     async fn start(folder: tempfile::TempDir, clean_up: bool) -> Self {
         Self::start_with(folder, |options| options.clean_up = clean_up).await
     }
 
     async fn start_with(folder: tempfile::TempDir, choose: impl FnOnce(&mut Options)) -> Self {
-        let at = |name: &str| folder.path().join(name);
-        let mut options = Options {
-            node: NODE.into(),
-            zds: at("run/zds.sock"),
-            private: at("run/redirect.sock"),
-            cni: at("run/cni.sock"),
-            sources: vec![at("source")],
-            objects: at("objects"),
-            policy: policy(),
-            defaults: RuleSet::default(),
-            proxy: None,
-            clean_up: false,
-        };
+        let mut options = options(folder.path());
         choose(&mut options);
         let shutdown = Shutdown::default();
         let ends = shutdown.clone();
@@ -338,4 +349,88 @@ async fn a_foreign_proxy_is_a_choice() {
 
 fn listening(pod: &Netns) -> String {
     pod.exec(std::process::Command::new("ss").args(["-Hlnt"])).unwrap()
+}
+
+/// Where another one is that does not let go, this one ends: both on the same pods would undo each other's work for ever.
+#[tokio::test]
+async fn beside_one_that_does_not_hand_over_nobody_begins() {
+    let folder = folder("ambient");
+    fs::create_dir(folder.path().join("run")).unwrap();
+    let private = SeqListener::bind(&folder.path().join("run/redirect.sock")).unwrap();
+    let cni = tokio::net::UnixListener::bind(folder.path().join("run/cni.sock")).unwrap();
+    let role = redirect::run(options(folder.path()), Orders::default(), Shutdown::default());
+    let (ended, _) = tokio::join!(timeout(PATIENCE, role), async { drop(private.accept().await.unwrap()) });
+    let error = ended.expect("ends by itself").unwrap_err().to_string();
+    assert!(error.contains("does not hand over"), "{error}");
+    let (called, came) = tokio::join!(
+        UnixStream::connect(folder.path().join("run/cni.sock")),
+        timeout(PATIENCE, cni.accept())
+    );
+    assert!(called.is_ok() && came.is_ok_and(|came| came.is_ok()), "its sockets are its own still");
+}
+
+/// One whose heir says nothing, or goes away in the middle, works as before.
+#[tokio::test]
+async fn who_does_not_come_to_hand_over_goes_on() {
+    let (pod, _peer) = pod_and_peer();
+    let role = Role::start(folder("ambient"), false).await;
+    role.objects().write(&pod_object(&pod, "Pending")).unwrap();
+    let mut feed = role.proxy().await;
+    let private = role.folder.path().join("run/redirect.sock");
+    let say = async |words| {
+        let heir = SeqPacket::connect(&private).unwrap();
+        heir.send(words, &[]).await.unwrap();
+        let answer = timeout(PATIENCE, heir.receive(1 << 16)).await.expect("an answer in time").unwrap();
+        answer.expect("an answer").bytes[0]
+    };
+    assert_eq!(say(TAKE_OVER_99).await, REFUSED);
+    assert_ne!(say(TAKE_OVER).await, REFUSED, "it began to hand over");
+    let added = async {
+        // Its sockets are taken up again a moment later.
+        role.until(|role| {
+            std::os::unix::net::UnixStream::connect(role.folder.path().join("run/cni.sock")).is_ok()
+        })
+        .await;
+        role.cmd_add(&pod, "reviews-0").await
+    };
+    let (added, _) = tokio::join!(added, take_on(&mut feed, Ok(())));
+    assert_eq!(added, (200, String::new()));
+    role.stop().await;
+}
+
+/// A pod whose last step of leaving is under way when another redirector comes has left entirely before that takes over:
+/// the other one would know nothing of it.
+#[tokio::test]
+async fn a_pod_that_is_about_to_have_left_leaves_before_another_takes_over() {
+    let (pod, _peer) = pod_and_peer();
+    let folder = folder("ambient");
+    let (slow, hold) = (folder.path().join("nft"), folder.path().join("hold"));
+    let script =
+        format!("#!/bin/sh\nwhile [ -e {} ]; do sleep 0.01; done\nexec nft \"$@\"\n", hold.display());
+    fs::write(&slow, script).unwrap();
+    fs::set_permissions(&slow, PermissionsExt::from_mode(0o755)).unwrap();
+    let nft = slow.display().to_string();
+    let mut role = Role::start_with(folder, |options| options.policy.nft = nft).await;
+    role.objects().write(&pod_object(&pod, "Running")).unwrap();
+    let mut feed = role.proxy().await;
+    take_on(&mut feed, Ok(())).await;
+    role.until(|role| role.note().as_deref() == Some("enabled")).await;
+    namespace(role.folder.path(), "none");
+    expect(&mut feed, "Draining").await;
+    fs::write(&hold, "").unwrap();
+    feed.handle().drained(UID).await;
+    expect(&mut feed, "Remove").await;
+
+    let shutdown = Shutdown::default();
+    let next = redirect::run(options(role.folder.path()), Orders::default(), shutdown.clone());
+    let next = tokio::spawn(next);
+    let early = timeout(Duration::from_millis(500), &mut role.running).await;
+    assert!(early.is_err(), "it lets go in the middle of the step");
+    fs::remove_file(&hold).unwrap();
+    timeout(PATIENCE, role.running).await.expect("lets go in time").unwrap();
+    assert!(!rules(&pod).contains("lateen"), "{}", rules(&pod));
+    let routing = pod.exec(std::process::Command::new("ip").args(["rule"])).unwrap();
+    assert!(!routing.contains("32764"), "{routing}");
+    shutdown.begin();
+    timeout(PATIENCE, next).await.expect("ends in time").unwrap().unwrap();
 }

@@ -39,8 +39,19 @@ struct Status {
     superseded: Vec<i32>,
 }
 
+/// Why a component could not be replaced as it should, and what runs now.
+#[derive(Debug)]
+enum Failure {
+    /// The one before, as if nothing had been tried.
+    Kept(String),
+    /// The new one: it has what the one before had, and that has let go of it.
+    Taken(String),
+    /// Neither: the one before has let go, or could not be started again. Its program is started.
+    Lost(String),
+}
+
 /// Replaces `child` by a process of another program, which becomes the component's; both stay as they were if that does
-/// not become ready. Returns what a person should know.
+/// not come so far as to take over. Returns what a person should know.
 pub(super) async fn replace(
     component: &mut Component,
     child: &mut Child,
@@ -53,13 +64,18 @@ pub(super) async fn replace(
         Some(socket) => beside(component, child, &socket, log).await,
         None => in_its_place(component, child, &before, log).await,
     };
-    match outcome {
-        Ok(detail) => Ok(format!("{detail} in {} ms", begun.elapsed().as_millis())),
-        Err(reason) => {
-            component.program = before;
-            Err(format!("{}: {reason}; the one before goes on", component.name))
+    let name = &component.name;
+    let (reason, rest) = match outcome {
+        Ok(detail) => return Ok(format!("{detail} in {} ms", begun.elapsed().as_millis())),
+        Err(Failure::Taken(reason)) => {
+            let rest = "what the proxy before has goes on in it";
+            return Err(format!("{name}: {reason}; {rest}; see: lateen logs {name}; then upgrade again"));
         }
-    }
+        Err(Failure::Kept(reason)) => (reason, "the one before goes on"),
+        Err(Failure::Lost(reason)) => (reason, "the one before has let go; its program is started again"),
+    };
+    component.program = before;
+    Err(format!("{}: {reason}; {rest}", component.name))
 }
 
 /// Starts the new one beside the old one and waits until it and a proxy of its own have taken over.
@@ -68,44 +84,73 @@ async fn beside(
     child: &mut Child,
     socket: &Path,
     log: &LogFile,
-) -> Result<String, String> {
-    let text = |error: io::Error| error.to_string();
-    let before = http::get_json::<Status>(socket, "/status", ANSWER).await.map_err(text)?;
-    let mut new = start(component, log).await.map_err(text)?;
-    match taken_over(&mut new, &before, socket).await {
+) -> Result<String, Failure> {
+    let kept = |error: io::Error| Failure::Kept(error.to_string());
+    let before = http::get_json::<Status>(socket, "/status", ANSWER).await.map_err(kept)?;
+    let mut new = start(component, log).await.map_err(kept)?;
+    let outcome = match taken_over(&mut new, &before, socket).await {
         Ok(status) => {
-            let mut old = std::mem::replace(child, new);
-            // It ends when what it could not hand over has ended, at the latest with the mesh.
-            tokio::spawn(async move { old.wait().await });
             let still = match status.superseded.len() {
                 0 => String::new(),
                 _ => String::from(", the proxy before ends when its last connections have"),
             };
             Ok(format!("{} by {}{still}", before.version, status.version))
         }
-        Err(reason) => {
-            end(&mut new).await;
-            Err(reason)
+        // It may have been in the middle of taking over when it ended.
+        Err(Failure::Kept(reason)) if !goes_on(&before, socket).await => Err(Failure::Lost(reason)),
+        Err(failure) => Err(failure),
+    };
+    if !matches!(outcome, Err(Failure::Kept(_))) {
+        // A new one that has ended is what the component is started again for.
+        let mut old = std::mem::replace(child, new);
+        // It ends when what it could not hand over has ended, at the latest with the mesh.
+        tokio::spawn(async move { old.wait().await });
+    }
+    outcome
+}
+
+/// Waits until the new one has taken over with a proxy of its own. One that has not taken over at all has ended when this
+/// returns.
+async fn taken_over(new: &mut Child, before: &Status, socket: &Path) -> Result<Status, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    let process = new.id();
+    loop {
+        if let Ok(Some(status)) = new.try_wait() {
+            return Err(Failure::Kept(format!("the new one has ended ({status}); see its log")));
+        }
+        let in_charge = match http::get_json::<Status>(socket, "/status", ANSWER).await {
+            Ok(now) if Some(now.process) == process && now.proxy.is_some() && now.proxy != before.proxy => {
+                return Ok(now);
+            }
+            Ok(now) => Some(now.process),
+            Err(_) => None,
+        };
+        if Instant::now() < deadline {
+            sleep(LOOK).await;
+        } else if in_charge == Some(before.process) {
+            end(new).await;
+            return Err(Failure::Kept(format!(
+                "the new one has not taken over within {PATIENCE:?}; see its log"
+            )));
+        } else {
+            // The one before has let go: ended now, the new one would leave nobody.
+            return Err(Failure::Taken(format!(
+                "the new one has taken over and stays, but no proxy of its own is up within {PATIENCE:?}"
+            )));
         }
     }
 }
 
-async fn taken_over(new: &mut Child, before: &Status, socket: &Path) -> Result<Status, String> {
-    let deadline = Instant::now() + PATIENCE;
+/// Whether the one before still is what it was, once the new one has ended: it says so as soon as it has noticed.
+async fn goes_on(before: &Status, socket: &Path) -> bool {
+    let deadline = Instant::now() + ANSWER;
     loop {
-        if let Ok(Some(status)) = new.try_wait() {
-            return Err(format!("the new one has ended ({status}); see its log"));
-        }
         let now = http::get_json::<Status>(socket, "/status", ANSWER).await;
-        if let Ok(status) = now
-            && Some(status.process) == new.id()
-            && status.proxy.is_some()
-            && status.proxy != before.proxy
-        {
-            return Ok(status);
+        if now.is_ok_and(|now| now.process == before.process) {
+            return true;
         }
         if Instant::now() >= deadline {
-            return Err(format!("the new one has not taken over within {PATIENCE:?}; see its log"));
+            return false;
         }
         sleep(LOOK).await;
     }
@@ -117,7 +162,7 @@ async fn in_its_place(
     child: &mut Child,
     before: &Path,
     log: &LogFile,
-) -> Result<String, String> {
+) -> Result<String, Failure> {
     end(child).await;
     let reason = match start(component, log).await {
         Ok(mut new) => match ready(component, &mut new).await {
@@ -133,9 +178,11 @@ async fn in_its_place(
         Err(error) => error.to_string(),
     };
     let old = Component { program: before.to_owned(), ..component.clone() };
-    *child =
-        start(&old, log).await.map_err(|error| format!("{reason}, and {}: {error}", before.display()))?;
-    Err(reason)
+    match start(&old, log).await {
+        Ok(old) => *child = old,
+        Err(error) => return Err(Failure::Lost(format!("{reason}, and {}: {error}", before.display()))),
+    }
+    Err(Failure::Kept(reason))
 }
 
 async fn ready(component: &Component, new: &mut Child) -> Result<(), String> {

@@ -85,6 +85,8 @@ struct Held {
     lists: Vec<(String, SignedList)>,
     /// Something was revoked since they were signed.
     stale: bool,
+    /// What is in force is not all written down.
+    unkept: bool,
 }
 
 /// Why something is not revoked.
@@ -139,6 +141,7 @@ impl Keyring {
             plugged,
             lists: Vec::new(),
             stale: true,
+            unkept: false,
         };
         held.authorities.settle_ends(&held.ledger, settings.lifetimes.longest, now);
         let keyring = Self { settings, held: RwLock::new(held) };
@@ -243,7 +246,7 @@ impl Keyring {
     /// The successor signs from now on, the one before stays trusted until the last certificate it signed has ended.
     ///
     /// # Errors
-    /// It cannot be kept; the next attempt does the same.
+    /// It cannot be written down now, and [`Keyring::tidy`] tries again; it signs all the same.
     pub fn switch(&self, now: SystemTime) -> Result<(), RootError> {
         let mut held = self.write();
         let held = &mut *held;
@@ -255,7 +258,7 @@ impl Keyring {
     /// A retired authority is trusted no more.
     ///
     /// # Errors
-    /// It cannot be kept.
+    /// It cannot be written down now, and [`Keyring::tidy`] tries again.
     pub fn drop_retired(&self, place: usize, now: SystemTime) -> Result<(), RootError> {
         let mut held = self.write();
         let gone = held.authorities.retired.remove(place);
@@ -266,7 +269,8 @@ impl Keyring {
     /// Reads the plugged-in authority again. True if something has changed.
     ///
     /// # Errors
-    /// What is wrong with the files, said once; what is in force stays.
+    /// What is wrong with the files, said once; what is in force stays. Or what is in force now cannot be written down, and
+    /// [`Keyring::tidy`] tries again.
     pub fn reread(&self, now: SystemTime) -> Result<bool, RootError> {
         let Some(folder) = &self.settings.plugged else { return Ok(false) };
         let seen = Plugged::look(folder);
@@ -291,7 +295,7 @@ impl Keyring {
     /// Revokes what a person named: an identity with all its certificates, or one certificate.
     ///
     /// # Errors
-    /// [`RevokeError`]; nothing is revoked then.
+    /// [`RevokeError`]; nothing is revoked then, unless it is that it cannot be written down.
     pub fn revoke(&self, named: &str, now: SystemTime) -> Result<RevokedNow, RevokeError> {
         let mut held = self.write();
         let held = &mut *held;
@@ -351,19 +355,29 @@ impl Keyring {
         let held = &mut *held;
         held.ledger.expire(now);
         held.stale |= held.revoked.expire(now);
+        if held.unkept
+            && let Err(error) = self.keep(held, now)
+        {
+            tracing::error!(%error, "what is in force is still not written down; it is tried again");
+        }
         self.sign_lists(held, now)
     }
 
-    /// Writes everything down, publishes roots and lists as files, and signs lists that are due.
+    /// Signs lists that are due, writes everything down, publishes roots and lists as files. What fails,
+    /// [`Keyring::tidy`] tries again.
     fn keep(&self, held: &mut Held, now: SystemTime) -> Result<(), RootError> {
-        held.authorities.keep(&self.settings.state)?;
+        held.unkept = true;
         self.sign_lists(held, now);
-        publish(&self.settings.state.join(ROOT_FILE), &held.authorities.bundle().to_pem())
+        held.authorities.keep(&self.settings.state)?;
+        publish(&self.settings.state.join(ROOT_FILE), &held.authorities.bundle().to_pem())?;
+        held.unkept = false;
+        Ok(())
     }
 
     fn sign_lists(&self, held: &mut Held, now: SystemTime) -> bool {
         let signers: Vec<_> = held.authorities.signers().collect();
         let mut lists = Vec::with_capacity(signers.len());
+        let mut failed = false;
         for (print, certificate, issuer) in signers {
             let before = held.lists.iter().find(|(signer, _)| signer == print).map(|(_, signed)| signed);
             match held.revoked.list(print, certificate, issuer, before, held.stale, now) {
@@ -371,10 +385,12 @@ impl Keyring {
                 Err(error) => {
                     tracing::error!(%error, issuer = print, "a list of revoked certificates cannot be signed");
                     lists.extend(before.map(|before| (print.to_owned(), before.clone())));
+                    failed = true;
                 }
             }
         }
-        held.stale = false;
+        // One that is older than what was revoked since is signed again.
+        held.stale = failed;
         let ders = |lists: &[(String, SignedList)]| -> Vec<_> {
             lists.iter().map(|(_, signed)| signed.list.der().clone()).collect()
         };

@@ -211,10 +211,18 @@ impl Account {
         Ok(held)
     }
 
+    /// The same where there is another way without them: nothing is refused, so nothing is counted as such.
+    pub(crate) fn descriptors_to_spare(self: &Arc<Self>, count: u32) -> Option<Descriptors> {
+        let mut held = Descriptors { account: Arc::clone(self), count: 0 };
+        let (own, all) = held.add(count);
+        is_fair(u64::from(own), all, self.ledger.most_descriptors).then_some(held)
+    }
+
     /// Takes on a connection that is there already: one more than allowed is better than one that breaks.
     pub(crate) fn adopt(self: &Arc<Self>, buffered: usize) -> Charge {
         self.connections.fetch_add(1, Ordering::Relaxed);
         let mut charge = Charge::new(self, Counted::Connection);
+        charge.lives = true;
         charge.descriptors.add(1);
         charge.add(buffered);
         charge
@@ -296,11 +304,18 @@ pub(crate) struct Charge {
     // More than a stream's or tunnel's window never waits.
     buffered: u32,
     counted: Counted,
+    /// It has carried something, here or elsewhere: nothing that it needs to go on is refused.
+    lives: bool,
 }
 
 impl Charge {
     fn new(account: &Arc<Account>, counted: Counted) -> Self {
-        Self { descriptors: Descriptors { account: Arc::clone(account), count: 0 }, buffered: 0, counted }
+        Self {
+            descriptors: Descriptors { account: Arc::clone(account), count: 0 },
+            buffered: 0,
+            counted,
+            lives: false,
+        }
     }
 
     pub(crate) fn account(&self) -> &Arc<Account> {
@@ -348,9 +363,16 @@ impl Charge {
         account.ledger.buffered.fetch_sub(bytes.into(), Ordering::Relaxed);
     }
 
-    /// A second socket.
+    /// A second socket; refused only to one that gets it for the first time: it is there already for one that goes on
+    /// after it was taken off, or that another process has begun.
     pub(crate) fn second_socket(&mut self) -> Result<(), Full> {
-        self.descriptors.more(1)
+        if self.lives {
+            self.descriptors.add(1);
+            return Ok(());
+        }
+        self.descriptors.more(1)?;
+        self.lives = true;
+        Ok(())
     }
 
     /// The second socket is somebody else's again.

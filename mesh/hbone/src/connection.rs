@@ -229,7 +229,6 @@ pub struct Connection {
     pub(crate) far_ended: bool,
     /// The application was told of the far end (its socket is shut down for writing).
     pub(crate) far_end_delivered: bool,
-    pub(crate) far_delivered: u64,
     pub(crate) cost: Cost,
 }
 
@@ -339,7 +338,6 @@ impl Connection {
             near_ended: false,
             far_ended: false,
             far_end_delivered: false,
-            far_delivered: 0,
             cost: Cost { charge, live: Arc::default() },
         })
     }
@@ -369,11 +367,6 @@ impl Connection {
             near_ended: self.near_ended,
             far_ended: self.far_ended,
         }
-    }
-
-    /// Bytes the far application is known to have been given: what its end said last, when it was detached.
-    pub fn far_delivered(&self) -> u64 {
-        self.far_delivered
     }
 
     /// Bytes already read from the application (a peeked beginning): they are sent first.
@@ -432,7 +425,6 @@ impl Connection {
             near_ended: progress.near_ended,
             far_ended: progress.far_ended,
             far_end_delivered,
-            far_delivered: 0,
             cost: Cost { charge, live: Arc::new(live) },
         }
     }

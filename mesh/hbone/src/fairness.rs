@@ -230,6 +230,15 @@ mod tests {
     use super::*;
     use crate::account::AccountLimits;
 
+    /// Lets the others run until this holds; they must come to it in time.
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !holds() {
+            assert!(std::time::Instant::now() < deadline, "not in time: {what}");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Busy tasks of a pod, each of which takes turns for ever; how often all of them together had one.
     fn busy(account: &Arc<Account>, tasks: usize, bytes: u64) -> Rc<Cell<u64>> {
         let taken = Rc::new(Cell::new(0));
@@ -248,7 +257,8 @@ mod tests {
 
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&runtime, test);
+        let bounded = async { tokio::time::timeout(std::time::Duration::from_secs(60), test).await };
+        tokio::task::LocalSet::new().block_on(&runtime, bounded).expect("it ends in time");
     }
 
     #[test]
@@ -259,9 +269,7 @@ mod tests {
                 (Account::new(AccountLimits::default()), Account::new(AccountLimits::default()));
             let many = busy(&large, 500, 2 * TURN);
             let few = busy(&small, 40, 2 * TURN);
-            while few.get() < 5_000 {
-                tokio::task::yield_now().await;
-            }
+            until("5,000 turns of the few", || few.get() >= 5_000).await;
             let ratio = many.get() as f64 / few.get() as f64;
             assert!((0.7..1.5).contains(&ratio), "{} to {}", many.get(), few.get());
             settle();
@@ -277,9 +285,7 @@ mod tests {
                 (Account::new(AccountLimits::default()), Account::new(AccountLimits::default()));
             let large_turns = busy(&bulk, 50, 4 * QUANTUM);
             let small_turns = busy(&small, 200, 0);
-            while large_turns.get() < 200 {
-                tokio::task::yield_now().await;
-            }
+            until("200 large turns", || large_turns.get() >= 200).await;
             settle();
             let ratio = bulk.work() as f64 / small.work() as f64;
             assert!((0.5..2.0).contains(&ratio), "{ratio}: {} to {}", large_turns.get(), small_turns.get());
@@ -296,9 +302,7 @@ mod tests {
             turn(&quiet, 0).await;
             let keep = Share::of(&quiet);
             let others = busy(&busy_one, 2000, 0);
-            while others.get() < 5_000 {
-                tokio::task::yield_now().await;
-            }
+            until("5,000 turns of the busy one", || others.get() >= 5_000).await;
             let mut longest = 0;
             for _ in 0..100 {
                 let before = others.get();
@@ -309,6 +313,7 @@ mod tests {
                         others.get()
                     })
                 };
+                until("the quiet one's turn", || taken.is_finished()).await;
                 longest = longest.max(taken.await.unwrap() - before);
             }
             drop(keep);

@@ -1,17 +1,20 @@
 //! Plain TCP to plain TCP: the same connection value, without a tunnel.
 //!
 //! Small messages are copied through the thread's buffer, two system calls a message. A direction that fills the buffer
-//! is taken for bulk and moved by splice(2) through a pipe of the thread's, without a copy, until it slows down again.
+//! is taken for bulk and moved by splice(2) through a pipe of the thread's, without a copy, until it slows down again;
+//! where there are no descriptors for a pipe it is copied all the same.
 
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::account::Account;
 use crate::connection::{Connection, Live, Order};
 use crate::fairness::{Share, Ticket};
 use crate::splice::{End, Finished};
@@ -45,9 +48,9 @@ pub async fn splice(mut connection: Connection, far: TcpStream) -> Parted {
             let _ = far.set_nodelay(true);
             let mut directions = Directions::new(&mut connection);
             let end = poll_fn(|cx| turn(&mut connection, &far, &mut directions, cx)).await;
-            if matches!(end, End::Detached) { directions.put_back(&mut connection) } else { end }
+            if matches!(end, End::Detached) { directions.put_back(&mut connection, &far) } else { end }
         }
-        Err(end) => end,
+        Err(end) => failed(&far, end),
     };
     connection.cost.live.unwatch();
     connection.cost.charge.one_socket();
@@ -100,7 +103,7 @@ impl Directions {
     }
 
     /// Leaves what is under way with the connection, and says how that went.
-    fn put_back(self, connection: &mut Connection) -> End {
+    fn put_back(self, connection: &mut Connection, far: &TcpStream) -> End {
         connection.near_ended = self.out.ended;
         (connection.far_ended, connection.far_end_delivered) = (self.back.ended, self.back.told);
         match (self.out.into_bytes(), self.back.into_bytes()) {
@@ -108,7 +111,7 @@ impl Directions {
                 (connection.unsent, connection.residue, connection.residue_at) = (out, back, 0);
                 End::Detached
             }
-            (Err(err), _) | (_, Err(err)) => End::Application(err),
+            (Err(err), _) | (_, Err(err)) => failed(far, End::Application(err)),
         }
     }
 }
@@ -156,8 +159,9 @@ fn pump_both(
 ) -> Result<(), End> {
     let near = connection.registered().map_err(End::Application)?;
     let before = both.out.waiting() + both.back.waiting();
-    let out = both.out.pump(near, far, cx, |bytes| live.add_sent(bytes));
-    let back = both.back.pump(far, near, cx, |bytes| live.add_received(bytes));
+    let account = connection.account();
+    let out = both.out.pump(near, far, account, cx, |bytes| live.add_sent(bytes));
+    let back = both.back.pump(far, near, account, cx, |bytes| live.add_received(bytes));
     let after = both.out.waiting() + both.back.waiting();
     if after > before {
         connection.cost.hold(after - before).map_err(End::Account)?;
@@ -199,6 +203,7 @@ impl Direction {
         &mut self,
         from: &TcpStream,
         to: &TcpStream,
+        account: &Arc<Account>,
         cx: &mut Context<'_>,
         moved: impl Fn(usize),
     ) -> Poll<io::Result<()>> {
@@ -216,7 +221,12 @@ impl Direction {
                 return Poll::Pending;
             }
             ready!(from.poll_read_ready(cx))?;
-            let got = if self.bulk { self.fill_pipe(from)? } else { self.copy(from, to, &moved)? };
+            // One that holds something has been emptied above.
+            let pipe = if self.bulk { Pipe::take(account) } else { None };
+            let got = match pipe {
+                Some(pipe) => self.fill(pipe, from)?,
+                None => self.copy(from, to, &moved)?,
+            };
             left = left.saturating_sub(got);
         }
         Poll::Ready(Ok(()))
@@ -262,12 +272,8 @@ impl Direction {
         Ok(len)
     }
 
-    /// Fills a pipe from the socket. Returns how much came.
-    fn fill_pipe(&mut self, from: &TcpStream) -> io::Result<usize> {
-        let mut pipe = match self.pipe.take() {
-            Some(pipe) => pipe,
-            None => Pipe::take()?,
-        };
+    /// Fills an empty pipe from the socket. Returns how much came.
+    fn fill(&mut self, mut pipe: Pipe, from: &TcpStream) -> io::Result<usize> {
         match from.try_io(Interest::READABLE, || pipe.fill(from)) {
             Ok(len) => {
                 self.ended = len == 0;

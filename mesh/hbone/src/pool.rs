@@ -214,25 +214,6 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
         evicted
     }
 
-    /// The same, and takes the connections on those tunnels off them: each ends as
-    /// [`Detached`](crate::splice::End::Detached), to be resumed on another, where the far end knows how.
-    pub fn move_off(&self, mut gone: impl FnMut(&K, &Client) -> bool) -> usize {
-        let mut left = 0;
-        self.entries.borrow_mut().retain(|key, entry| {
-            entry.tunnels.retain(|client| {
-                let leave = gone(key, client);
-                if leave {
-                    client.drain();
-                    client.detach_all();
-                    left += 1;
-                }
-                !leave
-            });
-            entry.is_used()
-        });
-        left
-    }
-
     /// Drains tunnels unused for `pool_idle`, and those beside another tunnel of their key for `pool_surplus_idle`
     /// already. Call it every few seconds. Returns how many.
     pub fn release_idle(&self) -> usize {

@@ -110,6 +110,7 @@ fn install(inner: &mut Inner, key: Key, mut connection: Connection) {
         // Resumed after its application had ended: the new stream must hear of that too.
         inner.end(key);
     }
+    inner.part_too(key);
     if inner.has_something_to_say() {
         inner.say_late();
     }

@@ -3,11 +3,17 @@
 //!
 //! The old one stops capturing first, and goes on as before if the new one does not say in time that it has everything.
 
-use std::{io, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use prost::Message;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     MAX_MESSAGE, OLDEST_VERSION, VERSION,
@@ -41,25 +47,58 @@ pub(super) struct TakenProxy {
     pub(super) socket: Arc<SeqPacket>,
 }
 
-/// Takes over from the redirector that listens at `path`; `None` if there is none, or it does not hand over. Then pods
-/// are captured anew, and connections wait or end as after a crash.
-pub(crate) async fn take_over(path: &Path) -> Option<Taken> {
-    let socket = SeqPacket::connect(path).ok()?;
-    match timeout(PATIENCE, take(&socket)).await {
-        Ok(Ok(taken)) => {
-            let (pods, proxies) = (taken.pods.len(), taken.proxies.len());
-            info!(pods, proxies, "took over from the redirector before");
-            Some(taken)
+/// Why a redirector that is there has not handed over. It goes on: beside it nobody may begin.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    /// Its socket.
+    #[error("the private socket {path} cannot be used: {source}")]
+    Socket {
+        /// Where it is.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It said so, or broke off.
+    #[error("the redirector at {path} does not hand over: {reason}")]
+    Refused {
+        /// Its private socket.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+    /// It said nothing, or not enough.
+    #[error(
+        "the redirector at {path} has not handed over within {} s; if it hangs, end it, and start this one again",
+        PATIENCE.as_secs()
+    )]
+    Late {
+        /// Its private socket.
+        path: PathBuf,
+    },
+}
+
+/// Takes over from the redirector that listens at `path`; `None` if there is none.
+///
+/// # Errors
+/// When there is one and it does not hand over. It has let go of nothing then, or takes everything up again.
+pub(crate) async fn take_over(path: &Path) -> Result<Option<Taken>, TakeOverError> {
+    take_over_within(PATIENCE, path).await
+}
+
+async fn take_over_within(patience: Duration, path: &Path) -> Result<Option<Taken>, TakeOverError> {
+    let at = || path.to_owned();
+    let socket = match SeqPacket::connect(path) {
+        Ok(socket) => socket,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            return Ok(None);
         }
-        Ok(Err(error)) => {
-            warn!(error, "the redirector before does not hand over; starting anew");
-            None
-        }
-        Err(_) => {
-            warn!("the redirector before does not hand over in time; starting anew");
-            None
-        }
-    }
+        Err(source) => return Err(TakeOverError::Socket { path: at(), source }),
+    };
+    let taken = timeout(patience, take(&socket)).await.map_err(|_| TakeOverError::Late { path: at() })?;
+    let taken = taken.map_err(|reason| TakeOverError::Refused { path: at(), reason })?;
+    info!(pods = taken.pods.len(), proxies = taken.proxies.len(), "took over from the redirector before");
+    Ok(Some(taken))
 }
 
 async fn take(socket: &SeqPacket) -> Result<Taken, String> {
@@ -127,4 +166,36 @@ pub(crate) async fn hand_over(server: &PrivateServer, heir: &SeqPacket) -> io::R
     };
     let outcome = timeout(PATIENCE, all).await.unwrap_or_else(|_| Err("it takes too long".into()));
     outcome.map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{private::wire::ToProxy, seqpacket::SeqListener};
+
+    #[tokio::test]
+    async fn whoever_is_there_and_does_not_hand_over_is_no_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("private.sock");
+        assert!(take_over(&path).await.unwrap().is_none(), "there is no socket");
+        let listener = SeqListener::bind(&path).unwrap();
+        let caller = async || {
+            let socket = listener.accept().await.unwrap();
+            socket.receive(MAX_MESSAGE).await.unwrap();
+            socket
+        };
+
+        let (refused, ()) = tokio::join!(take_over(&path), async {
+            let refusal = ToProxy { sequence: 0, news: Some(News::Refused("version 9 only".into())) };
+            caller().await.send(&refusal.encode_to_vec(), &[]).await.unwrap();
+        });
+        assert!(refused.unwrap_err().to_string().contains("does not hand over: version 9 only"));
+        let (closed, socket) = tokio::join!(take_over(&path), async { drop(caller().await) });
+        assert!(matches!(closed, Err(TakeOverError::Refused { .. })), "{socket:?}");
+        let (late, _silent) = tokio::join!(take_over_within(Duration::from_millis(50), &path), caller());
+        assert!(matches!(late, Err(TakeOverError::Late { .. })));
+
+        drop(listener);
+        assert!(take_over(&path).await.unwrap().is_none(), "what is left of a crash listens no more");
+    }
 }

@@ -32,10 +32,10 @@ use xds::node::NodeInfo;
 use super::demand::{self, Demand};
 use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
+use super::handover::Predecessors;
 use super::handshakes::Handshakes;
 use super::journal::Journal;
 use super::limits::Hits;
-use super::moves::Moving;
 use super::parking::{self, Parking};
 use super::restore::{Recorded, restore};
 use super::state::{PATIENCE, State};
@@ -148,7 +148,10 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         drain: settings.duration(name::DRAIN)?,
         hand_over: settings.duration(name::HANDOVER_GRACE)?,
     };
-    retire::retire(&agent, successors, grace).await;
+    tokio::select! {
+        () = retire::retire(&agent, successors, grace) => {}
+        defect = defect(&tasks, &workers) => return Err(defect),
+    }
     tasks.stop().await;
     Ok(())
 }
@@ -164,12 +167,21 @@ fn start_workers(agent: &Arc<Agent>, mailboxes: Vec<worker::Mailbox>) -> Result<
 /// Waits until the role is told to end, and says by what.
 ///
 /// # Errors
-/// Something has ended without being told: the pods of a thread would not be served, or the controller not heard.
+/// As [`defect`].
 async fn ending(
     signalled: impl Future<Output = std::io::Result<&'static str>>,
     tasks: &Tasks,
     workers: &Threads,
 ) -> Result<&'static str, StartError> {
+    tokio::select! {
+        cause = signalled => cause.map_err(|error| StartError::System("signals cannot be handled", error)),
+        defect = defect(tasks, workers) => Err(defect),
+    }
+}
+
+/// Waits until something has ended without being told: the pods of a thread would not be served, or the controller not
+/// heard.
+async fn defect(tasks: &Tasks, workers: &Threads) -> StartError {
     const LOOK: Duration = Duration::from_secs(1);
     let ended = async {
         loop {
@@ -180,9 +192,8 @@ async fn ending(
         }
     };
     tokio::select! {
-        cause = signalled => cause.map_err(|error| StartError::System("signals cannot be handled", error)),
-        task = tasks.panicked() => Err(StartError::Defect(format!("the task {task:?}"))),
-        index = ended => Err(StartError::Defect(format!("the thread worker-{index}"))),
+        task = tasks.panicked() => StartError::Defect(format!("the task {task:?}")),
+        index = ended => StartError::Defect(format!("the thread worker-{index}")),
     }
 }
 
@@ -248,8 +259,8 @@ pub(super) fn agent(
         dns_metrics,
         pods: Mutex::new(HashMap::new()),
         parking: Parking::default(),
-        moving: Moving::default(),
-        successor: RwLock::default(),
+        predecessors: Predecessors::default(),
+        onward: RwLock::default(),
         superseded: Shutdown::default(),
         refused_before: AtomicU64::new(0),
         config: config_page(settings),

@@ -36,6 +36,9 @@ impl Carried {
         registered: Registered,
     ) -> Self {
         record.established();
+        if !stream.capable() {
+            registered.is_foreign();
+        }
         Self { way: Way::Tunnel(stream.splice(connection)), record, registered }
     }
 

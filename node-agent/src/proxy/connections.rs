@@ -13,6 +13,7 @@ use hbone::connection::Live;
 use model::address::AppAddress;
 use serde::Serialize;
 use slab::Slab;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::authorize::{self, Judgement};
@@ -32,6 +33,10 @@ pub(crate) const GONE: &str = "the pod is gone";
 #[derive(Debug)]
 pub(crate) struct Connections {
     entries: RefCell<Slab<Entry>>,
+    /// The place in the table from which the next are detached.
+    detached: Cell<usize>,
+    /// One was put in of which it is not known what it is to be judged by.
+    not_judged: Notify,
     /// The thread's own.
     worker: Weak<Worker>,
 }
@@ -45,6 +50,8 @@ struct Entry {
     judged: Option<AppAddress>,
     /// Since when it is not known what it is to be judged by.
     unjudged: Cell<Option<Instant>>,
+    /// Its peer does not know how to take it off its tunnel.
+    foreign: Cell<bool>,
 }
 
 /// A connection's place in the table; leaves it when dropped.
@@ -68,6 +75,22 @@ impl Registered {
         self.table.worker.upgrade()
     }
 
+    /// The peer does not know how to take it off its tunnel: it is carried here to its end.
+    pub(crate) fn is_foreign(&self) {
+        if let Some(entry) = self.table.entries.borrow().get(self.key) {
+            entry.foreign.set(true);
+        }
+    }
+
+    /// Judges the connection, for one that was judged before it came here or by what may have changed since.
+    pub(crate) fn judge(&self, state: &State) {
+        let table = self.table.entries.borrow();
+        let again = table.get(self.key).and_then(|entry| entry.judge(state, Instant::now()));
+        if again.is_some() {
+            self.table.not_judged.notify_one();
+        }
+    }
+
     /// Leaves the table; whose the connection is, and where it was delivered if policy judges it.
     pub(crate) fn leave(self) -> Option<(Arc<Pod>, Option<AppAddress>)> {
         let entry = self.table.entries.borrow_mut().try_remove(self.key)?;
@@ -82,6 +105,31 @@ impl Entry {
         let (sent, received) = self.record.count(&self.live);
         self.pod.account.carried(sent, received);
         sent + received
+    }
+
+    /// Cuts it if policy judges it and it may not go on. One whose policy has not arrived waits for it, for [`PATIENCE`] in
+    /// all, however often something else changes meanwhile; returns until when.
+    fn judge(&self, state: &State, now: Instant) -> Option<Instant> {
+        let delivered = self.judged?;
+        let ends = self.record.ends();
+        let judgement =
+            authorize::judge(state, &self.pod, ends.peer, ends.source_identity.as_ref(), delivered);
+        match judgement {
+            Judgement::Decided(decision) if decision.allows() => self.unjudged.set(None),
+            Judgement::Decided(decision) => {
+                self.live.cut(&format!("connection closed due to policy change: {}", decision.cause));
+            }
+            Judgement::NotKnown(why) => {
+                let until = self.unjudged.get().unwrap_or(now) + PATIENCE;
+                if until <= now {
+                    self.live.cut(&format!("connection closed due to policy change: {why}"));
+                    return None;
+                }
+                self.unjudged.set(Some(until - PATIENCE));
+                return Some(until);
+            }
+        }
+        None
     }
 
     /// What its end would give back, as [`Account::memory`](hbone::account::Account::memory) reckons.
@@ -107,12 +155,26 @@ pub(crate) struct Listed {
 impl Connections {
     /// An empty table of a thread.
     pub(crate) fn new(worker: Weak<Worker>) -> Self {
-        Self { entries: RefCell::default(), worker }
+        Self { entries: RefCell::default(), detached: Cell::new(0), not_judged: Notify::new(), worker }
     }
 
-    /// Takes every connection off its tunnel, as far as its peer knows how.
-    pub(crate) fn detach(&self) {
-        self.entries.borrow().iter().for_each(|(_, entry)| entry.live.detach());
+    /// Takes `most` connections off their tunnels, of those whose peers know how; the next time, those that follow in the
+    /// table, round and round. Returns how many were asked.
+    pub(crate) fn detach(&self, most: usize) -> usize {
+        let table = self.entries.borrow();
+        let from = self.detached.get();
+        let mut asked = 0;
+        for place in (from..table.capacity()).chain(0..from.min(table.capacity())) {
+            if asked == most {
+                self.detached.set(place);
+                return asked;
+            }
+            if let Some(entry) = table.get(place).filter(|entry| !entry.foreign.get()) {
+                entry.live.detach();
+                asked += 1;
+            }
+        }
+        asked
     }
 
     /// Puts a connection in; `judged` is where it was delivered if policy judges it. One that was still being opened
@@ -127,8 +189,14 @@ impl Connections {
         if pod.phase() == Phase::Gone {
             live.cut(GONE);
         }
-        let key =
-            self.entries.borrow_mut().insert(Entry { pod, record, live, judged, unjudged: Cell::new(None) });
+        let key = self.entries.borrow_mut().insert(Entry {
+            pod,
+            record,
+            live,
+            judged,
+            unjudged: Cell::default(),
+            foreign: Cell::default(),
+        });
         Registered { table: self.clone(), key }
     }
 
@@ -137,32 +205,21 @@ impl Connections {
         self.entries.borrow().iter().map(|(_, entry)| entry.count()).sum()
     }
 
-    /// Judges all inbound connections again and cuts those that may not go on. One whose policy has not arrived waits
-    /// for it, for [`PATIENCE`] in all, however often something else changes meanwhile; returns when the first of
-    /// those is to be judged again.
+    /// Judges all inbound connections again and cuts those that may not go on. Returns when the first of those is to be
+    /// judged again of which it is not known.
     pub(crate) fn judge(&self, state: &State) -> Option<Instant> {
         let now = Instant::now();
-        let mut again: Option<Instant> = None;
-        for (_, entry) in self.entries.borrow().iter() {
-            let Some(delivered) = entry.judged else { continue };
-            let ends = entry.record.ends();
-            match authorize::judge(state, &entry.pod, ends.peer, ends.source_identity.as_ref(), delivered) {
-                Judgement::Decided(decision) if decision.allows() => entry.unjudged.set(None),
-                Judgement::Decided(decision) => {
-                    entry.live.cut(&format!("connection closed due to policy change: {}", decision.cause));
-                }
-                Judgement::NotKnown(why) => {
-                    let until = entry.unjudged.get().unwrap_or(now) + PATIENCE;
-                    if until <= now {
-                        entry.live.cut(&format!("connection closed due to policy change: {why}"));
-                        continue;
-                    }
-                    entry.unjudged.set(Some(until - PATIENCE));
-                    again = Some(again.map_or(until, |again| again.min(until)));
-                }
-            }
-        }
-        again
+        self.entries.borrow().iter().filter_map(|(_, entry)| entry.judge(state, now)).min()
+    }
+
+    /// Waits until one comes of which it is not known what it is to be judged by: then all are to be judged.
+    pub(crate) async fn not_judged(&self) {
+        self.not_judged.notified().await;
+    }
+
+    /// Cuts every connection.
+    pub(crate) fn cut_all(&self, cause: &str) {
+        self.entries.borrow().iter().for_each(|(_, entry)| entry.live.cut(cause));
     }
 
     /// Cuts every connection of a pod.
@@ -188,16 +245,6 @@ impl Connections {
             (cut, freed) = (cut + 1, freed + entry.memory());
         }
         (cut, freed)
-    }
-
-    /// How many connections a pod has on this thread.
-    pub(crate) fn of_pod(&self, uid: &str) -> usize {
-        self.entries.borrow().iter().filter(|(_, entry)| &*entry.pod.uid == uid).count()
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.borrow().len()
     }
 
     /// What they go to.

@@ -272,28 +272,19 @@ async fn ask(
     headers: &Headers,
     resumed: Option<&Connection>,
 ) -> Result<Opened, DialError> {
-    // A tunnel that ended between checkout and use has surely not seen the request: one more attempt is no risk.
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let dial = || open(worker.clone(), pod.clone(), key.clone());
-        let asked = match resumed {
-            Some(connection) => worker.pool.resume(key, dial, authority, headers, connection).await,
-            None => worker.pool.connect(key, dial, authority, headers).await,
-        };
-        match asked {
-            Ok(opened) => return Ok(opened),
-            Err(PoolError::Dial(error)) => return Err(error),
-            Err(PoolError::Connect(
-                ConnectError::TunnelGone { unseen: true, .. } | ConnectError::AtCapacity,
-            )) if attempts < 3 => {}
-            Err(PoolError::Connect(ConnectError::Refused { status, headers })) => {
-                let cause = headers.text(CAUSE).map(|text| text.chars().take(512).collect());
-                return Err(DialError::Refused { status, cause });
-            }
-            Err(PoolError::Connect(error)) => return Err(DialError::Tunnel(error.to_string())),
+    let dial = || open(worker.clone(), pod.clone(), key.clone());
+    let asked = match resumed {
+        Some(connection) => worker.pool.resume(key, dial, authority, headers, connection).await,
+        None => worker.pool.connect(key, dial, authority, headers).await,
+    };
+    asked.map_err(|error| match error {
+        PoolError::Dial(error) => error,
+        PoolError::Connect(ConnectError::Refused { status, headers }) => {
+            let cause = headers.text(CAUSE).map(|text| text.chars().take(512).collect());
+            DialError::Refused { status, cause }
         }
-    }
+        PoolError::Connect(error) => DialError::Tunnel(error.to_string()),
+    })
 }
 
 /// Connects a new tunnel and starts its driver on this thread.

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  predecessor                                  successor
-//!      │ ◄──────────────── Hello ─────────────────── │   it serves all pods
+//!      │ ◄──────────────── Hello ─────────────────── │   it has everything, and serves
 //!      │  accepts nothing more, GOAWAY on its tunnels │
-//!      │  detaches what it carries, with the peers    │
+//!      │  detaches what it carries, wave by wave      │
 //!      │ ─── Passed + sockets (+ what is between) ──► │   resumes, parks or joins it
+//!      │ ◄──────────────── GoneOn ────────────────── │   so many carry bytes again
 //!      │                     …                        │
 //!      │ ─────────── closes when all have gone ─────► │
 //! ```
@@ -16,9 +17,11 @@
 mod give;
 pub(crate) mod message;
 mod take;
+mod waves;
 
-pub(crate) use give::{Successor, give};
-pub(crate) use take::take;
+pub(crate) use give::{Onward, Retirement, Successor, give};
+pub(crate) use take::{Predecessor, Predecessors, take};
+pub(crate) use waves::Arriving;
 
 /// Why a hand-over did not go on. Connections not handed over yet stay with the predecessor.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +32,9 @@ pub(crate) enum HandoverError {
     /// The other end has gone.
     #[error("the other proxy has gone")]
     Gone,
-    /// The other end said nothing in time.
-    #[error("the other proxy said nothing for {0:?}")]
-    Silent(std::time::Duration),
+    /// This proxy is told to end at once.
+    #[error("told to end")]
+    Stopped,
     /// The other end speaks another language.
     #[error("the other proxy speaks versions {oldest} to {newest} of the hand-over, this one {ours}")]
     Version {

@@ -28,7 +28,9 @@ use super::carry::Carried;
 use super::dial::{self, CAUSE};
 use super::finish;
 use super::handshakes::Unfinished;
-use super::moves::{Detached, OnItsWay};
+use super::limits::Limit;
+use super::moves::Detached;
+use super::parking::Unclaimed;
 use super::places::Place;
 use super::pod::{Phase, Pod};
 use super::record::{Ends, Failure, Record, flags, refused_early};
@@ -198,8 +200,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, client: Rc<Peer>, request: Requ
     if let Err(error) = authorize(&worker, &pod, &client, delivered).await {
         return refuse(request, 401, record, &Failure::new(flags::DENY, error));
     }
-    let source = (!pod_is_waypoint_target(&understood.local)).then_some(client.peer.ip());
-    let application = match dial::application(&pod, delivered.addr(), source).await {
+    let application = match dial::application(&pod, delivered.addr(), Some(client.peer.ip())).await {
         Ok(application) => application,
         Err(error) => return refuse(request, 503, record, &error.into()),
     };
@@ -231,26 +232,24 @@ async fn go_on(
     resume: Resume,
 ) -> Option<Carried> {
     let agent = &worker.agent;
-    let rightful = |detached: &Detached| {
-        detached.pod.uid == pod.uid
-            && detached.record.ends().source_identity.as_ref() == Some(&client.identity)
-    };
-    let Some(detached) = agent.parking.claim(resume.id, rightful).await else {
-        if agent.is_retiring() {
-            // What was parked here is the newer proxy's, which a new tunnel leads to.
+    let rightful = |detached: &Detached| is_rightful(detached, pod, client, &resume);
+    let detached = match agent.parking.claim(&pod.uid, resume.id, rightful).await {
+        Ok(detached) => detached,
+        Err(Unclaimed::TooMany) => {
+            agent.hits.hit(Limit::Claims);
             request.turn_away();
             return None;
         }
-        request.refuse(409, &cause("no such connection of this client is parked here"));
-        return None;
+        // What was parked here is the newer proxy's, which a new tunnel leads to.
+        Err(Unclaimed::NotHere) if agent.is_retiring() => {
+            request.turn_away();
+            return None;
+        }
+        Err(error @ Unclaimed::NotHere) => {
+            request.refuse(409, &cause(&error.to_string()));
+            return None;
+        }
     };
-    let _on_its_way = OnItsWay::new(agent);
-    if !resume.matches(&detached.connection) {
-        request.refuse(409, &cause("the two ends do not agree about what was carried"));
-        detached.give_up("the client's count of what was carried is another");
-        return None;
-    }
-    let rules = agent.state.rules_revision();
     let peer = detached.record.ends().peer;
     let identity = Some(&client.identity);
     let verdict = match detached.delivered {
@@ -262,6 +261,11 @@ async fn go_on(
         detached.give_up(error);
         return None;
     }
+    if request.is_gone() {
+        // The client will ask again, on a tunnel that is there.
+        agent.parking.park(*detached);
+        return None;
+    }
     let headers = match detached.record.ends().destination.as_deref() {
         Some(local) => Headers::new().with("baggage", baggage::encode(local)),
         None => Headers::new(),
@@ -269,11 +273,20 @@ async fn go_on(
     let Detached { pod, record, connection, delivered, .. } = *detached;
     let (record, live) = (Rc::new(record), connection.live().clone());
     let registered = worker.connections.register(pod, record.clone(), live, delivered);
-    // As in `open`: a rule that changed between the verdict and the table's entry.
-    if agent.state.rules_revision() != rules {
-        worker.connections.judge(&agent.state);
-    }
+    // As in `open`: a rule may have changed between the verdict and the table's entry.
+    registered.judge(&agent.state);
     Some(Carried::by_tunnel(request.accept(&headers), connection, record, registered))
+}
+
+/// Whether a client may go on with a connection: the same identity, from the same address to the same pod's, by which it
+/// was judged and will be, and both ends agree on every byte.
+fn is_rightful(detached: &Detached, pod: &Pod, client: &Peer, resume: &Resume) -> bool {
+    let ends = detached.record.ends();
+    detached.pod.uid == pod.uid
+        && ends.source_identity.as_ref() == Some(&client.identity)
+        && ends.peer.ip() == client.peer.ip()
+        && ends.next_hop.ip() == client.own
+        && resume.matches(&detached.connection)
 }
 
 /// Refuses a CONNECT, and tells of it.
@@ -281,11 +294,6 @@ fn refuse(request: Request, status: u16, record: Rc<Record>, failure: &Failure) 
     request.refuse(status, &cause(&failure.error));
     finish::end(record, None, Some(failure));
     None
-}
-
-/// Where an application tunnel would deliver from this node instead of from the client.
-fn pod_is_waypoint_target(local: &Workload) -> bool {
-    local.profile.application_tunnel.is_some_and(|tunnel| tunnel.proxy_protocol)
 }
 
 fn cause(error: &str) -> Headers {

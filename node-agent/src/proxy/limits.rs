@@ -34,6 +34,12 @@ pub(crate) enum Limit {
     Memory,
     /// DNS queries of one pod that are under way.
     DnsQueries,
+    /// Requests to resume connections of one pod that wait for these.
+    Claims,
+    /// Time until a connection without a tunnel is resumed.
+    Resuming,
+    /// Time until a parked connection is asked for.
+    Parked,
     /// Handshakes of tunnels that are not finished.
     Handshakes,
     /// Those of one pod.
@@ -42,7 +48,7 @@ pub(crate) enum Limit {
     HandshakesOfPeer,
 }
 
-const NAMES: [(Limit, &str); 10] = [
+const NAMES: [(Limit, &str); 13] = [
     (Limit::Opening, "pod_opening"),
     (Limit::Tunnels, "pod_tunnels"),
     (Limit::TunnelsOfPeer, "pod_tunnels_of_peer"),
@@ -50,6 +56,9 @@ const NAMES: [(Limit, &str); 10] = [
     (Limit::OpenFiles, "open_files"),
     (Limit::Memory, "memory"),
     (Limit::DnsQueries, "dns_queries"),
+    (Limit::Claims, "pod_resuming"),
+    (Limit::Resuming, "resume_time"),
+    (Limit::Parked, "parked_time"),
     (Limit::Handshakes, "agent_handshakes"),
     (Limit::HandshakesOfPod, "pod_handshakes"),
     (Limit::HandshakesOfPeer, "pod_handshakes_of_peer"),

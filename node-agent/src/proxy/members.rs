@@ -9,19 +9,18 @@ use daemon::readiness::Readiness;
 use daemon::shutdown::Shutdown;
 use model::Identity;
 use model::address::Str;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Agent;
 use super::app::PODS;
 use super::connections::GONE;
-use super::handover;
+use super::handover::{self, Predecessor, Retirement, Successor};
 use super::pod::{Phase, Pod};
 use super::worker::Job;
 use crate::listeners::Listeners;
 use crate::pods::{self, Feed, FeedHandle, PodEvent};
-use crate::seqpacket::SeqPacket;
 
 /// How often it is looked whether a leaving pod has ended its last connection.
 const DRAIN_CHECK: Duration = Duration::from_millis(100);
@@ -30,8 +29,8 @@ const DRAIN_CHECK: Duration = Duration::from_millis(100);
 pub(crate) struct Ends {
     /// The end of the process.
     pub(crate) shutdown: Shutdown,
-    /// Where the ways to newer proxies go.
-    pub(crate) retirement: mpsc::Sender<Option<SeqPacket>>,
+    /// Where newer proxies go.
+    pub(crate) retirement: mpsc::Sender<Retirement>,
 }
 
 /// Follows the events of pods until the process ends.
@@ -48,20 +47,16 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readine
     };
     let mut check = interval(DRAIN_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut predecessors = JoinSet::new();
+    let (mut predecessors, mut newer) = (JoinSet::new(), JoinSet::new());
     loop {
         tokio::select! {
             event = feed.next() => match event {
                 Some(PodEvent::Synced) => readiness.done(PODS),
-                Some(PodEvent::Superseded(successor)) => {
-                    tracing::info!("a newer proxy has taken over");
-                    // Before the end begins: whoever sees that looks here.
-                    let _ = ends.retirement.try_send(successor);
-                    members.agent.superseded.begin();
-                    ends.shutdown.begin();
-                }
+                Some(PodEvent::Superseded(None)) => retire(&members.agent, &ends, Retirement::Drain),
+                Some(PodEvent::Superseded(Some(socket))) => drop(newer.spawn(Successor::meet(socket))),
                 Some(PodEvent::Predecessor(socket)) => {
-                    predecessors.spawn(take_over(members.agent.clone(), socket));
+                    let predecessor = Predecessor::new(&members.agent, socket);
+                    predecessors.spawn(take_over(predecessor, readiness.clone()));
                 }
                 // What is drained takes nothing new.
                 Some(PodEvent::Add { answer, .. }) if ends.shutdown.has_begun() => {
@@ -72,19 +67,30 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut feed: Feed, readiness: Readine
                 None => return,
             },
             Some(_) = predecessors.join_next() => {}
+            Some(met) = newer.join_next() => match met {
+                Ok(Ok(successor)) => retire(&members.agent, &ends, Retirement::HandOver(successor)),
+                Ok(Err(error)) => tracing::warn!(%error, "a newer proxy has not got far; this one goes on"),
+                Err(_) => {}
+            },
             _ = check.tick() => {
-                // What a predecessor has is this proxy's too.
-                if predecessors.is_empty() {
-                    members.report_drained().await;
-                }
+                members.report_drained().await;
                 members.follow_identities();
             }
         }
     }
 }
 
-async fn take_over(agent: Arc<Agent>, socket: SeqPacket) {
-    match handover::take(&agent, &socket).await {
+/// A newer proxy serves: this one begins to end.
+fn retire(agent: &Agent, ends: &Ends, retirement: Retirement) {
+    tracing::info!("a newer proxy has taken over");
+    // Before the end begins: whoever sees that looks here.
+    let _ = ends.retirement.try_send(retirement);
+    agent.superseded.begin();
+    ends.shutdown.begin();
+}
+
+async fn take_over(predecessor: Predecessor, readiness: Readiness) {
+    match handover::take(predecessor, &readiness).await {
         Ok(connections) => tracing::info!(connections, "took over from the proxy before"),
         Err(error) => tracing::warn!(%error, "the proxy before has not handed everything over"),
     }
@@ -218,10 +224,6 @@ impl Members {
         tracing::info!(pod = %pod.name, namespace = %pod.namespace, "no longer serving");
     }
 
-    fn none_moves(&self, pod: &Pod) -> bool {
-        self.agent.moving.count() == 0 && !self.agent.parking.has_of(&pod.uid)
-    }
-
     /// What was counted of a workload goes with the last of its pods on this node.
     fn retire_series(&mut self, pod: &Pod) {
         let Some(workload) = self.workloads.remove(&pod.uid) else { return };
@@ -232,28 +234,17 @@ impl Members {
 
     /// Tells the redirecting role, once, which leaving pods have ended their last connection.
     async fn report_drained(&mut self) {
+        // What a predecessor has is this proxy's too.
+        if !self.agent.predecessors.none() {
+            return;
+        }
         let leaving = |pod: &&Arc<Pod>| pod.phase() == Phase::Draining && !self.told.contains(&pod.uid);
         let leaving: Vec<Arc<Pod>> = self.agent.pods().values().filter(leaving).cloned().collect();
         for pod in leaving {
-            // In this order: a connection gives its place back when it can be counted.
-            if !pod.places.some_opening()
-                && connections_of(&self.agent, &pod).await == 0
-                && self.none_moves(&pod)
-            {
+            if pod.has_no_connection() {
                 self.handle.drained(&pod.uid).await;
                 self.told.insert(pod.uid.clone());
             }
         }
     }
-}
-
-/// How many connections a pod has on all threads.
-async fn connections_of(agent: &Agent, pod: &Pod) -> usize {
-    let mut count = 0;
-    for worker in &agent.workers {
-        let (answer, counted) = oneshot::channel();
-        worker.send(Job::Count { uid: pod.uid.clone(), answer }).await;
-        count += counted.await.unwrap_or(0);
-    }
-    count
 }

@@ -13,19 +13,19 @@
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use daemon::metrics::traffic::Reporter;
 use hbone::connection::Connection;
 use model::address::AppAddress;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Agent;
 use super::carry::Carried;
 use super::connections::Registered;
 use super::dial::{self, DialError};
 use super::finish;
+use super::handover::Arriving;
+use super::limits::Limit;
 use super::pod::{Phase, Pod};
 use super::record::{Failure, Record, flags};
 use super::worker::Worker;
@@ -49,6 +49,9 @@ pub(crate) struct Detached {
     pub(crate) far: Option<TcpStream>,
     /// Where it was delivered, if policy judges it.
     pub(crate) delivered: Option<AppAddress>,
+    /// The predecessor that it came from waits until it has gone on.
+    #[expect(dead_code, reason = "that it is dropped says it")]
+    pub(crate) arriving: Option<Arriving>,
 }
 
 /// Where a detached connection goes on if nobody takes it over.
@@ -80,34 +83,6 @@ impl Detached {
     }
 }
 
-/// Counts connections that are in nobody's table because they are on their way.
-#[derive(Debug, Default)]
-pub(crate) struct Moving(AtomicUsize);
-
-/// One that is on its way, until dropped.
-pub(crate) struct OnItsWay(Arc<Agent>);
-
-impl Moving {
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-impl OnItsWay {
-    /// Counts one.
-    pub(crate) fn new(agent: &Arc<Agent>) -> Self {
-        agent.moving.0.fetch_add(1, Ordering::AcqRel);
-        Self(agent.clone())
-    }
-}
-
-impl Drop for OnItsWay {
-    fn drop(&mut self) {
-        self.0.moving.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// Takes a detached connection out of its thread's table and to where it goes on; returns it if that is here.
 pub(crate) async fn go_on(
     registered: Registered,
@@ -116,14 +91,12 @@ pub(crate) async fn go_on(
     far: Option<tokio::net::TcpStream>,
 ) -> Option<Carried> {
     let worker = registered.worker()?;
-    // Counted before it leaves the table: whoever waits for the last connection must not overlook it.
-    let _on_its_way = OnItsWay::new(&worker.agent);
     let (pod, delivered) = registered.leave()?;
     // The table had the only other share.
     let record = Rc::try_unwrap(record).ok()?;
     let far = far.map(tokio::net::TcpStream::into_std).transpose();
     let detached = match (connection.into_plain(), far) {
-        (Ok(connection), Ok(far)) => Detached { pod, record, connection, far, delivered },
+        (Ok(connection), Ok(far)) => Detached { pod, record, connection, far, delivered, arriving: None },
         (Err(error), _) | (_, Err(error)) => {
             record.end(None, Some(&Failure::new(flags::CONNECT, error)));
             return None;
@@ -134,9 +107,8 @@ pub(crate) async fn go_on(
 
 /// Carries on with a connection that has no tunnel, as one of this thread; or passes it on.
 pub(crate) async fn arrive(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
-    let _on_its_way = OnItsWay::new(&worker.agent);
-    let detached = match worker.agent.successor() {
-        Some(successor) => match successor.send(detached).await {
+    let detached = match worker.agent.onward() {
+        Some(onward) => match onward.send(detached).await {
             Ok(()) => return None,
             // It has ended before it was ready: as if there were none.
             Err(unsent) => unsent.0,
@@ -162,6 +134,8 @@ fn join(worker: &Rc<Worker>, mut detached: Detached) -> Option<Carried> {
             let record = Rc::new(record);
             let live = connection.live().clone();
             let registered = worker.connections.register(pod, record.clone(), live, delivered);
+            // The rules may have changed while it was in no table.
+            registered.judge(&worker.agent.state);
             Some(Carried::in_plain(connection, far, record, registered))
         }
         Err(error) => {
@@ -176,9 +150,8 @@ async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = PAUSE_FIRST;
     loop {
-        let resumed =
-            dial::resume(&worker, &detached.pod, detached.record.ends(), &detached.connection).await;
-        match resumed {
+        let asked = dial::resume(&worker, &detached.pod, detached.record.ends(), &detached.connection);
+        match timeout_at(deadline, asked).await.unwrap_or(Err(DialError::Timeout)) {
             Ok(stream) => {
                 let Detached { pod, record, connection, .. } = detached;
                 let record = Rc::new(record);
@@ -189,6 +162,7 @@ async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
             Err(error) => {
                 let over = is_final(&error) || detached.pod.phase() == Phase::Gone;
                 if over || Instant::now() + pause >= deadline {
+                    worker.agent.hits.hit(Limit::Resuming);
                     detached.give_up(format_args!("taken off its tunnel and not resumed: {error}"));
                     return None;
                 }
@@ -197,7 +171,7 @@ async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
         }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE_LAST);
-        if worker.agent.successor().is_some() {
+        if worker.agent.onward().is_some() {
             // A newer proxy has come meanwhile.
             return Box::pin(arrive(worker, detached)).await;
         }

@@ -12,18 +12,24 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Agent;
+use super::limits::Limit;
 use super::moves::{Detached, PATIENCE};
 
 /// How long a request to resume waits for its connection: it may still be on its way from another process. Shorter than a
 /// CONNECT's own time, so that the client gets an answer.
 const ARRIVAL: Duration = Duration::from_secs(8);
-/// Requests that wait at a time. More are answered at once.
-const WAITING: usize = 65_536;
+/// Requests for connections of one pod that wait at a time: many more than a hand-over has on its way.
+const WAITING: usize = 1024;
 
 /// The parked connections of all threads.
 #[derive(Debug, Default)]
-pub(crate) struct Parking {
-    slots: Mutex<HashMap<ConnectionId, Slot>>,
+pub(crate) struct Parking(Mutex<Slots>);
+
+#[derive(Debug, Default)]
+struct Slots {
+    of: HashMap<ConnectionId, Slot>,
+    /// Requests that wait, by pod.
+    waiting: HashMap<Arc<str>, usize>,
 }
 
 #[derive(Debug)]
@@ -36,10 +42,21 @@ enum Slot {
     Awaited(oneshot::Sender<Box<Detached>>),
 }
 
+/// Why a request gets no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unclaimed {
+    /// It is not here, or not the client's.
+    #[error("no such connection of this client is parked here")]
+    NotHere,
+    /// Too many wait already; asking again may help.
+    #[error("{WAITING} requests wait for connections of this pod already")]
+    TooMany,
+}
+
 impl Parking {
-    fn slots(&self) -> MutexGuard<'_, HashMap<ConnectionId, Slot>> {
-        // The map is whole between any two calls on it.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        // The maps are whole between any two calls on them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Parks a connection, or gives it to who waits for it.
@@ -47,51 +64,66 @@ impl Parking {
         let id = detached.connection.id();
         let mut detached = Box::new(detached);
         let mut slots = self.slots();
-        match slots.remove(&id) {
+        match slots.of.remove(&id) {
             Some(Slot::Awaited(waiting)) => match waiting.send(detached) {
                 Ok(()) => return,
                 Err(unclaimed) => detached = unclaimed,
             },
             // Ids are random: a second one of the same is no accident.
             Some(parked @ Slot::Parked { .. }) => {
-                slots.insert(id, parked);
+                slots.of.insert(id, parked);
                 drop(slots);
                 return detached.give_up("another connection of the same id is parked");
             }
             None => {}
         }
-        slots.insert(id, Slot::Parked { detached, until: Instant::now() + PATIENCE });
+        slots.of.insert(id, Slot::Parked { detached, until: Instant::now() + PATIENCE });
     }
 
-    /// Takes a connection out for who resumes it, if it is `rightful`; waits a moment for one that is not here yet.
+    /// Takes a connection of a pod out for who resumes it, if it is `rightful`; waits a moment for one that is not here
+    /// yet. A later request for it takes the place of one that waits: that one's tunnel has ended.
+    ///
+    /// # Errors
+    /// Why not; one that is not rightful stays.
     pub(crate) async fn claim(
         &self,
+        pod: &Arc<str>,
         id: ConnectionId,
         rightful: impl Fn(&Detached) -> bool,
-    ) -> Option<Box<Detached>> {
-        let arrival = {
+    ) -> Result<Box<Detached>, Unclaimed> {
+        let (_waiting, mut arrival) = {
             let mut slots = self.slots();
-            match slots.remove(&id) {
-                Some(Slot::Parked { detached, .. }) if rightful(&detached) => return Some(detached),
-                Some(other) => {
-                    slots.insert(id, other);
-                    return None;
+            match slots.of.remove(&id) {
+                Some(Slot::Parked { detached, .. }) if rightful(&detached) => return Ok(detached),
+                Some(parked @ Slot::Parked { .. }) => {
+                    slots.of.insert(id, parked);
+                    return Err(Unclaimed::NotHere);
                 }
-                None if slots.len() >= WAITING => return None,
-                None => {}
+                Some(Slot::Awaited(_)) | None => {}
             }
+            let waiting = slots.waiting.entry(pod.clone()).or_default();
+            if *waiting >= WAITING {
+                return Err(Unclaimed::TooMany);
+            }
+            *waiting += 1;
             let (sender, arrival) = oneshot::channel();
-            slots.insert(id, Slot::Awaited(sender));
-            arrival
+            slots.of.insert(id, Slot::Awaited(sender));
+            (Waiting { parking: self, pod, id }, arrival)
         };
-        let awaited = Awaited { parking: self, id };
-        let detached = timeout(ARRIVAL, arrival).await.ok()?.ok()?;
-        drop(awaited);
+        let detached = match timeout(ARRIVAL, &mut arrival).await {
+            Ok(arrived) => arrived.ok(),
+            Err(_) => {
+                // It may come at this very moment.
+                arrival.close();
+                arrival.try_recv().ok()
+            }
+        };
+        let detached = detached.ok_or(Unclaimed::NotHere)?;
         if rightful(&detached) {
-            return Some(detached);
+            return Ok(detached);
         }
         self.park(*detached);
-        None
+        Err(Unclaimed::NotHere)
     }
 
     /// Takes out those that have waited long enough.
@@ -107,33 +139,22 @@ impl Parking {
 
     /// Takes out all, and waits for none any more: they are a successor's now, and so are those who ask for them.
     pub(crate) fn all(&self) -> Vec<Detached> {
-        self.slots().retain(|_, slot| matches!(slot, Slot::Parked { .. }));
+        self.slots().of.retain(|_, slot| matches!(slot, Slot::Parked { .. }));
         self.take(|_, _| true)
     }
 
     fn take(&self, mut wanted: impl FnMut(&Detached, Instant) -> bool) -> Vec<Detached> {
         let mut slots = self.slots();
-        slots
-            .extract_if(|_, slot| match slot {
-                Slot::Parked { detached, until } => wanted(detached, *until),
-                Slot::Awaited(_) => false,
-            })
+        let taken = slots.of.extract_if(|_, slot| match slot {
+            Slot::Parked { detached, until } => wanted(detached, *until),
+            Slot::Awaited(_) => false,
+        });
+        taken
             .filter_map(|(_, slot)| match slot {
                 Slot::Parked { detached, .. } => Some(*detached),
                 Slot::Awaited(_) => None,
             })
             .collect()
-    }
-
-    /// How many are parked.
-    pub(crate) fn len(&self) -> usize {
-        self.slots().values().filter(|slot| matches!(slot, Slot::Parked { .. })).count()
-    }
-
-    /// Whether a pod has any here.
-    pub(crate) fn has_of(&self, uid: &str) -> bool {
-        let of_pod = |slot: &Slot| matches!(slot, Slot::Parked { detached, .. } if &*detached.pod.uid == uid);
-        self.slots().values().any(of_pod)
     }
 }
 
@@ -142,22 +163,31 @@ pub(crate) async fn expire(agent: Arc<Agent>) {
     loop {
         sleep(Duration::from_secs(1)).await;
         for detached in agent.parking.expired() {
+            agent.hits.hit(Limit::Parked);
             detached.give_up("taken off its tunnel, and its client has not come again");
         }
     }
 }
 
-/// Takes a request's slot away when it waits no more.
-struct Awaited<'a> {
+/// A request that waits, until dropped.
+struct Waiting<'a> {
     parking: &'a Parking,
+    pod: &'a Arc<str>,
     id: ConnectionId,
 }
 
-impl Drop for Awaited<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut slots = self.parking.slots();
-        if matches!(slots.get(&self.id), Some(Slot::Awaited(_))) {
-            slots.remove(&self.id);
+        // A later request's has an open channel.
+        if matches!(slots.of.get(&self.id), Some(Slot::Awaited(waiting)) if waiting.is_closed()) {
+            slots.of.remove(&self.id);
+        }
+        if let Some(waiting) = slots.waiting.get_mut(self.pod) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                slots.waiting.remove(self.pod);
+            }
         }
     }
 }

@@ -123,7 +123,7 @@ impl Places {
     pub(crate) fn some_opening(&self) -> bool {
         [&self.outbound, &self.plaintext, &self.requests]
             .iter()
-            .any(|count| count.load(Ordering::Relaxed) > 0)
+            .any(|count| count.load(Ordering::Acquire) > 0)
     }
 
     /// For a tunnel of a peer to the pod.
@@ -180,7 +180,8 @@ impl Tunnels {
 impl Drop for Of {
     fn drop(&mut self) {
         match self {
-            Self::Opening { count } => drop(count.fetch_sub(1, Ordering::Relaxed)),
+            // Who sees that it is gone sees on the account what it has become.
+            Self::Opening { count } => drop(count.fetch_sub(1, Ordering::Release)),
             Self::Tunnel { tunnels, peer } => {
                 tunnels.lock().unwrap_or_else(PoisonError::into_inner).leave(*peer);
             }

@@ -67,6 +67,7 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
             Ok(client) => Some(Carried::in_plain(connection, client, record, registered)),
             Err(error) => {
                 drop(registered);
+                connection.abort();
                 finish::end(record, None, Some(&Failure::new(flags::CONNECT, error)));
                 None
             }

@@ -89,14 +89,27 @@ impl Pod {
         self.app_mark.store(mark, Ordering::Relaxed);
     }
 
+    /// Whether nothing of it is here that a connection hangs on: none is being opened, carried, parked or on its way to
+    /// another tunnel, thread or process.
+    pub(crate) fn has_no_connection(&self) -> bool {
+        // In this order: what is being opened has a place until it is on the account.
+        !self.places.some_opening() && self.account.connections() == 0
+    }
+
     /// Where it is in its life.
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
-    /// It moves on.
+    /// It moves on. One that is gone stays gone.
     pub(crate) fn set_phase(&self, phase: Phase) {
-        self.phase.send_replace(phase);
+        self.phase.send_if_modified(|now| {
+            let lives = *now != Phase::Gone;
+            if lives {
+                *now = phase;
+            }
+            lives
+        });
     }
 
     /// Its phases, as they change.

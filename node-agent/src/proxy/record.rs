@@ -204,12 +204,16 @@ impl Record {
         }
     }
 
-    /// Takes it to another process, which goes on with it: here it has neither ended nor goes on.
-    pub(crate) fn travel(self, live: &Live) -> Travelling {
+    /// What another process that goes on with it has to know.
+    pub(crate) fn luggage(&self, live: &Live) -> Travelling {
         self.count(live);
+        Travelling { ends: self.ends.clone(), age: self.started.elapsed(), counted: self.counted.get() }
+    }
+
+    /// It has gone to another process: it is neither open here any more nor closed.
+    pub(crate) fn leave(self) {
         self.ended.set(true);
         self.agent.traffic.sockets_open(self.ends.reporter).fetch_sub(1, Ordering::Relaxed);
-        Travelling { ends: self.ends.clone(), age: self.started.elapsed(), counted: self.counted.get() }
     }
 
     /// Goes on with one of another process. It counts as opened here, so that this process's counters say how many are

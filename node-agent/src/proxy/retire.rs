@@ -1,6 +1,7 @@
 //! The end of a proxy: nothing new is accepted, what is carried goes on in a successor if there is one, and what is left
 //! has its time to end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,18 @@ use daemon::shutdown::Shutdown;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::Agent;
+use super::handover::{HandoverError, Retirement, give};
 use super::pod::Phase;
 use super::worker::Job;
-use super::{Agent, handover};
 use crate::listeners::Listeners;
-use crate::seqpacket::SeqPacket;
 
 /// Successors that may be there before this proxy has dealt with the first.
 pub(crate) const SUCCESSORS: usize = 4;
+/// How long connections that are cut may take over that.
+const CUT: Duration = Duration::from_secs(1);
+/// Why they are.
+const OVER: &str = "the node agent ends, and the connection has not ended in its grace period";
 
 /// How long what is carried may go on.
 #[derive(Debug, Clone, Copy)]
@@ -27,11 +32,28 @@ pub(crate) struct Grace {
 }
 
 /// Comes to an end.
-pub(crate) async fn retire(agent: &Arc<Agent>, successors: mpsc::Receiver<Option<SeqPacket>>, grace: Grace) {
+pub(crate) async fn retire(agent: &Arc<Agent>, mut successors: mpsc::Receiver<Retirement>, grace: Grace) {
+    // From the beginning, so that no signal is nobody's.
+    let signal = Shutdown::default();
+    let mut signalled = pin!(signal.signalled());
     stop_accepting(agent).await;
-    if !hand_over(agent, successors, grace.hand_over).await {
-        drain(agent, grace.drain).await;
-    }
+    let left = match successors.try_recv() {
+        Ok(first) => {
+            let stop = Shutdown::default();
+            let mut handing_over = pin!(hand_over(agent, first, successors, &stop));
+            let left = tokio::select! {
+                () = &mut handing_over => return,
+                _ = &mut signalled => grace.drain,
+                () = sleep(grace.hand_over) => Duration::ZERO,
+            };
+            // What is on its way comes back.
+            stop.begin();
+            handing_over.await;
+            left
+        }
+        Err(_) => grace.drain,
+    };
+    drain(agent, left).await;
 }
 
 /// Nothing new is accepted, and those at the other ends of tunnels are told to go elsewhere. New connections wait with
@@ -45,50 +67,47 @@ pub(crate) async fn stop_accepting(agent: &Agent) {
     }
 }
 
-/// Hands what is carried over to the proxy that has taken this one's place, if there is one, and to the one after it if
-/// that fails; what cannot be handed over goes on here for `grace` at most. Whether all of that was done: a signal ends
-/// it, and then there is the usual time to drain.
+/// Hands what is carried over to the proxy that has taken this one's place, and to the one after it if that fails, until
+/// nothing is left here or it is told to stop.
 async fn hand_over(
     agent: &Arc<Agent>,
-    mut successors: mpsc::Receiver<Option<SeqPacket>>,
-    grace: Duration,
-) -> bool {
-    let Ok(mut successor) = successors.try_recv() else { return false };
-    let handing_over = async {
-        loop {
-            if let Some(socket) = &successor {
-                match handover::give(agent, socket).await {
-                    Ok(connections) => return tracing::info!(connections, "handed over"),
-                    Err(error) => tracing::warn!(%error, "not everything could be handed over"),
-                }
-            }
-            tokio::select! {
-                () = none_left(agent) => return,
-                Some(next) = successors.recv() => successor = next,
+    first: Retirement,
+    mut successors: mpsc::Receiver<Retirement>,
+    stop: &Shutdown,
+) {
+    let mut next = first;
+    loop {
+        if let Retirement::HandOver(successor) = &next {
+            match give(agent, successor, stop).await {
+                Ok(connections) => return tracing::info!(connections, "handed over"),
+                Err(HandoverError::Stopped) => return,
+                Err(error) => tracing::warn!(%error, "not everything could be handed over"),
             }
         }
-    };
-    let again = Shutdown::default();
-    tokio::select! {
-        handed_over = timeout(grace, handing_over) => {
-            if handed_over.is_err() {
-                tracing::info!(?grace, "connections are left that cannot be handed over, ending them");
-            }
-            true
+        tokio::select! {
+            () = none_left(agent) => return,
+            () = stop.begun() => return,
+            Some(newer) = successors.recv() => next = newer,
         }
-        _ = again.signalled() => false,
     }
 }
 
 async fn none_left(agent: &Agent) {
-    while !agent.has_no_connection().await {
+    while !agent.has_no_connection() {
         sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Lets what is under way end.
+/// Lets what is under way end, and resets what has not within that time: an application must not take the end of an agent
+/// for the end of what it was being sent.
 async fn drain(agent: &Agent, within: Duration) {
-    if timeout(within, none_left(agent)).await.is_err() {
-        tracing::info!(?within, "connections are left after the grace period, ending them");
+    if timeout(within, none_left(agent)).await.is_ok() {
+        return;
     }
+    tracing::info!(?within, "connections are left after the grace period, ending them");
+    agent.parking.all().into_iter().for_each(|parked| parked.give_up(OVER));
+    for worker in &agent.workers {
+        worker.send(Job::CutAll(OVER)).await;
+    }
+    let _ = timeout(CUT, none_left(agent)).await;
 }

@@ -20,7 +20,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::accept::Accepted;
 use super::connections::{Connections, GONE, Listed};
@@ -52,16 +52,15 @@ pub(crate) enum Job {
     Outbound { pod: Arc<Pod>, accepted: Accepted, source: Arc<Workload>, tunnel: Box<Tunnel> },
     /// Carry on with a connection that has no tunnel.
     Arrive(Box<Detached>),
-    /// Take what is carried off its tunnels: a newer proxy takes it over.
-    Detach,
+    /// Take so many of the connections off their tunnels, others than last time: a newer proxy takes them over. Says how
+    /// many were asked.
+    Detach { most: usize, answer: oneshot::Sender<usize> },
     /// List the connections.
     List(oneshot::Sender<Vec<Listed>>),
-    /// Say how many connections a pod has here.
-    Count { uid: Arc<str>, answer: oneshot::Sender<usize> },
     /// Say what the connections here go to.
     Uses(oneshot::Sender<Uses>),
-    /// Say how many connections there are here.
-    Total(oneshot::Sender<usize>),
+    /// Cut all connections, for this cause.
+    CutAll(&'static str),
     /// Cut connections of a pod until about this much memory has come back.
     Shed { uid: Arc<str>, bytes: u64 },
 }
@@ -245,19 +244,16 @@ impl Worker {
                     }
                 });
             }
-            Job::Detach => self.connections.detach(),
+            Job::Detach { most, answer } => {
+                let _ = answer.send(self.connections.detach(most));
+            }
             Job::List(answer) => {
                 let _ = answer.send(self.connections.list());
-            }
-            Job::Count { uid, answer } => {
-                let _ = answer.send(self.connections.of_pod(&uid));
             }
             Job::Uses(answer) => {
                 let _ = answer.send(self.connections.uses());
             }
-            Job::Total(answer) => {
-                let _ = answer.send(self.connections.len());
-            }
+            Job::CutAll(cause) => self.connections.cut_all(cause),
             Job::Shed { uid, bytes } => {
                 let (cut, freed) = self.connections.shed(&uid, bytes);
                 (0..cut).for_each(|_| self.agent.hits.hit(Limit::Memory));
@@ -307,13 +303,19 @@ async fn judge_on_change(worker: Rc<Worker>) {
             judged = rules;
             again = worker.connections.judge(&worker.agent.state);
         }
-        let changed = changes.changed();
-        let changed = match again {
-            Some(again) => timeout_at(again, changed).await.unwrap_or(Ok(())),
-            None => changed.await,
+        let time = async {
+            match again {
+                Some(again) => sleep_until(again).await,
+                None => std::future::pending().await,
+            }
         };
-        if changed.is_err() {
-            return;
+        tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => {}
+                Err(_) => return,
+            },
+            () = worker.connections.not_judged() => again = Some(Instant::now()),
+            () = time => {}
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use daemon::tasks::Tasks;
 use nix::ifaddrs::getifaddrs;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedRwLockWriteGuard, RwLock, Semaphore},
     time::{Instant, sleep},
 };
 use tracing::{info, warn};
@@ -126,6 +126,15 @@ struct Shared {
     pods: Mutex<HashMap<String, Arc<Slot>>>,
     /// The second halves of releases.
     leaving: Tasks,
+    /// Held for reading by a step of leaving, for writing by whoever needs that none is under way.
+    steps: Arc<RwLock<()>>,
+}
+
+/// While this is held, no pod takes a further step of leaving.
+#[derive(Debug)]
+#[must_use = "they go on as soon as it is dropped"]
+pub(crate) struct StandStill {
+    _guard: OwnedRwLockWriteGuard<()>,
 }
 
 /// One pod: how it stands, and the same for those who only look.
@@ -203,6 +212,7 @@ impl Enroller {
                 transactions,
                 pods: Mutex::default(),
                 leaving: Tasks::default(),
+                steps: Arc::default(),
             }),
         })
     }
@@ -401,22 +411,37 @@ impl Enroller {
         if self.shared.policy.foreign_proxy {
             self.drained(&uid).await;
         } else {
+            let _step = self.shared.steps.read().await;
             self.shared.private.set_draining(&uid, true).await;
         }
     }
 
-    /// The last captured connection of a leaving pod has ended: everything of ours leaves its namespace.
+    /// The last captured connection of a leaving pod has ended: everything of ours leaves its namespace, by itself.
+    pub(crate) fn finish_leaving(&self, uid: String) {
+        let own = self.clone();
+        self.shared.leaving.spawn("leave", async move { own.drained(&uid).await });
+    }
+
+    /// Waits until no pod is in a step of leaving; none begins one until what is returned is dropped. Half done, with
+    /// nobody left who knows of it, the last one would leave rules in a pod for good.
+    pub(crate) async fn stand_still(&self) -> StandStill {
+        StandStill { _guard: self.shared.steps.clone().write_owned().await }
+    }
+
+    /// Does what [`finish_leaving`](Self::finish_leaving) has done.
     pub async fn drained(&self, uid: &str) {
         let slot = self.slot(uid);
         let mut standing = slot.lock().await;
         let Standing::Draining { spec, .. } = &*standing else { return };
         let spec = spec.clone();
-        *standing = Standing::Out;
+        let _step = self.shared.steps.read().await;
         self.shared.zds.remove(uid).await;
         self.shared.private.release(uid).await;
         if let Err(error) = apply::remove(&spec.netns, &self.shared.policy.nft).await {
             warn!(%error, uid, "a released pod keeps idle rules");
         }
+        // Last: who looks meanwhile sees a pod that still leaves.
+        *standing = Standing::Out;
         self.drop_slot(uid, &slot);
         info!(pod = spec.info.name, namespace = spec.info.namespace, uid, "left the mesh");
     }
@@ -431,8 +456,15 @@ impl Enroller {
         self.drop_slot(uid, &slot);
     }
 
-    /// Ends what is under way by itself: pods that are leaving stay as they are.
+    /// Ends what is under way by itself, last steps of leaving that have begun in order: pods that are leaving stay as
+    /// they are.
     pub async fn stop(&self) {
+        let still = self.stand_still().await;
+        self.stop_still(still).await;
+    }
+
+    /// The same for who has made it stand still before.
+    pub(crate) async fn stop_still(&self, _still: StandStill) {
         self.shared.leaving.stop().await;
     }
 

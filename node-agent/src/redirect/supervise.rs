@@ -1,9 +1,10 @@
 //! Keeps the proxying role running: a child process, restarted at once when it ends, more slowly when it keeps
 //! ending.
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use std::{ffi::OsString, future::pending, path::PathBuf, sync::Arc, time::Duration};
 
 use daemon::shutdown::Shutdown;
+use futures_util::future::select_all;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -22,6 +23,8 @@ use crate::socket::die_with_parent;
 const WELL: Duration = Duration::from_secs(1);
 /// Longest pause before a restart.
 const PAUSE_LAST: Duration = Duration::from_secs(5);
+/// How many that were replaced may still run: each holds on to its connections for its grace, and to its memory.
+const MOST_RETIRING: usize = 8;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -80,27 +83,17 @@ pub async fn run(program: Program, orders: Orders, shutdown: Shutdown) {
     while !shutdown.has_begun() && !orders.let_go.has_begun() {
         let started = Instant::now();
         match start(&program) {
-            Ok(mut child) => {
+            Ok(child) => {
                 info!(pid = child.id(), "started the proxy");
-                tokio::select! {
-                    ended = child.wait() => match ended {
-                        Ok(status) => warn!(%status, "the proxy has ended; starting another"),
-                        Err(error) => error!(%error, "the proxy cannot be waited for"),
-                    },
-                    () = orders.replace.notified() => {
-                        retiring.push(child);
-                        failures = 0;
-                        continue;
-                    }
-                    () = orders.let_go.begun() => retiring.push(child),
-                    () = shutdown.begun() => retiring.push(child),
+                if watch(child, &mut retiring, &orders, &shutdown).await == Next::AtOnce {
+                    failures = 0;
+                    continue;
                 }
             }
             Err(error) => {
                 error!(%error, path = %program.path.display(), "cannot start the proxy; trying again")
             }
         }
-        retiring.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
         failures = if started.elapsed() >= WELL { 1 } else { failures + 1 };
         tokio::select! {
             () = sleep(pause(failures)) => {}
@@ -112,6 +105,57 @@ pub async fn run(program: Program, orders: Orders, shutdown: Shutdown) {
         () = wait_for_all(&mut retiring) => {}
         () = shutdown.begun() => drain_all(retiring, program.drain).await,
     }
+}
+
+/// What follows on a proxy that is watched no more.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Another is to be started beside it.
+    AtOnce,
+    /// It has ended, or is the last.
+    AfterAPause,
+}
+
+/// Watches over a running proxy, and over those before it, until it has ended or retires as well.
+async fn watch(mut child: Child, retiring: &mut Vec<Child>, orders: &Orders, shutdown: &Shutdown) -> Next {
+    let next = loop {
+        tokio::select! {
+            ended = child.wait() => {
+                match ended {
+                    Ok(status) => warn!(%status, "the proxy has ended; starting another"),
+                    Err(error) => error!(%error, "the proxy cannot be waited for"),
+                }
+                return Next::AfterAPause;
+            }
+            () = one_ends(retiring) => {}
+            () = orders.replace.notified() => {
+                if retiring.len() < MOST_RETIRING {
+                    break Next::AtOnce;
+                }
+                warn!(
+                    retiring = retiring.len(),
+                    "the proxy is not replaced: as many as may be that were replaced before still have connections; \
+                     wait until one has ended, or end one"
+                );
+            }
+            () = orders.let_go.begun() => break Next::AfterAPause,
+            () = shutdown.begun() => break Next::AfterAPause,
+        }
+    };
+    retiring.push(child);
+    next
+}
+
+/// Waits until one of them has ended, and forgets it.
+async fn one_ends(children: &mut Vec<Child>) {
+    if children.is_empty() {
+        return pending().await;
+    }
+    let (ended, index, _) = select_all(children.iter_mut().map(|child| Box::pin(child.wait()))).await;
+    if let Err(error) = ended {
+        error!(%error, "a proxy that was replaced cannot be waited for");
+    }
+    children.swap_remove(index);
 }
 
 fn start(program: &Program) -> std::io::Result<Child> {
@@ -156,7 +200,7 @@ mod tests {
     };
     use tokio::time::timeout;
 
-    use super::{Orders, PAUSE_LAST, Program, pause, run};
+    use super::{MOST_RETIRING, Orders, PAUSE_LAST, Program, pause, run};
 
     #[test]
     fn the_first_restart_is_at_once_and_the_pause_is_bounded() {
@@ -226,5 +270,36 @@ mod tests {
         kill_first(&both[1..]);
         timeout(Duration::from_secs(5), running).await.expect("both have ended").unwrap();
         assert_eq!(lines(&log, 2).await.len(), 2, "nothing was started any more");
+    }
+    #[tokio::test]
+    async fn those_that_were_replaced_are_forgotten_as_they_end_and_there_are_never_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let (orders, shutdown) = (Orders::default(), Shutdown::default());
+        let running = tokio::spawn(run(program(&log), orders.clone(), shutdown.clone()));
+        for count in 1..=MOST_RETIRING {
+            lines(&log, count).await;
+            orders.replace();
+        }
+        let all = lines(&log, MOST_RETIRING + 1).await;
+        orders.replace();
+        // It runs on this thread: it has decided before the first one ends.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        kill_first(&all);
+        // Not even its entry in the table of processes is left, though nobody asks for anything.
+        let entry = Path::new("/proc").join(all[0].strip_suffix(" proxy").unwrap());
+        let gone = async {
+            while entry.exists() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), gone).await.expect("reaped in time");
+        assert_eq!(lines(&log, 1).await.len(), MOST_RETIRING + 1, "one more than may be was not started");
+        orders.replace();
+        lines(&log, MOST_RETIRING + 2).await;
+        shutdown.begin();
+        timeout(Duration::from_secs(5), running).await.expect("all drain").unwrap();
     }
 }

@@ -397,3 +397,35 @@ fn serial_numbers_as_people_write_them() {
         assert_eq!(serial_named(text), None, "{text}");
     }
 }
+
+/// What could not be written down is in force, and is written down as soon as that is possible.
+#[test]
+fn what_cannot_be_kept_is_kept_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let keyring = Keyring::open(settings(folder.path()), now).unwrap();
+    let held = issue(&keyring, now).unwrap();
+    let published = || fs::read_to_string(folder.path().join(ROOT_FILE)).unwrap();
+    keyring.begin(now).unwrap();
+
+    // In the way: a folder of the name of the file that everything is written to.
+    let kept = folder.path().join(stored::FILE);
+    let aside = folder.path().join("aside");
+    fs::rename(&kept, &aside).unwrap();
+    fs::create_dir(&kept).unwrap();
+    let old = keyring.current_print();
+    keyring.switch(now).unwrap_err();
+    assert_ne!(keyring.current_print(), old, "it signs all the same");
+    keyring.revoke("shop/reviews", now).unwrap_err();
+    assert!(matches!(issue(&keyring, now), Err(IssueError::Revoked(_))));
+    let trust = keyring.trust();
+    let lists: Vec<_> = trust.crls.iter().map(|der| RevocationList::from_der(der).unwrap()).collect();
+    assert!(revocation::check(&lists, held.chain()).is_err(), "agents are told");
+
+    keyring.tidy(now);
+    fs::remove_dir(&kept).unwrap();
+    keyring.tidy(now);
+    let again = Keyring::open(settings(folder.path()), now).unwrap();
+    assert_eq!((again.current_print(), published()), (keyring.current_print(), keyring.roots().to_pem()));
+    assert!(matches!(issue(&again, now), Err(IssueError::Revoked(_))));
+}

@@ -1,9 +1,13 @@
-//! Pipes for splice(2): a direction has one only while something is in it, and a thread keeps a few empty ones.
+//! Pipes for splice(2): a direction has one only while something is in it, and a thread keeps a few empty ones. Meanwhile
+//! its two descriptors are on the pod's account; the empty ones are too few to be on anybody's.
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::account::{Account, Descriptors};
 
 /// What a pipe is asked to hold, bytes. The kernel may give less to who holds many; it works with any size.
 const CAPACITY: i32 = 256 << 10;
@@ -16,26 +20,27 @@ pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     held: usize,
+    _charge: Descriptors,
 }
 
 thread_local! {
-    static SPARE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<(OwnedFd, OwnedFd)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Pipe {
-    pub(super) fn take() -> io::Result<Self> {
-        if let Some(pipe) = SPARE.with_borrow_mut(Vec::pop) {
-            return Ok(pipe);
-        }
-        let (read, write) = make()?;
-        Ok(Self { read, write, held: 0 })
+    /// `None` where the pod has its share of descriptors, or the process has none left: copy then.
+    pub(super) fn take(account: &Arc<Account>) -> Option<Self> {
+        let charge = account.descriptors_to_spare(2)?;
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        let (read, write) = spare.or_else(|| make().ok())?;
+        Some(Self { read, write, held: 0, _charge: charge })
     }
 
     /// Gives an empty pipe back; one that holds something is closed, and what it holds is gone.
     pub(super) fn put(self) {
         SPARE.with_borrow_mut(|spare| {
             if self.held == 0 && spare.len() < SPARES {
-                spare.push(self);
+                spare.push((self.read, self.write));
             }
         });
     }

@@ -22,6 +22,9 @@ pub(crate) const AUTHORITY: &str = "control.lateen.invalid:1";
 /// The largest message we read, prefix included.
 const LARGEST: usize = 1024;
 
+/// What a message with a [`Parted`] takes, prefix included.
+pub(crate) const PARTED_BYTES: usize = 2 + 1 + 4 + 16 + 8 + 8;
+
 /// The control stream of a tunnel, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Control {

@@ -53,6 +53,10 @@ pub(crate) struct Inner {
     /// Detaches that the peer began and that could not be answered yet: on streams whose connections are not spliced (a
     /// CONNECT has been answered, and who asked has not run since), or while the window was shut.
     pub(crate) unanswered: Vec<(Key, Parted)>,
+    /// Every connection is to be taken off, also those that are still being opened.
+    pub(crate) leaving: bool,
+    /// Of some of them that could not be said yet.
+    pub(crate) unparted: bool,
     /// Streams and ids of connections that the peer wanted to take off and that had ended here, until it can be told.
     pub(crate) untold: Vec<(u32, ConnectionId)>,
     /// On whose account the tunnel stands, and what came for streams that nobody reads yet.
@@ -134,6 +138,8 @@ impl Inner {
             control: Control::default(),
             unanswered: Vec::new(),
             untold: Vec::new(),
+            leaving: false,
+            unparted: false,
             charge: None,
             share: None,
         }

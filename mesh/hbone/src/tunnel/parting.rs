@@ -10,7 +10,7 @@ use std::task::Context;
 
 use tokio::time::Sleep;
 
-use super::control::{Garbled, Message, Parted};
+use super::control::{Garbled, Message, PARTED_BYTES, Parted};
 use super::inner::{Inner, Use};
 use crate::connection::ConnectionId;
 use crate::frame::{self, code};
@@ -78,26 +78,36 @@ impl Inner {
         slot.wake();
     }
 
-    /// Begins to take a spliced connection off. Nothing happens with a peer that does not know how: it goes on.
-    pub(crate) fn part(&mut self, key: Key) {
+    /// Begins to take a spliced connection off; whether that has been said. Nothing happens with a peer that does not
+    /// know how: it goes on.
+    pub(crate) fn part(&mut self, key: Key) -> bool {
         if self.engine.streams[key].ext.parting.is_some() {
-            return;
+            return true;
         }
-        if let Some(parted) = self.parted(key)
-            && self.say(&Message::Detach(parted))
-        {
+        let Some(parted) = self.parted(key) else { return true };
+        let said = self.say(&Message::Detach(parted));
+        if said {
             self.park(key, false);
         }
+        said
     }
 
-    /// The same for every connection of the tunnel.
+    /// The same for every connection of the tunnel, and from now on for each that is spliced: what cannot be said yet,
+    /// because there is no control stream or its window is shut, is said as soon as it can.
     pub(crate) fn part_all(&mut self) {
+        self.leaving = true;
         let spliced = |used: &Use| matches!(used, Use::Splice(_));
         let streams = self.engine.streams.iter_mut();
         let keys: Vec<Key> =
             streams.filter(|(_, stream)| spliced(&stream.ext.used)).map(|(key, _)| key).collect();
-        for key in keys {
-            self.part(key);
+        // Where one could not be said, none behind it could.
+        self.unparted = !keys.into_iter().all(|key| self.part(key));
+    }
+
+    /// A connection has been spliced: if all are leaving, so is this one.
+    pub(crate) fn part_too(&mut self, key: Key) {
+        if self.leaving && self.engine.streams[key].ext.end.is_none() && !self.part(key) {
+            self.unparted = true;
         }
     }
 
@@ -159,7 +169,6 @@ impl Inner {
     fn agree(&mut self, key: Key, parted: &Parted) {
         let slot = &mut self.engine.streams[key].ext;
         let Use::Splice(connection) = &mut slot.used else { return };
-        connection.far_delivered = parted.delivered;
         if parted.sent != connection.progress().received {
             slot.end = Some(End::Undetachable);
             slot.wake();
@@ -181,6 +190,9 @@ impl Inner {
 
     /// Comes back to what could not be said before.
     pub(crate) fn say_late(&mut self) {
+        if self.unparted && self.control.key.is_some_and(|key| self.engine.budget(key) >= PARTED_BYTES) {
+            self.part_all();
+        }
         for (stream, id) in std::mem::take(&mut self.untold) {
             self.tell_over(stream, id);
         }
@@ -203,7 +215,7 @@ impl Inner {
 
     /// Whether something waits to be said.
     pub(crate) fn has_something_to_say(&self) -> bool {
-        !(self.unanswered.is_empty() && self.untold.is_empty())
+        !(self.unanswered.is_empty() && self.untold.is_empty() && !self.unparted)
     }
 
     fn answer(&mut self, key: Key) -> bool {

@@ -133,6 +133,12 @@ impl Request {
         Resume::read(&self.headers)
     }
 
+    /// Whether whoever asked is not there any more: the stream or its tunnel has ended.
+    pub fn is_gone(&self) -> bool {
+        let inner = self.stream.shared.borrow();
+        inner.gone.is_some() || inner.engine.streams[self.stream.key].ext.end.is_some()
+    }
+
     /// Answers 200 with `headers`.
     pub fn accept(self, headers: &Headers) -> Stream {
         self.answer(200, headers, false);

@@ -27,6 +27,11 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Stream {
+    /// Whether the far end is ours: detach, resume and causes work.
+    pub fn capable(&self) -> bool {
+        self.shared.borrow().control.capable
+    }
+
     /// Joins it with `connection` until both directions have ended, or it is cut or detached.
     pub fn splice(self, connection: Connection) -> Splice {
         Splice::new(self, connection)

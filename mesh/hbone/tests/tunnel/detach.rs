@@ -95,10 +95,6 @@ fn a_busy_connection_moves_many_times_and_loses_nothing() {
                 break;
             }
             moves += 1;
-            assert_eq!(
-                one.connection.far_delivered(),
-                other.connection.progress().delivered.min(one.connection.far_delivered())
-            );
             // Through a plain socket, as to another thread or process.
             let (one, other) = (one.connection.into_plain().unwrap(), other.connection.into_plain().unwrap());
             let (one, other) = std::thread::spawn(move || (one, other)).join().unwrap();
@@ -187,7 +183,6 @@ fn what_a_slow_application_has_not_taken_moves_along() {
         let (one, other) = detach(joined, true).await;
         let residue = other.progress().received - other.progress().delivered;
         assert!(residue > 500_000 && account.buffered() == residue, "{residue}");
-        assert_eq!(one.far_delivered(), other.progress().delivered);
         let (client, mut server) = pair(&Limits::default());
         let _splices = resume(&client, &mut server, one, other).await;
         expect_pattern(&mut far, 7, 0, 20_000_000).await;
@@ -407,4 +402,39 @@ fn a_detach_is_answered_when_the_window_opens_again() {
             task.await.unwrap();
         }
     });
+}
+
+/// Who leaves a tunnel altogether leaves it with what is just being opened too, though there is no control stream yet and
+/// nobody asks a second time.
+#[test]
+fn all_leave_also_what_is_being_opened() {
+    for by_client in [true, false] {
+        run(async move {
+            let account = account();
+            let (client, mut server) = pair(&Limits::default());
+            let headers = Headers::new();
+            let (opened, request) =
+                tokio::join!(async { client.connect("a:1", &headers).await.unwrap() }, async {
+                    let request = server.accept().await.unwrap();
+                    if by_client {
+                        client.drain();
+                        client.detach_all();
+                    } else {
+                        server.drain();
+                        server.detach_all();
+                    }
+                    let id = request.connection().unwrap();
+                    (id, request.accept(&headers))
+                });
+            let (id, stream) = request;
+            let (_far, connection) = crate::support::application_as(&account, id).await;
+            let far_splice = tokio::task::spawn_local(stream.splice(connection));
+            let (_near, connection) = crate::support::application_as(&account, opened.id).await;
+            let near_splice = tokio::task::spawn_local(opened.stream.splice(connection));
+            let both = async { (near_splice.await.unwrap().end, far_splice.await.unwrap().end) };
+            let ends =
+                tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("they leave");
+            assert!(matches!(ends, (End::Detached, End::Detached)), "by client: {by_client}, {ends:?}");
+        });
+    }
 }

@@ -2,14 +2,18 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use prost::Message;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{CapturedPod, Drained, PrivateServer};
 use crate::{
     listeners::Listeners,
     netns::NetnsFd,
+    private::MAX_MESSAGE,
     private::client::{PrivateClient, PrivateNews},
     private::saved::{MAX_FILES, MAX_STATE, Saved},
+    private::wire::{FromProxy, Hello, News, Said, ToProxy, Welcome},
+    seqpacket::SeqPacket,
     zds::WorkloadInfo,
 };
 
@@ -219,4 +223,29 @@ async fn what_has_grown_too_large_is_not_handed_over() {
     keeps(&bed, 1).await;
     grows.write_at(b"x", MAX_STATE).unwrap();
     assert!(take_over(&bed).await.1.is_empty());
+}
+
+/// A proxy of the version before learns that another is there, not the way to it; and the other not of it.
+#[tokio::test]
+async fn a_proxy_of_the_version_before_is_spoken_to_as_such() {
+    let bed = bed();
+    bed.server.hold(pod(1), Listeners::default(), 0).await;
+    let old = SeqPacket::connect(&bed.socket).unwrap();
+    let hello = FromProxy { said: Some(Said::Hello(Hello { oldest: 1, newest: 1 })) };
+    old.send(&hello.encode_to_vec(), &[]).await.unwrap();
+    let hear = async || {
+        let packet = soon(old.receive(MAX_MESSAGE)).await.unwrap().expect("it is there");
+        (ToProxy::decode(packet.bytes.as_slice()).unwrap().news.unwrap(), packet.fds.len())
+    };
+    assert_eq!(hear().await, (News::Welcome(Welcome { version: 1, state: false }), 0));
+    assert!(matches!(hear().await, (News::Pod(_), 1)));
+    assert_eq!(hear().await, (News::Complete(true), 0));
+
+    let new = connect(&bed).await;
+    assert_eq!(hear().await, (News::Superseded(true), 0));
+    // Nothing of a predecessor before what comes next.
+    let server = bed.server.clone();
+    let holding = tokio::spawn(async move { server.hold(pod(2), Listeners::default(), 0).await });
+    assert!(matches!(soon(new.next()).await.unwrap(), PrivateNews::Pod(held) if held.uid == pod(2).uid));
+    soon(holding).await.unwrap();
 }

@@ -16,10 +16,14 @@ use model::baggage::Baggage;
 use model::mesh::Mesh;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use prost::Message;
+use socket2::SockRef;
 
 use super::super::Agent;
+use super::super::finish;
 use super::super::moves::Detached;
-use super::super::record::{Ends, Record, Travelling};
+use super::super::pod::Pod;
+use super::super::record::{Ends, Failure, Record, Travelling, flags};
+use super::waves::Arriving;
 
 /// The version of these messages, and the oldest understood.
 pub(super) const VERSION: u32 = 1;
@@ -36,6 +40,17 @@ pub(super) struct Hello {
     pub(super) oldest: u32,
     #[prost(uint32, tag = "2")]
     pub(super) newest: u32,
+    /// It says how many have gone on, to a predecessor that asks.
+    #[prost(bool, tag = "3")]
+    pub(super) counts: bool,
+}
+
+/// The successor's only other word, to a predecessor whose connections ask for it: so many carry bytes again, or have
+/// ended. Sums, so that what is lost or late does no harm.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct GoneOn {
+    #[prost(uint64, tag = "1")]
+    pub(super) connections: u64,
 }
 
 /// A connection. Descriptors: the application's socket; the other one, if `far`; a memory file, if there is a rest.
@@ -67,6 +82,9 @@ pub(super) struct Passed {
     delivered_to: String,
     #[prost(message, optional, tag = "12")]
     record: Option<PassedRecord>,
+    /// The predecessor hears how many have gone on.
+    #[prost(bool, tag = "13")]
+    pub(super) counted: bool,
 }
 
 /// What is said of it.
@@ -104,47 +122,84 @@ struct PassedRecord {
     counted_received: u64,
 }
 
-/// A message with its descriptors, ready to be sent.
+/// A connection taken apart for the successor. Until it has gone it can be put together again.
 pub(super) struct Packed {
-    pub(super) bytes: Vec<u8>,
-    socket: TcpStream,
+    bytes: Vec<u8>,
+    pod: Arc<Pod>,
+    record: Record,
+    parts: Parts,
     far: Option<TcpStream>,
     rest: Option<OwnedFd>,
+    delivered: Option<AppAddress>,
+}
+
+/// A connection that cannot be taken apart now; none if it is lost, which has been told of.
+pub(super) struct Unpackable {
+    pub(super) detached: Option<Box<Detached>>,
+    pub(super) error: std::io::Error,
 }
 
 impl Packed {
+    pub(super) fn new(detached: Detached) -> Result<Self, Unpackable> {
+        let Detached { pod, record, connection, far, delivered, arriving: _ } = detached;
+        let luggage = record.luggage(connection.live());
+        let parts = match connection.into_parts() {
+            Ok(parts) => parts,
+            Err(error) => {
+                record.end(None, Some(&Failure::new(flags::CONNECT, &error)));
+                far.iter().for_each(|far| finish::reset(&SockRef::from(far)));
+                return Err(Unpackable { detached: None, error });
+            }
+        };
+        let mut packed = Self { bytes: Vec::new(), pod, record, parts, far, rest: None, delivered };
+        match rest(&packed.parts.residue, &packed.parts.unsent) {
+            Ok(rest) => packed.rest = rest,
+            Err(error) => return Err(Unpackable { detached: Some(Box::new(packed.unpack())), error }),
+        }
+        packed.bytes = packed.message(&luggage).encode_to_vec();
+        Ok(packed)
+    }
+
+    fn message(&self, luggage: &Travelling) -> Passed {
+        let Parts { id, residue, unsent, progress, far_end_delivered, .. } = &self.parts;
+        Passed {
+            id: id.to_bytes().to_vec(),
+            pod: self.pod.uid.to_string(),
+            far: self.far.is_some(),
+            sent: progress.sent,
+            delivered: progress.delivered,
+            near_ended: progress.near_ended,
+            far_ended: progress.far_ended,
+            far_end_delivered: *far_end_delivered,
+            residue: residue.len() as u64,
+            unsent: unsent.len() as u64,
+            delivered_to: text(self.delivered.as_ref()),
+            record: Some(PassedRecord::of(luggage)),
+            counted: true,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let far = self.far.iter().map(AsFd::as_fd);
         let rest = self.rest.iter().map(AsFd::as_fd);
-        std::iter::once(self.socket.as_fd()).chain(far).chain(rest).collect()
+        std::iter::once(self.parts.socket.as_fd()).chain(far).chain(rest).collect()
     }
-}
 
-/// Takes a connection apart for the successor.
-///
-/// # Errors
-/// When there is no memory for what it holds; the connection is lost then.
-pub(super) fn pack(detached: Detached) -> std::io::Result<Packed> {
-    let Detached { pod, record, connection, far, delivered } = detached;
-    let live = connection.live().clone();
-    let record = record.travel(&live);
-    let Parts { id, socket, residue, unsent, progress, far_end_delivered } = connection.into_parts()?;
-    let rest = rest(&residue, &unsent)?;
-    let message = Passed {
-        id: id.to_bytes().to_vec(),
-        pod: pod.uid.to_string(),
-        far: far.is_some(),
-        sent: progress.sent,
-        delivered: progress.delivered,
-        near_ended: progress.near_ended,
-        far_ended: progress.far_ended,
-        far_end_delivered,
-        residue: residue.len() as u64,
-        unsent: unsent.len() as u64,
-        delivered_to: text(delivered.as_ref()),
-        record: Some(PassedRecord::of(&record)),
-    };
-    Ok(Packed { bytes: message.encode_to_vec(), socket, far, rest })
+    /// It is the successor's: what is said of it from now on is said there.
+    pub(super) fn gone(self) {
+        self.record.leave();
+    }
+
+    /// It stays.
+    pub(super) fn unpack(self) -> Detached {
+        let Self { pod, record, parts, far, delivered, .. } = self;
+        let connection = Connection::from_parts(parts, &pod.account);
+        Detached { pod, record, connection, far, delivered, arriving: None }
+    }
 }
 
 fn text(value: Option<&impl ToString>) -> String {
@@ -175,8 +230,9 @@ impl Passed {
     pub(super) fn unpack(
         self,
         agent: &Arc<Agent>,
-        pod: Arc<super::super::pod::Pod>,
+        pod: Arc<Pod>,
         fds: Vec<OwnedFd>,
+        arriving: Arriving,
     ) -> Result<Detached, String> {
         let id: [u8; 16] = self.id.as_slice().try_into().map_err(|_| "an id of another length")?;
         let mut fds = fds.into_iter();
@@ -197,6 +253,7 @@ impl Passed {
             pod,
             far,
             delivered: optional(&self.delivered_to)?.map(AppAddress::new),
+            arriving: Some(arriving),
         })
     }
 }

@@ -1,46 +1,94 @@
 //! The successor's side.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use daemon::metrics::traffic::Reporter;
+use daemon::readiness::Readiness;
 use prost::Message;
+use socket2::SockRef;
 
 use super::HandoverError;
-use super::message::{Hello, LARGEST, OLDEST_VERSION, VERSION, read};
-use crate::proxy::Agent;
+use super::message::{GoneOn, Hello, LARGEST, OLDEST_VERSION, VERSION, read};
+use super::waves::{Arrivals, Arriving};
 use crate::proxy::worker::Job;
+use crate::proxy::{Agent, finish};
 use crate::seqpacket::SeqPacket;
 use crate::socket::Packet;
 
-/// Takes over what a predecessor hands over, until that has nothing left. Returns how many came.
+/// Counts the proxies that are handing over to this one.
+#[derive(Debug, Default)]
+pub(crate) struct Predecessors(AtomicUsize);
+
+/// One of them, until dropped.
+#[derive(Debug)]
+pub(crate) struct Predecessor {
+    agent: Arc<Agent>,
+    socket: SeqPacket,
+}
+
+impl Predecessors {
+    /// Whether there is none.
+    pub(crate) fn none(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+impl Predecessor {
+    /// Counts one, at the other end of this socket.
+    pub(crate) fn new(agent: &Arc<Agent>, socket: SeqPacket) -> Self {
+        agent.predecessors.0.fetch_add(1, Ordering::AcqRel);
+        Self { agent: agent.clone(), socket }
+    }
+}
+
+impl Drop for Predecessor {
+    fn drop(&mut self) {
+        self.agent.predecessors.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Takes over what a predecessor hands over, as soon as this proxy can serve, until that has nothing left. Returns how many
+/// came.
 ///
 /// # Errors
 /// Why it ended before.
-pub(crate) async fn take(agent: &Arc<Agent>, socket: &SeqPacket) -> Result<u64, HandoverError> {
-    let hello = Hello { oldest: OLDEST_VERSION, newest: VERSION };
+pub(crate) async fn take(predecessor: Predecessor, readiness: &Readiness) -> Result<u64, HandoverError> {
+    let Predecessor { agent, socket } = &predecessor;
+    // It serves, and accepts, until it hears from us.
+    readiness.ready().await;
+    let hello = Hello { oldest: OLDEST_VERSION, newest: VERSION, counts: true };
     socket.send(&hello.encode_to_vec(), &[]).await?;
-    let mut count = 0;
-    while let Some(packet) = socket.receive(LARGEST).await? {
-        match place(agent, packet).await {
-            Ok(()) => count += 1,
-            Err(error) => tracing::error!(error, "a connection of the predecessor is lost"),
+    let arrivals = Arc::new(Arrivals::default());
+    let (mut count, mut counted) = (0, false);
+    loop {
+        tokio::select! {
+            packet = socket.receive(LARGEST) => {
+                let Some(packet) = packet? else { return Ok(count) };
+                match place(agent, packet, &arrivals).await {
+                    Ok(asked) => (count, counted) = (count + 1, asked),
+                    Err(error) => tracing::error!(error, "a connection of the predecessor is lost"),
+                }
+            }
+            connections = arrivals.more(), if counted => {
+                // One that has gone does not wait; what it sent before is still to be received.
+                let _ = socket.send(&GoneOn { connections }.encode_to_vec(), &[]).await;
+            }
         }
     }
-    Ok(count)
 }
 
-/// Brings a connection to where it goes on.
-async fn place(agent: &Arc<Agent>, packet: Packet) -> Result<(), String> {
+/// Brings a connection to where it goes on; whether the predecessor wants to hear when it has.
+async fn place(agent: &Arc<Agent>, packet: Packet, arrivals: &Arc<Arrivals>) -> Result<bool, String> {
     let passed = read(&packet.bytes)?;
-    let pod = agent.pods().get(passed.pod.as_str()).cloned();
-    // Its descriptors close with the packet, and the application learns of it as of any end of a pod.
-    let pod = pod.ok_or_else(|| format!("its pod {} is not served here", passed.pod))?;
+    let (counted, arriving) = (passed.counted, Arriving::new(arrivals));
+    let Some(pod) = agent.pods().get(passed.pod.as_str()).cloned() else {
+        // As at any end of a pod: what closes is broken off.
+        packet.fds.iter().for_each(|fd| finish::reset(&SockRef::from(&fd.as_fd())));
+        return Err(format!("its pod {} is not served here", passed.pod));
+    };
     let home = pod.home;
-    let detached = passed.unpack(agent, pod, packet.fds)?;
-    if detached.far.is_none() && detached.record.ends().reporter == Reporter::Destination {
-        agent.parking.park(detached);
-    } else {
-        agent.workers[home].send(Job::Arrive(Box::new(detached))).await;
-    }
-    Ok(())
+    let detached = passed.unpack(agent, pod, packet.fds, arriving)?;
+    agent.workers[home].send(Job::Arrive(Box::new(detached))).await;
+    Ok(counted)
 }

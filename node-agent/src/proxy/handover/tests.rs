@@ -2,22 +2,27 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::metrics::traffic::Reporter;
-use hbone::connection::{Connection, ConnectionId};
+use daemon::readiness::Readiness;
+use daemon::shutdown::Shutdown;
+use hbone::connection::{Connection, ConnectionId, Progress};
 use model::Identity;
 use model::address::{AppAddress, NextHop, PeerAddress};
 use model::baggage::Baggage;
 use prost::Message;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::message::Hello;
-use super::{HandoverError, give, take};
+use super::message::{Hello, LARGEST, Packed, read};
+use super::{Arriving, HandoverError, Predecessor, Successor};
 use crate::proxy::Agent;
 use crate::proxy::app::tests::{a_pod, one_thread};
 use crate::proxy::moves::Detached;
+use crate::proxy::parking::Unclaimed;
 use crate::proxy::pod::Pod;
 use crate::proxy::record::{Ends, Record};
 use crate::proxy::worker::Job;
@@ -57,13 +62,27 @@ fn detached(agent: &Arc<Agent>, pod: &Arc<Pod>, reporter: Reporter) -> (TcpStrea
     let (application, socket) = sockets();
     let connection = Connection::from_std(ConnectionId::random(), socket, &pod.account).unwrap();
     let record = Record::open(ends(reporter), agent);
-    let delivered = Some(AppAddress::new("10.0.0.9:80".parse().unwrap()));
-    (application, Detached { pod: pod.clone(), record, connection, far: None, delivered })
+    // What a client sends is judged at the other end.
+    let delivered =
+        (reporter == Reporter::Destination).then(|| AppAddress::new("10.0.0.9:80".parse().unwrap()));
+    (application, Detached { pod: pod.clone(), record, connection, far: None, delivered, arriving: None })
 }
 
 fn ways() -> (SeqPacket, SeqPacket) {
     let (one, other) = pair().unwrap();
     (SeqPacket::from_fd(one).unwrap(), SeqPacket::from_fd(other).unwrap())
+}
+
+/// Hands over to the other end of the socket, once that serves.
+async fn give(agent: &Arc<Agent>, socket: SeqPacket) -> Result<u64, HandoverError> {
+    let given = async { super::give(agent, &Successor::meet(socket).await?, &Shutdown::default()).await };
+    timeout(Duration::from_secs(30), given).await.expect("it ends")
+}
+
+/// Takes over from the other end of the socket.
+fn taking(agent: &Arc<Agent>, socket: SeqPacket) -> JoinHandle<Result<u64, HandoverError>> {
+    let predecessor = Predecessor::new(agent, socket);
+    tokio::spawn(async move { super::take(predecessor, &Readiness::default()).await })
 }
 
 fn answer(mut one: &TcpStream, mut other: &TcpStream, text: &[u8]) {
@@ -91,23 +110,19 @@ async fn plain_pairs_go_on_in_the_successor_and_parked_ones_wait_there() {
     before.parking.park(parked);
 
     let (ours, theirs) = ways();
-    let taking = {
-        let after = after.clone();
-        tokio::spawn(async move { take(&after, &theirs).await })
-    };
-    let given = timeout(Duration::from_secs(10), give(&before, &ours)).await.unwrap().unwrap();
-    drop(ours);
+    let taking = taking(&after, theirs);
+    let given = give(&before, ours).await.unwrap();
     assert_eq!((given, taking.await.unwrap().unwrap()), (2, 2));
-    assert_eq!((before.connections().await, pod.account.connections()), (0, 0));
+    assert!(before.has_no_connection());
 
     answer(&application, &client, b"by the new one");
     answer(&client, &application, b"and back");
-    assert_eq!(after.connections().await, 1);
-    let resumed = after.parking.claim(id, |_| true).await.unwrap();
+    assert_eq!(pod_after.account.connections(), 2);
+    let resumed = after.parking.claim(&pod.uid, id, |_| true).await.unwrap();
     let expected = ends(Reporter::Destination);
     let ends = resumed.record.ends();
     assert_eq!(format!("{ends:?}"), format!("{expected:?}"), "nothing of what is known gets lost");
-    assert_eq!((resumed.pod.uid.clone(), pod_after.account.connections()), (pod_after.uid.clone(), 2));
+    assert_eq!(resumed.pod.uid, pod_after.uid);
 }
 
 #[tokio::test]
@@ -121,17 +136,179 @@ async fn what_cannot_be_handed_over_goes_on_here() {
     answer(&application, &client, b"first");
 
     let (ours, theirs) = ways();
-    let hello = Hello { oldest: 7, newest: 9 };
+    let hello = Hello { oldest: 7, newest: 9, counts: false };
     theirs.send(&hello.encode_to_vec(), &[]).await.unwrap();
-    let refused = give(&before, &ours).await;
+    let refused = give(&before, ours).await;
     assert!(matches!(refused, Err(HandoverError::Version { oldest: 7, newest: 9, .. })), "{refused:?}");
     answer(&client, &application, b"still here");
 
     let (ours, theirs) = ways();
     drop(theirs);
-    assert!(matches!(give(&before, &ours).await, Err(HandoverError::Gone | HandoverError::Socket(_))));
+    assert!(matches!(give(&before, ours).await, Err(HandoverError::Gone | HandoverError::Socket(_))));
     answer(&client, &application, b"and still");
-    assert_eq!(before.connections().await, 1);
+    assert_eq!(pod.account.connections(), 1);
+}
+
+/// A connection between two plain sockets, carried by an agent.
+async fn carried(agent: &Arc<Agent>, pod: &Arc<Pod>) -> (TcpStream, TcpStream) {
+    let (application, mut plain) = detached(agent, pod, Reporter::Source);
+    let (client, far) = sockets();
+    plain.far = Some(far);
+    agent.workers[0].send(Job::Arrive(Box::new(plain))).await;
+    answer(&client, &application, b"carried");
+    (application, client)
+}
+
+/// A successor of the version before does not count what goes on; one of this version that does not get to it holds
+/// nothing up for good.
+#[tokio::test]
+async fn a_successor_that_does_not_count_gets_everything() {
+    for counts in [false, true] {
+        let (before, _old) = one_thread();
+        let pod = a_pod(&before);
+        let mut ends = Vec::new();
+        for _ in 0..200 {
+            ends.push(carried(&before, &pod).await);
+        }
+        let (ours, theirs) = ways();
+        theirs.send(&Hello { oldest: 1, newest: 1, counts }.encode_to_vec(), &[]).await.unwrap();
+        let taking = tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while let Some(packet) = theirs.receive(LARGEST).await.unwrap() {
+                taken.push(packet);
+            }
+            taken.len()
+        });
+        let given = give(&before, ours).await.unwrap();
+        assert_eq!((given, taking.await.unwrap()), (200, 200), "counts: {counts}");
+    }
+}
+
+/// A predecessor of the version before takes anything that is said for the successor's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_predecessor_that_does_not_ask_hears_nothing() {
+    for counted in [false, true] {
+        let ((before, _old), (after, _new)) = (one_thread(), one_thread());
+        let (pod, _pod_after) = (a_pod(&before), a_pod(&after));
+        let (ours, theirs) = ways();
+        let taking = taking(&after, theirs);
+        ours.receive(LARGEST).await.unwrap().expect("it serves");
+        let mut ends = Vec::new();
+        for _ in 0..20 {
+            let (application, mut plain) = detached(&before, &pod, Reporter::Source);
+            let (client, far) = sockets();
+            plain.far = Some(far);
+            let packed = Packed::new(plain).ok().expect("nothing is between");
+            let mut passed = read(packed.bytes()).unwrap();
+            passed.counted = counted;
+            ours.send(&passed.encode_to_vec(), &packed.descriptors()).await.unwrap();
+            drop(packed);
+            answer(&application, &client, b"gone on");
+            ends.push((application, client));
+        }
+        let said = timeout(Duration::from_millis(200), ours.receive(LARGEST)).await;
+        assert_eq!(said.is_ok(), counted, "{said:?}");
+        drop(ours);
+        assert_eq!(taking.await.unwrap().unwrap(), 20);
+    }
+}
+
+/// A connection is in the middle of something: bytes for either side wait, and a side has ended.
+#[tokio::test]
+async fn what_is_between_travels_too() {
+    let (agent, _threads) = one_thread();
+    let pod = a_pod(&agent);
+    for (residue, unsent, near_ended, far_ended, far_end_delivered) in [
+        (&b""[..], &b""[..], false, false, false),
+        (b"for the application", b"", false, true, false),
+        (b"", b"from it", true, false, false),
+        (b"both", b"ways", true, true, true),
+        (&[7; 300_000], &[8; 200_000], false, false, false),
+    ] {
+        let (_application, mut connection) = detached(&agent, &pod, Reporter::Destination);
+        let mut parts = connection.connection.into_parts().unwrap();
+        (parts.residue, parts.unsent) = (residue.to_vec(), unsent.to_vec());
+        parts.progress = Progress {
+            sent: 1 << 40,
+            received: 5 + residue.len() as u64,
+            delivered: 5,
+            near_ended,
+            far_ended,
+        };
+        parts.far_end_delivered = far_end_delivered;
+        connection.connection = Connection::from_parts(parts, &pod.account);
+        let before = connection.connection.progress();
+        assert_eq!(before.received, 5 + residue.len() as u64);
+
+        let packed = Packed::new(connection).ok().expect("there is memory");
+        let descriptors = packed.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+        let passed = read(packed.bytes()).unwrap();
+        let arriving = Arriving::new(&Arc::default());
+        let taken = passed.unpack(&agent, pod.clone(), descriptors, arriving).unwrap();
+        for same in [packed.unpack(), taken] {
+            assert_eq!(same.connection.progress(), before);
+            let parts = same.connection.into_parts().unwrap();
+            assert_eq!((&*parts.residue, &*parts.unsent), (residue, unsent));
+            assert_eq!(parts.far_end_delivered, far_end_delivered);
+        }
+    }
+    assert_eq!((pod.account.connections(), pod.account.buffered()), (0, 0));
+}
+
+/// A proxy that is replaced while another still hands over to it passes on what comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_in_the_middle_waits_for_the_one_before() {
+    let [(first, _a), (second, _b), (third, _c)] = [one_thread(), one_thread(), one_thread()];
+    let [pod, _, last] = [a_pod(&first), a_pod(&second), a_pod(&third)];
+    let (application, client) = carried(&first, &pod).await;
+    let ((one, other), (two, end)) = (ways(), ways());
+    let from_first = taking(&second, other);
+    let from_second = taking(&third, end);
+    let passing = {
+        let second = second.clone();
+        tokio::spawn(async move { give(&second, two).await })
+    };
+    assert_eq!(give(&first, one).await.unwrap(), 1);
+    assert_eq!(from_first.await.unwrap().unwrap(), 1);
+    assert_eq!((passing.await.unwrap().unwrap(), from_second.await.unwrap().unwrap()), (1, 1));
+    answer(&application, &client, b"by the third");
+    assert_eq!(last.account.connections(), 1);
+}
+
+/// Told to stop, it keeps what has not gone, and carries it on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_when_it_is_told_to_stop_comes_back() {
+    let (agent, _threads) = one_thread();
+    let pod = a_pod(&agent);
+    let mut ends = Vec::new();
+    for _ in 0..20 {
+        ends.push(carried(&agent, &pod).await);
+    }
+    let (ours, theirs) = ways();
+    theirs.send(&Hello { oldest: 1, newest: 1, counts: true }.encode_to_vec(), &[]).await.unwrap();
+    let successor = Successor::meet(ours).await.unwrap();
+    let stop = Shutdown::default();
+    // Nobody reads: some fit into the socket, and those are gone with it.
+    socket2::SockRef::from(&theirs.as_fd()).set_recv_buffer_size(1).unwrap();
+    let giving = {
+        let (agent, stop) = (agent.clone(), stop.clone());
+        tokio::spawn(async move { super::give(&agent, &successor, &stop).await })
+    };
+    let first = theirs.receive(LARGEST).await.unwrap().expect("one came");
+    stop.begin();
+    assert!(matches!(giving.await.unwrap(), Err(HandoverError::Stopped)));
+    let mut gone = vec![first];
+    while let Ok(Ok(Some(packet))) = timeout(Duration::from_millis(100), theirs.receive(LARGEST)).await {
+        gone.push(packet);
+    }
+    assert_eq!(pod.account.connections() as usize, ends.len() - gone.len());
+    let gone: Vec<_> = gone.iter().map(|packet| read(&packet.bytes).unwrap()).collect();
+    let goes_on = |(application, client): &(TcpStream, TcpStream)| {
+        let (mut client, mut got) = (client, [0; 5]);
+        application.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        client.write_all(b"again").is_ok() && { application }.read_exact(&mut got).is_ok() && &got == b"again"
+    };
+    assert_eq!(ends.iter().filter(|ends| goes_on(ends)).count(), ends.len() - gone.len());
 }
 
 /// Somebody else's identity or pod does not get a parked connection, and does not take it away either.
@@ -141,16 +318,40 @@ async fn only_the_rightful_client_gets_a_parked_connection() {
     let pod = a_pod(&agent);
     let (_application, parked) = detached(&agent, &pod, Reporter::Destination);
     let id = parked.connection.id();
-    // The request comes first, and again.
-    let waiting = {
-        let agent = agent.clone();
-        tokio::spawn(async move { agent.parking.claim(id, |_| false).await.is_some() })
+    let waiting = |allowed: bool| {
+        let (agent, pod) = (agent.clone(), pod.clone());
+        tokio::spawn(async move { agent.parking.claim(&pod.uid, id, |_| allowed).await.map(|_| ()) })
     };
+    // The request comes first; a later one for the same connection takes its place.
+    let earlier = waiting(true);
     tokio::task::yield_now().await;
+    let later = waiting(false);
+    assert_eq!(earlier.await.unwrap(), Err(Unclaimed::NotHere));
     agent.parking.park(parked);
-    assert!(!waiting.await.unwrap());
-    assert!(agent.parking.claim(id, |_| false).await.is_none());
-    assert_eq!(agent.parking.len(), 1);
-    assert!(agent.parking.claim(id, |detached| detached.pod.uid == pod.uid).await.is_some());
-    assert_eq!(agent.parking.of_pod("uid").len(), 0);
+    assert_eq!(later.await.unwrap(), Err(Unclaimed::NotHere));
+    let claim = async |allowed: bool| agent.parking.claim(&pod.uid, id, |_| allowed).await.map(|_| ());
+    assert_eq!(claim(false).await, Err(Unclaimed::NotHere));
+    assert_eq!(pod.account.connections(), 1);
+    assert_eq!(claim(true).await, Ok(()));
+    assert!(agent.parking.all().is_empty());
+}
+
+/// Requests for connections that do not come are bounded, by pod.
+#[tokio::test(start_paused = true)]
+async fn waiting_requests_of_a_pod_are_bounded() {
+    let agent = one_thread().0;
+    let (greedy, other): (Arc<str>, Arc<str>) = ("greedy".into(), "other".into());
+    let mut waiting = tokio::task::JoinSet::new();
+    let mut ask = |pod: &Arc<str>| {
+        let (agent, pod) = (agent.clone(), pod.clone());
+        waiting.spawn(async move {
+            agent.parking.claim(&pod, ConnectionId::random(), |_| true).await.map(|_| ())
+        });
+    };
+    (0..2000).for_each(|_| ask(&greedy));
+    ask(&other);
+    let outcomes: Vec<_> = waiting.join_all().await;
+    let too_many = outcomes.iter().filter(|outcome| **outcome == Err(Unclaimed::TooMany)).count();
+    assert_eq!((too_many, outcomes.last()), (2000 - 1024, Some(&Err(Unclaimed::NotHere))));
+    assert!(agent.parking.all().is_empty());
 }
