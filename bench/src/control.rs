@@ -23,9 +23,9 @@ use testkit::netns::{Netns, NetnsError};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Identity, ServerTlsConfig};
+use tonic::{Extensions, Status};
 use xds::node::NodeInfo;
 use xds::server::{Control, Publisher, Server};
 
@@ -152,8 +152,13 @@ struct Everyone(Arc<Publisher>);
 impl Control for Everyone {
     type Caller = ();
 
-    async fn authenticate(&self, _: &MetadataMap, _: Option<SocketAddr>) -> Result<(), Status> {
+    async fn authenticate(&self, _: &MetadataMap, _: &Extensions) -> Result<(), Status> {
         Ok(())
+    }
+
+    /// All are the same caller here.
+    fn streams_of(&self, (): &()) -> usize {
+        usize::MAX
     }
 
     fn view(&self, (): &(), _: &NodeInfo) -> Result<Arc<Publisher>, Status> {

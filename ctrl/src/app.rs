@@ -13,8 +13,10 @@ use daemon::metrics::Metrics;
 use daemon::readiness::Readiness;
 use daemon::shutdown::Shutdown;
 use daemon::tasks::Tasks;
+use futures_util::Stream;
 use identity::tls::{Tls, TlsSettings};
 use identity::verify::TrustDomains;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -25,12 +27,13 @@ use xds::server::Server;
 use crate::admin::Admin;
 use crate::ca::authorize::TokenFolder;
 use crate::ca::keyring::{Keyring, KeyringSettings};
-use crate::ca::listen::accept_tls;
+use crate::ca::listen::{Accepted, Bounds, accept_tls};
 use crate::ca::own::{OwnNames, server_config};
 use crate::ca::service::{CaService, MAX_CALL};
 use crate::ca::upkeep::Upkeep;
 use crate::config::Config;
 use crate::core::Core;
+use crate::limits::Limits;
 use crate::serve::Gate;
 use crate::serve::certificates::{CaMetrics, Counted};
 use crate::serve::convergence::{Published, measure};
@@ -46,12 +49,16 @@ const CONFIGURATION: &str = "configuration";
 /// Between PINGs to a proxy that is silent, and how long its answer may take.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
+/// Calls of one connection at a time: a proxy has one stream, or asks for eight certificates.
+const CALLS: u32 = 16;
+
 /// A controller whose sockets are open.
 pub struct App {
     config: Config,
     core: Core,
     admin: Admin,
     metrics: XdsMetrics,
+    limits: Limits,
     listener: TcpListener,
     router: Router,
     tls: Arc<rustls::ServerConfig>,
@@ -103,7 +110,8 @@ impl App {
             trust_domains: TrustDomains::new(domains.map(ToString::to_string)),
             ..TlsSettings::default()
         });
-        let keyring = Arc::new(Keyring::open(keyring_settings(&config), SystemTime::now())?);
+        let limits = Limits::default();
+        let keyring = Arc::new(Keyring::open(keyring_settings(&config, limits.clone()), SystemTime::now())?);
         let listener = listen(config.listen).await.map_err(|error| cannot_listen(config.listen, &error))?;
         let mut names = config.names.clone();
         names.push(listener.local_addr()?.ip().to_string());
@@ -112,6 +120,7 @@ impl App {
         let metrics = Metrics::default();
         let xds_metrics = XdsMetrics::default();
         xds_metrics.register(&metrics);
+        limits.register(&metrics);
         let core = Core::new(config.context.clone());
         core.set_trust(keyring.trust());
         let tokens = Arc::new(TokenFolder::new(&config.tokens, trust_domain.clone()));
@@ -121,8 +130,8 @@ impl App {
         };
         let ca_metrics = CaMetrics::default();
         ca_metrics.register(&metrics);
-        let ca = CaService::new(keyring.clone(), tokens.clone(), on_node);
-        let xds = Server::new(Arc::new(Gate::new(tokens, core.clone(), xds_metrics.clone())));
+        let ca = CaService::new(keyring.clone(), tokens.clone(), on_node).counting(limits.clone());
+        let xds = Server::new(Arc::new(Gate::new(tokens, core.clone(), xds_metrics.clone(), limits.clone())));
         let readiness = Readiness::default();
         readiness.pending(CONFIGURATION);
         let upkeep =
@@ -131,6 +140,7 @@ impl App {
         let router = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .max_concurrent_streams(CALLS)
             .add_service(
                 IstioCertificateServiceServer::new(Counted::new(ca, ca_metrics))
                     .max_decoding_message_size(MAX_CALL),
@@ -144,6 +154,7 @@ impl App {
             core,
             admin,
             metrics: xds_metrics,
+            limits,
             listener,
             router,
             tls: server_tls,
@@ -190,8 +201,9 @@ impl App {
         self.admin.readiness.done(CONFIGURATION);
         tracing::info!(address = %self.config.listen, "serving");
 
-        let Self { core, metrics, mut files, mut last_good, listener, router, tls, tasks, config, .. } = self;
-        let mut served = serve_calls(&tasks, listener, tls, router, shutdown.clone());
+        let Self { core, metrics, limits, mut files, mut last_good, tasks, config, .. } = self;
+        let accepted = accept_tls(self.listener, self.tls, bounds(), limits);
+        let mut served = serve_calls(&tasks, accepted, self.router, shutdown.clone());
         let outcome = loop {
             tokio::select! {
                 () = shutdown.begun() => break Ok(()),
@@ -239,7 +251,7 @@ impl App {
     }
 }
 
-fn keyring_settings(config: &Config) -> KeyringSettings {
+fn keyring_settings(config: &Config, limits: Limits) -> KeyringSettings {
     KeyringSettings {
         state: config.state.clone(),
         plugged: config.plugged_authority.clone(),
@@ -248,7 +260,27 @@ fn keyring_settings(config: &Config) -> KeyringSettings {
         grace_percent: config.root_grace_percent,
         patience: config.rotation_patience,
         lifetimes: config.lifetimes,
+        limits,
     }
+}
+
+/// As many connections as the usual bounds allow and there are files for, of which some are left for all else.
+fn bounds() -> Bounds {
+    let usual = Bounds::default();
+    let wanted = usual.connections as u64 * 4 / 3;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return usual };
+    let mut files = soft;
+    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_ok() {
+        files = wanted.min(hard);
+    }
+    if files < wanted {
+        tracing::warn!(
+            files,
+            "few files may be open, so few proxies may be connected; raise the limit (ulimit -n)"
+        );
+    }
+    let connections = usize::try_from(files / 4 * 3).unwrap_or(usize::MAX).min(usual.connections);
+    Bounds { connections, handshakes: usual.handshakes.min(connections / 2), ..usual }
 }
 
 fn watch_ended() -> Defect {
@@ -258,15 +290,14 @@ fn watch_ended() -> Defect {
 /// Serves xDS and certificates; what is returned ends when that has.
 fn serve_calls(
     tasks: &Tasks,
-    listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    accepted: impl Stream<Item = std::io::Result<Accepted>> + Send + 'static,
     router: Router,
     shutdown: Shutdown,
 ) -> oneshot::Receiver<()> {
     let (done, finished) = oneshot::channel();
     tasks.spawn("grpc", async move {
         let end = async move { shutdown.begun().await };
-        if let Err(error) = router.serve_with_incoming_shutdown(accept_tls(listener, tls), end).await {
+        if let Err(error) = router.serve_with_incoming_shutdown(accepted, end).await {
             tracing::error!(%error, "the server of xDS and certificates ended");
         }
         // Nobody may be waiting any more.

@@ -14,6 +14,7 @@ pub mod issue;
 pub mod keyring;
 pub mod listen;
 pub mod own;
+pub mod rate;
 pub mod root;
 pub mod service;
 pub mod upkeep;

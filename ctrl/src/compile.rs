@@ -1,7 +1,9 @@
 //! From changes of the index to an edit of what is published: the changed keys are translated, nothing else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
+use manifest::{Code, Finding, Level};
 use model::address::Str;
 use model::authz::Policy;
 use model::mesh::Trust;
@@ -9,7 +11,7 @@ use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
 use xds::convert::resource;
 use xds::delta::store::{Edit, Resource};
 
-use crate::index::{Changes, Index, Name};
+use crate::index::{Changes, Claim, Index, Name};
 use crate::source::Batch;
 use crate::translate::{self, Context, authz, peer_authentication};
 
@@ -22,6 +24,8 @@ pub struct Compiler {
     context: Context,
     /// The workloads that came of each slice.
     of_slices: HashMap<Name, BTreeSet<Str>>,
+    /// Services that claim addresses of others.
+    lost: BTreeMap<Name, Vec<(IpAddr, Claim)>>,
     begun: bool,
 }
 
@@ -34,13 +38,15 @@ pub struct Edits {
     pub foreign: Edit,
     /// How many keys were translated.
     pub translated: usize,
+    /// Other services than before claim what is not theirs.
+    pub claims: bool,
 }
 
 impl Compiler {
     /// Of a mesh in which nothing is known yet.
     pub fn new(context: Context) -> Self {
-        let index = Index::new(context.settings.root_namespace.clone());
-        Self { index, context, of_slices: HashMap::new(), begun: false }
+        let index = Index::new(context.settings.root_namespace.clone()).with_objects(context.objects.clone());
+        Self { index, context, of_slices: HashMap::new(), lost: BTreeMap::new(), begun: false }
     }
 
     /// What is known.
@@ -63,6 +69,26 @@ impl Compiler {
         self.policies(&changes, &mut edits);
         self.addresses(&changes, &mut edits);
         edits
+    }
+
+    /// What is wrong with services that claim addresses of others.
+    pub fn findings(&self) -> Vec<Finding> {
+        let all = self.lost.iter().flat_map(|(name, lost)| lost.iter().map(move |lost| (name, lost)));
+        all.filter_map(|(name, (ip, claim))| {
+            let whose = match claim {
+                Claim::Held => return None,
+                Claim::OfService(other) => format!("service {other}"),
+                Claim::OfPod(pod) => format!("pod {pod}"),
+            };
+            let object = self.index.service_object(name)?;
+            let message =
+                format!("{ip} is the address of {whose}; for clients this service has no such address");
+            let position = object.position.clone();
+            let finding = Finding::new(Level::Error, Code::AddressTaken, position, message);
+            let fix = "leave the address out to be given one, or choose one that is free";
+            Some(finding.in_field("spec.clusterIP").about(object.key().to_string()).with_fix(fix))
+        })
+        .collect()
     }
 
     /// Takes whose certificates count, and says what is to be published because of it: nothing if that is known, and
@@ -107,9 +133,17 @@ impl Compiler {
 
     fn addresses(&mut self, changes: &Changes, edits: &mut Edits) {
         for name in &changes.services {
+            let lost =
+                self.index.service(name).map(|facts| self.index.claims_lost(facts)).unwrap_or_default();
+            let before = if lost.is_empty() {
+                self.lost.remove(name)
+            } else {
+                self.lost.insert(name.clone(), lost.clone())
+            };
+            edits.claims |= before.unwrap_or_default() != lost;
             match self.index.service(name) {
                 Some(facts) => {
-                    let service = translate::service::service(&self.context, facts);
+                    let service = translate::service::service(&self.index, &self.context, facts);
                     edits.put(ADDRESS, resource::service(&service));
                 }
                 None => edits.remove(ADDRESS, self.context.host(name).to_string().into()),

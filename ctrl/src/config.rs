@@ -2,7 +2,7 @@
 //! from this table. Names are Istio's where Istio has the setting.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use daemon::settings::{Setting, Settings, SettingsError};
@@ -182,7 +182,9 @@ fn context(settings: &Settings) -> Result<Context, SettingsError> {
         // The authority says.
         trust: mesh::Trust::default(),
     };
-    Ok(Context { settings: mesh, network: text("NETWORK"), domain: text("DOMAIN_SUFFIX") })
+    let objects = Some(settings.text("OBJECTS")).filter(|folder| !folder.is_empty());
+    let objects = objects.map(|folder| Path::new(folder).into());
+    Ok(Context { settings: mesh, network: text("NETWORK"), domain: text("DOMAIN_SUFFIX"), objects })
 }
 
 /// `ADDRESS:PORT`, or `:PORT` for all addresses.
@@ -230,7 +232,7 @@ mod tests {
         assert_eq!(config.monitoring, "[::]:15014".parse().unwrap());
         assert_eq!(config.context.settings.pod_ranges.len(), 2);
         assert_eq!(&*config.context.settings.trust_domain, "example.org");
-        assert_eq!(config.objects.as_deref(), Some(std::path::Path::new("/o")));
+        assert_eq!(config.objects.as_deref(), Some(Path::new("/o")));
     }
 
     #[test]
@@ -249,7 +251,7 @@ mod tests {
     /// The page of the documentation has this table, word by word; `make docs` writes it there.
     #[test]
     fn the_documentation_agrees() {
-        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
         let section = daemon::settings::markdown("ctrl", TABLE);
         daemon::settings::check_page(&page, "ctrl", &section).unwrap();
     }

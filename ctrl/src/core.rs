@@ -29,8 +29,10 @@ pub struct Core {
 pub struct Held {
     /// What is known and what it means.
     pub compiler: Compiler,
-    /// What is wrong with the manifests.
+    /// What is wrong with the manifests, each by itself and beside what else there is.
     pub findings: Vec<Finding>,
+    /// The first of these, as they came.
+    given: Vec<Finding>,
     /// The revision at which the mesh's settings were published last.
     settings: Option<Revision>,
 }
@@ -47,7 +49,12 @@ pub struct Applied {
 impl Core {
     /// Nothing yet.
     pub fn new(context: Context) -> Self {
-        let held = Held { compiler: Compiler::new(context), findings: Vec::new(), settings: None };
+        let held = Held {
+            compiler: Compiler::new(context),
+            findings: Vec::new(),
+            given: Vec::new(),
+            settings: None,
+        };
         Self {
             held: Arc::new(RwLock::new(held)),
             ours: Arc::new(Publisher::new(TYPES)),
@@ -60,8 +67,12 @@ impl Core {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let edits = held.compiler.apply(batch);
         if batch.findings_changed {
-            tell(&held.findings, &batch.findings);
-            held.findings.clone_from(&batch.findings);
+            held.given.clone_from(&batch.findings);
+        }
+        if batch.findings_changed || edits.claims {
+            let now = [held.given.clone(), held.compiler.findings()].concat();
+            tell(&held.findings, &now);
+            held.findings = now;
         }
         // Published before anybody can see that it was read: who sees it read may ask whether it is in force.
         self.foreign.apply(edits.foreign);

@@ -10,6 +10,7 @@
 //!
 //! What is known at the end does not depend on the order in which it came.
 
+mod claims;
 pub mod facts;
 mod labels;
 mod peer;
@@ -21,12 +22,15 @@ mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use manifest::{Key, Object, Typed};
 use model::address::Str;
 use model::workload::Locality;
 
+pub use self::claims::Claim;
 use self::facts::{PeerRule, Pod, Service, Slice};
 use self::peer::PeerRules;
 pub use self::peer::Strictness;
@@ -81,6 +85,8 @@ pub struct Changes {
 #[derive(Debug)]
 pub struct Index {
     root_namespace: Str,
+    /// Where the mesh writes objects of its own.
+    own: Option<Arc<Path>>,
     objects: BTreeMap<Key, Arc<Object>>,
     nodes: BTreeMap<Str, Locality>,
     pods: Pods,
@@ -97,12 +103,19 @@ impl Index {
             peer_rules: PeerRules::new(root_namespace.clone()),
             policies: Policies::new(root_namespace.clone()),
             root_namespace,
+            own: None,
             objects: BTreeMap::new(),
             nodes: BTreeMap::new(),
             pods: Pods::default(),
             services: Services::default(),
             slices: Slices::default(),
         }
+    }
+
+    /// The same; the mesh writes objects of its own into this folder.
+    #[must_use]
+    pub fn with_objects(self, own: Option<Arc<Path>>) -> Self {
+        Self { own, ..self }
     }
 
     /// Takes a batch into account, and says what may differ now.
@@ -146,6 +159,8 @@ impl Index {
         }
         for pod in old.iter().chain(&new) {
             changes.slices.extend(self.slices.about(pod));
+            // Who claims a pod's address loses it, or has it again.
+            changes.services.extend(self.claimants(pods::own_addresses(pod)));
         }
         self.pods.set(name, new);
         changes.pods.insert(name.clone());
@@ -168,7 +183,12 @@ impl Index {
 
     fn change_service(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
         let new = new.and_then(|object| match &object.spec {
-            Typed::Service(service) => Service::of(name.clone(), service).map(Arc::new),
+            Typed::Service(service) => {
+                let given = self.own.as_ref().is_some_and(|own| object.file().starts_with(own));
+                Service::of(name.clone(), service).map(|of| {
+                    Arc::new(Service { created: object.metadata.creation_timestamp.clone(), given, ..of })
+                })
+            }
             _ => None,
         });
         let old = self.services.get(name).cloned();
@@ -181,6 +201,9 @@ impl Index {
         for slice in self.slices.of_service(name) {
             changes.pods.extend(self.pods_of(slice));
             changes.slices.insert(slice.name.clone());
+        }
+        for service in old.iter().chain(&new) {
+            changes.services.extend(self.claimants(&service.addresses));
         }
         self.services.set(name, new);
         changes.services.insert(name.clone());
@@ -249,6 +272,12 @@ impl Index {
         self.peer_rules.set(name, new);
     }
 
+    /// The services that claim any of these addresses.
+    fn claimants<'a>(&'a self, addresses: &'a [IpAddr]) -> impl Iterator<Item = Name> + 'a {
+        let all = addresses.iter().flat_map(|ip| self.services.claiming(*ip));
+        all.map(|service| service.name.clone())
+    }
+
     /// The pods that a slice's endpoints are, by name or by address.
     fn pods_of<'a>(&'a self, slice: &'a Slice) -> impl Iterator<Item = Name> + 'a {
         let named = slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
@@ -283,6 +312,13 @@ impl Index {
     /// An AuthorizationPolicy's object.
     pub fn policy_object(&self, name: &Name) -> Option<&Arc<Object>> {
         self.objects.get(&policy_key("AuthorizationPolicy", name))
+    }
+
+    /// A Service's object.
+    pub fn service_object(&self, name: &Name) -> Option<&Arc<Object>> {
+        let (group, kind) = (String::new(), "Service".to_owned());
+        let namespace = Some(name.namespace.to_string());
+        self.objects.get(&Key { group, kind, namespace, name: name.name.to_string() })
     }
 
     /// A pod.

@@ -64,6 +64,10 @@ pub fn conditions(compiler: &Compiler, object: &Object, findings: &[Finding]) ->
         (_, "AuthorizationPolicy") if is_security(object) => vec![policy(compiler, object, &findings)],
         (_, "PeerAuthentication") if is_security(object) => vec![peer_rule(compiler, object, &findings)],
         (Typed::Gateway(_), _) => vec![Condition::new(ACCEPTED, false, "UnsupportedValue", NO_WAYPOINT)],
+        (Typed::Service(_), _) if findings.iter().any(|finding| finding.code == Code::AddressTaken) => {
+            let taken = Condition::new(ACCEPTED, false, "Conflicted", told(&findings));
+            std::iter::once(taken).chain(unbound(object)).collect()
+        }
         (Typed::Broken, _) => vec![Condition::new(ACCEPTED, false, "Invalid", told(&findings))],
         _ => unbound(object).into_iter().collect(),
     }

@@ -6,6 +6,9 @@ pub mod peer_authentication;
 pub mod service;
 pub mod workload;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use model::address::{NamespacedHostname, Str};
 use model::mesh::Settings;
 
@@ -20,12 +23,14 @@ pub struct Context {
     pub network: Str,
     /// What follows `svc` in host names.
     pub domain: Str,
+    /// The folder of the objects that the mesh itself writes.
+    pub objects: Option<Arc<Path>>,
 }
 
 impl Context {
     /// A mesh of one network, with Kubernetes' usual domain.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, network: "".into(), domain: "cluster.local".into() }
+        Self { settings, network: "".into(), domain: "cluster.local".into(), objects: None }
     }
 
     /// A service by its full name.

@@ -11,10 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use ctrl::ca::authorize::TokenFolder;
 use ctrl::ca::keyring::{Keyring, KeyringSettings};
-use ctrl::ca::listen::accept_tls;
+use ctrl::ca::listen::{Bounds, accept_tls};
 use ctrl::ca::own::{OwnNames, server_config};
+use ctrl::ca::rate::Rate;
 use ctrl::ca::service::CaService;
+use ctrl::limits::{Limit, Limits};
 use identity::authority::{AuthorityError, CertificateAuthority};
+use identity::bundle::RootBundle;
 use identity::ca_client::{CaClient, CaClientSettings};
 use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::rotation::{Certificates, RotationSettings};
@@ -22,8 +25,10 @@ use identity::tls::{Tls, TlsSettings, no_server_name};
 use identity::verify::{TrustDomains, explain, peer_identity};
 use model::identity::Identity;
 use rustls::{ClientConnection, ServerConnection};
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsConnector;
 
 const TOKEN: &str = "the token of node-1, random in real life";
 
@@ -41,6 +46,7 @@ struct Controller {
     address: SocketAddr,
     /// Whether the pods are on node-1 at the moment.
     scheduled: Arc<AtomicBool>,
+    limits: Limits,
     server: Server,
 }
 
@@ -59,6 +65,10 @@ impl Server {
 
 impl Controller {
     async fn start() -> Self {
+        Self::bounded(Bounds::default(), Rate::default()).await
+    }
+
+    async fn bounded(bounds: Bounds, rate: Rate) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tokens = folder.path().join("tokens");
         std::fs::create_dir(&tokens).unwrap();
@@ -67,11 +77,18 @@ impl Controller {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let scheduled = Arc::new(AtomicBool::new(true));
-        let server = Self::serve(folder.path(), listener, Arc::clone(&scheduled));
-        Self { folder, address, scheduled, server }
+        let limits = Limits::default();
+        let of = (bounds, rate, limits.clone());
+        let server = Self::serve(folder.path(), listener, Arc::clone(&scheduled), of);
+        Self { folder, address, scheduled, limits, server }
     }
 
-    fn serve(folder: &Path, listener: TcpListener, scheduled: Arc<AtomicBool>) -> Server {
+    fn serve(
+        folder: &Path,
+        listener: TcpListener,
+        scheduled: Arc<AtomicBool>,
+        (bounds, rate, limits): (Bounds, Rate, Limits),
+    ) -> Server {
         let state = folder.join("state");
         let settings = KeyringSettings::new(&state, "cluster.local");
         let keyring = Arc::new(Keyring::open(settings, SystemTime::now()).unwrap());
@@ -82,14 +99,15 @@ impl Controller {
                 && node == "node-1"
                 && ["reviews", "sleep"].contains(&&**identity.service_account())
         };
-        let service = CaService::new(keyring, tokens, on_node);
+        let service = CaService::new(keyring, tokens, on_node).at(rate).counting(limits.clone());
         let router = tonic::transport::Server::builder().add_service(service.into_server());
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await; // a dropped sender stops it too
             };
-            router.serve_with_incoming_shutdown(accept_tls(listener, config), stopped).await.unwrap();
+            let incoming = accept_tls(listener, config, bounds, limits);
+            router.serve_with_incoming_shutdown(incoming, stopped).await.unwrap();
         });
         Server { stop, ended }
     }
@@ -293,7 +311,8 @@ async fn a_controller_that_comes_back_is_found_again() {
 
     let listener = TcpListener::bind(controller.address).await.unwrap();
     let scheduled = Arc::clone(&controller.scheduled);
-    let _server = Controller::serve(controller.folder.path(), listener, scheduled);
+    let of = (Bounds::default(), Rate::default(), Limits::default());
+    let _server = Controller::serve(controller.folder.path(), listener, scheduled, of);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let after = loop {
         match client.issue(&reviews).await {
@@ -317,4 +336,48 @@ async fn callers_that_dawdle_delay_nobody() {
     let (client, reviews) = (controller.client(), account("reviews"));
     let issued = tokio::time::timeout(Duration::from_secs(5), client.issue(&reviews)).await;
     issued.expect("a good caller is served at once").unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nobody_proves_who_he_is_ends() {
+    let patience = Duration::from_millis(300);
+    let controller = Controller::bounded(Bounds { patience, ..Bounds::default() }, Rate::default()).await;
+    let (client, reviews) = (controller.client(), account("reviews"));
+    client.issue(&reviews).await.unwrap();
+
+    let roots = std::fs::read_to_string(controller.root_file()).unwrap();
+    let config = tls().token_client(&RootBundle::from_pem(&roots).unwrap()).unwrap();
+    let stream = TcpStream::connect(controller.address).await.unwrap();
+    let name = "istiod.istio-system.svc".try_into().unwrap();
+    let mut silent = TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let mut heard = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(8), silent.read_to_end(&mut heard)).await;
+    assert!(ended.is_ok(), "it was closed");
+    // Sooner than that one's, the client's time has passed too.
+    assert_eq!(controller.limits.of(Limit::Unproven), 1);
+    client.issue(&reviews).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_too_fast_is_told_to_wait_and_an_agent_does() {
+    let controller = Controller::bounded(Bounds::default(), Rate { burst: 1, each_second: 1 }).await;
+    let client = controller.client();
+    // As fast as it goes.
+    let refused = loop {
+        if let Err(refused) = client.issue(&account("reviews")).await {
+            break refused.to_string();
+        }
+    };
+    assert!(refused.contains("ResourceExhausted") && refused.contains("ask again in"), "{refused}");
+    assert!(controller.limits.of(Limit::CertificatesOfCaller) > 0);
+    // Two at once, of which one is turned away: it is asked for again.
+    let certificates = Certificates::new(tls(), RotationSettings::default());
+    let mut wanted = [account("sleep"), account("reviews")].map(|identity| certificates.prefetch(&identity));
+    let driver = tokio::spawn(certificates.drive(controller.client()));
+    for watch in &mut wanted {
+        let there = async { while watch.current().is_none() && watch.changed().await {} };
+        tokio::time::timeout(Duration::from_secs(20), there).await.unwrap();
+        assert!(watch.current().is_some());
+    }
+    driver.abort();
 }

@@ -343,3 +343,36 @@ async fn who_is_revoked_is_on_a_list_that_every_proxy_gets_at_once_and_gets_no_c
     ctrl.certificate("cart", TOKEN).await.unwrap();
     ctrl.stop().await;
 }
+
+#[tokio::test]
+async fn an_address_is_one_services_and_the_other_is_told_whose() {
+    let world = World::new();
+    world.write("cart.yaml", &service("cart", "10.96.0.7"));
+    let ctrl = world.start().await;
+    let proxy = ctrl.proxy("node-1");
+    let vip = model::address::NetworkAddress::new("".into(), "10.96.0.7".parse().unwrap());
+    let at = |mesh: &model::mesh::Mesh| mesh.service_at(&vip, "shop").map(|service| service.name.to_string());
+    proxy.until(|mesh| at(mesh).as_deref() == Some("cart")).await;
+    // The first by name, until the mesh itself has given it to the other.
+    world.write("auth.yaml", &service("auth", "10.96.0.7"));
+    ctrl.until_finding(|finding| finding["code"] == "LAT0007" && finding["object"] == "Service shop/cart")
+        .await;
+    proxy.until(|mesh| at(mesh).as_deref() == Some("auth")).await;
+    let shown = ctrl.get("/objects/services?namespace=shop&name=cart").await;
+    let condition = &shown[0]["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["status"], &condition["reason"]),
+        (&json!("False"), &json!("Conflicted")),
+        "{shown}"
+    );
+    assert!(condition["message"].as_str().unwrap().contains("address of service shop/auth"), "{shown}");
+    world.object(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "cart", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.0.7", "ports": [{"port": 80, "name": "http"}]},
+    }));
+    proxy.until(|mesh| at(mesh).as_deref() == Some("cart")).await;
+    // A pod's address is the pod's.
+    world.object(&pod("web", "10.96.0.7", false));
+    proxy.until(|mesh| at(mesh).is_none()).await;
+    ctrl.stop().await;
+}

@@ -65,7 +65,7 @@ fn client(core: &Core, status: &ClientStatus<Caller>) -> Client {
     let refused = status.refused.iter().map(|((type_url, name), reason)| Refused {
         r#type: short(type_url),
         name: name.to_string(),
-        reason: reason.clone(),
+        reason: reason.to_string(),
     });
     Client {
         id: status.node.id(),

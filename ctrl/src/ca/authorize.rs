@@ -1,34 +1,22 @@
 //! Who calls, and whom it may speak for. A node agent holds the token of its node and may ask for the identities of
 //! the pods on that node, no others: a stolen node costs that node's identities. A workload's own proxy (a waypoint)
 //! may hold a token of its own, good for its one identity.
+//!
+//! Which pods are on a node is what the objects say, and the objects are believed: who may write them may put a pod of
+//! any account onto its node. So this holds against a stolen token and against an agent that can read only. Under
+//! `lateen up` everything is one user, agents write their notes into the same folder, and an agent that is taken over
+//! there is stopped by nothing here.
 
-use std::collections::BTreeMap;
-use std::future::{Future, ready};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use std::{fs, io};
+mod tokens;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
+use std::future::Future;
+use std::sync::Arc;
+
 use model::identity::Identity;
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tonic::metadata::MetadataMap;
 
-/// How long a reading of the folder stands: a token withdrawn is refused after this at the latest.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// The least time between two readings: callers with unknown tokens cannot make us read without pause.
-const LEAST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The shortest token, in bytes; shorter ones can be guessed.
-const SHORTEST_TOKEN: usize = 16;
-
-/// The longest token, in bytes; a Kubernetes token is about 1,200.
-const LONGEST_TOKEN: u64 = 16 * 1024;
-
-/// The most tokens in a folder.
-const MAX_TOKENS: usize = 10_000;
+pub use self::tokens::TokenFolder;
 
 /// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +25,22 @@ pub enum Caller {
     Node(Arc<str>),
     /// A workload's own proxy.
     Workload(Identity),
+}
+
+impl Caller {
+    /// How many streams of configuration it may have: on a node a proxy, the one that takes over from it, and what is
+    /// left of connections that broke; of a workload every instance has one.
+    pub fn streams(&self) -> usize {
+        match self {
+            Self::Node(_) => 8,
+            Self::Workload(_) => 64,
+        }
+    }
+
+    /// How many connections: another one for certificates beside each.
+    pub fn connections(&self) -> usize {
+        2 * self.streams()
+    }
 }
 
 /// Why a call is refused. For the log: the caller learns nothing but that it is.
@@ -121,113 +125,6 @@ pub fn bearer(metadata: &MetadataMap) -> Option<&str> {
     let value = metadata.get("authorization")?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
-}
-
-/// A folder of tokens, one a file: the file's name is the node's, its content the token. A name of the form
-/// `NAMESPACE_ACCOUNT` (no node's name has an underscore) is a workload's. Read again as files change.
-#[derive(Debug)]
-pub struct TokenFolder {
-    folder: PathBuf,
-    trust_domain: Arc<str>,
-    known: Mutex<Known>,
-}
-
-/// What was read last. Tokens are kept as digests only: all of one length, and of no use to who sees them.
-#[derive(Debug, Default)]
-struct Known {
-    digests: BTreeMap<Caller, [u8; 32]>,
-    read: Option<Instant>,
-}
-
-impl TokenFolder {
-    /// The folder is read at the first call, and need not exist before.
-    pub fn new(folder: impl Into<PathBuf>, trust_domain: impl Into<Arc<str>>) -> Self {
-        Self { folder: folder.into(), trust_domain: trust_domain.into(), known: Mutex::default() }
-    }
-
-    /// Whose token it is.
-    pub fn caller(&self, token: &str) -> Option<Caller> {
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.refresh(&mut known, FRESH);
-        known.find(&digest).or_else(|| {
-            // Perhaps written this moment.
-            self.refresh(&mut known, LEAST_PAUSE);
-            known.find(&digest)
-        })
-    }
-
-    fn refresh(&self, known: &mut Known, age: Duration) {
-        if known.read.is_some_and(|read| read.elapsed() < age) {
-            return;
-        }
-        known.read = Some(Instant::now());
-        match read_folder(&self.folder, &self.trust_domain) {
-            Ok(digests) => known.digests = digests,
-            // What cannot be read vouches for nobody.
-            Err(error) => {
-                tracing::error!(folder = %self.folder.display(), %error, "cannot read the token folder; all callers are refused");
-                known.digests.clear();
-            }
-        }
-    }
-}
-
-impl Authenticator for TokenFolder {
-    fn authenticate(&self, metadata: &MetadataMap) -> impl Future<Output = Result<Caller, Refusal>> + Send {
-        let caller = match bearer(metadata) {
-            None => Err(Refusal::NoToken),
-            Some(token) => self.caller(token).ok_or(Refusal::UnknownToken),
-        };
-        ready(caller)
-    }
-}
-
-impl Known {
-    /// Compares with every digest, each in constant time: how long it takes says nothing of how near a guess is.
-    fn find(&self, digest: &[u8; 32]) -> Option<Caller> {
-        let mut found = None;
-        for (caller, known) in &self.digests {
-            if verify_slices_are_equal(known, digest).is_ok() {
-                found = Some(caller);
-            }
-        }
-        found.cloned()
-    }
-}
-
-fn read_folder(folder: &Path, trust_domain: &str) -> io::Result<BTreeMap<Caller, [u8; 32]>> {
-    let mut digests = BTreeMap::new();
-    for entry in fs::read_dir(folder)?.take(MAX_TOKENS) {
-        let entry = entry?;
-        let name = entry.file_name();
-        // Kubernetes' mounts keep their versions in names with a dot in front.
-        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-        let path = entry.path();
-        let Ok(metadata) = fs::metadata(&path) else { continue };
-        if !metadata.is_file() {
-            continue;
-        }
-        if metadata.len() > LONGEST_TOKEN {
-            tracing::warn!(path = %path.display(), "not a token: larger than 16 KiB; ignored");
-            continue;
-        }
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        let token = text.trim();
-        if token.len() < SHORTEST_TOKEN {
-            tracing::warn!(path = %path.display(), "a token of fewer than 16 characters can be guessed; ignored");
-            continue;
-        }
-        digests.insert(caller_named(name, trust_domain), Sha256::digest(token.as_bytes()).into());
-    }
-    Ok(digests)
-}
-
-fn caller_named(name: &str, trust_domain: &str) -> Caller {
-    match name.split_once('_') {
-        Some((namespace, account)) => Caller::Workload(Identity::new(trust_domain, namespace, account)),
-        None => Caller::Node(name.into()),
-    }
 }
 
 #[cfg(test)]

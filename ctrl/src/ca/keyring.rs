@@ -24,12 +24,16 @@ use model::mesh::Trust;
 pub use self::look::{Described, Ends};
 
 use self::authorities::{Authorities, Member};
-use self::ledger::{Issued, Ledger};
+use self::ledger::{Issued, Ledger, Print};
 use self::plugged::Plugged;
 use self::revoked::{RevokedHere, SignedList, lists_pem, may_sign_lists};
 use super::authorize::Caller;
 use super::issue::{self, IssueError, Lifetimes};
 use super::root::{Authority, ROOT_FILE, RootError, write_atomically};
+use crate::limits::{Limit, Limits};
+
+/// Roots do not change more often than this while one certificate is signed.
+const ATTEMPTS: usize = 4;
 
 /// The published lists of revoked certificates, beside the published roots.
 const CRL_FILE: &str = "ca-crl.pem";
@@ -51,6 +55,8 @@ pub struct KeyringSettings {
     pub patience: Duration,
     /// Of what is issued.
     pub lifetimes: Lifetimes,
+    /// Told when more is issued than is remembered.
+    pub limits: Limits,
 }
 
 impl KeyringSettings {
@@ -64,6 +70,7 @@ impl KeyringSettings {
             grace_percent: 20,
             patience: Duration::from_secs(24 * 3600),
             lifetimes: Lifetimes::default(),
+            limits: Limits::default(),
         }
     }
 }
@@ -87,6 +94,14 @@ struct Held {
     stale: bool,
     /// What is in force is not all written down.
     unkept: bool,
+}
+
+/// Who signs, and whom its holder is to trust.
+#[derive(Debug)]
+struct Signer {
+    authority: Arc<Authority>,
+    print: Print,
+    bundle: RootBundle,
 }
 
 /// Why something is not revoked.
@@ -202,26 +217,57 @@ impl Keyring {
         lifetime: Option<Duration>,
         now: SystemTime,
     ) -> Result<issue::Issued, IssueError> {
-        // Under the lock: nothing is signed by an authority whose last certificate was looked for already.
-        let mut held = self.write();
+        for _ in 0..ATTEMPTS {
+            let by = self.signer(identity)?;
+            let (issued, leaf) =
+                by.authority.issue(identity, csr, lifetime, self.settings.lifetimes, &by.bundle, now)?;
+            let serial =
+                serial_of(&leaf).ok_or_else(|| IssueError::Sign("it has no serial number".to_owned()))?;
+            let noted = Issued {
+                serial,
+                issuer: by.print.clone(),
+                holder: holder.clone(),
+                identity: identity.clone(),
+                at: now,
+                not_after: issued.validity.not_after,
+            };
+            if self.note(&by, noted)? {
+                return Ok(issued);
+            }
+        }
+        Err(IssueError::Sign("the roots changed each time while it was signed".to_owned()))
+    }
+
+    /// Who signs for an identity now. Signing takes no lock: it is most of the work.
+    fn signer(&self, identity: &Identity) -> Result<Signer, IssueError> {
+        let held = self.read();
         if held.revoked.is_revoked(identity) {
             return Err(IssueError::Revoked(identity.clone()));
         }
-        let (signer, bundle) = (&held.authorities.current, held.authorities.bundle());
-        let (authority, print) = (signer.authority.clone(), signer.print.clone());
-        let (issued, leaf) =
-            authority.issue(identity, csr, lifetime, self.settings.lifetimes, &bundle, now)?;
-        let serial =
-            serial_of(&leaf).ok_or_else(|| IssueError::Sign("it has no serial number".to_owned()))?;
-        held.ledger.note(Issued {
-            serial,
-            issuer: print,
-            holder: holder.clone(),
-            identity: identity.clone(),
-            at: now,
-            not_after: issued.validity.not_after,
-        });
-        Ok(issued)
+        let Member { authority, print, .. } = &held.authorities.current;
+        Ok(Signer { authority: authority.clone(), print: print.clone(), bundle: held.authorities.bundle() })
+    }
+
+    /// Notes what was signed. False if it must not be given away, as things have changed since: nothing is signed by an
+    /// authority whose last certificate was looked for already, and nobody overlooks a root.
+    fn note(&self, by: &Signer, issued: Issued) -> Result<bool, IssueError> {
+        let mut held = self.write();
+        if held.revoked.is_revoked(&issued.identity) {
+            return Err(IssueError::Revoked(issued.identity));
+        }
+        if held.authorities.current.print != by.print || held.authorities.bundle() != by.bundle {
+            return Ok(false);
+        }
+        if let Some(forgotten) = held.ledger.note(issued)
+            && self.settings.limits.hit(Limit::CertificatesKnown)
+        {
+            tracing::warn!(
+                holder = ?forgotten.holder, identity = %forgotten.identity,
+                "so many certificates are in use that the oldest of who holds most is forgotten: it can be revoked with \
+                 its identity only"
+            );
+        }
+        Ok(true)
     }
 
     /// Begins a change of roots: a new one is made and distributed. False if one is under way.

@@ -1,26 +1,24 @@
 //! TLS connections for the controller's gRPC server. Handshakes run beside one another, limited in number and time, and
-//! so are the connections of one address: a caller that dawdles delays nobody.
+//! so are connections: of all, of one address, of one caller, and those that prove nothing. One that dawdles delays
+//! nobody: it is the one that ends when there is no room.
 
+mod connection;
 mod places;
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt, unfold};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
 
+pub use self::connection::{Accepted, Peer};
+pub use self::places::Bounds;
 use self::places::{Place, Places};
-
-/// Handshakes under way at a time; more wait in the kernel's queue.
-const MAX_HANDSHAKES: usize = 512;
+use crate::limits::Limits;
 
 /// How long a handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -28,21 +26,19 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// How long to pause when the system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection whose handshake is done, and its place among those of its address.
-#[derive(Debug)]
-pub struct Accepted {
-    stream: TlsStream<TcpStream>,
-    _place: Place,
-}
+type Shaking = Pin<Box<dyn Future<Output = Option<Accepted>> + Send>>;
 
 /// Connections whose handshake is done, for `serve_with_incoming`. Never ends, never fails: a bad connection is
 /// logged and dropped.
 pub fn accept_tls(
     listener: TcpListener,
     config: Arc<ServerConfig>,
+    bounds: Bounds,
+    limits: Limits,
 ) -> impl Stream<Item = io::Result<Accepted>> + Send {
     let acceptor = TlsAcceptor::from(config);
-    let state = (listener, acceptor, FuturesUnordered::new(), Arc::<Places>::default());
+    let handshakes = FuturesUnordered::<Shaking>::new();
+    let state = (listener, acceptor, handshakes, Places::new(bounds, limits));
     unfold(state, |(listener, acceptor, mut handshakes, places)| async move {
         loop {
             tokio::select! {
@@ -51,10 +47,11 @@ pub fn accept_tls(
                         return Some((Ok(accepted), (listener, acceptor, handshakes, places)));
                     }
                 }
-                accepted = listener.accept(), if handshakes.len() < MAX_HANDSHAKES => match accepted {
-                    Ok((stream, peer)) => match places.clone().take(peer.ip()) {
-                        Some(place) => handshakes.push(shake(acceptor.clone(), stream, place)),
-                        None => tracing::debug!(%peer, "the address has as many connections as it may"),
+                // Always: who dawdles makes room for who comes.
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => match places.take(peer.ip()) {
+                        Some(place) => handshakes.push(Box::pin(shake(acceptor.clone(), stream, place))),
+                        None => tracing::debug!(%peer, "there are as many connections as there may be"),
                     },
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -66,13 +63,19 @@ pub fn accept_tls(
     })
 }
 
-async fn shake(acceptor: TlsAcceptor, stream: TcpStream, mut place: Place) -> Option<Accepted> {
+async fn shake(acceptor: TlsAcceptor, stream: TcpStream, place: Place) -> Option<Accepted> {
     let peer = stream.peer_addr().ok();
     let _ = stream.set_nodelay(true); // without it gRPC is slower, not wrong
-    match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
+    let end = place.end.clone();
+    let shaken = tokio::select! {
+        biased;
+        () = end.cancelled() => return None,
+        shaken = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)) => shaken,
+    };
+    match shaken {
         Ok(Ok(stream)) => {
             place.shaken();
-            Some(Accepted { stream, _place: place })
+            Some(Accepted::new(stream, peer, place))
         }
         Ok(Err(error)) => {
             tracing::info!(?peer, %error, "TLS handshake failed");
@@ -85,46 +88,6 @@ async fn shake(acceptor: TlsAcceptor, stream: TcpStream, mut place: Place) -> Op
     }
 }
 
-impl Connected for Accepted {
-    type ConnectInfo = <TlsStream<TcpStream> as Connected>::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
@@ -132,6 +95,7 @@ mod tests {
     use rustls::server::ResolvesServerCertUsingSni;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpSocket;
+    use tokio::task::JoinHandle;
     use tokio::time::timeout;
 
     use super::*;
@@ -144,28 +108,53 @@ mod tests {
         Arc::new(config.expect("versions").with_no_client_auth().with_cert_resolver(resolver))
     }
 
-    #[tokio::test]
-    async fn an_address_whose_handshakes_dawdle_takes_no_places_from_others() {
+    /// A listener, whose bounds these are.
+    async fn listen(bounds: Bounds) -> (impl AsyncFn(&str) -> TcpStream, JoinHandle<bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let to = listener.local_addr().expect("its address");
-        let accepting =
-            tokio::spawn(async move { pin!(accept_tls(listener, config())).next().await.is_some() });
-        let connect = async |from: &str| {
+        let accepting = accept_tls(listener, config(), bounds, Limits::default());
+        let accepting = tokio::spawn(async move { pin!(accepting).next().await.is_some() });
+        let connect = async move |from: &str| {
             let socket = TcpSocket::new_v4().expect("a socket");
             socket.bind(format!("{from}:0").parse().expect("an address")).expect("bound");
             socket.connect(to).await.expect("connected")
         };
+        (connect, accepting)
+    }
+
+    /// What is no TLS is answered by an alert: somebody attends to it.
+    async fn is_attended_to(stream: &mut TcpStream) {
+        tokio::io::AsyncWriteExt::write_all(stream, b"GET / HTTP/1.1\r\n\r\n").await.expect("sent");
+        let heard = timeout(Duration::from_secs(5), stream.read(&mut [0])).await;
+        assert!(matches!(heard, Ok(Ok(1))), "{heard:?}");
+    }
+
+    #[tokio::test]
+    async fn an_address_whose_handshakes_dawdle_takes_no_places_from_others_nor_from_itself() {
+        let (connect, accepting) = listen(Bounds::default()).await;
         let mut held = Vec::new();
-        for _ in 0..places::HANDSHAKES_OF_ADDRESS {
+        for _ in 0..=Bounds::default().handshakes_of_address {
             held.push(connect("127.0.0.2").await);
         }
-        let heard = timeout(Duration::from_secs(5), connect("127.0.0.2").await.read(&mut [0])).await;
-        assert!(matches!(heard, Ok(Ok(0) | Err(_))), "closed at once: {heard:?}");
-        let mut other = connect("127.0.0.3").await;
-        // What is no TLS is answered by an alert: somebody attends to it.
-        tokio::io::AsyncWriteExt::write_all(&mut other, b"GET / HTTP/1.1\r\n\r\n").await.expect("sent");
-        let heard = timeout(Duration::from_secs(5), other.read(&mut [0])).await;
-        assert!(matches!(heard, Ok(Ok(1))), "{heard:?}");
+        let heard = timeout(Duration::from_secs(5), held[0].read(&mut [0])).await;
+        assert!(matches!(heard, Ok(Ok(0) | Err(_))), "the oldest is closed: {heard:?}");
+        for from in ["127.0.0.2", "127.0.0.3"] {
+            is_attended_to(&mut connect(from).await).await;
+        }
+        drop(held);
+        accepting.abort();
+    }
+
+    #[tokio::test]
+    async fn handshakes_of_many_addresses_that_dawdle_delay_nobody() {
+        let bounds = Bounds { handshakes: 64, ..Bounds::default() };
+        let (connect, accepting) = listen(bounds).await;
+        let mut held = Vec::new();
+        for number in 0..2 * bounds.handshakes {
+            held.push(connect(&format!("127.0.1.{}", 1 + number % 16)).await);
+        }
+        // Sooner than any of them has used up its time.
+        is_attended_to(&mut connect("127.0.0.3").await).await;
         drop(held);
         accepting.abort();
     }

@@ -2,7 +2,7 @@
 //! one, as istiod's does; why stands in the log.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use model::identity::Identity;
 use prost_types::value::Kind;
@@ -10,9 +10,12 @@ use proto::ca::istio_certificate_service_server::{IstioCertificateService, Istio
 use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::{Request, Response, Status};
 
-use super::authorize::{Authenticator, authorize};
+use super::authorize::{Authenticator, Caller, authorize};
 use super::issue::IssueError;
 use super::keyring::Keyring;
+use super::listen::Peer;
+use super::rate::{Allowance, Rate};
+use crate::limits::{Limit, Limits};
 
 /// The largest call, in bytes: a request for a large RSA key and its metadata.
 pub const MAX_CALL: usize = 64 * 1024;
@@ -22,6 +25,8 @@ pub struct CaService<A, L> {
     keyring: Arc<Keyring>,
     authenticator: Arc<A>,
     on_node: L,
+    allowance: Allowance,
+    limits: Limits,
 }
 
 impl<A, L> CaService<A, L>
@@ -31,7 +36,40 @@ where
 {
     /// The service; `on_node` says whether a pod that runs as an identity is on a node, now.
     pub fn new(keyring: Arc<Keyring>, authenticator: Arc<A>, on_node: L) -> Self {
-        Self { keyring, authenticator, on_node }
+        let (allowance, limits) = (Allowance::new(Rate::default()), Limits::default());
+        Self { keyring, authenticator, on_node, allowance, limits }
+    }
+
+    /// The same, which counts what it turns away.
+    #[must_use]
+    pub fn counting(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The same, which issues a caller certificates so fast.
+    #[must_use]
+    pub fn at(self, rate: Rate) -> Self {
+        Self { allowance: Allowance::new(rate), ..self }
+    }
+
+    /// Whether a caller gets one more now.
+    fn charge(&self, caller: &Caller) -> Result<(), Status> {
+        self.allowance.take(caller, Instant::now()).map_err(|wait| {
+            let Rate { burst, each_second } = self.allowance.rate();
+            if self.limits.hit(Limit::CertificatesOfCaller) {
+                tracing::warn!(
+                    ?caller,
+                    burst,
+                    each_second,
+                    "a caller asks for certificates too fast; does its agent start again and again?"
+                );
+            }
+            Status::resource_exhausted(format!(
+                "more certificates asked for than {burst} at once and {each_second} a second from then on; ask again \
+                 in {} ms, and find out why so many are needed",
+                wait.as_millis() + 1
+            ))
+        })
     }
 
     /// As tonic's router takes it, with calls limited to 64 KiB.
@@ -51,16 +89,21 @@ where
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let opaque = || Status::unauthenticated("request authenticate failure");
+        let peer = Peer::of(request.extensions());
         let caller = self.authenticator.authenticate(request.metadata()).await.map_err(|refusal| {
-            tracing::warn!(%refusal, peer = ?request.remote_addr(), "certificate refused");
+            tracing::warn!(%refusal, peer = ?peer.and_then(|peer| peer.address), "certificate refused");
             opaque()
         })?;
+        if let Some(peer) = peer {
+            peer.is(&caller);
+        }
         let call = request.get_ref();
         let identity = authorize(&caller, impersonated(call), self.keyring.trust_domain(), &self.on_node)
             .map_err(|refusal| {
                 tracing::warn!(%refusal, ?caller, "certificate refused");
                 opaque()
             })?;
+        self.charge(&caller)?;
         let lifetime = u64::try_from(call.validity_duration).ok().map(Duration::from_secs);
         let issued = self.keyring.issue(&caller, &identity, &call.csr, lifetime, SystemTime::now()).map_err(
             |error| {

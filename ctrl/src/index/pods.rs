@@ -109,7 +109,7 @@ fn from(namespace: Option<&Str>) -> (Bound<Name>, Bound<Name>) {
 }
 
 /// The addresses that mean this pod and no other: not those of its node, nor what an ended pod had.
-fn own_addresses(pod: &Pod) -> &[IpAddr] {
+pub(super) fn own_addresses(pod: &Pod) -> &[IpAddr] {
     if pod.host_network || pod.ended { &[] } else { &pod.addresses }
 }
 

@@ -1,16 +1,19 @@
-//! Services by name and by whom they select.
+//! Services by name, by whom they select and by address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Name;
 use super::facts::{Pod, Service};
 use super::labels::Selectors;
+use super::sets::{put, take};
 
 #[derive(Debug, Default)]
 pub(super) struct Services {
     services: BTreeMap<Name, Arc<Service>>,
     selectors: Selectors,
+    by_address: HashMap<IpAddr, BTreeSet<Name>>,
 }
 
 impl Services {
@@ -25,10 +28,21 @@ impl Services {
     pub(super) fn set(&mut self, name: &Name, service: Option<Arc<Service>>) {
         let selector = service.as_ref().map(|service| service.selector.clone());
         self.selectors.set(name, Some(name.namespace.clone()), selector);
+        for ip in self.services.get(name).iter().flat_map(|old| &old.addresses) {
+            take(&mut self.by_address, ip, name);
+        }
+        for ip in service.iter().flat_map(|new| &new.addresses) {
+            put(&mut self.by_address, *ip, name);
+        }
         match service {
             Some(service) => drop(self.services.insert(name.clone(), service)),
             None => drop(self.services.remove(name)),
         }
+    }
+
+    /// Those that claim an address.
+    pub(super) fn claiming(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_address.get(&ip).into_iter().flatten().filter_map(|name| self.services.get(name))
     }
 
     pub(super) fn selecting(&self, pod: &Pod) -> Vec<&Arc<Service>> {

@@ -93,6 +93,8 @@ impl<S: IstioCertificateService> IstioCertificateService for Counted<S> {
             None => &self.metrics.issued,
             Some(Code::Unauthenticated) => &self.metrics.unauthenticated,
             Some(Code::InvalidArgument) => &self.metrics.unreadable,
+            // A limit that has a counter of its own.
+            Some(Code::ResourceExhausted) => return answer,
             Some(_) => &self.metrics.failed,
         };
         counter.inc();

@@ -1,17 +1,18 @@
 //! The decision who may see what.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use proto::extension;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Status};
 use xds::node::NodeInfo;
-use xds::server::{Control, Publisher, Report};
+use xds::server::{Control, Excess, Publisher, Report};
 
 use super::metrics::XdsMetrics;
 use crate::ca::authorize::{Authenticator, Caller};
+use crate::ca::listen::Peer;
 use crate::core::Core;
+use crate::limits::{Limit, Limits};
 
 /// Lets callers in by their tokens.
 #[derive(Debug)]
@@ -19,23 +20,43 @@ pub struct Gate<A> {
     authenticator: Arc<A>,
     core: Core,
     metrics: XdsMetrics,
+    limits: Limits,
 }
 
 impl<A: Authenticator> Gate<A> {
     /// Shows what `core` publishes.
-    pub fn new(authenticator: Arc<A>, core: Core, metrics: XdsMetrics) -> Self {
-        Self { authenticator, core, metrics }
+    pub fn new(authenticator: Arc<A>, core: Core, metrics: XdsMetrics, limits: Limits) -> Self {
+        Self { authenticator, core, metrics, limits }
     }
 }
 
 impl<A: Authenticator> Control for Gate<A> {
     type Caller = Caller;
 
-    async fn authenticate(&self, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Caller, Status> {
-        self.authenticator.authenticate(metadata).await.map_err(|refusal| {
-            tracing::warn!(%refusal, ?peer, "configuration refused");
+    async fn authenticate(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller, Status> {
+        let peer = Peer::of(extensions);
+        let caller = self.authenticator.authenticate(metadata).await.map_err(|refusal| {
+            tracing::warn!(%refusal, peer = ?peer.and_then(|peer| peer.address), "configuration refused");
             Status::unauthenticated("authentication failure")
-        })
+        })?;
+        if let Some(peer) = peer {
+            peer.is(&caller);
+        }
+        Ok(caller)
+    }
+
+    fn streams_of(&self, caller: &Caller) -> usize {
+        caller.streams()
+    }
+
+    fn exceeded(&self, caller: &Caller, excess: Excess) {
+        let (limit, what) = match excess {
+            Excess::OfCaller => (Limit::StreamsOfCaller, "one caller has too many streams; its oldest ends"),
+            Excess::OfAll => (Limit::Streams, "too many streams; one is turned away"),
+        };
+        if self.limits.hit(limit) {
+            tracing::warn!(?caller, "{what}");
+        }
     }
 
     fn view(&self, caller: &Caller, node: &NodeInfo) -> Result<Arc<Publisher>, Status> {

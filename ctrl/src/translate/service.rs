@@ -4,15 +4,16 @@ use model::address::NetworkAddress;
 use model::service::{LoadBalancing, LoadBalancingMode, Port, Ports, Scope, Service, Visibility};
 
 use super::Context;
+use crate::index::Index;
 use crate::index::facts::{self, ServicePort, Target};
 
-/// A service as proxies know it.
-pub fn service(context: &Context, facts: &facts::Service) -> Service {
-    let vip = |ip: &std::net::IpAddr| NetworkAddress::new(context.network.clone(), *ip);
+/// A service as proxies know it, with the addresses that are its own.
+pub fn service(index: &Index, context: &Context, facts: &facts::Service) -> Service {
+    let vip = |ip| NetworkAddress::new(context.network.clone(), ip);
     Service {
         key: context.host(&facts.name),
         name: facts.name.name.clone(),
-        vips: facts.addresses.iter().map(vip).collect(),
+        vips: index.addresses_of(facts).map(vip).collect(),
         cidr_vips: Box::default(),
         ports: Ports(facts.ports.iter().map(port).collect()),
         subject_alt_names: Box::default(),

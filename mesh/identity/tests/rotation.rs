@@ -45,6 +45,8 @@ struct Scripted {
 
 struct State {
     signer: Arc<TestAuthority>,
+    /// Who answers every other time.
+    other: Option<Arc<TestAuthority>>,
     delay: Duration,
     refuse: bool,
     calls: Vec<(Identity, SystemTime)>,
@@ -57,6 +59,7 @@ impl Scripted {
     fn new(clock: &WallClock) -> Arc<Self> {
         let state = State {
             signer: Arc::new(TestAuthority::default().with_lifetime(DAY)),
+            other: None,
             delay: Duration::from_millis(10),
             refuse: false,
             calls: Vec::new(),
@@ -82,7 +85,10 @@ impl Scripted {
 impl CertificateAuthority for Scripted {
     async fn issue(&self, identity: &Identity) -> Result<CertificateBundle, AuthorityError> {
         let (delay, signer, refuse) = {
-            let mut state = self.state.lock().unwrap();
+            let state = &mut *self.state.lock().unwrap();
+            if let Some(other) = &mut state.other {
+                std::mem::swap(&mut state.signer, other);
+            }
             state.calls.push((identity.clone(), (self.clock)()));
             state.under_way += 1;
             state.most = state.most.max(state.under_way);
@@ -332,6 +338,19 @@ async fn replicas_that_disagree_on_the_roots_do_not_start_a_storm() {
     }
     let fetches = rig.authority.count() - before;
     assert!(fetches <= 10 * 11, "{fetches} fetches in ten minutes for ten identities");
+
+    // Nor where each answer is another's.
+    rig.authority.set(|state| {
+        state.other = Some(Arc::clone(if Arc::ptr_eq(&state.signer, &one) { &two } else { &one }));
+        state.delay = Duration::from_secs(1);
+    });
+    let before = rig.authority.count();
+    for name in ["b1", "b2"] {
+        rig.certificates.get(&account(name)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    let fetches = rig.authority.count() - before;
+    assert!((3..=12 * 4).contains(&fetches), "{fetches} fetches in three minutes for twelve identities");
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,6 +43,8 @@ pub enum Code {
     Unreadable,
     /// Traffic that passes beside the mesh where somebody may rely on the contrary.
     NotCarried,
+    /// An address that is another's.
+    AddressTaken,
     /// Something is named that is not there (Istio: `ReferencedResourceNotFound`).
     ReferencedResourceNotFound,
     /// The object does not fit its schema or breaks one of its rules (Istio: `SchemaValidationError`).
@@ -65,6 +67,7 @@ impl Code {
             Self::IgnoredKind => "LAT0004",
             Self::Unreadable => "LAT0005",
             Self::NotCarried => "LAT0006",
+            Self::AddressTaken => "LAT0007",
             Self::ReferencedResourceNotFound => "IST0101",
             Self::Schema => "IST0106",
             Self::NoMatchingWorkloads => "IST0127",

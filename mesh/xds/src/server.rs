@@ -6,10 +6,10 @@
 
 mod clients;
 mod publisher;
+mod responses;
 mod stream;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -19,29 +19,37 @@ use proto::discovery::aggregated_discovery_service_server::{
 };
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 pub use self::clients::{ClientId, ClientStatus, Clients};
 pub use self::publisher::Publisher;
+use self::responses::Responses;
 use self::stream::Connection;
 use crate::delta::session::Event;
 use crate::node::NodeInfo;
 
-/// A client that comes back names everything it has: 200,000 resources by some 80 bytes.
-const MAX_REQUEST: usize = 64 << 20;
+/// The largest request. A client of another's that comes back names everything it has: 200,000 resources by some 80
+/// bytes, of no versions. Ours sends digests instead, or the 2^17 names it may have asked for, each twice (as asked for
+/// and, with its version, as there).
+pub(crate) const MAX_REQUEST: usize = 32 << 20;
+/// The largest introduction in one, of who the client is.
+pub(crate) const MAX_NODE: usize = 64 << 10;
 /// Clients at once, unless said otherwise.
 const MAX_CLIENTS: usize = 10_000;
+/// The same of one caller, unless said otherwise: a proxy, the one that takes over from it, and what is left of
+/// connections that broke.
+const MAX_OF_CALLER: usize = 8;
 
 /// What the owner of the server decides.
 pub trait Control: Send + Sync + 'static {
     /// Who a client has proved to be.
-    type Caller: Clone + Send + Sync + 'static;
+    type Caller: Clone + Ord + Send + Sync + 'static;
 
-    /// Authenticates a client by the headers of its call.
+    /// Authenticates a client by the headers of its call; the extensions say what the transport knows of it.
     fn authenticate(
         &self,
         metadata: &MetadataMap,
-        peer: Option<SocketAddr>,
+        extensions: &Extensions,
     ) -> impl Future<Output = Result<Self::Caller, Status>> + Send;
 
     /// What a client is shown, by who it has proved to be and what it says of itself. Refuse it here if the two do
@@ -51,10 +59,30 @@ pub trait Control: Send + Sync + 'static {
     /// It is shown nothing; the status ends its stream.
     fn view(&self, caller: &Self::Caller, node: &NodeInfo) -> Result<Arc<Publisher>, Status>;
 
+    /// How many streams a caller may have; the oldest ends for a further one.
+    fn streams_of(&self, caller: &Self::Caller) -> usize {
+        let _ = caller;
+        MAX_OF_CALLER
+    }
+
+    /// Told of limits that a caller runs into, for metrics and logs.
+    fn exceeded(&self, caller: &Self::Caller, excess: Excess) {
+        let _ = (caller, excess);
+    }
+
     /// Told what happens, for metrics and logs.
     fn observe(&self, caller: &Self::Caller, node: &NodeInfo, report: Report<'_>) {
         let _ = (caller, node, report);
     }
+}
+
+/// A limit that a caller runs into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// It has as many streams as one caller may; its oldest ends.
+    OfCaller,
+    /// There are as many clients as there may be; it is turned away.
+    OfAll,
 }
 
 /// What happened on a stream.
@@ -109,27 +137,41 @@ impl<C: Control> Server<C> {
     }
 }
 
-type Responses = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
+/// What the transport takes from.
+type Taken = Pin<Box<dyn Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl<C: Control> AggregatedDiscoveryService for Server<C> {
-    type DeltaAggregatedResourcesStream = Responses;
+    type DeltaAggregatedResourcesStream = Taken;
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Responses>, Status> {
-        let caller = self.control.authenticate(request.metadata(), request.remote_addr()).await?;
-        let connection =
-            Connection::new(self.control.clone(), self.clients.clone(), caller, request.into_inner());
-        let responses = streams::unfold(Some(connection), |connection| async {
+    ) -> Result<Response<Taken>, Status> {
+        let control = &self.control;
+        let caller = control.authenticate(request.metadata(), request.extensions()).await?;
+        let (responses, ender) = Responses::new();
+        let (seat, ousted) = self.clients.seat(caller.clone(), control.streams_of(&caller), ender);
+        if let Some(ousted) = ousted {
+            control.exceeded(&caller, Excess::OfCaller);
+            ousted.end(Status::resource_exhausted(
+                "this caller has opened too many streams, and this is the oldest; does a proxy open one after the \
+                 other, or is its token in use elsewhere?",
+            ));
+        }
+        let seat = seat.ok_or_else(|| {
+            control.exceeded(&caller, Excess::OfAll);
+            Status::resource_exhausted("too many clients; raise the limit or add a replica")
+        })?;
+        let connection = Connection::new(control.clone(), seat, caller, request.into_inner());
+        responses.fill(Box::pin(streams::unfold(Some(connection), |connection| async {
             let mut connection = connection?;
             match connection.next().await {
                 Ok(Some(response)) => Some((Ok(response), Some(connection))),
                 Ok(None) => None,
                 Err(status) => Some((Err(status), None)),
             }
-        });
+        })));
         Ok(Response::new(Box::pin(responses)))
     }
 }

@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Status};
 use xds::delta::session::Event;
 use xds::delta::store::{Edit, Resource, Revision};
 use xds::node::NodeInfo;
@@ -58,7 +58,7 @@ struct Gate {
 impl Control for Gate {
     type Caller = ();
 
-    async fn authenticate(&self, metadata: &MetadataMap, _: Option<SocketAddr>) -> Result<(), Status> {
+    async fn authenticate(&self, metadata: &MetadataMap, _: &Extensions) -> Result<(), Status> {
         match metadata.get("authorization").map(|token| token.as_bytes()) {
             Some(b"Bearer secret") => Ok(()),
             _ => Err(Status::unauthenticated("unknown token")),

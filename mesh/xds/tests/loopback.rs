@@ -156,7 +156,8 @@ async fn without_a_node_or_beyond_the_limit_there_is_no_view() {
     let call = |request: DeltaDiscoveryRequest| {
         let address = mesh.address();
         async move {
-            let mut client = AggregatedDiscoveryServiceClient::connect(address).await.expect("a server");
+            let client = AggregatedDiscoveryServiceClient::connect(address).await.expect("a server");
+            let mut client = client.max_encoding_message_size(64 << 20);
             let requests = tokio_stream::iter([request]);
             let mut request = tonic::Request::new(requests);
             request.metadata_mut().insert("authorization", "Bearer secret".parse().expect("ascii"));
@@ -167,7 +168,59 @@ async fn without_a_node_or_beyond_the_limit_there_is_no_view() {
     };
     let nameless = call(DeltaDiscoveryRequest { type_url: ADDRESS.into(), ..Default::default() }).await;
     assert_eq!(nameless.expect_err("no view").code(), tonic::Code::InvalidArgument);
-    let node = Some(xds::node::NodeInfo::new("ztunnel", None, "a", "default").to_wire());
+    let mut chatty = xds::node::NodeInfo::new("ztunnel", None, "a", "default");
+    let node = Some(chatty.to_wire());
+    chatty.metadata.insert("WORDS".to_owned(), "x".repeat(100_000));
+    let chatty = call(DeltaDiscoveryRequest {
+        type_url: ADDRESS.into(),
+        node: Some(chatty.to_wire()),
+        ..Default::default()
+    });
+    let refused = chatty.await.expect_err("too much to keep");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    let endless = vec!["x".repeat(40 << 20)];
+    let endless = DeltaDiscoveryRequest { resource_names_subscribe: endless, ..Default::default() };
+    let refused = call(endless).await.expect_err("too large to read");
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused}");
     let request = DeltaDiscoveryRequest { type_url: MESH_SETTINGS.into(), node, ..Default::default() };
     assert_eq!(call(request).await.expect("a view"), Some(MESH_SETTINGS.into()));
+}
+
+/// A caller that opens streams without end, none of which reads, takes no place from others, and holds few itself.
+#[tokio::test]
+async fn one_token_takes_few_places() {
+    use proto::discovery::DeltaDiscoveryRequest;
+    use proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+
+    let mesh = Mesh::start().await;
+    let roots = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(roots.path(), &mesh.roots).expect("written");
+    let controller = mesh.controller(roots.path());
+    let mut proxy = Proxy::with_token(&mesh, "a", "other");
+    timeout(PATIENCE, proxy.handle.ready()).await.expect("in time").expect("running");
+    let node = xds::node::NodeInfo::new("ztunnel", None, "a", "default").to_wire();
+    let request =
+        DeltaDiscoveryRequest { type_url: MESH_SETTINGS.into(), node: Some(node), ..Default::default() };
+    let mut streams = Vec::new();
+    for number in 0..40 {
+        let channel = controller.connect().await.expect("a server");
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let requests = tokio_stream::StreamExt::chain(
+            tokio_stream::iter([request.clone()]),
+            tokio_stream::pending::<DeltaDiscoveryRequest>(),
+        );
+        let mut call = tonic::Request::new(requests);
+        call.metadata_mut().insert("authorization", "Bearer secret".parse().expect("ascii"));
+        let mut responses = client.delta_aggregated_resources(call).await.expect("a stream").into_inner();
+        let first = timeout(PATIENCE, responses.message()).await.expect("in time");
+        assert!(first.expect("served").is_some(), "{number}: the newest has a place");
+        streams.push(responses);
+    }
+    let all = mesh.clients().all();
+    let of = |caller: &str| all.iter().filter(|client| client.caller == caller).count();
+    assert_eq!((of("agent"), of("other")), (8, 1));
+    let told = timeout(PATIENCE, streams[0].message()).await.expect("in time").expect_err("its end");
+    assert_eq!(told.code(), tonic::Code::ResourceExhausted, "{told}");
+    assert!(proxy.handle.link().connected, "others have not noticed");
+    assert!(proxy.endings.borrow_and_update().is_empty());
 }

@@ -18,6 +18,8 @@ const OF_POD: usize = TUNNELS / 4;
 const OF_SOURCE: usize = TUNNELS_OF_PEER;
 /// What one holds at most, bytes: what its peer has sent, and the session.
 const BYTES: u64 = 40 << 10;
+/// The session alone.
+const SESSION: u64 = 24 << 10;
 /// Of the process's memory they may take one part in so many …
 const PART: u64 = 4;
 /// … within these bounds.
@@ -77,14 +79,22 @@ impl Handshakes {
         let source = source_of(peer);
         let (end, ended) = oneshot::channel();
         let mut table = lock(&self.0);
-        if let Some((number, limit)) = table.surplus(pod, source)
-            && let Some(entry) = table.remove(number)
-        {
-            // It may be over by now.
-            let _ = entry.end.send(limit);
+        if let Some((number, limit)) = table.surplus(pod, source) {
+            table.end(number, limit);
         }
         let number = table.insert(Entry { pod: pod.clone(), source, end });
         Unfinished { number, ended, table: self.0.clone() }
+    }
+
+    /// Ends the oldest of a pod until this much memory has come back, if there are so many, and says how much has. Nobody
+    /// loses more than an attempt, which is less than a connection.
+    pub(crate) fn give_back(&self, pod: &str, bytes: u64) -> u64 {
+        let mut table = lock(&self.0);
+        let wanted = usize::try_from(bytes.div_ceil(SESSION)).unwrap_or(usize::MAX);
+        let oldest: Vec<u64> =
+            table.pods.get(pod).map(|pod| pod.all.iter().copied().take(wanted).collect()).unwrap_or_default();
+        oldest.iter().for_each(|number| table.end(*number, Limit::Memory));
+        bytes.min(oldest.len() as u64 * SESSION)
     }
 }
 
@@ -122,6 +132,13 @@ impl Table {
         }
         let full = self.all.len() >= self.most;
         full.then(|| self.all.keys().next().map(|oldest| (*oldest, Limit::Handshakes))).flatten()
+    }
+
+    fn end(&mut self, number: u64, limit: Limit) {
+        if let Some(entry) = self.remove(number) {
+            // It may be over by now.
+            let _ = entry.end.send(limit);
+        }
     }
 
     fn insert(&mut self, entry: Entry) -> u64 {
@@ -197,6 +214,19 @@ mod tests {
         drop((of_a, of_b));
         assert_eq!(lock(&handshakes.0).all.len(), 1);
         assert_eq!(lock(&handshakes.0).pods.len(), 1);
+    }
+
+    #[test]
+    fn where_memory_is_short_those_of_the_pod_that_holds_most_go_first() {
+        let handshakes = Handshakes::with(20);
+        let pods = ["a", "b"].map(Arc::<str>::from);
+        let mut of_a: Vec<_> = (0..4).map(|number| handshakes.begin(&pods[0], v4(number))).collect();
+        let mut of_b = handshakes.begin(&pods[1], v4(0));
+        assert_eq!(handshakes.give_back("a", SESSION + 1), SESSION + 1);
+        assert_eq!(told(&mut of_a), [Some(Limit::Memory), Some(Limit::Memory), None, None]);
+        assert_eq!(handshakes.give_back("a", u64::MAX), 2 * SESSION);
+        assert_eq!(handshakes.give_back("a", 1), 0);
+        assert!(of_b.ended.try_recv().is_err());
     }
 
     #[test]

@@ -155,7 +155,8 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
     }
 }
 
-/// Has every thread cut its part of a pod's connections.
+/// Has every thread cut its part of a pod's connections, as far as it is not done with ending handshakes: whoever reaches
+/// the pod can begin those, and it must not lose connections to them.
 async fn shed(agent: &Agent, pod: &Pod, bytes: u64, resident: u64) {
     tracing::warn!(
         pod = %pod.name,
@@ -166,6 +167,10 @@ async fn shed(agent: &Agent, pod: &Pod, bytes: u64, resident: u64) {
         giving_back = bytes,
         "memory is nearly used up, and this pod holds most of it: some of its connections are reset"
     );
+    let bytes = bytes - agent.handshakes.give_back(&pod.uid, bytes);
+    if bytes == 0 {
+        return;
+    }
     let share = bytes.div_ceil(u64::try_from(agent.workers.len()).unwrap_or(1).max(1));
     for worker in &agent.workers {
         worker.send(Job::Shed { uid: pod.uid.clone(), bytes: share }).await;

@@ -1,8 +1,6 @@
-//! Who may have which certificate, by table; and a folder whose tokens come and go.
+//! Who may have which certificate, by table.
 
 use super::*;
-
-const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 fn reviews() -> Identity {
     Identity::new("cluster.local", "default", "reviews")
@@ -79,66 +77,4 @@ fn reads_the_bearer() {
         assert_eq!(bearer(&metadata), expected, "{value:?}");
     }
     assert_eq!(bearer(&MetadataMap::new()), None);
-}
-
-/// Polls until the condition holds; fails after ten seconds.
-fn eventually(about: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{about}: not within ten seconds");
-        std::thread::yield_now();
-    }
-}
-
-#[test]
-fn tokens_come_and_go() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens");
-    let tokens = TokenFolder::new(&path, "cluster.local");
-    assert_eq!(tokens.caller(TOKEN), None, "no folder, no callers");
-
-    fs::create_dir(&path).unwrap();
-    fs::write(path.join("node-1"), format!("{TOKEN}\n")).unwrap();
-    eventually("a new token", || tokens.caller(TOKEN) == Some(Caller::Node("node-1".into())));
-    assert_eq!(tokens.caller(&TOKEN[1..]), None);
-    assert_eq!(tokens.caller(""), None);
-
-    let other = TOKEN.replace('0', "x");
-    fs::write(path.join("shop_waypoint"), &other).unwrap();
-    let waypoint = Caller::Workload(Identity::new("cluster.local", "shop", "waypoint"));
-    eventually("a workload's token", || tokens.caller(&other) == Some(waypoint.clone()));
-
-    fs::write(path.join("node-1"), TOKEN.replace('0', "y")).unwrap();
-    eventually("a replaced token", || tokens.caller(TOKEN).is_none());
-    fs::remove_file(path.join("shop_waypoint")).unwrap();
-    eventually("a withdrawn token", || tokens.caller(&other).is_none());
-    assert_eq!(tokens.caller(&TOKEN.replace('0', "y")), Some(Caller::Node("node-1".into())));
-}
-
-#[test]
-fn some_files_are_no_tokens() {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, content) in [
-        ("node-short", "secret".to_owned()),
-        ("node-empty", String::new()),
-        (".hidden", TOKEN.to_owned()),
-        ("node-huge", "x".repeat(20_000)),
-    ] {
-        fs::write(folder.path().join(name), content).unwrap();
-    }
-    fs::create_dir(folder.path().join("node-folder")).unwrap();
-    assert!(read_folder(folder.path(), "cluster.local").unwrap().is_empty());
-}
-
-#[test]
-fn unknown_tokens_do_not_make_us_read_without_pause() {
-    let folder = tempfile::tempdir().unwrap();
-    let tokens = TokenFolder::new(folder.path(), "cluster.local");
-    tokens.caller(TOKEN);
-    let began = Instant::now();
-    let first = tokens.known.lock().unwrap().read.unwrap();
-    tokens.caller("another unknown token of some length");
-    let second = tokens.known.lock().unwrap().read.unwrap();
-    // Unless this thread was suspended for longer than the pause, nothing was read.
-    assert!(first == second || began.elapsed() >= LEAST_PAUSE);
 }

@@ -2,7 +2,7 @@
 //! it has to, and a workload can be revoked by its name. Kept as lines in a file, as they come; the file is written anew
 //! when most of it has ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,8 +17,11 @@ use super::stored::{bytes, write_atomically};
 use crate::ca::authorize::Caller;
 use crate::ca::root::RootError;
 
-/// The most certificates that are known; beyond, those that end first are forgotten.
+/// The most certificates that are known; beyond, the one that ends first is forgotten of who holds most.
 const MOST: usize = 500_000;
+
+/// The same of one holder for one identity: an agent renews twice a day and starts anew now and then.
+const MOST_OF_ONE: usize = 1_000;
 
 /// Lines of the file that may have ended before it is written anew.
 const SLACK: usize = 4096;
@@ -43,6 +46,16 @@ pub struct Issued {
     pub not_after: SystemTime,
 }
 
+/// When it ends, and its number.
+type Key = (SystemTime, Serial);
+
+/// What one caller holds.
+#[derive(Debug, Default)]
+struct Held {
+    count: usize,
+    identities: HashMap<Identity, BTreeSet<Key>>,
+}
+
 /// All that has not ended.
 #[derive(Debug)]
 pub struct Ledger {
@@ -50,7 +63,11 @@ pub struct Ledger {
     file: Option<File>,
     lines: usize,
     /// By end.
-    issued: BTreeMap<(SystemTime, Serial), Issued>,
+    issued: BTreeMap<Key, Issued>,
+    /// The same, by who holds them.
+    held: HashMap<Caller, Held>,
+    most: usize,
+    most_of_one: usize,
     /// Before this, certificates were issued that nobody noted.
     noted_since: Option<SystemTime>,
 }
@@ -85,6 +102,9 @@ impl Ledger {
             file: None,
             lines: 0,
             issued: BTreeMap::new(),
+            held: HashMap::new(),
+            most: MOST,
+            most_of_one: MOST_OF_ONE,
             noted_since: (!fresh).then_some(now),
         };
         match File::open(&ledger.path) {
@@ -106,7 +126,7 @@ impl Ledger {
                 continue;
             }
             match serde_json::from_str::<Line>(&line).ok().and_then(Line::issued) {
-                Some(issued) if issued.not_after > now => self.keep(issued),
+                Some(issued) if issued.not_after > now => drop(self.keep(issued)),
                 Some(_) => {}
                 None => unreadable += 1,
             }
@@ -120,10 +140,10 @@ impl Ledger {
         }
     }
 
-    /// Notes a certificate.
-    pub fn note(&mut self, issued: Issued) {
+    /// Notes a certificate. Returns one that is forgotten for it.
+    pub fn note(&mut self, issued: Issued) -> Option<Issued> {
         let text = serde_json::to_string(&Line::of(&issued)).expect("strings and numbers always serialise");
-        self.keep(issued);
+        let forgotten = self.keep(issued);
         self.lines += 1;
         let written = match &mut self.file {
             Some(file) => writeln!(file, "{text}"),
@@ -133,20 +153,51 @@ impl Ledger {
             // Issuing goes on: a mesh without certificates is worse than one that has to revoke by serial number.
             tracing::error!(path = %self.path.display(), %error, "an issued certificate was not noted");
         }
+        forgotten
     }
 
-    fn keep(&mut self, issued: Issued) {
-        self.issued.insert((issued.not_after, issued.serial.clone()), issued);
-        if self.issued.len() > MOST {
-            tracing::warn!("more than {MOST} certificates are in use; the one that ends first is forgotten");
-            self.issued.pop_first();
+    fn keep(&mut self, issued: Issued) -> Option<Issued> {
+        let key = (issued.not_after, issued.serial.clone());
+        let held = self.held.entry(issued.holder.clone()).or_default();
+        let own = held.identities.entry(issued.identity.clone()).or_default();
+        if own.insert(key.clone()) {
+            held.count += 1;
         }
+        let first = (own.len() > self.most_of_one).then(|| own.first().cloned()).flatten();
+        self.issued.insert(key, issued);
+        let first = first.or_else(|| (self.issued.len() > self.most).then(|| self.first_of_most()).flatten());
+        self.forget(&first?)
+    }
+
+    /// The certificate that ends first of those that the greediest caller holds for the identity he has most for: who
+    /// asks for certificates without end forgets his own.
+    fn first_of_most(&self) -> Option<Key> {
+        let greediest = self.held.values().max_by_key(|held| held.count)?;
+        greediest.identities.values().max_by_key(|own| own.len())?.first().cloned()
+    }
+
+    fn forget(&mut self, key: &Key) -> Option<Issued> {
+        let issued = self.issued.remove(key)?;
+        if let Some(held) = self.held.get_mut(&issued.holder) {
+            if let Some(own) = held.identities.get_mut(&issued.identity)
+                && own.remove(key)
+            {
+                held.count -= 1;
+                if own.is_empty() {
+                    held.identities.remove(&issued.identity);
+                }
+            }
+            if held.count == 0 {
+                self.held.remove(&issued.holder);
+            }
+        }
+        Some(issued)
     }
 
     /// Forgets what has ended.
     pub fn expire(&mut self, now: SystemTime) {
-        while let Some(first) = self.issued.first_entry().filter(|first| first.key().0 <= now) {
-            first.remove();
+        while let Some(first) = self.issued.keys().next().filter(|first| first.0 <= now).cloned() {
+            self.forget(&first);
         }
         if self.lines > 2 * self.issued.len() + SLACK
             && let Err(error) = self.rewrite()
@@ -281,6 +332,38 @@ mod tests {
         again.expire(time(200));
         assert_eq!(again.count(), 1);
         assert_eq!(open(250).count(), 1);
+    }
+
+    #[test]
+    fn who_holds_most_forgets_his_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(path(folder.path()), true, time(0)).unwrap();
+        (ledger.most, ledger.most_of_one) = (20, 12);
+        let mut number: u8 = 0;
+        let mut note = |ledger: &mut Ledger, node: &str, account: &str| {
+            number += 1;
+            let holder = Caller::Node(node.into());
+            // Those of others end first.
+            let until = if node == "greedy" { 900 } else { 300 } + u64::from(number);
+            let forgotten = ledger.note(Issued { holder, ..issued(number, "old", account, 10, until) });
+            forgotten.map(|one| (one.holder, one.serial[1]))
+        };
+        for account in ["a", "b", "c"] {
+            assert_eq!(note(&mut ledger, "honest", account), None);
+        }
+        let greedy = || Caller::Node("greedy".into());
+        // Many for one identity, then for all: first those of this one, then of whichever he has most for.
+        let first: Vec<_> = (0..14).map(|_| note(&mut ledger, "greedy", "a")).collect();
+        assert_eq!(first[11..], [None, Some((greedy(), 4)), Some((greedy(), 5))]);
+        for _ in 0..100 {
+            assert!(note(&mut ledger, "greedy", "b").is_none_or(|(holder, _)| holder == greedy()));
+        }
+        assert_eq!(ledger.count(), 20);
+        let of = |name: &str| ledger.iter().filter(|one| one.holder == Caller::Node(name.into())).count();
+        assert_eq!((of("honest"), of("greedy")), (3, 17));
+        // What the places say is what there is.
+        ledger.expire(time(10_000));
+        assert!(ledger.held.is_empty() && ledger.issued.is_empty());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rcgen::{
 use super::*;
 use crate::ca::root::{CERT_FILE, CHAIN_FILE, KEY_FILE};
 
-type Signer = CertifiedIssuer<'static, KeyPair>;
+type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -168,19 +168,19 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
-fn root(name: &str) -> Signer {
-    Signer::self_signed(params(name), KeyPair::generate().unwrap()).unwrap()
+fn root(name: &str) -> Issuer {
+    Issuer::self_signed(params(name), KeyPair::generate().unwrap()).unwrap()
 }
 
-fn plug(folder: &Path, own: &Signer, root: &Signer) {
+fn plug(folder: &Path, own: &Issuer, root: &Issuer) {
     fs::write(folder.join(CERT_FILE), own.pem()).unwrap();
     fs::write(folder.join(KEY_FILE), own.key().serialize_pem()).unwrap();
     fs::write(folder.join(CHAIN_FILE), own.pem()).unwrap();
     fs::write(folder.join(ROOT_FILE), root.pem()).unwrap();
 }
 
-fn under(name: &str, signer: &Signer) -> Signer {
-    Signer::signed_by(params(name), KeyPair::generate().unwrap(), signer).unwrap()
+fn under(name: &str, signer: &Issuer) -> Issuer {
+    Issuer::signed_by(params(name), KeyPair::generate().unwrap(), signer).unwrap()
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn lists_beside_a_plugged_in_authority_are_its_own_or_refused() {
     let settings = KeyringSettings { plugged: Some(plugged.path().to_owned()), ..settings(state.path()) };
     let keyring = Keyring::open(settings, now).unwrap();
     let held = issue(&keyring, now).unwrap();
-    let list = |signer: &Signer, serial: &[u8]| {
+    let list = |signer: &Issuer, serial: &[u8]| {
         let revoked = rcgen::RevokedCertParams {
             serial_number: SerialNumber::from_slice(serial),
             revocation_time: now.into(),
@@ -428,4 +428,33 @@ fn what_cannot_be_kept_is_kept_later() {
     let again = Keyring::open(settings(folder.path()), now).unwrap();
     assert_eq!((again.current_print(), published()), (keyring.current_print(), keyring.roots().to_pem()));
     assert!(matches!(issue(&again, now), Err(IssueError::Revoked(_))));
+}
+
+/// What was signed while things changed is not given away. Looking who signs takes no more than reading does.
+#[test]
+fn what_was_signed_before_a_change_is_signed_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let keyring = Keyring::open(settings(folder.path()), now).unwrap();
+    let noted = |by: &Signer| Issued {
+        serial: Box::from([7]),
+        issuer: by.print.clone(),
+        holder: node(),
+        identity: reviews(),
+        at: now,
+        not_after: now + HOUR,
+    };
+    let by = {
+        let _reading = keyring.read();
+        keyring.signer(&reviews()).unwrap()
+    };
+    assert!(keyring.note(&by, noted(&by)).unwrap());
+    keyring.begin(now).unwrap();
+    assert!(!keyring.note(&by, noted(&by)).unwrap(), "it would overlook the new root");
+    let by = keyring.signer(&reviews()).unwrap();
+    keyring.switch(now).unwrap();
+    assert!(!keyring.note(&by, noted(&by)).unwrap(), "another signs");
+    let by = keyring.signer(&reviews()).unwrap();
+    keyring.revoke("shop/reviews", now).unwrap();
+    assert!(matches!(keyring.note(&by, noted(&by)), Err(IssueError::Revoked(_))));
 }

@@ -19,7 +19,11 @@ pub struct Service {
     pub name: Name,
     /// The labels of its pods; empty where its endpoints are told otherwise.
     pub selector: Labels,
-    /// Its addresses; none where it is headless.
+    /// When it was made, if anybody says.
+    pub created: Option<String>,
+    /// Whether the mesh itself has given it its addresses.
+    pub given: bool,
+    /// The addresses it claims; none where it is headless.
     pub addresses: Vec<IpAddr>,
     /// Its TCP ports.
     pub ports: Vec<ServicePort>,
@@ -65,6 +69,8 @@ impl Service {
         let annotation = service.metadata.annotations.as_ref().and_then(|all| all.get(TRAFFIC_DISTRIBUTION));
         Some(Self {
             name,
+            created: None,
+            given: false,
             selector: spec.selector.clone().unwrap_or_default(),
             addresses: addresses(service, spec)?,
             ports: spec.ports.iter().flatten().filter_map(port).collect(),

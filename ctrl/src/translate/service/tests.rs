@@ -18,7 +18,7 @@ fn translate(spec: &Value, annotations: &Value) -> Option<Service> {
     let mut index = Index::new("istio-system".into());
     index.apply(&Batch { upserted: objects.into_iter().map(Arc::new).collect(), ..Batch::default() });
     let context = Context::new(model::mesh::Settings::default());
-    index.service(&Name::new("shop", "cart")).map(|facts| service(&context, facts))
+    index.service(&Name::new("shop", "cart")).map(|facts| service(&index, &context, facts))
 }
 
 #[test]

@@ -25,6 +25,11 @@ const MAX_UNACKED: usize = 4;
 /// waits for a slow client is bounded. More at once is no faster, and each client needs several times as much memory
 /// while it takes one over, which its allocator then keeps.
 const RESPONSE_BYTES: usize = 1 << 18;
+/// What is taken of what a client says about a response that it refuses, in bytes. Ours say at most half of it: some
+/// refusals, each cut.
+const MAX_ERROR: usize = 16 << 10;
+/// What is taken of the name of a type that nobody knows.
+const MAX_TYPE: usize = 256;
 /// Names that one client may subscribe to, of one type.
 const MAX_NAMES: usize = 1 << 17;
 
@@ -124,7 +129,7 @@ impl Session {
     ) -> Result<Option<Event>, SessionError> {
         let shelves = store.shelves();
         let Some(place) = shelves.iter().position(|shelf| *shelf.type_url == request.type_url) else {
-            return Ok(Some(Event::UnknownType { type_url: request.type_url }));
+            return Ok(Some(Event::UnknownType { type_url: head(&request.type_url, MAX_TYPE).to_owned() }));
         };
         let answered = self.acknowledged(&request);
         if self.topics.len() <= place {
@@ -245,7 +250,15 @@ impl InFlight {
         let (type_url, names) = (type_url.clone(), self.names);
         Some(match request.error_detail {
             None => Event::Acked { type_url, names },
-            Some(detail) => Event::Nacked { type_url, names, error: detail.message },
+            Some(detail) => {
+                Event::Nacked { type_url, names, error: head(&detail.message, MAX_ERROR).to_owned() }
+            }
         })
     }
+}
+
+/// The beginning of a text, of at most so many bytes.
+pub(crate) fn head(text: &str, most: usize) -> &str {
+    let cut = (0..=most.min(text.len())).rev().find(|cut| text.is_char_boundary(*cut));
+    &text[..cut.unwrap_or(0)]
 }

@@ -9,9 +9,9 @@ use tokio::sync::watch;
 use tokio::time;
 use tonic::{Status, Streaming};
 
-use super::clients::{Clients, Seat};
+use super::clients::Seat;
 use super::publisher::{Publisher, State};
-use super::{Control, Report};
+use super::{Control, MAX_NODE, Report};
 use crate::delta::session::{Session, SessionError};
 use crate::names;
 use crate::node::NodeInfo;
@@ -22,7 +22,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(15);
 /// One client's stream.
 pub(super) struct Connection<C: Control> {
     control: Arc<C>,
-    clients: Arc<Clients<C::Caller>>,
+    /// Its place, until it has said who it is.
+    seat: Option<Seat<C::Caller>>,
     caller: C::Caller,
     requests: Streaming<DeltaDiscoveryRequest>,
     shown: Option<Shown<C>>,
@@ -42,11 +43,11 @@ struct Shown<C: Control> {
 impl<C: Control> Connection<C> {
     pub(super) fn new(
         control: Arc<C>,
-        clients: Arc<Clients<C::Caller>>,
+        seat: Seat<C::Caller>,
         caller: C::Caller,
         requests: Streaming<DeltaDiscoveryRequest>,
     ) -> Self {
-        Self { control, clients, caller, requests, shown: None }
+        Self { control, seat: Some(seat), caller, requests, shown: None }
     }
 
     /// The next response; nothing once the client has gone.
@@ -57,7 +58,8 @@ impl<C: Control> Connection<C> {
                 let first = time::timeout(FIRST_REQUEST, self.requests.message());
                 let first = first.await.map_err(|_| Status::deadline_exceeded("no request came"))?;
                 let Some(first) = first? else { return Ok(None) };
-                let shown = Shown::new(&self.control, &self.clients, &self.caller, &first)?;
+                let Some(seat) = self.seat.take() else { return Ok(None) };
+                let shown = Shown::new(&self.control, seat, &self.caller, &first)?;
                 let shown = self.shown.insert(shown);
                 shown.take(first)?;
                 shown
@@ -90,17 +92,20 @@ impl<C: Control> Connection<C> {
 impl<C: Control> Shown<C> {
     fn new(
         control: &Arc<C>,
-        clients: &Arc<Clients<C::Caller>>,
+        seat: Seat<C::Caller>,
         caller: &C::Caller,
         first: &DeltaDiscoveryRequest,
     ) -> Result<Self, Status> {
         let node =
             first.node.as_ref().ok_or_else(|| Status::invalid_argument("the first request names no node"))?;
+        // It is kept as long as the client is there.
+        if node.encoded_len() > MAX_NODE {
+            let reason = format!("the node says more of itself than {MAX_NODE} bytes; leave metadata out");
+            return Err(Status::invalid_argument(reason));
+        }
         let node = NodeInfo::from_wire(node).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let publisher = control.view(caller, &node)?;
-        let seat = clients.seat(caller.clone(), node.clone()).ok_or_else(|| {
-            Status::resource_exhausted("too many clients; raise the limit or add a replica")
-        })?;
+        seat.introduce(node.clone());
         control.observe(caller, &node, Report::Connected);
         Ok(Self {
             control: control.clone(),

@@ -1,7 +1,7 @@
 //! A controller and proxies of it, on loopback.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Identity, ServerTlsConfig};
+use tonic::{Extensions, Status};
 use xds::client::{Client, ClientConfig, ClientHandle, Ending, Observer};
 use xds::convert::{Decoder, resource};
 use xds::delta::store::{Edit, Resource, Revision};
@@ -39,11 +39,12 @@ pub(crate) struct Gate {
 impl Control for Gate {
     type Caller = String;
 
-    async fn authenticate(&self, metadata: &MetadataMap, _: Option<SocketAddr>) -> Result<String, Status> {
+    async fn authenticate(&self, metadata: &MetadataMap, _: &Extensions) -> Result<String, Status> {
         let token = metadata.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or("none");
         self.tokens.lock().expect("no panic").push(token.to_owned());
         match token {
             "Bearer secret" => Ok("agent".to_owned()),
+            "Bearer other" => Ok("other".to_owned()),
             _ => Err(Status::unauthenticated("unknown token")),
         }
     }
@@ -131,6 +132,13 @@ impl Mesh {
 
     pub(crate) fn seen_tokens(&self) -> Vec<String> {
         self.gate.tokens.lock().expect("no panic").clone()
+    }
+
+    /// The way to it, by a file of roots.
+    pub(crate) fn controller(&self, roots: &std::path::Path) -> ControlPlane {
+        let mut settings = ControlPlaneSettings::new(self.address(), roots);
+        settings.server_name = Some(SERVER_NAME.to_owned());
+        ControlPlane::new(&Tls::new(TlsSettings::default()), &settings).expect("good settings")
     }
 
     pub(crate) fn address(&self) -> String {
@@ -239,10 +247,7 @@ impl Proxy {
         let files = tempfile::tempdir().expect("a folder");
         std::fs::write(files.path().join("root-cert.pem"), roots).expect("a file");
         std::fs::write(files.path().join("token"), token).expect("a file");
-        let mut controller = ControlPlaneSettings::new(mesh.address(), files.path().join("root-cert.pem"));
-        controller.server_name = Some(SERVER_NAME.to_owned());
-        let controller =
-            ControlPlane::new(&Tls::new(TlsSettings::default()), &controller).expect("good settings");
+        let controller = mesh.controller(&files.path().join("root-cert.pem"));
         let config = ClientConfig {
             address: mesh.address(),
             dial: Arc::new(move || Box::pin(controller.connect())),

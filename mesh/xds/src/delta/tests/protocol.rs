@@ -1,5 +1,7 @@
 //! The rules of the protocol, one test each.
 
+use prost::Message;
+
 use super::*;
 
 fn filled() -> Store {
@@ -385,6 +387,34 @@ fn too_many_names_end_the_stream() {
         ..Default::default()
     };
     assert_eq!(session.request(&store, request), Err(crate::delta::session::SessionError::TooManyNames));
+}
+
+/// A client that comes back and asks for as many names as it may says so in a request that the server reads.
+#[test]
+fn all_names_there_may_be_fit_into_a_request() {
+    let mut subscriber = Subscriber::new(Node::default(), [on_demand(ADDRESS)]);
+    let name = |number: usize| Str::from(format!("Kubernetes//Pod/{}/{number:050}", "n".repeat(24)));
+    let version = "0123456789abcdef";
+    let ask = (0..1 << 17).map(name).inspect(|name| subscriber.restore(ADDRESS, name, version)).collect();
+    subscriber.wish(ADDRESS, Wish { ask, ..Wish::default() });
+    let request = subscriber.connect().remove(0);
+    assert_eq!(request.initial_resource_versions.len(), 1 << 17);
+    assert!(request.encoded_len() < crate::server::MAX_REQUEST, "{}", request.encoded_len());
+}
+
+#[test]
+fn what_a_client_says_of_a_refusal_is_cut() {
+    let store = filled();
+    let mut session = Session::new();
+    let ask = DeltaDiscoveryRequest { type_url: ADDRESS.into(), ..Default::default() };
+    session.request(&store, ask.clone()).unwrap();
+    let sent = session.next(&store).unwrap().unwrap();
+    let detail = proto::discovery::Status { code: 3, message: "ä".repeat(1 << 20) };
+    let nack = DeltaDiscoveryRequest { response_nonce: sent.nonce, error_detail: Some(detail), ..ask };
+    match session.request(&store, nack).unwrap() {
+        Some(Event::Nacked { error, .. }) => assert_eq!(error.len(), 16 << 10),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
