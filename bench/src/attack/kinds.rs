@@ -80,7 +80,7 @@ pub(crate) struct Plan {
     pub step: &'static str,
     /// Before the bystander is looked at: what builds up has built up.
     pub lead: Duration,
-    /// Our limit that is hit, by the label of its counter.
+    /// Our limit that is hit, by the label of its counter; of several with `|` between them, any.
     pub limit: Option<&'static str>,
 }
 
@@ -114,7 +114,8 @@ impl Attack {
             Self::ZeroWindow => Plan { limit: None, lead: LONG, ..tunnel(2_000, "streams, up to 800", "") },
             Self::SlowHandshake => Plan {
                 lead: LONG,
-                limit: Some("pod_handshakes_of_peer"),
+                // Whichever is less: those that are not finished, or all.
+                limit: Some("pod_handshakes_of_peer|pod_tunnels_of_peer"),
                 ..none(Door::Tcp, Aim::Server, 2_000, "connections, up to 3,000")
             },
             Self::ConnectFlood => none(Door::Tcp, Aim::Server, 2_000, "connections"),

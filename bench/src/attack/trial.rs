@@ -281,9 +281,12 @@ fn hits(running: &Running, plan: Plan) -> Option<u64> {
         Aim::Client => &running.client_side,
     };
     let page = side.namespace()?.run(metrics).ok()?.ok()?;
-    let wanted = format!("lateen_limit_hits_total{{limit=\"{limit}\"}} ");
-    let line = page.lines().find_map(|line| line.strip_prefix(&wanted));
-    Some(line.and_then(|number| number.trim().parse().ok()).unwrap_or(0))
+    let of = |limit: &str| -> u64 {
+        let wanted = format!("lateen_limit_hits_total{{limit=\"{limit}\"}} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&wanted));
+        line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+    };
+    Some(limit.split('|').map(of).sum())
 }
 
 fn metrics() -> io::Result<String> {
