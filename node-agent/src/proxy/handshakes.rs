@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn three_quarters_of_a_pods_places_are_for_peers_that_are_known() {
-        assert!(OF_POD * 4 <= TUNNELS && OF_SOURCE < OF_POD);
+        const { assert!(OF_POD * 4 <= TUNNELS && OF_SOURCE < OF_POD) };
         let of = |mebibytes: u64| most(mebibytes << 20);
         assert_eq!([of(16), of(256), of(512), of(1 << 20)], [LEAST, 1638, 3276, MOST]);
     }

@@ -438,3 +438,52 @@ fn all_leave_also_what_is_being_opened() {
         });
     }
 }
+
+/// The wish that all leave is kept while there is no room for it in the tunnel's window.
+#[test]
+fn all_leave_when_the_window_opens_again() {
+    run(async {
+        let account = account();
+        let (client, mut server) = pair(&Limits::default());
+        let mut joined = Vec::new();
+        for _ in 0..9 {
+            joined.push(settle(&client, &mut server, &account).await);
+        }
+        // All but one send, and nobody reads at the far ends.
+        let (mut ends, mut busy, mut readers) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, joined) in (0..).zip(joined) {
+            let Joined { mut near, far, near_splice, far_splice, .. } = joined;
+            ends.push((near_splice, far_splice));
+            readers.push(far);
+            busy.push(tokio::task::spawn_local(async move {
+                if number > 0 {
+                    send_pattern(&mut near, number, 0, 20_000_000).await;
+                }
+                std::future::pending::<()>().await;
+            }));
+        }
+        let watched = account.clone();
+        crate::support::until("the window is used up", || watched.buffered() > 7_000_000).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        client.detach_all();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert!(ends.iter().all(|(near, far)| !near.is_finished() && !far.is_finished()));
+        // Now they begin to read.
+        for mut far in readers {
+            busy.push(tokio::task::spawn_local(async move {
+                let mut buffer = vec![0; 64 << 10];
+                while tokio::io::AsyncReadExt::read(&mut far, &mut buffer).await.is_ok_and(|read| read > 0) {}
+            }));
+        }
+        let all = async {
+            for (near, far) in ends {
+                let ends = (near.await.unwrap().end, far.await.unwrap().end);
+                assert!(matches!(ends, (End::Detached, End::Detached)), "{ends:?}");
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("they leave");
+        for task in busy {
+            task.abort();
+        }
+    });
+}
