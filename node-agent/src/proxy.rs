@@ -150,6 +150,8 @@ pub(crate) struct Agent {
     onward: RwLock<Option<Onward>>,
     /// Begins when a newer proxy is there.
     pub(crate) superseded: Shutdown,
+    /// Begins when what is left is cut.
+    pub(crate) over: Shutdown,
     /// How often an account of a pod that is gone was full.
     pub(crate) refused_before: AtomicU64,
     /// The settings in force, for `/config_dump`.

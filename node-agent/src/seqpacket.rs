@@ -74,6 +74,14 @@ impl SeqPacket {
         }
     }
 
+    /// Sends one datagram if there is room for it in the peer's queue.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none; otherwise as [`SeqPacket::send`].
+    pub fn try_send(&self, bytes: &[u8]) -> io::Result<()> {
+        send_now(self.io.get_ref(), bytes, &[])
+    }
+
     /// Receives one datagram of at most `limit` bytes; `None` when the peer has closed.
     ///
     /// # Errors

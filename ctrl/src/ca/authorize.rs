@@ -28,11 +28,12 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// How many streams of configuration it may have: on a node a proxy, the one that takes over from it, and what is
-    /// left of connections that broke; of a workload every instance has one.
+    /// How many streams of configuration it may have: on a node a proxy, those that are still ending after another has
+    /// taken over (eight of one redirector), and what is left of connections that broke; of a workload every instance has
+    /// one.
     pub fn streams(&self) -> usize {
         match self {
-            Self::Node(_) => 8,
+            Self::Node(_) => 24,
             Self::Workload(_) => 64,
         }
     }

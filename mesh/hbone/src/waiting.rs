@@ -28,6 +28,11 @@ impl Waiting {
     pub(crate) fn push(&mut self, more: &[u8]) {
         if !more.is_empty() {
             let waiting = self.0.get_or_insert_with(|| Box::new(Bytes { bytes: Vec::new(), at: 0 }));
+            // A reader that is slow but steady may never take the last of them: what is gone must not stay.
+            if waiting.at > 0 && waiting.at >= waiting.bytes.len() / 2 {
+                waiting.bytes.drain(..waiting.at);
+                waiting.at = 0;
+            }
             waiting.bytes.extend_from_slice(more);
         }
     }
@@ -61,6 +66,19 @@ impl From<Waiting> for Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_gone_takes_no_room_though_something_always_waits() {
+        let (mut waiting, more) = (Waiting::default(), vec![7; 1 << 20]);
+        waiting.push(b"x");
+        for _ in 0..100 {
+            waiting.push(&more);
+            waiting.advance(1 << 20);
+            assert_eq!(waiting.len(), 1);
+            let room = waiting.0.as_ref().map(|waiting| waiting.bytes.capacity());
+            assert!(room.is_some_and(|room| room <= 4 << 20), "{room:?}");
+        }
+    }
 
     #[test]
     fn bytes_leave_in_order_and_leave_nothing_behind() {

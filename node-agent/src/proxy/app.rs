@@ -262,6 +262,7 @@ pub(super) fn agent(
         predecessors: Predecessors::default(),
         onward: RwLock::default(),
         superseded: Shutdown::default(),
+        over: Shutdown::default(),
         refused_before: AtomicU64::new(0),
         config: config_page(settings),
     };

@@ -185,7 +185,8 @@ pub(crate) async fn application(
         Err(_) => tokio::select! {
             biased;
             done = &mut first => done,
-            done = connect(&pod.account, make, to) => done,
+            // That the second cannot be made says nothing of the first, which goes on then.
+            Ok(done) = connect(&pod.account, make, to) => Ok(done),
         },
     }
 }

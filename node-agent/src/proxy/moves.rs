@@ -27,6 +27,7 @@ use super::handover::Arriving;
 use super::limits::Limit;
 use super::pod::{Phase, Pod};
 use super::record::{Failure, Record, flags};
+use super::retire::OVER;
 use super::worker::Worker;
 
 /// How long a connection may be without a tunnel before it is given up (D8).
@@ -143,7 +144,14 @@ async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
     let mut pause = PAUSE_FIRST;
     loop {
         let asked = dial::resume(&worker, &detached.pod, &detached.record, &detached.connection);
-        match timeout_at(deadline, asked).await.unwrap_or(Err(DialError::Timeout)) {
+        let asked = tokio::select! {
+            asked = timeout_at(deadline, asked) => asked.unwrap_or(Err(DialError::Timeout)),
+            () = worker.agent.over.begun() => {
+                detached.give_up(OVER);
+                return None;
+            }
+        };
+        match asked {
             Ok(stream) => {
                 let Detached { pod, record, connection, .. } = detached;
                 let registered = worker.connections.register(pod, record, connection.live().clone());

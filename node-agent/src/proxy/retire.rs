@@ -19,8 +19,10 @@ use crate::listeners::Listeners;
 pub(crate) const SUCCESSORS: usize = 4;
 /// How long connections that are cut may take over that.
 const CUT: Duration = Duration::from_secs(1);
+/// How often it is looked who is left.
+const AGAIN: Duration = Duration::from_millis(50);
 /// Why they are.
-const OVER: &str = "the node agent ends, and the connection has not ended in its grace period";
+pub(crate) const OVER: &str = "the node agent ends, and the connection has not ended in its grace period";
 
 /// How long what is carried may go on.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +96,7 @@ async fn hand_over(
 
 async fn none_left(agent: &Agent) {
     while !agent.has_no_connection() {
-        sleep(Duration::from_millis(50)).await;
+        sleep(AGAIN).await;
     }
 }
 
@@ -105,9 +107,16 @@ async fn drain(agent: &Agent, within: Duration) {
         return;
     }
     tracing::info!(?within, "connections are left after the grace period, ending them");
-    agent.parking.all().into_iter().for_each(|parked| parked.give_up(OVER));
-    for worker in &agent.workers {
-        worker.send(Job::CutAll(OVER)).await;
-    }
-    let _ = timeout(CUT, none_left(agent)).await;
+    agent.over.begin();
+    let cut_all = async {
+        // Again and again: some are on their way from one place to another.
+        while !agent.has_no_connection() {
+            agent.parking.all().into_iter().for_each(|parked| parked.give_up(OVER));
+            for worker in &agent.workers {
+                worker.send(Job::CutAll(OVER)).await;
+            }
+            sleep(AGAIN).await;
+        }
+    };
+    let _ = timeout(CUT, cut_all).await;
 }

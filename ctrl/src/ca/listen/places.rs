@@ -22,7 +22,7 @@ pub struct Bounds {
     pub handshakes_of_address: usize,
     /// Connections.
     pub connections: usize,
-    /// Connections of one address: some of hundred nodes behind one translated address.
+    /// Connections of one address: some of a thousand nodes behind one translated address.
     pub connections_of_address: usize,
     /// How long a connection may be there without a call that carries a known token.
     pub patience: Duration,
@@ -35,7 +35,7 @@ impl Default for Bounds {
             handshakes_of_address: 32,
             // Each of the proxies that may be connected has one for configuration and one for certificates.
             connections: 24 * 1024,
-            connections_of_address: 256,
+            connections_of_address: 4096,
             patience: Duration::from_secs(10),
         }
     }

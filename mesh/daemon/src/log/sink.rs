@@ -17,6 +17,8 @@ const SHARED: usize = CAPACITY / 2;
 const ENOUGH: usize = 1 << 16;
 /// What a buffer may go on taking of memory when its lines have been written, in bytes: less than a burst needed.
 const KEPT: usize = 2 * ENOUGH;
+/// How long the end of a process waits for the reader of its log.
+const FLUSH: Duration = Duration::from_secs(2);
 /// How long a line waits for others at most.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -117,13 +119,16 @@ impl Sink {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until all that was appended has been written.
+    /// Waits until all that was appended has been written, for two seconds at most: where nobody reads, the end of a process
+    /// must not wait for that.
     pub fn flush(&self) {
+        let begun = Instant::now();
         let mut state = self.0.lock();
         while state.writing || !state.buffer.is_empty() {
+            let Some(left) = FLUSH.checked_sub(begun.elapsed()) else { return };
             state.flushing = true;
             self.0.filled.notify_one();
-            state = self.0.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.0.emptied.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -71,8 +71,9 @@ pub(crate) async fn take(predecessor: Predecessor, readiness: &Readiness) -> Res
                 }
             }
             connections = arrivals.more(), if counted => {
-                // One that has gone does not wait; what it sent before is still to be received.
-                let _ = socket.send(&GoneOn { connections }.encode_to_vec(), &[]).await;
+                // Never waited for, or both ends would wait for each other: it is a sum, and the next one says it too. And
+                // one that has gone has sent before what is still to be received.
+                let _ = socket.try_send(&GoneOn { connections }.encode_to_vec());
             }
         }
     }

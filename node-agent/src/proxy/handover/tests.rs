@@ -25,6 +25,7 @@ use crate::proxy::moves::Detached;
 use crate::proxy::parking::Unclaimed;
 use crate::proxy::pod::Pod;
 use crate::proxy::record::{Ends, Record};
+use crate::proxy::retire::{Grace, retire};
 use crate::proxy::worker::Job;
 use crate::seqpacket::{SeqPacket, pair};
 
@@ -313,6 +314,24 @@ async fn what_is_on_its_way_when_it_is_told_to_stop_comes_back() {
         client.write_all(b"again").is_ok() && { application }.read_exact(&mut got).is_ok() && &got == b"again"
     };
     assert_eq!(ends.iter().filter(|ends| goes_on(ends)).count(), ends.len() - gone.len());
+}
+
+/// When the time is over, applications see a reset: an end in order would say that what came was all.
+#[tokio::test]
+async fn what_is_left_at_the_end_is_reset() {
+    let (agent, _threads) = one_thread();
+    let pod = a_pod(&agent);
+    let (application, client) = carried(&agent, &pod).await;
+    let (parked_application, parked) = detached(&agent, &pod, Reporter::Destination);
+    agent.parking.park(parked);
+    let (_nobody, successors) = tokio::sync::mpsc::channel(1);
+    let grace = Grace { drain: Duration::ZERO, hand_over: Duration::ZERO };
+    timeout(Duration::from_secs(10), retire(&agent, successors, grace)).await.unwrap();
+    assert!(agent.has_no_connection());
+    for mut end in [&application, &client, &parked_application] {
+        let error = end.read(&mut [0]).expect_err("a reset");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
 }
 
 /// Somebody else's identity or pod does not get a parked connection, and does not take it away either.

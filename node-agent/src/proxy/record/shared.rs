@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Weak};
 
 use daemon::metrics::traffic::Series;
+use model::address::NamespacedHostname;
 
 use super::{Ends, flags};
 use crate::proxy::Agent;
@@ -52,19 +53,25 @@ fn address<T>(shared: Option<&Arc<T>>) -> *const T {
 
 fn place(ends: &Ends) -> usize {
     let mut hasher = DefaultHasher::new();
-    (address(ends.source.as_ref()), address(ends.destination.as_ref()), ends.next_hop, ends.delivered)
-        .hash(&mut hasher);
+    let who = (address(ends.source.as_ref()), address(ends.destination.as_ref()), &ends.source_identity);
+    (who, ends.next_hop, ends.delivered, &ends.authority).hash(&mut hasher);
     usize::try_from(hasher.finish() % REMEMBERED as u64).unwrap_or(0)
 }
 
-/// Whether all that is known is the same. A workload or service that the controller has told anew is another.
+/// Whether all that is known is the same. A workload that the controller has told anew is another.
 fn is_same(one: &Ends, other: &Ends) -> bool {
     address(one.source.as_ref()) == address(other.source.as_ref())
         && address(one.destination.as_ref()) == address(other.destination.as_ref())
-        && address(one.service.as_ref()) == address(other.service.as_ref())
+        // Its name is all that is said of it.
+        && named(one) == named(other)
         && (one.reporter, one.next_hop, one.delivered) == (other.reporter, other.next_hop, other.delivered)
         && one.authority == other.authority
         && one.source_identity == other.source_identity
         && one.destination_identity == other.destination_identity
         && one.baggage == other.baggage
+}
+
+/// What is said of the service.
+fn named(ends: &Ends) -> Option<(&NamespacedHostname, &str)> {
+    ends.service.as_ref().map(|service| (&service.key, &*service.name))
 }
