@@ -29,6 +29,9 @@ pub(crate) const SHED: &str = "the node agent's memory is nearly used up and the
 /// Why a connection is cut when its pod goes.
 pub(crate) const GONE: &str = "the pod is gone";
 
+/// Why a connection is cut when the agent ends.
+pub(crate) const OVER: &str = "the node agent ends, and the connection has not ended in its grace period";
+
 /// The live connections of one thread.
 #[derive(Debug)]
 pub(crate) struct Connections {

@@ -20,14 +20,13 @@ use hbone::connection::Connection;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::carry::Carried;
-use super::connections::Registered;
+use super::connections::{OVER, Registered};
 use super::dial::{self, DialError};
 use super::finish;
 use super::handover::Arriving;
 use super::limits::Limit;
 use super::pod::{Phase, Pod};
 use super::record::{Failure, Record, flags};
-use super::retire::OVER;
 use super::worker::Worker;
 
 /// How long a connection may be without a tunnel before it is given up (D8).

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::Agent;
+use super::connections::OVER;
 use super::handover::{HandoverError, Retirement, give};
 use super::pod::Phase;
 use super::worker::Job;
@@ -21,8 +22,6 @@ pub(crate) const SUCCESSORS: usize = 4;
 const CUT: Duration = Duration::from_secs(1);
 /// How often it is looked who is left.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Why they are.
-pub(crate) const OVER: &str = "the node agent ends, and the connection has not ended in its grace period";
 
 /// How long what is carried may go on.
 #[derive(Debug, Clone, Copy)]
