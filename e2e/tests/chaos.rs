@@ -288,8 +288,9 @@ impl Chaos<'_> {
         }
     }
 
-    fn note(&mut self, what: What) -> usize {
-        self.done.push(Done { what, begun: now(), ended: now() });
+    /// Notes what is being done since `begun`, a moment before: what it causes may be seen before it is noted.
+    fn note(&mut self, what: What, begun: u64) -> usize {
+        self.done.push(Done { what, begun, ended: now() });
         self.done.len() - 1
     }
 
@@ -299,44 +300,45 @@ impl Chaos<'_> {
     }
 
     fn act(&mut self, what: What) {
+        let begun = now();
         let send = |part, which| process(self.mesh, part).filter(|pid| signal(*pid, which));
         match what {
             What::Kill(part) => match send(part, Signal::SIGKILL) {
-                Some(_) => drop(self.note(what)),
+                Some(_) => drop(self.note(what, begun)),
                 None => self.miss(&what.kind()),
             },
             What::Term(part) => match send(part, Signal::SIGTERM) {
-                Some(_) => drop(self.note(what)),
+                Some(_) => drop(self.note(what, begun)),
                 None => self.miss(&what.kind()),
             },
             What::Replace(node) => match send(Part::Redirect(node), Signal::SIGHUP) {
-                Some(_) => drop(self.note(what)),
+                Some(_) => drop(self.note(what, begun)),
                 None => self.miss(&what.kind()),
             },
             What::Pause(part, time) => match send(part, Signal::SIGSTOP) {
-                Some(pid) => self.then(what, Later::Continue(pid), time),
+                Some(pid) => self.then(what, begun, Later::Continue(pid), time),
                 None => self.miss(&what.kind()),
             },
             What::Upgrade => self.upgrade(),
             What::Label => {
                 self.ambient = !self.ambient;
                 self.mesh.apply("mode.yaml", &mode(self.ambient));
-                self.note(what);
+                self.note(what, begun);
             }
             What::Policy => {
                 self.denied = !self.denied;
                 self.mesh.apply("policy.yaml", &policy(self.denied));
-                self.note(what);
+                self.note(what, begun);
             }
             What::Recreate if self.there => {
                 self.there = false;
                 self.mesh.remove("fleeting.yaml");
-                self.then(what, Later::MakeAgain, 2000);
+                self.then(what, begun, Later::MakeAgain, 2000);
             }
             What::Recreate => self.miss(&what.kind()),
             What::Link { node, delay, loss, time } => {
                 if self.links.set(node, delay, loss) {
-                    self.then(what, Later::Well(node), time);
+                    self.then(what, begun, Later::Well(node), time);
                 } else {
                     self.miss(&what.kind());
                 }
@@ -344,13 +346,13 @@ impl Chaos<'_> {
         }
     }
 
-    fn then(&mut self, what: What, later: Later, time: u64) {
-        let done = self.note(what);
+    fn then(&mut self, what: What, begun: u64, later: Later, time: u64) {
+        let done = self.note(what, begun);
         self.later.push((Instant::now() + Duration::from_millis(time), later, done));
     }
 
     fn upgrade(&mut self) {
-        let done = self.note(What::Upgrade);
+        let done = self.note(What::Upgrade, now());
         let mut command = Command::new(self.programs.lateen());
         command.args(["upgrade", "--mesh", self.mesh.name()]);
         let (sender, outcome) = sync_channel(1);
