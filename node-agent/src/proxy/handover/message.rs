@@ -282,8 +282,8 @@ pub(crate) fn fuzz(bytes: &[u8], rest: &[u8]) -> Result<Vec<u8>, String> {
     assert_eq!((read.0.len() as u64, read.1.len() as u64), (passed.residue, passed.unsent));
     passed.progress()?;
     let mesh = Mesh::new("".into(), None);
-    let travelling = passed.record.clone().ok_or("no record")?.read(&mesh)?;
-    optional::<SocketAddr>(&passed.delivered_to)?;
+    let delivered = optional(&passed.delivered_to)?.map(AppAddress::new);
+    let travelling = passed.record.clone().ok_or("no record")?.read(delivered, &mesh)?;
     Ok(PassedRecord::of(&travelling).encode_to_vec())
 }
 
