@@ -26,7 +26,9 @@ fuzz_target!(|data: &[u8]| {
         assert!(value.len() <= LONGEST && !value.contains(','), "{value:?}");
     }
     let joined = headers.join(&b',');
-    if joined.len() <= LONGEST && std::str::from_utf8(&joined).is_ok() {
+    // A header with a control character is ignored: joined, all would be.
+    let whole = std::str::from_utf8(&joined).is_ok_and(|text| !text.chars().any(char::is_control));
+    if joined.len() <= LONGEST && whole {
         assert_eq!(Baggage::read([&joined[..]].into_iter()), baggage);
     }
 
