@@ -23,7 +23,6 @@ use clap::{Args, ValueEnum};
 
 use self::kinds::Attack;
 use self::report::{Trial, Verdict, render};
-use crate::compare::beside;
 use crate::isolate;
 use crate::load::raise_descriptor_limit;
 use crate::variants::{Kind, Setting};
@@ -135,21 +134,9 @@ fn extent(options: &Options) -> Extent {
 }
 
 fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
-    let threads = match options.threads {
-        Some(threads) => threads,
-        None => available_parallelism()?.get(),
-    };
-    Ok(Setting {
-        folder,
-        threads,
-        congestion_control: "cubic".to_owned(),
-        envoy: options.envoy.clone().or_else(testkit::envoy::binary),
-        ztunnel: options.ztunnel.clone(),
-        bare: None,
-        lateen: options.lateen.clone().or_else(|| beside("node-agent")),
-        on_demand: false,
-        attacked: true,
-    })
+    let Options { threads, envoy, ztunnel, lateen, .. } = options;
+    let usual = Setting::of(folder, *threads, envoy.clone(), ztunnel.clone(), lateen.clone())?;
+    Ok(Setting { attacked: true, ..usual })
 }
 
 /// Under what conditions the table came about, and what its figures are.

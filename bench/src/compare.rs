@@ -12,7 +12,7 @@ use crate::isolate;
 use crate::load::raise_descriptor_limit;
 use crate::rounds::{self, Extent, Measure};
 use crate::table::{Figures, Sample, render};
-use crate::variants::{self, Kind, Running, Setting};
+use crate::variants::{self, Kind, Running, Setting, beside};
 
 /// What to compare, and how long.
 #[derive(Debug, Clone, Args)]
@@ -101,27 +101,12 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
 }
 
 fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
-    let threads = match options.threads {
-        Some(threads) => threads,
-        None => available_parallelism()?.get(),
-    };
+    let Options { threads, envoy, ztunnel, lateen, .. } = options;
     Ok(Setting {
-        folder,
-        threads,
         congestion_control: options.congestion_control.clone(),
-        envoy: options.envoy.clone().or_else(testkit::envoy::binary),
-        ztunnel: options.ztunnel.clone(),
         bare: options.bare.clone().or_else(|| beside("examples/tunnel_end")),
-        lateen: options.lateen.clone().or_else(|| beside("node-agent")),
-        on_demand: false,
-        attacked: false,
+        ..Setting::of(folder, *threads, envoy.clone(), ztunnel.clone(), lateen.clone())?
     })
-}
-
-/// A program that was built with this one.
-pub(crate) fn beside(path: &str) -> Option<PathBuf> {
-    let found = std::env::current_exe().ok()?.with_file_name(path);
-    found.is_file().then_some(found)
 }
 
 fn extent(options: &Options) -> Extent {

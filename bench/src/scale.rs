@@ -16,12 +16,12 @@ use std::time::Duration;
 use clap::Args;
 use nix::unistd::Pid;
 
-use crate::compare::beside;
 use crate::isolate;
 use crate::load::raise_descriptor_limit;
 use crate::measure::{self, Memory};
 use crate::process::pause;
 use crate::variants::VariantError;
+use crate::variants::beside;
 
 /// How much there is.
 #[derive(Debug, Clone, Args)]

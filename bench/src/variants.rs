@@ -75,6 +75,40 @@ pub(crate) struct Setting {
     pub attacked: bool,
 }
 
+impl Setting {
+    /// The usual one, with these threads and programs; what is not given is found: a thread for each processor, the
+    /// machine's Envoy, our agent beside this program.
+    pub(crate) fn of(
+        folder: PathBuf,
+        threads: Option<usize>,
+        envoy: Option<PathBuf>,
+        ztunnel: Option<PathBuf>,
+        lateen: Option<PathBuf>,
+    ) -> io::Result<Self> {
+        let threads = match threads {
+            Some(threads) => threads,
+            None => std::thread::available_parallelism()?.get(),
+        };
+        Ok(Self {
+            folder,
+            threads,
+            congestion_control: "cubic".to_owned(),
+            envoy: envoy.or_else(testkit::envoy::binary),
+            ztunnel,
+            bare: None,
+            lateen: lateen.or_else(|| beside("node-agent")),
+            on_demand: false,
+            attacked: false,
+        })
+    }
+}
+
+/// A program that was built with this one.
+pub(crate) fn beside(path: &str) -> Option<PathBuf> {
+    let found = std::env::current_exe().ok()?.with_file_name(path);
+    found.is_file().then_some(found)
+}
+
 /// One side's proxies.
 #[derive(Debug, Default)]
 pub(crate) struct Side {

@@ -80,6 +80,11 @@ pub(crate) enum NoPlace {
 }
 
 impl Place {
+    fn of(of: Of, account: &Arc<Account>) -> Result<Self, NoPlace> {
+        let socket = account.descriptors_for(1).map_err(NoPlace::Account)?;
+        Ok(Self { _of: of, _socket: socket, unfinished: None })
+    }
+
     /// It is a tunnel's whose peer has to show who it is first.
     pub(crate) fn unfinished(self, handshake: Unfinished) -> Self {
         Self { unfinished: Some(handshake), ..self }
@@ -128,12 +133,7 @@ impl Places {
 
     /// For a tunnel of a peer to the pod.
     pub(crate) fn tunnel(&self, peer: IpAddr, account: &Arc<Account>) -> Result<Place, NoPlace> {
-        let of = self.take_tunnel(peer)?;
-        Ok(Place {
-            _of: of,
-            _socket: account.descriptors_for(1).map_err(NoPlace::Account)?,
-            unfinished: None,
-        })
+        Place::of(self.take_tunnel(peer)?, account)
     }
 
     fn take_tunnel(&self, peer: IpAddr) -> Result<Of, NoPlace> {
@@ -152,8 +152,7 @@ impl Places {
 }
 
 fn opening(count: &Arc<AtomicUsize>, account: &Arc<Account>) -> Result<Place, NoPlace> {
-    let of = count_opening(count)?;
-    Ok(Place { _of: of, _socket: account.descriptors_for(1).map_err(NoPlace::Account)?, unfinished: None })
+    Place::of(count_opening(count)?, account)
 }
 
 fn count_opening(count: &Arc<AtomicUsize>) -> Result<Of, NoPlace> {
