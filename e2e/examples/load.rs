@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{interval, timeout};
 
-const USAGE: &str = "load echo PORT | pour PORT | keep TARGET CONNECTIONS PER_SECOND | paced TARGET PER_SECOND SECONDS | \
+const USAGE: &str = "load echo PORT... | pour PORT | keep TARGET CONNECTIONS PER_SECOND | paced TARGET PER_SECOND SECONDS | \
 cancel TARGET TIMES | unread TARGET CONNECTIONS | flow TARGET CONNECTIONS";
 
 /// How long one step of a connection may take.
@@ -27,7 +27,13 @@ fn main() {
     let done = LocalSet::new().block_on(&runtime, async {
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["echo", port] => serve(number(port), true).await,
+            ["echo", ports @ ..] => {
+                let mut serving = JoinSet::new();
+                for port in ports {
+                    serving.spawn_local(serve(number(port), true));
+                }
+                serving.join_next().await.map_or(Ok(()), |ended| ended.map_err(io::Error::other)?)
+            }
             ["pour", port] => serve(number(port), false).await,
             ["keep", target, connections, per_second] => {
                 keep(resolve(target).await?, number(connections), number(per_second)).await

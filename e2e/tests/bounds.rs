@@ -15,6 +15,9 @@ use serde_json::Value;
 
 const NS: &str = "test";
 const ECHO: &str = "server:9000";
+/// Where `server` listens. Who closed a connection keeps its port from being used for the same target for a minute, and
+/// of ports there are 28,232: each ten thousand connections go to another.
+const PORTS: [u16; 4] = [9000, 9001, 9002, 9003];
 /// What the quiet one talks to: a pod that the busy one leaves alone.
 const CALM: &str = "calm:9000";
 const POUR: &str = "fountain:9000";
@@ -28,11 +31,16 @@ fn manifests() -> String {
         namespace(NS, "ambient"),
         shell("busy", NS, "node-1"),
         shell("quiet", NS, "node-1"),
-        server("server", NS, "node-2", &format!("{load}, echo, \"9000\""), &[9000]),
-        server("calm", NS, "node-2", &format!("{load}, echo, \"9000\""), &[9000]),
+        server("server", NS, "node-2", &echo_on(&PORTS), &PORTS),
+        server("calm", NS, "node-2", &echo_on(&[9000]), &[9000]),
         server("fountain", NS, "node-2", &format!("{load}, pour, \"9000\""), &[9000]),
     ]
     .concat()
+}
+
+fn echo_on(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(|port| format!("\"{port}\"")).collect();
+    format!("{}, echo, {}", example("load"), ports.join(", "))
 }
 
 fn start(settings: &[(&str, &str)]) -> Mesh {
@@ -121,7 +129,12 @@ fn many_connections_of_one_pod_cost_another_nothing_and_are_given_back() {
     let mesh = start(&[]);
     let proxies = proxies(&mesh);
     // A first peak makes the tables as large as they get: what a second costs is what its connections cost.
-    let warm = load(&mesh, "busy", &["keep", ECHO, &connections.to_string(), "1"]);
+    let mut ports = PORTS.into_iter().map(|port| format!("server:{port}"));
+    let mut keep = |per_second: &str| {
+        let target = ports.next().expect("a port for each round");
+        load(&mesh, "busy", &["keep", &target, &connections.to_string(), per_second])
+    };
+    let warm = keep("1");
     warm.wait_for("open ", LONG);
     warm.finish();
     nothing_is_open(&mesh, &["busy", "server"]);
@@ -132,7 +145,7 @@ fn many_connections_of_one_pod_cost_another_nothing_and_are_given_back() {
     let mut quiet = paced(&mesh, "quiet", 200, size(5, 10));
     let mut held = Vec::new();
     for _ in 0..size(1, 3) {
-        let crowd = load(&mesh, "busy", &["keep", ECHO, &connections.to_string(), "200"]);
+        let crowd = keep("200");
         let (_, open) = crowd.wait_for("open ", LONG);
         assert!(open.starts_with(&format!("open {connections} of {connections}")), "{open}");
         held = costs(&proxies);
