@@ -13,6 +13,7 @@ pub mod address;
 pub mod identity;
 pub mod ports;
 
+pub mod request;
 pub mod service;
 pub mod workload;
 
