@@ -5,6 +5,7 @@
 //!                                  ├─► select  which endpoint
 //!                                  ├─► accept  what an incoming CONNECT asks for
 //!                                  └─► authz   whether a connection may pass, and why ([`mesh::Mesh::judge`])
+//!  DestinationRule ─► traffic        which endpoint of a host takes a request, how much may be under way, who is left out
 //! ```
 //!
 //! Proxies, the controller and the command line call the same functions, so they cannot disagree.
@@ -24,6 +25,8 @@ pub mod select;
 pub mod accept;
 pub mod baggage;
 pub mod plan;
+
+pub mod traffic;
 
 #[cfg(test)]
 mod fixtures;
