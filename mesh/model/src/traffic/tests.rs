@@ -9,6 +9,8 @@ use super::{
     TlsMode, TrafficPolicy, Warmup,
 };
 
+type Pairs = &'static [(&'static str, &'static str)];
+
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<crate::address::Str, crate::address::Str> {
     pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
@@ -133,7 +135,7 @@ fn a_subset_without_a_host_policy_stands_for_itself() {
 fn a_subset_selects_who_has_all_of_its_labels() {
     let subset = |pairs| Subset { labels: labels(pairs), ..Subset::default() };
     #[rustfmt::skip]
-    let table: [(&[(&str, &str)], &[(&str, &str)], bool); 7] = [
+    let table: [(Pairs, Pairs, bool); 7] = [
         (&[], &[], true),
         (&[], &[("version", "v1")], true),
         (&[("version", "v1")], &[("version", "v1")], true),
