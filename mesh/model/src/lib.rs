@@ -12,6 +12,7 @@
 
 pub mod address;
 pub mod identity;
+pub mod path;
 pub mod ports;
 
 pub mod request;
