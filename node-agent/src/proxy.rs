@@ -46,6 +46,7 @@ pub(crate) mod dns_metrics;
 
 pub(crate) mod pod;
 
+mod offenders;
 pub(crate) mod places;
 
 pub(crate) mod handshakes;

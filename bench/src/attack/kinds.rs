@@ -109,7 +109,8 @@ impl Attack {
             Self::SmallData => Plan { limit: None, ..tunnel(50_000, "frames", "") },
             Self::EmptyData => tunnel(50_000, "frames", "tunnel_empty_frames"),
             Self::Ping => tunnel(20_000, "frames", "tunnel_pings"),
-            Self::Settings => tunnel(20_000, "frames", "tunnel_settings"),
+            // Each tunnel is ended (`tunnel_settings`), and who had some ended is kept out.
+            Self::Settings => tunnel(20_000, "frames", "pod_offenders"),
             // Nothing is refused: a stream that nobody reads is simply not read from.
             Self::ZeroWindow => Plan { limit: None, lead: LONG, ..tunnel(2_000, "streams, up to 800", "") },
             Self::SlowHandshake => Plan {

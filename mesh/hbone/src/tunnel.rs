@@ -39,9 +39,12 @@ pub enum Gone {
     /// The peer closed it or sent a last GOAWAY; an HTTP/2 error code other than 0 says what it blamed.
     #[error("the peer ended the tunnel (HTTP/2 code {0})")]
     ByPeer(u32),
-    /// The peer broke the protocol or a limit; the text says how.
+    /// The peer broke the protocol; the text says how.
     #[error("the tunnel was ended: {0}")]
     Protocol(&'static str),
+    /// The peer did more of something than it may ([`crate::limits`]); the text says of what.
+    #[error("the tunnel was ended: {0}")]
+    Excess(&'static str),
     /// No answer to a keepalive PING.
     #[error("the peer was silent for the whole keepalive timeout; is its node gone?")]
     Silent,

@@ -65,6 +65,9 @@ pub(crate) async fn serve(
                 && gone != Gone::Closed
             {
                 tracing::debug!(%peer, %gone, "tunnel ended");
+                if matches!(gone, Gone::Excess(_)) {
+                    pod.places.went_beyond(peer.ip());
+                }
             }
         }
         Err(error) => refused_early(&worker.agent, &pod, "inbound", peer, local, &error),

@@ -26,6 +26,8 @@ pub(crate) enum Limit {
     Tunnels,
     /// Tunnels to one pod from one peer.
     TunnelsOfPeer,
+    /// Tunnels of a peer that went beyond limits too often.
+    Offenders,
     /// Jobs that wait for a thread.
     Mailbox,
     /// Open files of the process.
@@ -48,10 +50,11 @@ pub(crate) enum Limit {
     HandshakesOfPeer,
 }
 
-const NAMES: [(Limit, &str); 13] = [
+const NAMES: [(Limit, &str); 14] = [
     (Limit::Opening, "pod_opening"),
     (Limit::Tunnels, "pod_tunnels"),
     (Limit::TunnelsOfPeer, "pod_tunnels_of_peer"),
+    (Limit::Offenders, "pod_offenders"),
     (Limit::Mailbox, "worker_mailbox"),
     (Limit::OpenFiles, "open_files"),
     (Limit::Memory, "memory"),

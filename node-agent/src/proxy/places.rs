@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hbone::account::{Account, Descriptors, Full};
+use tokio::time::Instant;
 
 use super::handshakes::Unfinished;
 use super::limits::Limit;
+use super::offenders::Offenders;
 
 /// Connections of one pod that are being opened in one direction: enough for ten thousand a second that take long.
 const OPENING: usize = 4096;
@@ -26,6 +28,7 @@ pub(crate) struct Places {
     plaintext: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
     tunnels: Arc<Mutex<Tunnels>>,
+    offenders: Mutex<Offenders>,
 }
 
 /// Tunnels to a pod, together and by peer.
@@ -74,6 +77,11 @@ pub(crate) enum NoPlace {
         "{TUNNELS_OF_PEER} tunnels of this peer to the pod are open already; it does not use those that it has"
     )]
     TunnelsOfPeer,
+    /// This peer's tunnels had to be ended too often.
+    #[error(
+        "tunnels of this peer to the pod were ended for what it did on them, it has to wait before the next"
+    )]
+    Offender,
     /// The account says why.
     #[error(transparent)]
     Account(Full),
@@ -103,6 +111,7 @@ impl NoPlace {
             Self::Opening => Some(Limit::Opening),
             Self::Tunnels => Some(Limit::Tunnels),
             Self::TunnelsOfPeer => Some(Limit::TunnelsOfPeer),
+            Self::Offender => Some(Limit::Offenders),
             Self::Account(_) => None,
         }
     }
@@ -133,7 +142,19 @@ impl Places {
 
     /// For a tunnel of a peer to the pod.
     pub(crate) fn tunnel(&self, peer: IpAddr, account: &Arc<Account>) -> Result<Place, NoPlace> {
+        if self.offenders().keeps_out(peer, Instant::now()) {
+            return Err(NoPlace::Offender);
+        }
         Place::of(self.take_tunnel(peer)?, account)
+    }
+
+    /// A tunnel of this peer was ended because it went beyond a limit.
+    pub(crate) fn went_beyond(&self, peer: IpAddr) {
+        self.offenders().note(peer, Instant::now());
+    }
+
+    fn offenders(&self) -> MutexGuard<'_, Offenders> {
+        self.offenders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_tunnel(&self, peer: IpAddr) -> Result<Of, NoPlace> {
@@ -249,5 +270,19 @@ mod tests {
         held.clear();
         assert_eq!(account.descriptors(), 0);
         assert!(places.tunnels.lock().unwrap().of_peer.is_empty());
+    }
+
+    #[test]
+    fn who_floods_tunnels_is_kept_out_for_a_while() {
+        let places = Places::default();
+        let account = account();
+        for _ in 0..4 {
+            assert!(places.tunnel(peer(1), &account).is_ok());
+            places.went_beyond(peer(1));
+        }
+        let refused = places.tunnel(peer(1), &account).unwrap_err();
+        assert_eq!((refused, refused.limit()), (NoPlace::Offender, Some(Limit::Offenders)));
+        // Neither others nor what is no tunnel.
+        assert!(places.tunnel(peer(2), &account).is_ok() && places.plaintext(&account).is_ok());
     }
 }

@@ -113,12 +113,12 @@ impl Driver {
             }
             inner.process(self.began.elapsed(), scratch).map_err(|fault| {
                 inner.engine.fail(fault);
-                Gone::Protocol(fault.text)
+                if fault.limit.is_some() { Gone::Excess(fault.text) } else { Gone::Protocol(fault.text) }
             })?;
             if inner.engine.control.len() + inner.engine.trailing.len() > inner.limits.queued_control {
                 let text = "the peer makes us answer and does not read the answers";
                 inner.engine.fail(Fault::above(Limit::QueuedControl, code::ENHANCE_YOUR_CALM, text));
-                return Err(Gone::Protocol(text));
+                return Err(Gone::Excess(text));
             }
             if received.ended {
                 let in_order = inner.engine.draining() && inner.engine.all_over() && inner.blamed.is_none();

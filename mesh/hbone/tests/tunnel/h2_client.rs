@@ -174,7 +174,7 @@ fn a_flood_of_resets_ends_the_connection() {
             send.send_reset(h2::Reason::CANCEL);
             tokio::task::yield_now().await;
         }
-        assert!(matches!(up.driver.await.unwrap(), Gone::Protocol(_)));
+        assert!(matches!(up.driver.await.unwrap(), Gone::Excess(_)));
         assert_eq!(hits.of(hbone::limits::Limit::Resets), 1);
         let err = up.h2.await.unwrap().unwrap_err();
         assert_eq!(err.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{err}");

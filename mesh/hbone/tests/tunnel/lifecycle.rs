@@ -152,6 +152,6 @@ fn a_peer_that_asks_and_does_not_read_is_left() {
         });
         assert!(server.accept().await.is_none());
         drop(flood);
-        assert!(matches!(driver.await.unwrap(), Gone::Protocol(text) if text.contains("does not read")));
+        assert!(matches!(driver.await.unwrap(), Gone::Excess(text) if text.contains("does not read")));
     });
 }
