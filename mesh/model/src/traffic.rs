@@ -13,7 +13,9 @@
 
 mod connection_pool;
 mod load_balancer;
+pub mod outlier;
 mod outlier_detection;
+pub mod pool;
 mod tls;
 
 use std::collections::BTreeMap;
