@@ -12,6 +12,7 @@
 //! Everything is pure: time is passed in as the [`std::time::Duration`] since some start, randomness as draws.
 
 mod connection_pool;
+pub mod hash;
 mod load_balancer;
 pub mod outlier;
 mod outlier_detection;

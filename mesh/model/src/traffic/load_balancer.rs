@@ -11,8 +11,9 @@ use crate::address::Str;
 pub struct LoadBalancer {
     /// By which rule (`simple` or `consistentHash`).
     pub algorithm: Algorithm,
-    /// Which endpoints come first by where they are (`localityLbSetting`).
-    pub locality: LocalityLb,
+    /// Which endpoints come first by where they are (`localityLbSetting`). Where nothing is said, the Service's
+    /// `trafficDistribution` counts, and without that [`LocalityLb::default`], as in Istio's mesh configuration.
+    pub locality: Option<LocalityLb>,
     /// How a new endpoint is warmed up (`warmup`; the older `warmupDurationSecs` is one of that duration). Counts for
     /// `ROUND_ROBIN` and `LEAST_REQUEST` only.
     pub warmup: Option<Warmup>,

@@ -180,7 +180,7 @@ fn defaults_are_istios() {
     let EffectivePolicy { load_balancer, connection_pool: ConnectionPool { tcp, http }, .. } =
         EffectivePolicy::default();
     assert_eq!(load_balancer.algorithm, Algorithm::LeastRequest);
-    assert_eq!((load_balancer.locality, load_balancer.warmup), (LocalityLb::default(), None));
+    assert_eq!((load_balancer.locality, load_balancer.warmup), (None, None));
     assert!(LocalityLb::default().enabled);
     assert_eq!(HashAlgorithm::default(), HashAlgorithm::Ring { minimum_size: 1024 });
     assert_eq!(HashAlgorithm::DEFAULT_TABLE_SIZE, 65_537);
