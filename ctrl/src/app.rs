@@ -41,6 +41,7 @@ use crate::serve::metrics::XdsMetrics;
 use crate::source::Batch;
 use crate::source::file::Files;
 use crate::source::last_good::LastGood;
+use crate::source::waypoints::ReadyWaypoints;
 
 /// The socket of operators, in the state folder.
 pub const ADMIN_SOCKET: &str = "admin.sock";
@@ -64,6 +65,7 @@ pub struct App {
     tls: Arc<rustls::ServerConfig>,
     files: Files,
     last_good: LastGood,
+    waypoints: ReadyWaypoints,
     tasks: Tasks,
 }
 
@@ -148,6 +150,8 @@ impl App {
             .add_service(xds.into_service());
         let files = Files::watch(config.sources.clone(), config.objects.clone())?;
         let last_good = LastGood::open(&config.state);
+        let waypoints = ReadyWaypoints::open(&config.state);
+        core.remember(&waypoints.stored());
         let tasks = Tasks::default();
         Ok(Self {
             config,
@@ -160,6 +164,7 @@ impl App {
             tls: server_tls,
             files,
             last_good,
+            waypoints,
             tasks,
         })
     }
@@ -197,11 +202,11 @@ impl App {
         self.tasks.spawn("convergence", measured);
         self.tasks.spawn("authorities", self.admin.upkeep.clone().run());
         // Before anybody is served: a proxy that came back would take what is not there yet for gone.
-        take(&self.core, &self.metrics, &publish, &mut self.last_good, first);
+        take(&self.core, &self.metrics, &publish, (&mut self.last_good, &self.waypoints), first);
         self.admin.readiness.done(CONFIGURATION);
         tracing::info!(address = %self.config.listen, "serving");
 
-        let Self { core, metrics, limits, mut files, mut last_good, tasks, config, .. } = self;
+        let Self { core, metrics, limits, mut files, mut last_good, waypoints, tasks, config, .. } = self;
         let accepted = accept_tls(self.listener, self.tls, bounds(), limits);
         let mut served = serve_calls(&tasks, accepted, self.router, shutdown.clone());
         let outcome = loop {
@@ -210,7 +215,7 @@ impl App {
                 task = tasks.panicked() => break Err(Defect(format!("the task {task:?}"))),
                 _ = &mut served => break Err(Defect("the server of xDS and certificates".into())),
                 batch = files.next() => match batch {
-                    Some(batch) => take(&core, &metrics, &publish, &mut last_good, batch),
+                    Some(batch) => take(&core, &metrics, &publish, (&mut last_good, &waypoints), batch),
                     None => break Err(watch_ended()),
                 },
             }
@@ -311,7 +316,7 @@ fn take(
     core: &Core,
     metrics: &XdsMetrics,
     published: &watch::Sender<Published>,
-    last_good: &mut LastGood,
+    (last_good, waypoints): (&mut LastGood, &ReadyWaypoints),
     batch: Batch,
 ) {
     let begun = time::Instant::now();
@@ -322,6 +327,7 @@ fn take(
         published.send_replace(Some((revision, begun)));
     }
     last_good.flush();
+    waypoints.keep(&core.take_kept());
     metrics.batches.inc();
     metrics.revision.set(core.ours.revision() as f64);
     {

@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use manifest::{Code, Finding, Level};
+use manifest::{Code, Finding, Level, Object};
 use model::address::Str;
 use model::authz::Policy;
 use model::mesh::Trust;
+use model::workload::{PolicyName, Workload};
 use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
 use xds::convert::resource;
 use xds::delta::store::{Edit, Resource};
 
-use crate::index::{Changes, Claim, Index, Name};
+use crate::index::{Changes, Claim, Index, Kept, Name};
 use crate::source::Batch;
-use crate::translate::{self, Context, authz, peer_authentication};
+use crate::translate::{self, Context, authz, peer_authentication, waypoint};
 
 pub use xds::convert::resource::TYPES;
 
@@ -26,6 +27,11 @@ pub struct Compiler {
     of_slices: HashMap<Name, BTreeSet<Str>>,
     /// Services that claim addresses of others.
     lost: BTreeMap<Name, Vec<(IpAddr, Claim)>>,
+    /// The policies that pods name which take only what comes by a waypoint, and how many name each.
+    required: HashMap<Name, PolicyName>,
+    required_by: BTreeMap<PolicyName, usize>,
+    /// There are waypoints, or have been: they are told more than agents.
+    layer7: bool,
     begun: bool,
 }
 
@@ -36,17 +42,36 @@ pub struct Edits {
     pub ours: Edit,
     /// For those that would overlook them.
     pub foreign: Edit,
+    /// For waypoints, from the moment at which there is one: the same with the labels of workloads.
+    pub layer7: Edit,
+    /// What must outlive a restart.
+    pub kept: Vec<Kept>,
     /// How many keys were translated.
     pub translated: usize,
     /// Other services than before claim what is not theirs.
     pub claims: bool,
+    to_layer7: bool,
 }
 
 impl Compiler {
     /// Of a mesh in which nothing is known yet.
     pub fn new(context: Context) -> Self {
         let index = Index::new(context.settings.root_namespace.clone()).with_objects(context.objects.clone());
-        Self { index, context, of_slices: HashMap::new(), lost: BTreeMap::new(), begun: false }
+        Self {
+            index,
+            context,
+            of_slices: HashMap::new(),
+            lost: BTreeMap::new(),
+            required: HashMap::new(),
+            required_by: BTreeMap::new(),
+            layer7: false,
+            begun: false,
+        }
+    }
+
+    /// Waypoints that have been ready before a restart, by their Gateways as they were.
+    pub fn remember(&mut self, gateways: &[Object]) {
+        self.index.remember(gateways);
     }
 
     /// What is known.
@@ -61,12 +86,20 @@ impl Compiler {
 
     /// Takes a batch into account, and says what is to be published because of it.
     pub fn apply(&mut self, batch: &Batch) -> Edits {
-        let changes = self.index.apply(batch);
-        let mut edits = Edits::default();
-        if !std::mem::replace(&mut self.begun, true) {
+        let mut changes = self.index.apply(batch);
+        let mut edits = Edits { kept: std::mem::take(&mut changes.kept), ..Edits::default() };
+        let mut begins = !std::mem::replace(&mut self.begun, true);
+        if self.index.has_waypoints() && !std::mem::replace(&mut self.layer7, true) {
+            // What was never said to anybody is said now; to agents it is nothing new.
+            changes.add(self.index.everything());
+            begins = true;
+        }
+        edits.to_layer7 = self.layer7;
+        if begins {
             self.begin(&mut edits);
         }
         self.policies(&changes, &mut edits);
+        self.requirements(&changes, &mut edits);
         self.addresses(&changes, &mut edits);
         edits
     }
@@ -98,7 +131,7 @@ impl Compiler {
             return None;
         }
         self.context.settings.trust = trust;
-        let mut edits = Edits::default();
+        let mut edits = Edits { to_layer7: self.layer7, ..Edits::default() };
         self.begun.then(|| {
             edits.put(MESH_SETTINGS, resource::settings(&self.context.settings, &self.context.network));
             edits
@@ -131,6 +164,33 @@ impl Compiler {
         }
     }
 
+    /// The policies of pods that take only what comes by a waypoint: there as long as a pod names them.
+    fn requirements(&mut self, changes: &Changes, edits: &mut Edits) {
+        for name in &changes.pods {
+            let pod = self.index.pod(name).filter(|pod| !pod.ended);
+            let policy = pod.and_then(|pod| waypoint::required(&self.index, &self.context, pod));
+            let now = policy.as_ref().map(|policy| policy.name.clone());
+            let before = match now.clone() {
+                Some(now) => self.required.insert(name.clone(), now),
+                None => self.required.remove(name),
+            };
+            if let Some(policy) = &policy {
+                if before != now {
+                    *self.required_by.entry(policy.name.clone()).or_default() += 1;
+                }
+                edits.put_policy(policy);
+            }
+            let Some(before) = before.filter(|before| Some(before) != now.as_ref()) else { continue };
+            let left = self.required_by.get(&before).map_or(0, |count| count - 1);
+            if left > 0 {
+                self.required_by.insert(before, left);
+            } else {
+                self.required_by.remove(&before);
+                edits.remove(AUTHORIZATION, before.to_string().into());
+            }
+        }
+    }
+
     fn addresses(&mut self, changes: &Changes, edits: &mut Edits) {
         for name in &changes.services {
             let lost =
@@ -152,7 +212,10 @@ impl Compiler {
         for name in &changes.pods {
             let pod = self.index.pod(name);
             match pod.and_then(|pod| translate::workload::pod(&self.index, &self.context, pod)) {
-                Some(workload) => edits.put(ADDRESS, resource::workload(&workload, [])),
+                Some(workload) => {
+                    let labels = pod.into_iter().flat_map(|pod| &pod.labels);
+                    edits.put_pod(&workload, labels.map(|(key, value)| (key.as_str(), value.as_str())));
+                }
                 None => edits.remove(ADDRESS, translate::workload::pod_uid(&self.context, name)),
             }
         }
@@ -176,18 +239,39 @@ impl Edits {
     fn put(&mut self, type_url: &str, resource: Resource) {
         self.translated += 1;
         self.ours.put(type_url, resource.clone());
+        if self.to_layer7 {
+            self.layer7.put(type_url, resource.clone());
+        }
         self.foreign.put(type_url, resource);
+    }
+
+    /// A pod's workload; its labels only to those that choose among pods by them.
+    fn put_pod<'a>(&mut self, workload: &Workload, labels: impl Iterator<Item = (&'a str, &'a str)>) {
+        self.translated += 1;
+        let resource = resource::workload(workload, []);
+        self.ours.put(ADDRESS, resource.clone());
+        self.foreign.put(ADDRESS, resource);
+        if self.to_layer7 {
+            self.layer7.put(ADDRESS, resource::workload(workload, [resource::labels(labels)]));
+        }
     }
 
     fn remove(&mut self, type_url: &str, name: Str) {
         self.translated += 1;
         self.ours.remove(type_url, name.clone());
+        if self.to_layer7 {
+            self.layer7.remove(type_url, name.clone());
+        }
         self.foreign.remove(type_url, name);
     }
 
     fn put_policy(&mut self, policy: &Policy) {
         self.translated += 1;
-        self.ours.put(AUTHORIZATION, resource::policy(policy));
+        let ours = resource::policy(policy);
+        if self.to_layer7 {
+            self.layer7.put(AUTHORIZATION, ours.clone());
+        }
+        self.ours.put(AUTHORIZATION, ours);
         self.foreign.put(AUTHORIZATION, resource::policy_without_extensions(policy));
     }
 }

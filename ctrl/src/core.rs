@@ -4,13 +4,14 @@
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use manifest::{Finding, Level};
+use manifest::{Finding, Level, Object};
 use model::identity::Identity;
 use model::mesh::Trust;
 use xds::delta::store::Revision;
 use xds::server::Publisher;
 
 use crate::compile::{Compiler, TYPES};
+use crate::index::{Kept, Name};
 use crate::source::Batch;
 use crate::translate::Context;
 
@@ -22,6 +23,8 @@ pub struct Core {
     pub ours: Arc<Publisher>,
     /// Shown to others.
     pub foreign: Arc<Publisher>,
+    /// Shown to waypoints: the first, with the labels of workloads. Empty before there is a waypoint.
+    pub layer7: Arc<Publisher>,
 }
 
 /// What is read under the lock.
@@ -33,8 +36,19 @@ pub struct Held {
     pub findings: Vec<Finding>,
     /// The first of these, as they came.
     given: Vec<Finding>,
-    /// The revision at which the mesh's settings were published last.
-    settings: Option<Revision>,
+    /// The revisions at which the mesh's settings were published last.
+    settings: Option<Told>,
+    /// What of waypoints is still to be kept for a restart.
+    kept: Vec<Kept>,
+}
+
+/// Revisions of one thing, by what proxies are shown: each view counts its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// For agents that know our extensions.
+    pub ours: Revision,
+    /// For waypoints.
+    pub layer7: Revision,
 }
 
 /// What a batch came to.
@@ -54,12 +68,34 @@ impl Core {
             findings: Vec::new(),
             given: Vec::new(),
             settings: None,
+            kept: Vec::new(),
         };
         Self {
             held: Arc::new(RwLock::new(held)),
             ours: Arc::new(Publisher::new(TYPES)),
             foreign: Arc::new(Publisher::new(TYPES)),
+            layer7: Arc::new(Publisher::new(TYPES)),
         }
+    }
+
+    /// Waypoints that have been ready before a restart, by their Gateways as they were.
+    pub fn remember(&self, gateways: &[Object]) {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).compiler.remember(gateways);
+    }
+
+    /// What of waypoints is to be kept for a restart, with the Gateways of those that are.
+    pub fn take_kept(&self) -> Vec<(Name, Option<Arc<Object>>)> {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let kept = std::mem::take(&mut held.kept);
+        let index = held.compiler.index();
+        let with_object = |kept| match kept {
+            Kept::Ready(name) => {
+                let object = index.gateway_object(&name).cloned();
+                (name, object)
+            }
+            Kept::Gone(name) => (name, None),
+        };
+        kept.into_iter().map(with_object).collect()
     }
 
     /// Takes a batch into account and publishes what is different.
@@ -76,9 +112,18 @@ impl Core {
         }
         // Published before anybody can see that it was read: who sees it read may ask whether it is in force.
         self.foreign.apply(edits.foreign);
+        let layer7 = self.layer7.apply(edits.layer7);
+        held.kept.extend(edits.kept);
         let revision = self.ours.apply(edits.ours);
-        // With the first batch.
-        held.settings = held.settings.or(revision);
+        // With the first batch, and with the first for waypoints.
+        if let Some(ours) = revision {
+            held.settings.get_or_insert(Told { ours, layer7: 0 });
+        }
+        if let (Some(told), Some(layer7)) = (&mut held.settings, layer7)
+            && told.layer7 == 0
+        {
+            told.layer7 = layer7;
+        }
         Applied { revision, translated: edits.translated }
     }
 
@@ -87,11 +132,15 @@ impl Core {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let Some(edits) = held.compiler.set_trust(trust) else { return };
         self.foreign.apply(edits.foreign);
-        held.settings = self.ours.apply(edits.ours).or(held.settings);
+        let before = held.settings.unwrap_or_default();
+        let layer7 = self.layer7.apply(edits.layer7).unwrap_or(before.layer7);
+        if let Some(ours) = self.ours.apply(edits.ours) {
+            held.settings = Some(Told { ours, layer7 });
+        }
     }
 
-    /// The revision at which the mesh's settings were published last, once they were.
-    pub fn settings_revision(&self) -> Option<Revision> {
+    /// The revisions at which the mesh's settings were published last, once they were.
+    pub fn settings_revision(&self) -> Option<Told> {
         self.read().settings
     }
 
@@ -109,6 +158,7 @@ impl Core {
     pub fn close(&self) {
         self.ours.close();
         self.foreign.close();
+        self.layer7.close();
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! What is known at the end does not depend on the order in which it came.
 
+mod bindings;
 mod claims;
 pub mod facts;
 mod labels;
@@ -19,6 +20,7 @@ mod policies;
 mod services;
 mod sets;
 mod slices;
+mod waypoints;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,14 +32,16 @@ use manifest::{Key, Object, Typed};
 use model::address::Str;
 use model::workload::Locality;
 
+pub use self::bindings::{Binding, Bound, By, Target, Why};
 pub use self::claims::Claim;
-use self::facts::{PeerRule, Pod, Service, Slice};
+use self::facts::{PeerRule, Pod, Service, Slice, Waypoint};
 use self::peer::PeerRules;
 pub use self::peer::Strictness;
 use self::pods::Pods;
 use self::policies::Policies;
 use self::services::Services;
 use self::slices::Slices;
+use self::waypoints::{Namespace, Waypoints};
 use crate::source::Batch;
 
 /// A namespace and a name in it.
@@ -79,6 +83,29 @@ pub struct Changes {
     pub policies: BTreeSet<Name>,
     /// Policies made of PeerAuthentications.
     pub peer_rules: BTreeSet<Name>,
+    /// What must outlive a restart.
+    pub kept: Vec<Kept>,
+}
+
+impl Changes {
+    /// Both.
+    pub fn add(&mut self, other: Self) {
+        self.pods.extend(other.pods);
+        self.services.extend(other.services);
+        self.slices.extend(other.slices);
+        self.policies.extend(other.policies);
+        self.peer_rules.extend(other.peer_rules);
+        self.kept.extend(other.kept);
+    }
+}
+
+/// What is to be known of a waypoint after a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// It has been ready, and is as its object is now.
+    Ready(Name),
+    /// It is gone, and nobody asks for it.
+    Gone(Name),
 }
 
 /// All objects, and how they join.
@@ -94,6 +121,9 @@ pub struct Index {
     slices: Slices,
     policies: Policies,
     peer_rules: PeerRules,
+    waypoints: Waypoints,
+    /// The waypoint that services go by, as far as what follows from it is done.
+    bound: BTreeMap<Name, Name>,
 }
 
 impl Index {
@@ -109,6 +139,17 @@ impl Index {
             pods: Pods::default(),
             services: Services::default(),
             slices: Slices::default(),
+            waypoints: Waypoints::default(),
+            bound: BTreeMap::new(),
+        }
+    }
+
+    /// Waypoints that have been ready before a restart, by their Gateways as they were: bindings to them are in force.
+    pub fn remember(&mut self, gateways: &[Object]) {
+        for object in gateways {
+            if let Some(waypoint) = Waypoint::of(Name::of(&object.key()), object) {
+                self.waypoints.note_ready(Arc::new(waypoint));
+            }
         }
     }
 
@@ -131,6 +172,7 @@ impl Index {
             let old = self.objects.insert(key.clone(), object.clone());
             self.change(&key, old.as_deref(), Some(object), &mut changes);
         }
+        self.settle(&mut changes);
         changes
     }
 
@@ -140,6 +182,10 @@ impl Index {
         match (key.group.as_str(), key.kind.as_str()) {
             ("", "Pod") => self.change_pod(&name, new, changes),
             ("", "Node") => self.change_node(&name.name, new, changes),
+            ("", "Namespace") => self.change_namespace(&name.name, new, changes),
+            ("", "ServiceAccount") => self.change_account(&name, new, changes),
+            ("gateway.networking.k8s.io", "Gateway") => self.change_gateway(&name, new, changes),
+            ("gateway.networking.k8s.io", "GatewayClass") => self.change_class(&name, new, changes),
             ("", "Service") => self.change_service(&name, new, changes),
             ("discovery.k8s.io", "EndpointSlice") => self.change_slice(&name, new, changes),
             ("security.istio.io", "AuthorizationPolicy") => self.change_policy(&name, old, new, changes),
@@ -162,6 +208,16 @@ impl Index {
             // Who claims a pod's address loses it, or has it again.
             changes.services.extend(self.claimants(pods::own_addresses(pod)));
         }
+        // The accounts of its pods may decide by which waypoint a service goes.
+        let joins = |pod: &Option<Arc<Pod>>| {
+            pod.as_ref().map(|pod| (pod.account.clone(), pod.labels.clone(), pod.ended))
+        };
+        if self.has_waypoints() && joins(&old) != joins(&new) {
+            for pod in old.iter().chain(&new) {
+                let services = self.services_of(pod).into_iter().map(|service| service.name.clone());
+                changes.services.extend(services);
+            }
+        }
         self.pods.set(name, new);
         changes.pods.insert(name.clone());
     }
@@ -178,6 +234,52 @@ impl Index {
         if old.unwrap_or_default() != new.unwrap_or_default() {
             changes.pods.extend(self.pods.on_node(name));
             changes.slices.extend(self.slices.all());
+        }
+    }
+
+    fn change_namespace(&mut self, name: &Str, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        let new = new.map(|object| Namespace {
+            labels: object.metadata.labels.clone(),
+            requires: facts::required(Some(&object.metadata.labels), Some(&object.metadata.annotations)),
+        });
+        if self.waypoints.set_namespace(name, new) {
+            self.touch_namespace(name, changes);
+        }
+    }
+
+    fn change_account(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        let requires = new.is_some_and(|object| {
+            facts::required(Some(&object.metadata.labels), Some(&object.metadata.annotations))
+        });
+        if self.waypoints.set_account(name, requires) {
+            changes.pods.extend(self.pods.in_namespace(Some(&name.namespace)));
+        }
+    }
+
+    fn change_gateway(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        let new = new.and_then(|object| match &object.spec {
+            // What was in force stays in force.
+            Typed::Broken => self.waypoints.known(name).cloned(),
+            _ => Waypoint::of(name.clone(), object).map(Arc::new),
+        });
+        if self.waypoints.get(name) == new.as_ref() {
+            return;
+        }
+        if new.is_some() && self.waypoints.has_been_ready(name) {
+            changes.kept.push(Kept::Ready(name.clone()));
+        }
+        self.waypoints.set(name, new);
+        self.touch_waypoint(name, changes);
+    }
+
+    fn change_class(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
+        if *name.name != *facts::CLASS {
+            return;
+        }
+        let new = new.and_then(|object| facts::traffic(object));
+        if std::mem::replace(&mut self.waypoints.class, new) != new {
+            let all: Vec<Name> = self.waypoints.there().map(|waypoint| waypoint.name.clone()).collect();
+            all.iter().for_each(|name| self.touch_waypoint(name, changes));
         }
     }
 
@@ -220,6 +322,9 @@ impl Index {
         }
         for slice in old.iter().chain(&new) {
             changes.pods.extend(self.pods_of(slice));
+            if self.has_waypoints() && !slice.by_selector {
+                changes.services.extend(slice.service.clone());
+            }
         }
         self.slices.set(name, new);
         changes.slices.insert(name.clone());
@@ -302,6 +407,29 @@ impl Index {
     /// Every object, by key.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.values()
+    }
+
+    /// Everything that is translated.
+    pub fn everything(&self) -> Changes {
+        let named = |kind: &'static str| {
+            let of_kind = move |key: &&Key| key.kind == kind && key.group == "security.istio.io";
+            self.objects.keys().filter(of_kind).map(Name::of).collect()
+        };
+        Changes {
+            pods: self.pods.in_namespace(None).collect(),
+            services: self.services.all().map(|service| service.name.clone()).collect(),
+            slices: self.slices.all().collect(),
+            policies: named("AuthorizationPolicy"),
+            peer_rules: named("PeerAuthentication"),
+            kept: Vec::new(),
+        }
+    }
+
+    /// A waypoint's Gateway.
+    pub fn gateway_object(&self, name: &Name) -> Option<&Arc<Object>> {
+        let group = "gateway.networking.k8s.io".to_owned();
+        let namespace = Some(name.namespace.to_string());
+        self.objects.get(&Key { group, kind: "Gateway".to_owned(), namespace, name: name.name.to_string() })
     }
 
     /// An object.

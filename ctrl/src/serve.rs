@@ -6,4 +6,4 @@ mod control;
 pub mod convergence;
 pub mod metrics;
 
-pub use control::{Gate, heeds_extensions};
+pub use control::{Gate, heeds_extensions, is_layer7, view_of};

@@ -3,5 +3,6 @@
 
 pub mod file;
 pub mod last_good;
+pub mod waypoints;
 
 pub use manifest::Batch;

@@ -4,6 +4,7 @@
 pub mod authz;
 pub mod peer_authentication;
 pub mod service;
+pub mod waypoint;
 pub mod workload;
 
 use std::path::Path;

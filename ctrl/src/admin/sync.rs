@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use xds::delta::store::Revision;
 use xds::node::NodeInfo;
-use xds::server::{ClientStatus, Publisher};
+use xds::server::ClientStatus;
 
 use crate::ca::authorize::Caller;
 use crate::core::Core;
@@ -56,8 +56,7 @@ pub(super) fn sync(core: &Core, clients: &[ClientStatus<Caller>]) -> Sync {
 }
 
 fn client(core: &Core, status: &ClientStatus<Caller>) -> Client {
-    let publisher: &Publisher =
-        if crate::serve::heeds_extensions(&status.node) { &core.ours } else { &core.foreign };
+    let publisher = crate::serve::view_of(core, &status.node);
     let short = |type_url: &str| type_url.rsplit('.').next().unwrap_or(type_url).to_owned();
     let revision = publisher.revision();
     let subscribed = status.in_force.contains_key(proto::type_url::ADDRESS)

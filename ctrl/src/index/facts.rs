@@ -4,6 +4,7 @@
 mod pod;
 mod service;
 mod slice;
+mod waypoint;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,11 @@ use model::workload::Locality;
 pub use self::pod::{ContainerPort, Owner, Pod};
 pub use self::service::{Service, ServicePort, Target};
 pub use self::slice::{Endpoint, Slice};
+pub use self::waypoint::{
+    Allowed, Asked, CLASS, FOR_ACCOUNT, REQUIRE_WAYPOINT, Traffic, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE,
+    WAYPOINT_FOR, Waypoint,
+};
+pub(super) use self::waypoint::{GATEWAY_NAME, asked, required, traffic};
 use super::Name;
 use super::labels::Labels;
 

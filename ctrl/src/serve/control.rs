@@ -64,7 +64,7 @@ impl<A: Authenticator> Control for Gate<A> {
             tracing::warn!(?caller, node = node.id(), reason, "configuration refused");
             Status::permission_denied(reason)
         })?;
-        Ok(if heeds_extensions(node) { self.core.ours.clone() } else { self.core.foreign.clone() })
+        Ok(view_of(&self.core, node).clone())
     }
 
     fn observe(&self, caller: &Caller, node: &NodeInfo, report: Report<'_>) {
@@ -81,6 +81,20 @@ impl<A: Authenticator> Control for Gate<A> {
         }
         self.metrics.note(&report);
     }
+}
+
+/// What a proxy is shown.
+pub fn view_of<'a>(core: &'a Core, node: &NodeInfo) -> &'a Arc<Publisher> {
+    match (heeds_extensions(node), is_layer7(node)) {
+        (true, true) => &core.layer7,
+        (true, false) => &core.ours,
+        (false, _) => &core.foreign,
+    }
+}
+
+/// Whether a proxy is a waypoint.
+pub fn is_layer7(node: &NodeInfo) -> bool {
+    node.kind == "waypoint"
 }
 
 /// Whether a proxy can be sent what means something else to who overlooks our extensions.

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use xds::delta::store::Revision;
 use xds::server::Clients;
 
-use super::heeds_extensions;
 use super::metrics::XdsMetrics;
+use super::{heeds_extensions, is_layer7};
 use crate::ca::authorize::Caller;
 
 /// A proxy that has not answered after this long has other troubles than slowness.
@@ -29,7 +29,9 @@ pub async fn measure(
         let mut behind = 0;
         for type_url in crate::compile::TYPES {
             // Those of the other view count their revisions by themselves.
-            let ours = |client: &xds::server::ClientStatus<Caller>| heeds_extensions(&client.node);
+            let ours = |client: &xds::server::ClientStatus<Caller>| {
+                heeds_extensions(&client.node) && !is_layer7(&client.node)
+            };
             let left = LONGEST.saturating_sub(begun.elapsed());
             behind += clients.in_force(type_url, revision, ours, left).await.len();
         }

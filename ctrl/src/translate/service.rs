@@ -3,7 +3,7 @@
 use model::address::NetworkAddress;
 use model::service::{LoadBalancing, LoadBalancingMode, Port, Ports, Scope, Service, Visibility};
 
-use super::Context;
+use super::{Context, waypoint};
 use crate::index::Index;
 use crate::index::facts::{self, ServicePort, Target};
 
@@ -17,7 +17,7 @@ pub fn service(index: &Index, context: &Context, facts: &facts::Service) -> Serv
         cidr_vips: Box::default(),
         ports: Ports(facts.ports.iter().map(port).collect()),
         subject_alt_names: Box::default(),
-        waypoint: None,
+        waypoint: waypoint::address(context, &index.service_bound(facts)),
         load_balancing: load_balancing(facts),
         ip_families: facts.ip_families,
         canonical: true,

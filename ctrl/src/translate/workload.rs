@@ -10,7 +10,7 @@ use model::address::{NamespacedHostname, Str};
 use model::service::{Port, Ports};
 use model::workload::{Locality, PolicyName, Profile, TunnelProtocol, Workload, WorkloadKind};
 
-use super::{Context, authz, peer_authentication};
+use super::{Context, authz, peer_authentication, waypoint};
 use crate::index::facts::{Endpoint, Pod, Service, Slice, Target};
 use crate::index::{Index, Name};
 
@@ -44,11 +44,11 @@ pub fn pod(index: &Index, context: &Context, pod: &Pod) -> Option<Workload> {
         canonical_revision: label(CANONICAL_REVISION).map_or("latest", String::as_str).into(),
         kind,
         workload_name: workload_name.into(),
-        waypoint: None,
+        waypoint: waypoint::address(context, &index.pod_bound(pod)),
         network_gateway: None,
         services: services(index, context, pod),
-        policies: policies(index, pod),
-        enforced_by: Some(Box::default()),
+        policies: policies(index, context, pod),
+        enforced_by: Some(waypoint::enforced_by(index, context, pod)),
         cluster: context.settings.cluster.clone(),
         locality: pod.locality.clone().unwrap_or_else(|| index.locality(&pod.node)),
         capacity: 1,
@@ -108,11 +108,14 @@ fn slice_ports(service: &Service, slice: &Slice) -> Ports {
     Ports(service.ports.iter().filter_map(resolve).collect())
 }
 
-/// The policies that the pod names: those with a selector that matches, and what PeerAuthentications come to.
-fn policies(index: &Index, pod: &Pod) -> Box<[PolicyName]> {
+/// The policies that the pod names: those with a selector that matches, what PeerAuthentications come to, and that it
+/// takes only what comes by a waypoint.
+fn policies(index: &Index, context: &Context, pod: &Pod) -> Box<[PolicyName]> {
     let own = index.policies_selecting(pod);
     let own = own.iter().map(authz::policy_name);
-    own.chain(peer_authentication::named(index, &pod.name.namespace, &pod.labels)).collect()
+    let strict = peer_authentication::named(index, &pod.name.namespace, &pod.labels);
+    let required = waypoint::required(index, context, pod).map(|policy| policy.name);
+    own.chain(strict).chain(required).collect()
 }
 
 /// The workloads of a slice: its endpoints that are no pods.

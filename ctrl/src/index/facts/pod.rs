@@ -70,6 +70,11 @@ pub struct ContainerPort {
 }
 
 impl Pod {
+    /// Whether it takes traffic.
+    pub fn is_ready(&self) -> bool {
+        self.health == Health::Healthy && !self.ended && !self.addresses.is_empty()
+    }
+
     pub(in crate::index) fn of(name: Name, pod: &v1::Pod) -> Self {
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();

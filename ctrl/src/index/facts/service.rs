@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{self, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use model::address::Str;
 use model::service::{AppProtocol, IpFamilies};
 
+use super::waypoint::{self, Asked, GATEWAY_NAME};
 use crate::index::Name;
 use crate::index::labels::Labels;
 
@@ -35,6 +37,12 @@ pub struct Service {
     pub node_local: bool,
     /// Whether endpoints that are not ready count.
     pub publish_not_ready: bool,
+    /// The waypoint that its label asks for.
+    pub asked: Option<Asked>,
+    /// The Gateway that it was made for.
+    pub gateway: Option<Str>,
+    /// Whether its pods refuse whoever is no waypoint of theirs.
+    pub requires_waypoint: bool,
 }
 
 /// A port of a service.
@@ -67,7 +75,11 @@ impl Service {
             return None;
         }
         let annotation = service.metadata.annotations.as_ref().and_then(|all| all.get(TRAFFIC_DISTRIBUTION));
+        let labels = service.metadata.labels.as_ref();
         Some(Self {
+            asked: labels.and_then(|labels| waypoint::asked(labels, &name.namespace)),
+            gateway: labels.and_then(|labels| labels.get(GATEWAY_NAME)).map(|name| name.as_str().into()),
+            requires_waypoint: waypoint::required(labels, service.metadata.annotations.as_ref()),
             name,
             created: None,
             given: false,
