@@ -1,5 +1,7 @@
 //! Every way to ask for a waypoint, which of two wins, and what becomes of a binding when things come and go.
 
+#![allow(clippy::needless_pass_by_value, reason = "JSON as it is written in a table")]
+
 use std::path::Path;
 
 use manifest::{Batch, Object, from_json};
