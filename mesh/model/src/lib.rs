@@ -4,6 +4,7 @@
 //!  wire ─► mesh (all that is known) ─► plan    where an outgoing connection goes
 //!                                  ├─► select  which endpoint
 //!                                  ├─► accept  what an incoming CONNECT asks for
+//!                                  ├─► route   what becomes of a request at layer 7
 //!                                  └─► authz   whether a connection may pass, and why ([`mesh::Mesh::judge`])
 //!  DestinationRule ─► traffic        which endpoint of a host takes a request, how much may be under way, who is left out
 //! ```
@@ -26,6 +27,7 @@ pub mod select;
 pub mod accept;
 pub mod baggage;
 pub mod plan;
+pub mod route;
 
 pub mod traffic;
 

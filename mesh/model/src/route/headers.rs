@@ -1,0 +1,133 @@
+//! Header operations (`VirtualService` `headers`): what they are, and the edits they come to for one message.
+//!
+//! The order is Envoy's, whatever the order in the manifest: what is removed goes first, then values are worked out, then
+//! what is set replaces, then what is added comes behind. A value that comes out empty changes nothing.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::template::{Message, Template};
+use crate::address::Str;
+use crate::request::Request;
+
+/// What is changed in a request and its response.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeaderChanges {
+    /// In the request; `None` is nothing.
+    pub request: Option<Box<Operations>>,
+    /// In the response; `None` is nothing.
+    pub response: Option<Box<Operations>>,
+}
+
+/// Operations on the headers of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Operations {
+    /// `remove`.
+    pub remove: Box<[HeaderName]>,
+    /// `set`: in place of all values there are.
+    pub set: Box<[(HeaderName, Template)]>,
+    /// `add`: beside the values there are.
+    pub add: Box<[(HeaderName, Template)]>,
+    /// `set` or else `add` of `host` or `:authority` in a request: the authority that it is sent on with, unless the
+    /// rule rewrites it.
+    pub authority: Option<Str>,
+}
+
+/// A step in changing headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// All values go.
+    Remove(HeaderName),
+    /// All values go for this one.
+    Set(HeaderName, HeaderValue),
+    /// Another value, on a line of its own.
+    Add(HeaderName, HeaderValue),
+}
+
+impl Edit {
+    /// Makes the change.
+    pub fn apply(self, headers: &mut HeaderMap) {
+        match self {
+            Self::Remove(name) => {
+                headers.remove(name);
+            }
+            Self::Set(name, value) => {
+                headers.insert(name, value);
+            }
+            Self::Add(name, value) => {
+                headers.append(name, value);
+            }
+        }
+    }
+}
+
+/// Headers by which clients of Envoy steer its router. They are taken off every request that is sent on and never
+/// followed: how long a request may take, how often and when it is tried again is for the owner of the host to say, and
+/// a client that could say it could hold a waypoint's connections for as long as it liked.
+pub const CONTROL_HEADERS: [HeaderName; 11] = [
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+    HeaderName::from_static("x-envoy-upstream-stream-duration-ms"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+];
+
+/// Whether a rule may change a header. Not what frames a message or says how it goes on: to change that is to smuggle.
+pub fn may_change(name: &HeaderName) -> bool {
+    const FRAMING: [HeaderName; 8] = [
+        http::header::CONTENT_LENGTH,
+        http::header::TRANSFER_ENCODING,
+        http::header::CONNECTION,
+        http::header::UPGRADE,
+        http::header::TE,
+        http::header::TRAILER,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ];
+    !FRAMING.contains(name) && *name != http::header::HOST
+}
+
+/// The edits that several operations come to, one list after the other: each list is worked off as if the one before had
+/// been written by somebody else.
+pub(super) fn in_turn<'a>(
+    stages: impl IntoIterator<Item = Option<&'a Operations>>,
+    message: &Message<'_>,
+) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    for stage in stages.into_iter().flatten() {
+        edits.extend(together(&[stage], message));
+    }
+    edits
+}
+
+/// The edits that several operations come to as if they were one: all removals, all settings, all additions.
+pub(super) fn together(stages: &[&Operations], message: &Message<'_>) -> Vec<Edit> {
+    let removed: Vec<&HeaderName> = stages.iter().flat_map(|stage| &stage.remove).collect();
+    let message = Message { removed: &removed, ..*message };
+    let mut edits: Vec<Edit> = removed.iter().map(|name| Edit::Remove((*name).clone())).collect();
+    let value = |(name, template): &(HeaderName, Template)| {
+        template.value(&message).map(|value| (name.clone(), value))
+    };
+    let set = stages.iter().flat_map(|stage| &stage.set).filter_map(value);
+    edits.extend(set.map(|(name, value)| Edit::Set(name, value)));
+    let add = stages.iter().flat_map(|stage| &stage.add).filter_map(value);
+    edits.extend(add.map(|(name, value)| Edit::Add(name, value)));
+    edits
+}
+
+/// The message that a response's operations read: the request, and the response as it came.
+pub(super) fn response_message<'a>(
+    request: &'a Request<'a>,
+    status: StatusCode,
+    headers: &'a HeaderMap,
+) -> Message<'a> {
+    Message { request, response: Some((status, headers)), removed: &[] }
+}
+
+#[cfg(test)]
+mod tests;
