@@ -1,11 +1,14 @@
 //! What became of an object, as status conditions: in force, in force otherwise than written, or refused, and why.
 //! Pure.
 
+mod waypoint;
+
 use std::fmt::Write as _;
 
 use manifest::{Code, Finding, Level, Object, Typed};
 use serde::Serialize;
 
+pub use self::waypoint::addresses;
 use crate::compile::Compiler;
 use crate::index::Name;
 use crate::translate::authz::{self, Fate};
@@ -14,17 +17,6 @@ use crate::translate::authz::{self, Fate};
 const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 /// Whether the mesh heeds an object.
 const ACCEPTED: &str = "Accepted";
-
-/// Whether the waypoint that a label asks for is used.
-const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
-/// The label that asks for one.
-const USE_WAYPOINT: &str = "istio.io/use-waypoint";
-/// Asks to refuse what comes around it.
-const REQUIRE_WAYPOINT: &str = "lateen.dev/require-waypoint";
-/// What is said to who wants one.
-const NO_WAYPOINT: &str = "gateways and waypoints are not carried by this version of the mesh: traffic goes straight to \
-                           the workloads, and node agents enforce at layer 4, on the safe side, every policy that \
-                           selects them";
 
 /// One condition, as Kubernetes has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -63,28 +55,14 @@ pub fn conditions(compiler: &Compiler, object: &Object, findings: &[Finding]) ->
         )],
         (_, "AuthorizationPolicy") if is_security(object) => vec![policy(compiler, object, &findings)],
         (_, "PeerAuthentication") if is_security(object) => vec![peer_rule(compiler, object, &findings)],
-        (Typed::Gateway(_), _) => vec![Condition::new(ACCEPTED, false, "UnsupportedValue", NO_WAYPOINT)],
+        (Typed::Gateway(gateway), _) => waypoint::gateway(compiler, object, gateway),
         (Typed::Service(_), _) if findings.iter().any(|finding| finding.code == Code::AddressTaken) => {
             let taken = Condition::new(ACCEPTED, false, "Conflicted", told(&findings));
-            std::iter::once(taken).chain(unbound(object)).collect()
+            std::iter::once(taken).chain(waypoint::bound(compiler, object)).collect()
         }
         (Typed::Broken, _) => vec![Condition::new(ACCEPTED, false, "Invalid", told(&findings))],
-        _ => unbound(object).into_iter().collect(),
+        _ => waypoint::bound(compiler, object),
     }
-}
-
-/// Whoever asks for a waypoint is told that there is none.
-fn unbound(object: &Object) -> Option<Condition> {
-    let asked = |name: &str| object.label(name).or(object.annotation(name));
-    if asked(REQUIRE_WAYPOINT) == Some("true") {
-        let message = format!(
-            "{REQUIRE_WAYPOINT} is not carried by this version of the mesh: peers are not refused for it"
-        );
-        return Some(Condition::new(WAYPOINT_BOUND, false, "UnsupportedValue", message));
-    }
-    let waypoint = object.label(USE_WAYPOINT).filter(|name| *name != "none")?;
-    let message = format!("not bound to {waypoint:?}: {NO_WAYPOINT}");
-    Some(Condition::new(WAYPOINT_BOUND, false, "UnsupportedValue", message))
 }
 
 fn is_security(object: &Object) -> bool {

@@ -52,6 +52,9 @@ fn with_status(held: &Held, object: &Object) -> Value {
         };
         all.extend(conditions.iter().map(|condition| json!(condition)));
         status.insert("conditions".to_owned(), Value::Array(all));
+        if let Some(addresses) = status::addresses(&held.compiler, object) {
+            status.insert("addresses".to_owned(), addresses);
+        }
     }
     value
 }

@@ -73,15 +73,147 @@ fn conditions_by_table() {
     let (shown, message) = told(route).unwrap();
     assert_eq!(shown, "Accepted False UnsupportedKind");
     assert!(message.contains("VirtualService"), "{message}");
-    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: shop}\n\
-                   spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
-    assert_eq!(told(gateway).unwrap().0, "Accepted False UnsupportedValue");
-    for label in ["istio.io/use-waypoint: w", "lateen.dev/require-waypoint: 'true'"] {
-        let asks = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: n, labels: {{{label}}}}}\n");
-        assert_eq!(told(&asks).unwrap().0, "istio.io/WaypointBound False UnsupportedValue");
-    }
     let opts_out =
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: n, labels: {istio.io/use-waypoint: none}}\n";
     assert_eq!(told(opts_out), None);
     assert_eq!(told("apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n"), None);
+}
+
+const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: shop}\n\
+                       spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
+const MADE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: w, namespace: shop}\nspec: {clusterIP: 10.96.0.9, ports: [{port: 15008}]}\n---\n\
+                    apiVersion: v1\nkind: Pod\nmetadata: {name: w-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: w}}\n\
+                    spec: {containers: [{name: c, image: i}]}\n\
+                    status: {phase: Running, podIPs: [{ip: 10.0.0.9}], conditions: [{type: Ready, status: 'True'}]}\n";
+
+/// All conditions of the last object, as `TYPE STATUS REASON`, and their messages; and its addresses.
+fn all_told(text: &str) -> (Vec<String>, String, Option<String>) {
+    let file: Arc<Path> = Arc::from(Path::new("mesh.yaml"));
+    let parsed = parse(text, &file);
+    let objects: Vec<_> = parsed.objects.into_iter().map(Arc::new).collect();
+    let mut compiler = Compiler::new(Context::new(model::mesh::Settings::default()));
+    compiler.apply(&Batch { upserted: objects.clone(), ..Batch::default() });
+    let last = objects.last().unwrap();
+    let all = conditions(&compiler, last, &parsed.findings);
+    let shown = all.iter().map(|one| format!("{} {} {}", one.kind, one.status, one.reason)).collect();
+    let messages = all.iter().map(|one| one.message.as_str()).collect::<Vec<_>>().join("; ");
+    (shown, messages, addresses(&compiler, last).map(|addresses| addresses.to_string()))
+}
+
+#[test]
+fn gateways_by_table() {
+    let ready = format!("{MADE}---\n{GATEWAY}");
+    let for_account = |name: &str| {
+        GATEWAY.replace(
+            "{name: w,",
+            &format!("{{name: {name}, annotations: {{istio.io/for-service-account: a}},"),
+        )
+    };
+    for (text, expected, part) in [
+        (
+            GATEWAY.to_owned(),
+            vec!["Accepted True Accepted", "Programmed False AddressNotAssigned"],
+            "no Service shop/w",
+        ),
+        (ready.clone(), vec!["Accepted True Accepted", "Programmed True Programmed"], "1 of 1"),
+        (
+            ready.replace("status: 'True'", "status: 'False'"),
+            vec!["Accepted True Accepted", "Programmed False Pending"],
+            "never ready",
+        ),
+        (
+            GATEWAY.replace("istio-waypoint", "istio"),
+            vec!["Accepted False UnsupportedValue"],
+            "class \"istio\"",
+        ),
+        (GATEWAY.replace("HBONE", "HTTP"), vec!["Accepted False ListenersNotValid"], "protocol: HBONE"),
+        (
+            ready.replace(
+                "{name: w, namespace: shop}\nspec: {gate",
+                "{name: w, namespace: shop, labels: {istio.io/waypoint-for: al}}\nspec: {gate",
+            ),
+            vec!["Accepted False UnsupportedValue", "Programmed True Programmed"],
+            "\"al\"",
+        ),
+        (
+            format!("{}---\n{}", for_account("v"), for_account("w")),
+            vec!["Accepted False Conflicted", "Programmed False AddressNotAssigned"],
+            "Gateway shop/v",
+        ),
+    ] {
+        let (shown, messages, _) = all_told(&text);
+        assert_eq!(shown, expected, "{text}{messages}");
+        assert!(messages.contains(part), "{part:?} is missing in {messages:?}");
+    }
+    let at = r#"[{"type":"Hostname","value":"w.shop.svc.cluster.local"},{"type":"IPAddress","value":"10.96.0.9"}]"#;
+    assert_eq!(all_told(&ready).2.as_deref(), Some(at));
+    assert_eq!(all_told(GATEWAY).2, None);
+}
+
+#[test]
+fn who_asks_for_a_waypoint_is_told_by_table() {
+    let service = |labels: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: shop, labels: {{{labels}}}}}\nspec: {{clusterIP: None, selector: {{app: s}}, ports: [{{port: 80}}]}}\n"
+        )
+    };
+    let pod = |name: &str, account: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: s}}}}\nspec: {{serviceAccountName: {account}, containers: [{{name: c, image: i}}]}}\n"
+        )
+    };
+    let namespace = |labels: &str| {
+        format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{{labels}}}}}\n")
+    };
+    let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a, namespace: shop}\n";
+    let ready = format!("{MADE}---\n{GATEWAY}");
+    let for_account = ready.replace(
+        "{name: w, namespace: shop}\nspec: {gate",
+        "{name: w, namespace: shop, annotations: {istio.io/for-service-account: a}}\nspec: {gate",
+    );
+    let bound = |rest: &str| vec![format!("istio.io/WaypointBound {rest}")];
+    let (with, required) = ("istio.io/use-waypoint: w", "lateen.dev/require-waypoint: 'true'");
+    for (parts, expected, part) in [
+        (vec![ready.clone(), service(with)], bound("True WaypointAccepted"), "by its label"),
+        (vec![GATEWAY.to_owned(), service(with)], bound("False WaypointIsNotReady"), "never been ready"),
+        (vec![service(with)], bound("False WaypointIsNotReady"), "no Gateway shop/w"),
+        (
+            vec![
+                ready.replace("namespace: shop", "namespace: far"),
+                service(&format!("{with}, istio.io/use-waypoint-namespace: far")),
+            ],
+            bound("False AttachmentDenied"),
+            "allowedRoutes",
+        ),
+        (
+            vec![ready.clone(), namespace(with), service("")],
+            bound("True WaypointAccepted"),
+            "namespace's label",
+        ),
+        (vec![ready.clone(), namespace(with), pod("p", "a")], vec![], ""),
+        (vec![ready.clone(), namespace(with)], bound("True WaypointAccepted"), "namespace's label"),
+        (vec![for_account.clone(), pod("p", "a")], bound("True WaypointAccepted"), "for service account a"),
+        (
+            vec![for_account.clone(), account.to_owned()],
+            bound("True WaypointAccepted"),
+            "for service account a",
+        ),
+        (
+            vec![for_account, pod("p", "a"), pod("q", "b"), service("")],
+            vec!["WaypointAmbiguous True WaypointAmbiguous".to_owned()],
+            "different waypoints",
+        ),
+        (
+            vec![ready.clone(), service(&format!("{with}, {required}"))],
+            bound("True WaypointAccepted"),
+            "refuses all",
+        ),
+        (vec![ready, namespace(required)], bound("False WaypointRequired"), "refuses all"),
+        (vec![service("istio.io/use-waypoint: none")], vec![], ""),
+    ] {
+        let text = parts.join("---\n");
+        let (shown, messages, _) = all_told(&text);
+        assert_eq!(shown, expected, "{text}{messages}");
+        assert!(messages.contains(part), "{part:?} is missing in {messages:?}");
+    }
 }

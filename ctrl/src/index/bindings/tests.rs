@@ -107,6 +107,9 @@ fn with(name: &str) -> Value {
     json!({"istio.io/use-waypoint": name})
 }
 
+/// What it is about; labels of the namespace, the service and the pod; the waypoints; how service and pod are bound.
+type Row = (&'static str, Value, Value, Value, Vec<Value>, &'static str, &'static str);
+
 #[test]
 fn who_asks_and_what_comes_of_it_by_table() {
     let none = || json!({});
@@ -122,8 +125,7 @@ fn who_asks_and_what_comes_of_it_by_table() {
         all[0]["spec"]["gatewayClassName"] = json!("istio");
         all
     };
-    // Labels of the namespace, the service and the pod; the waypoints; how service and pod are bound.
-    let table: Vec<(&str, Value, Value, Value, Vec<Value>, &str, &str)> = vec![
+    let table: Vec<Row> = vec![
         ("nobody asks", none(), none(), none(), own("shop/w"), "-", "-"),
         ("the service", none(), with("w"), none(), own("shop/w"), "shop/w by Label", "-"),
         (
