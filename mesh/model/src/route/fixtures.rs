@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::action::{Action, Destination, Destinations, Forward, Weighted};
-use super::{HeaderChanges, HttpMatch, HttpRule, ResourceName, Routing, RuleList, RuleSource};
+use super::template::Template;
+use super::{HeaderChanges, HttpMatch, HttpRule, Operations, ResourceName, Routing, RuleList, RuleSource};
 use crate::address::{NamespacedHostname, Str};
 use crate::fixtures::socket;
 use crate::identity::Identity;
@@ -141,4 +142,22 @@ pub(super) fn split(weights: &[(u32, &str)]) -> Destinations {
 /// For what draws nothing.
 pub(super) fn no_draw(bound: u32) -> u32 {
     panic!("a draw below {bound}, where there is nothing to draw")
+}
+
+/// Operations: names to remove by commas, and `name=value` to set and to add by commas.
+pub(super) fn operations(remove: &str, set: &str, add: &str) -> Operations {
+    let name = |text: &str| text.parse::<HeaderName>().unwrap();
+    let pairs = |text: &str| {
+        let pair = |part: &str| {
+            let (key, value) = part.split_once('=').unwrap();
+            (name(key), Template::parse(value).unwrap())
+        };
+        text.split(',').filter(|part| !part.is_empty()).map(pair).collect()
+    };
+    Operations {
+        remove: remove.split(',').filter(|part| !part.is_empty()).map(name).collect(),
+        set: pairs(set),
+        add: pairs(add),
+        authority: None,
+    }
 }

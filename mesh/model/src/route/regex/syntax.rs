@@ -76,9 +76,23 @@ fn escaped(rest: &mut Rest<'_>, out: &mut String) -> Result<(), InvalidRegex> {
         other => {
             out.push('\\');
             out.push(other);
+            if matches!(other, 'p' | 'P' | 'x') && rest.peek() == Some(&'{') {
+                return until('}', rest, out);
+            }
         }
     }
     Ok(())
+}
+
+/// Copies what belongs together, up to its end.
+fn until(end: char, rest: &mut Rest<'_>, out: &mut String) -> Result<(), InvalidRegex> {
+    for letter in rest.by_ref() {
+        out.push(letter);
+        if letter == end {
+            return Ok(());
+        }
+    }
+    refuse("a brace or bracket is not closed")
 }
 
 /// `\123`; one digit alone would be a back-reference, unless it is 0.
@@ -113,7 +127,10 @@ fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), InvalidRegex> {
                 out.push(']');
                 return Ok(());
             }
-            '[' if rest.peek() == Some(&':') => named_class(rest, out)?,
+            '[' if rest.peek() == Some(&':') => {
+                out.push('[');
+                until(']', rest, out)?;
+            }
             '[' | '&' | '~' => {
                 out.push('\\');
                 out.push(letter);
@@ -121,18 +138,6 @@ fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), InvalidRegex> {
             '-' if rest.peek() == Some(&'-') => return refuse(r"write \- for a hyphen in a class"),
             '\\' => escaped(rest, out)?,
             other => out.push(other),
-        }
-    }
-    refuse("a class is not closed")
-}
-
-/// `[:alpha:]` within a class, after its bracket.
-fn named_class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), InvalidRegex> {
-    out.push('[');
-    for letter in rest.by_ref() {
-        out.push(letter);
-        if letter == ']' {
-            return Ok(());
         }
     }
     refuse("a class is not closed")
