@@ -1,22 +1,31 @@
-//! Authorization: what a policy says and whether it lets a connection through.
+//! Authorization: what a policy says and whether it lets a connection or request through.
 //!
 //! The shape is that of `istio.security.Authorization`: rules are ORed, the clauses of a rule ANDed, the matches of
 //! a clause ORed, the fields of a match ANDed, the values of a field ORed. There is one engine with three values
 //! (`docs/decisions/0003`): what the enforcer cannot see is [`Truth::Unknown`], and an ALLOW rule then does not match while
-//! a DENY rule does. [`decide::decide`] names the policy and rule that decided.
+//! a DENY rule does. [`decide::decide`] names the policy and rule that decided. Layer 4 and layer 7 differ in the
+//! [`Facts`] alone.
 
+mod addressee;
 pub mod decide;
+mod facts;
 pub(crate) mod index;
 pub mod matcher;
+mod path_match;
+mod request_match;
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+pub use self::addressee::{Addressee, GatewayName, policies_for};
 pub use self::decide::{Cause, Decision, Verdict, decide};
+pub use self::facts::{Facts, Layer, Sni};
 pub use self::matcher::Truth;
-use crate::address::Str;
+pub use self::path_match::{PathMatch, Template, TemplateError};
+pub use self::request_match::{HeaderMatch, RequestMatch};
+use crate::address::{NamespacedHostname, Str};
 use crate::identity::Identity;
 use crate::workload::PolicyName;
 
@@ -37,8 +46,8 @@ pub struct Policy {
     pub invalid: Option<Str>,
 }
 
-/// Which workloads a policy applies to (`istio.security.Scope`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a policy applies to (`istio.security.Scope`, and `targetRefs`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PolicyScope {
     /// Every workload of the mesh.
     Global,
@@ -46,6 +55,31 @@ pub enum PolicyScope {
     Namespace,
     /// The workloads that name it.
     Workload,
+    /// What passes a waypoint for one of these. Node agents never see such a policy.
+    Targets(Box<[Target]>),
+}
+
+/// What a policy is attached to, instead of the workloads behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// All that passes the waypoint of this Gateway.
+    Gateway {
+        /// Its namespace.
+        namespace: Str,
+        /// Its name.
+        name: Str,
+    },
+    /// All that passes a waypoint of this GatewayClass.
+    GatewayClass(Str),
+    /// What is sent to this service.
+    Service(NamespacedHostname),
+    /// What is sent to a host of this ServiceEntry.
+    ServiceEntry {
+        /// Its namespace.
+        namespace: Str,
+        /// Its name.
+        name: Str,
+    },
 }
 
 /// What a matching rule means (`istio.security.Action`).
@@ -55,6 +89,8 @@ pub enum Action {
     Allow,
     /// Refuse, whatever else allows.
     Deny,
+    /// Note; decides nothing. Node agents never see such a policy.
+    Audit,
 }
 
 impl fmt::Display for Action {
@@ -62,6 +98,7 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Self::Allow => "ALLOW",
             Self::Deny => "DENY",
+            Self::Audit => "AUDIT",
         })
     }
 }
@@ -80,7 +117,7 @@ pub struct Clause {
     pub matches: Box<[Match]>,
 }
 
-/// Attributes of a connection, ANDed; an empty list does not restrict. A match that restricts nothing never holds
+/// Attributes of a connection or request, ANDed; an empty list does not restrict. A match that restricts nothing never holds
 /// (as on the wire, where it is what is left of one that could not be expressed).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Match {
@@ -111,6 +148,8 @@ pub struct Match {
     /// Attributes that the rule restricts and this enforcer cannot see, by their names in the API
     /// (`to.operation.methods`, `when[request.headers[x]]`). Each is [`Truth::Unknown`].
     pub unseen: Vec<Str>,
+    /// What is asked of the request. `None` in what node agents are sent: there it is among `unseen`.
+    pub request: Option<Box<RequestMatch>>,
 }
 
 /// How a string is compared (`istio.security.StringMatch`).

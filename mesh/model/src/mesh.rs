@@ -17,7 +17,7 @@ pub use self::endpoints::Endpoints;
 pub use self::policies::MissingPolicies;
 use crate::Identity;
 use crate::address::{NamespacedHostname, NetworkAddress, Str};
-use crate::authz::{Cause, Decision, Policy, Subject};
+use crate::authz::{Addressee, Cause, Decision, Facts, Policy, Subject};
 use crate::service::Service;
 use crate::workload::{PolicyName, Workload};
 
@@ -261,8 +261,22 @@ impl Mesh {
             Some(waypoint) if enforced_by.contains(waypoint) => {
                 Ok(Decision::allowed(Cause::JudgedBefore(waypoint.clone())))
             }
-            _ => self.policies.judge(workload, subject),
+            _ => self.policies.judge(workload, &subject.into()),
         }
+    }
+
+    /// Judges a connection or request as a waypoint does, by every policy of [`policies_for`](crate::authz::policies_for),
+    /// against the original client. `facts` are a [`Request`](crate::request::Request), or a [`Subject`] where there is
+    /// only a connection. Nobody has judged before: an address that a waypoint is bound to is not asked for here.
+    ///
+    /// # Errors
+    /// As [`policies_for`](Self::policies_for).
+    pub fn judge_for<'f>(
+        &self,
+        to: &Addressee<'_>,
+        facts: impl Into<Facts<'f>>,
+    ) -> Result<Decision, MissingPolicies> {
+        self.policies.judge_for(to, &facts.into())
     }
 
     /// A policy by name.

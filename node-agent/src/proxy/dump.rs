@@ -196,10 +196,13 @@ fn policy(policy: &Policy) -> Value {
         PolicyScope::Global => "Global",
         PolicyScope::Namespace => "Namespace",
         PolicyScope::Workload => "WorkloadSelector",
+        // Waypoints only: an agent's wire has none.
+        PolicyScope::Targets(_) => "Targets",
     };
     let action = match policy.action {
         Action::Allow => "Allow",
         Action::Deny => "Deny",
+        Action::Audit => "Audit",
     };
     let rules: Vec<Vec<Vec<Value>>> = policy
         .rules

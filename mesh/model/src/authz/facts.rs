@@ -1,5 +1,6 @@
 //! What an enforcer knows of what it judges: a connection, or a request on one.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use super::Subject;
@@ -80,4 +81,13 @@ pub enum Layer {
     Four,
     /// A request.
     Seven,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Four => "layer 4",
+            Self::Seven => "the waypoint",
+        })
+    }
 }

@@ -1,7 +1,7 @@
-//! Many policies, of which a connection need only be judged by the few that could match.
+//! Many policies, of which a connection or request need only be judged by the few that could match.
 //!
 //! For a rule to match, each of its clauses must have a match that holds. So a rule is noted under what one clause
-//! asks of the client's name or address or of the port, and a policy is looked at only where one of its rules is
+//! asks of the client's name or address, of the port, or of path, host or method, and a policy is looked at only where one of its rules is
 //! noted under what the connection has. Rules that cannot be noted so are always looked at.
 
 use std::collections::hash_map::Entry;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::decide::Ballot;
-use super::{Clause, Match, Policy, StringMatch, Subject};
+use super::{Action, Clause, Facts, Match, PathMatch, Policy, StringMatch};
 use crate::address::Str;
 use crate::workload::PolicyName;
 
@@ -26,13 +26,19 @@ pub(crate) struct Indexed {
     policies: Vec<Arc<Policy>>,
     /// Kept by whoever changes them, so that no connection pays for a change; where there are few, there is none.
     index: Option<Index>,
+    /// How many are in dry run, by action: that they apply is told also where none of their rules can match.
+    on_trial: HashMap<Action, usize>,
 }
 
 impl Indexed {
     pub(crate) fn insert(&mut self, policy: &Arc<Policy>) {
+        if policy.dry_run {
+            *self.on_trial.entry(policy.action).or_default() += 1;
+        }
         match self.place(&policy.name) {
             Ok(place) => {
                 let old = std::mem::replace(&mut self.policies[place], policy.clone());
+                self.end_trial(&old);
                 if let Some(index) = &mut self.index {
                     index.remove(&old);
                 }
@@ -49,10 +55,22 @@ impl Indexed {
     pub(crate) fn remove(&mut self, name: &PolicyName) {
         let Ok(place) = self.place(name) else { return };
         let old = self.policies.remove(place);
+        self.end_trial(&old);
         if self.policies.len() <= SCANNED_UP_TO {
             self.index = None;
         } else if let Some(index) = &mut self.index {
             index.remove(&old);
+        }
+    }
+
+    fn end_trial(&mut self, policy: &Policy) {
+        if policy.dry_run
+            && let Entry::Occupied(mut count) = self.on_trial.entry(policy.action)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
@@ -64,14 +82,26 @@ impl Indexed {
         &self.policies
     }
 
-    /// Lets all policies be heard that have something to say on a connection.
-    pub(crate) fn hear(&self, ballot: &mut Ballot, subject: &Subject<'_>) {
+    /// Lets all policies be heard that have something to say.
+    pub(crate) fn hear(&self, ballot: &mut Ballot, facts: &Facts<'_>) {
+        self.hear_some(ballot, facts, |_| true);
+    }
+
+    /// Lets those of them be heard that are to be.
+    pub(crate) fn hear_some(
+        &self,
+        ballot: &mut Ballot,
+        facts: &Facts<'_>,
+        is_heard: impl Fn(&Policy) -> bool,
+    ) {
         let Some(index) = &self.index else {
-            return self.policies.iter().for_each(|policy| ballot.take(policy, subject));
+            let heard = self.policies.iter().filter(|policy| is_heard(policy));
+            return heard.for_each(|policy| ballot.take(policy, facts));
         };
-        for slot in index.candidates(subject) {
-            if let Some(policy) = index.policy(slot) {
-                ballot.take(policy, subject);
+        self.on_trial.keys().for_each(|action| ballot.is_on_trial(*action));
+        for slot in index.candidates(facts) {
+            if let Some(policy) = index.policy(slot).filter(|policy| is_heard(policy)) {
+                ballot.take(policy, facts);
             }
         }
     }
@@ -90,6 +120,9 @@ struct Index {
     sources: Ranges,
     destinations: Ranges,
     ports: Places<u16>,
+    paths: Prefixes,
+    hosts: Prefixes,
+    methods: Places<Str>,
 }
 
 /// Whether something is noted or taken out again.
@@ -152,22 +185,48 @@ impl Index {
             Need::Port(port) => {
                 self.ports.change(port, slot, change);
             }
+            Need::Path(prefix) => self.paths.change(prefix, slot, change),
+            Need::Host(prefix) => self.hosts.change(prefix, slot, change),
+            Need::Method(method) => {
+                self.methods.change(method.clone(), slot, change);
+            }
         }
     }
 
-    /// The slots of all policies that have something to say on a connection, and some more, in the order of names.
-    fn candidates(&self, subject: &Subject<'_>) -> Vec<usize> {
+    /// The slots of all policies that have something to say, and some more, in the order of names.
+    fn candidates(&self, facts: &Facts<'_>) -> Vec<usize> {
         let mut found = self.always.clone();
-        if let Some(identity) = subject.identity {
+        if let Some(identity) = facts.identity {
             let uri = identity.to_string();
             self.principals.find(uri.strip_prefix("spiffe://").unwrap_or(&uri), &mut found);
             self.namespaces.find(identity.namespace(), &mut found);
             let account = (identity.namespace().clone(), identity.service_account().clone());
             self.accounts.find(&account, &mut found);
         }
-        self.sources.find(subject.source.ip(), &mut found);
-        self.destinations.find(subject.destination.ip(), &mut found);
-        self.ports.find(&subject.destination.port(), &mut found);
+        self.sources.find(facts.source.ip(), &mut found);
+        match facts.destination {
+            Some(destination) => {
+                self.destinations.find(destination.ip(), &mut found);
+                self.ports.find(&destination.port(), &mut found);
+            }
+            None => {
+                self.destinations.places.all(&mut found);
+                self.ports.all(&mut found);
+            }
+        }
+        match facts.request {
+            Some(request) => {
+                self.paths.find(request.path, &mut found);
+                self.hosts.find(request.authority, &mut found);
+                self.methods.find(request.method.as_str(), &mut found);
+            }
+            // What cannot be seen may be as wanted.
+            None => {
+                self.paths.places.all(&mut found);
+                self.hosts.places.all(&mut found);
+                self.methods.all(&mut found);
+            }
+        }
         found.sort_unstable();
         found.dedup();
         let name = |slot: &usize| self.policy(*slot).map(|policy| &policy.name);
@@ -185,17 +244,23 @@ enum Need<'a> {
     Source(IpNet),
     Destination(IpNet),
     Port(u16),
+    Path(&'a Str),
+    Host(&'a Str),
+    Method(&'a Str),
 }
 
 impl Need<'_> {
-    /// How many connections are likely to have it: of the clauses of a rule, the one that needs the rarest is noted.
+    /// How many of those judged are likely to have it: of the clauses of a rule, the one that needs the rarest is noted.
     fn breadth(&self) -> u8 {
         match self {
             Self::Principal(_) | Self::Account(..) => 0,
             Self::Source(_) => 1,
             Self::Namespace(_) => 2,
-            Self::Destination(_) => 3,
-            Self::Port(_) => 4,
+            Self::Path(_) => 3,
+            Self::Host(_) => 4,
+            Self::Destination(_) => 5,
+            Self::Port(_) => 6,
+            Self::Method(_) => 7,
         }
     }
 }
@@ -227,13 +292,36 @@ fn needs_of_match(one: &Match) -> Option<Vec<Need<'_>>> {
     if let Some(prefixes) = prefixes(&one.namespaces) {
         return Some(prefixes.map(Need::Namespace).collect());
     }
+    if let Some(paths) = one.request.as_ref().and_then(|request| paths(&request.paths)) {
+        return Some(paths.into_iter().map(Need::Path).collect());
+    }
+    if let Some(prefixes) = one.request.as_ref().and_then(|request| prefixes(&request.hosts)) {
+        return Some(prefixes.map(Need::Host).collect());
+    }
     if !one.destination_ips.is_empty() {
         return Some(one.destination_ips.iter().map(|range| Need::Destination(range.trunc())).collect());
     }
     if !one.destination_ports.is_empty() {
         return Some(one.destination_ports.iter().map(|port| Need::Port(*port)).collect());
     }
-    None
+    one.request.as_ref().and_then(|request| methods(&request.methods))
+}
+
+/// What a path must begin with to be one of those wanted, if that can be said of all of them.
+fn paths(wanted: &[PathMatch]) -> Option<Vec<&Str>> {
+    if wanted.is_empty() { None } else { wanted.iter().map(PathMatch::beginning).collect() }
+}
+
+/// The methods wanted, if they are said in full.
+fn methods(wanted: &[StringMatch]) -> Option<Vec<Need<'_>>> {
+    if wanted.is_empty() {
+        return None;
+    }
+    let exact = wanted.iter().map(|one| match one {
+        StringMatch::Exact(method) => Some(Need::Method(method)),
+        _ => None,
+    });
+    exact.collect()
 }
 
 /// What a value must begin with to be one of those wanted, if that can be said of all of them.
@@ -282,6 +370,10 @@ impl<K: Eq + Hash> Places<K> {
         K: std::borrow::Borrow<Q>,
     {
         found.extend(self.0.get(key).into_iter().flatten());
+    }
+
+    fn all(&self, found: &mut Vec<usize>) {
+        found.extend(self.0.values().flatten());
     }
 }
 

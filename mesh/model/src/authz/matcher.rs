@@ -1,10 +1,11 @@
-//! Whether a rule matches a connection, in three values.
+//! Whether a rule matches a connection or request, in three values.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{Clause, Match, Rule, ServiceAccountMatch, StringMatch, Subject};
+use super::{Clause, Facts, Match, Rule, ServiceAccountMatch, StringMatch};
+use crate::address::Str;
 use crate::identity::Identity;
 
 /// Kleene's three values: what depends on an attribute that cannot be seen is unknown.
@@ -19,12 +20,25 @@ pub enum Truth {
 }
 
 impl Truth {
-    fn and(self, other: Self) -> Self {
+    pub(super) fn and(self, other: Self) -> Self {
         self.min(other)
+    }
+
+    /// The same, where the other is only asked if it matters.
+    fn and_if(self, other: impl FnOnce() -> Self) -> Self {
+        if self == Self::No { self } else { self.and(other()) }
     }
 
     fn or(self, other: Self) -> Self {
         self.max(other)
+    }
+
+    fn not(self) -> Self {
+        match self {
+            Self::No => Self::Yes,
+            Self::Unknown => Self::Unknown,
+            Self::Yes => Self::No,
+        }
     }
 }
 
@@ -36,10 +50,11 @@ impl From<bool> for Truth {
 
 impl Rule {
     /// Whether the rule matches: all of its clauses do.
-    pub fn matches(&self, subject: &Subject<'_>) -> Truth {
+    pub fn matches<'a>(&self, facts: impl Into<Facts<'a>>) -> Truth {
+        let facts = &facts.into();
         let mut all = Truth::Yes;
         for clause in &self.clauses {
-            all = all.and(clause.matches(subject));
+            all = all.and(clause.matches(facts));
             // Nothing brings it back, and most rules are about others.
             if all == Truth::No {
                 break;
@@ -48,27 +63,45 @@ impl Rule {
         all
     }
 
-    /// The attributes of the rule that layer 4 cannot see, in the order written, each once.
+    /// The attributes of the rule that no enforcer sees, in the order written, each once.
     pub fn unseen(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
-        for name in self.clauses.iter().flat_map(|clause| clause.matches.iter()).flat_map(|m| m.unseen.iter())
-        {
+        for name in self.matches_of_all().flat_map(|one| one.unseen.iter()) {
             if !names.contains(&&**name) {
                 names.push(name);
             }
         }
         names
     }
+
+    /// The same, and those that cannot be told of these facts.
+    pub(super) fn unknown(&self, facts: &Facts<'_>) -> Vec<Str> {
+        let mut names: Vec<Str> = Vec::new();
+        for one in self.matches_of_all() {
+            let of_request = one.request.iter().flat_map(|request| request.unknown(facts));
+            let destination = (one.destination_holds(facts) == Truth::Unknown).then(|| "destination".into());
+            for name in one.unseen.iter().cloned().chain(of_request).chain(destination) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        names
+    }
+
+    fn matches_of_all(&self) -> impl Iterator<Item = &Match> {
+        self.clauses.iter().flat_map(|clause| clause.matches.iter())
+    }
 }
 
 impl Clause {
-    fn matches(&self, subject: &Subject<'_>) -> Truth {
+    fn matches(&self, facts: &Facts<'_>) -> Truth {
         if self.matches.is_empty() {
             return Truth::Yes;
         }
         let mut any = Truth::No;
         for one in &self.matches {
-            any = any.or(one.holds(subject));
+            any = any.or(one.holds(facts));
             if any == Truth::Yes {
                 break;
             }
@@ -93,49 +126,67 @@ impl Match {
             && self.destination_ports.is_empty()
             && self.not_destination_ports.is_empty()
             && self.unseen.is_empty()
+            && self.request.as_ref().is_none_or(|request| request.is_empty())
     }
 
     /// Whether all that the match restricts holds.
-    fn holds(&self, subject: &Subject<'_>) -> Truth {
+    fn holds(&self, facts: &Facts<'_>) -> Truth {
         if self.is_empty() {
             return Truth::No;
         }
-        let seen = self.source_holds(subject) && self.destination_holds(subject);
         let unseen = if self.unseen.is_empty() { Truth::Yes } else { Truth::Unknown };
-        Truth::from(seen).and(unseen)
+        self.source_holds(facts)
+            .and_if(|| self.destination_holds(facts))
+            .and(unseen)
+            .and_if(|| self.request.as_ref().map_or(Truth::Yes, |request| request.holds(facts)))
     }
 
-    fn source_holds(&self, subject: &Subject<'_>) -> bool {
-        let namespace = subject.identity.map(|identity| &**identity.namespace());
+    fn source_holds(&self, facts: &Facts<'_>) -> Truth {
+        let namespace = facts.identity.map(|identity| &**identity.namespace());
         let in_namespace =
-            |wanted: &StringMatch| namespace.is_some_and(|namespace| wanted.matches(namespace));
+            |wanted: &StringMatch| namespace.is_some_and(|namespace| wanted.matches(namespace)).into();
         let is_principal = |wanted: &StringMatch| {
-            subject.identity.is_some_and(|identity| wanted.matches_principal(identity))
+            facts.identity.is_some_and(|identity| wanted.matches_principal(identity)).into()
         };
-        let is_account =
-            |wanted: &ServiceAccountMatch| subject.identity.is_some_and(|identity| wanted.matches(identity));
-        let from = |range: &IpNet| contains(range, subject.source.ip());
+        let is_account = |wanted: &ServiceAccountMatch| {
+            facts.identity.is_some_and(|identity| wanted.matches(identity)).into()
+        };
+        let from = |range: &IpNet| contains(range, facts.source.ip()).into();
         restricts(&self.namespaces, &self.not_namespaces, in_namespace)
-            && restricts(&self.principals, &self.not_principals, is_principal)
-            && restricts(&self.service_accounts, &self.not_service_accounts, is_account)
-            && restricts(&self.source_ips, &self.not_source_ips, from)
+            .and_if(|| restricts(&self.principals, &self.not_principals, is_principal))
+            .and_if(|| restricts(&self.service_accounts, &self.not_service_accounts, is_account))
+            .and_if(|| restricts(&self.source_ips, &self.not_source_ips, from))
     }
 
-    fn destination_holds(&self, subject: &Subject<'_>) -> bool {
-        let to = |range: &IpNet| contains(range, subject.destination.ip());
-        let on = |port: &u16| *port == subject.destination.port();
+    fn destination_holds(&self, facts: &Facts<'_>) -> Truth {
+        let known = |holds: &dyn Fn(SocketAddr) -> bool| {
+            facts.destination.map_or(Truth::Unknown, |destination| holds(destination).into())
+        };
+        let to = |range: &IpNet| known(&|destination| contains(range, destination.ip()));
+        let on = |port: &u16| known(&|destination| *port == destination.port());
         restricts(&self.destination_ips, &self.not_destination_ips, to)
-            && restricts(&self.destination_ports, &self.not_destination_ports, on)
+            .and_if(|| restricts(&self.destination_ports, &self.not_destination_ports, on))
     }
 }
 
 /// One of `positive`, if there are any, and none of `negative`.
-fn restricts<T>(positive: &[T], negative: &[T], matches: impl Fn(&T) -> bool) -> bool {
-    (positive.is_empty() || positive.iter().any(&matches)) && !negative.iter().any(&matches)
+pub(super) fn restricts<T>(positive: &[T], negative: &[T], is: impl Fn(&T) -> Truth) -> Truth {
+    let one_of = |wanted: &[T]| {
+        let mut any = Truth::No;
+        for one in wanted {
+            any = any.or(is(one));
+            if any == Truth::Yes {
+                break;
+            }
+        }
+        any
+    };
+    let wanted = if positive.is_empty() { Truth::Yes } else { one_of(positive) };
+    wanted.and_if(|| one_of(negative).not())
 }
 
 /// A dual-stack socket reports IPv4 peers as v4-mapped; they are the IPv4 addresses that the range means.
-fn contains(range: &IpNet, ip: IpAddr) -> bool {
+pub(super) fn contains(range: &IpNet, ip: IpAddr) -> bool {
     range.contains(&ip.to_canonical())
 }
 
@@ -146,6 +197,16 @@ impl StringMatch {
             Self::Exact(wanted) => &**wanted == value,
             Self::Prefix(wanted) => value.starts_with(&**wanted),
             Self::Suffix(wanted) => value.ends_with(&**wanted),
+            Self::Presence => !value.is_empty(),
+        }
+    }
+
+    /// Whether the value matches, which need not be text.
+    pub(super) fn matches_bytes(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(wanted) => wanted.as_bytes() == value,
+            Self::Prefix(wanted) => value.starts_with(wanted.as_bytes()),
+            Self::Suffix(wanted) => value.ends_with(wanted.as_bytes()),
             Self::Presence => !value.is_empty(),
         }
     }

@@ -164,6 +164,7 @@ fn condition(strings: &mut Strings, wire: &wire::Match) -> Result<Match, FieldEr
         destination_ports: ports("destination_ports", &wire.destination_ports)?,
         not_destination_ports: ports("not_destination_ports", &wire.not_destination_ports)?,
         unseen: unseen(strings, &wire.extensions)?,
+        request: None,
     })
 }
 
@@ -273,15 +274,20 @@ pub fn to_wire(policy: &Policy) -> wire::Authorization {
         scope: match policy.scope {
             PolicyScope::Global => wire::Scope::Global,
             PolicyScope::Namespace => wire::Scope::Namespace,
-            PolicyScope::Workload => wire::Scope::WorkloadSelector,
+            // No workload names one for targets, which is a waypoint's to judge by.
+            PolicyScope::Workload | PolicyScope::Targets(_) => wire::Scope::WorkloadSelector,
         }
         .into(),
         action: match policy.action {
             Action::Allow => wire::Action::Allow,
-            Action::Deny => wire::Action::Deny,
+            Action::Deny | Action::Audit => wire::Action::Deny,
         }
         .into(),
-        rules: policy.rules.iter().map(rule).collect(),
+        // Node agents note nothing: what never matches decides nothing.
+        rules: match policy.action {
+            Action::Audit => Vec::new(),
+            Action::Allow | Action::Deny => policy.rules.iter().map(rule).collect(),
+        },
         dry_run: policy.dry_run,
         extensions: Vec::new(),
     }
@@ -299,10 +305,11 @@ pub fn to_wire_without_extensions(policy: &Policy) -> wire::Authorization {
 fn without_unseen(rule: &Rule, action: Action) -> Option<Rule> {
     let mut clauses = Vec::with_capacity(rule.clauses.len());
     for clause in &rule.clauses {
-        let mut matches = clause.matches.to_vec();
+        let mut matches: Vec<Match> =
+            clause.matches.iter().map(|one| one.at_layer_4().into_owned()).collect();
         match action {
             Action::Allow => matches.retain(|one| one.unseen.is_empty()),
-            Action::Deny => matches.iter_mut().for_each(|one| one.unseen.clear()),
+            Action::Deny | Action::Audit => matches.iter_mut().for_each(|one| one.unseen.clear()),
         }
         let emptied = |(before, after): (&Match, &Match)| !before.is_empty() && after.is_empty();
         if matches.is_empty() && !clause.matches.is_empty() {
@@ -318,6 +325,7 @@ fn without_unseen(rule: &Rule, action: Action) -> Option<Rule> {
 }
 
 fn match_to_wire(one: &Match) -> wire::Match {
+    let one = one.at_layer_4();
     let numbers = |ports: &[u16]| ports.iter().map(|port| u32::from(*port)).collect();
     let attributes: Vec<String> = one.unseen.iter().map(ToString::to_string).collect();
     let unseen = (!attributes.is_empty())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Index, Indexed, SCANNED_UP_TO};
 use crate::authz::tests::{account, exact, from_namespace, only, policy, rule, unseen};
-use crate::authz::{Action, Match, Policy, Rule, StringMatch, Subject};
+use crate::authz::{Action, Facts, Match, Policy, Rule, StringMatch, Subject};
 use crate::fixtures::socket;
 use crate::identity::Identity;
 
@@ -20,7 +20,8 @@ fn looked_at(rules: &[Rule]) -> Vec<usize> {
         .map(|(place, rule)| Arc::new(policy(&format!("n/p{place:02}"), Action::Deny, vec![rule.clone()])))
         .collect();
     let (source, destination) = (socket("[::ffff:10.0.0.1]:1"), socket("10.0.0.2:8080"));
-    Index::new(&policies).candidates(&Subject { source, identity: Some(&client), destination })
+    let subject = Subject { source, identity: Some(&client), destination };
+    Index::new(&policies).candidates(&Facts::from(&subject))
 }
 
 fn principal(wanted: StringMatch) -> Match {
@@ -142,7 +143,7 @@ fn a_change_is_seen() {
     };
     let cause = |policies: &Indexed| {
         let mut ballot = crate::authz::decide::Ballot::default();
-        policies.hear(&mut ballot, &subject);
+        policies.hear(&mut ballot, &Facts::from(&subject));
         ballot.close(policies.all().iter().map(|policy| &**policy)).cause.to_string()
     };
     for number in (0..40).rev() {
@@ -200,7 +201,7 @@ fn an_index_is_the_same_however_it_came_about() {
     };
     let names = |policies: &Indexed| -> Vec<String> {
         let Some(index) = &policies.index else { return Vec::new() };
-        let slots = index.candidates(&subject);
+        let slots = index.candidates(&Facts::from(&subject));
         slots.iter().filter_map(|slot| index.policy(*slot)).map(|policy| policy.name.to_string()).collect()
     };
     let mut policies = Indexed::default();

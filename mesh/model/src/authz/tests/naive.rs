@@ -260,6 +260,7 @@ fn one_match() -> impl Strategy<Value = Match> {
                 destination_ports,
                 not_destination_ports,
                 unseen,
+                request: None,
             }
         },
     )

@@ -161,6 +161,7 @@ fn merge(a: &Match, b: &Match) -> Match {
         destination_ports: join(&a.destination_ports, &b.destination_ports),
         not_destination_ports: join(&a.not_destination_ports, &b.not_destination_ports),
         unseen: join(&a.unseen, &b.unseen),
+        request: None,
     }
 }
 

@@ -29,6 +29,7 @@ fn full() -> Policy {
         destination_ports: vec![80, 65_535],
         not_destination_ports: vec![0],
         unseen: vec!["to.operation.methods".into()],
+        request: None,
     };
     let clause = Clause { matches: [one.clone(), Match::default()].into() };
     Policy {
