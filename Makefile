@@ -52,5 +52,5 @@ soak: ## two hours of chaos (SECONDS=7200 SEED=a number that was printed)
 	LATEEN_CHAOS_SECONDS=$(or $(SECONDS),7200) $(if $(SEED),LATEEN_CHAOS_SEED=$(SEED)) \
 	$(CARGO) test -p e2e --test chaos -- --nocapture
 
-docs: ## docs/configuration.md from the tables of settings
-	UPDATE_DOCS=1 $(CARGO) test -q -p node-agent -p ctrl -p cli the_documentation_agrees
+docs: ## docs/configuration.md and docs/compatibility.md from their tables
+	UPDATE_DOCS=1 $(CARGO) test -q -p node-agent -p ctrl -p cli -p manifest the_documentation_agrees

@@ -18,6 +18,10 @@ const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 /// Whether the mesh heeds an object.
 const ACCEPTED: &str = "Accepted";
 
+/// What is said to who routes.
+const NO_ROUTING: &str =
+    "it is read and checked, and no waypoint of this version routes by it: nothing of it is in force";
+
 /// One condition, as Kubernetes has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Condition {
@@ -56,6 +60,9 @@ pub fn conditions(compiler: &Compiler, object: &Object, findings: &[Finding]) ->
         (_, "AuthorizationPolicy") if is_security(object) => vec![policy(compiler, object, &findings)],
         (_, "PeerAuthentication") if is_security(object) => vec![peer_rule(compiler, object, &findings)],
         (Typed::Gateway(gateway), _) => waypoint::gateway(compiler, object, gateway),
+        (Typed::VirtualService(_) | Typed::DestinationRule(_), _) => {
+            vec![Condition::new(ACCEPTED, false, "UnsupportedValue", NO_ROUTING)]
+        }
         (Typed::Service(_), _) if findings.iter().any(|finding| finding.code == Code::AddressTaken) => {
             let taken = Condition::new(ACCEPTED, false, "Conflicted", told(&findings));
             std::iter::once(taken).chain(waypoint::bound(compiler, object)).collect()

@@ -69,10 +69,10 @@ fn conditions_by_table() {
         assert_eq!(shown, format!("ZtunnelAccepted {condition}"), "{text}{message}");
         assert!(message.contains(part), "{part:?} is missing in {message:?}");
     }
-    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: shop}\nspec: {}\n";
+    let route = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: v, namespace: shop}\nspec: {}\n";
     let (shown, message) = told(route).unwrap();
     assert_eq!(shown, "Accepted False UnsupportedKind");
-    assert!(message.contains("VirtualService"), "{message}");
+    assert!(message.contains("ServiceEntry"), "{message}");
     let opts_out =
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: n, labels: {istio.io/use-waypoint: none}}\n";
     assert_eq!(told(opts_out), None);

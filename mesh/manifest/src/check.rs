@@ -2,11 +2,16 @@
 //! itself. One object at a time; what only several objects together show is `analyze`'s.
 
 mod authorization_policy;
+mod destination_rule;
 mod gateway;
+mod hosts;
 mod kubernetes;
 mod metadata;
 mod peer_authentication;
 mod selector;
+mod unsupported;
+mod values;
+mod virtual_service;
 
 use std::{path::Path, sync::Arc};
 
@@ -44,6 +49,11 @@ impl<'a> Report<'a> {
         self.push(Level::Warning, Code::SchemaWarning, at.at, &at.path, message.into(), fix);
     }
 
+    /// The same for a key, whatever its value.
+    fn warning_at_key(&mut self, at: &Cursor<'_>, message: impl Into<String>, fix: Option<String>) {
+        self.push(Level::Warning, Code::SchemaWarning, at.key_at, &at.path, message.into(), fix);
+    }
+
     fn push(&mut self, level: Level, code: Code, at: Mark, path: &str, message: String, fix: Option<String>) {
         let mut finding = Finding::new(level, code, Position::new(self.file, at), message).in_field(path);
         finding.fix = fix;
@@ -58,6 +68,8 @@ pub(crate) fn object(root: &Cursor<'_>, typed: &Typed, mut report: Report<'_>) {
         Typed::AuthorizationPolicy(policy) => authorization_policy::check(root, policy, report),
         Typed::PeerAuthentication(_) => peer_authentication::check(root, report),
         Typed::Gateway(_) => gateway::check(root, report),
+        Typed::VirtualService(service) => virtual_service::check(root, service, report),
+        Typed::DestinationRule(rule) => destination_rule::check(root, rule, report),
         Typed::Service(_) => kubernetes::service(root, report),
         Typed::Pod(_) => kubernetes::pod(root, report),
         Typed::Deployment(_) | Typed::ReplicaSet(_) | Typed::StatefulSet(_) | Typed::DaemonSet(_) => {

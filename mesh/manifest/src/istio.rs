@@ -2,8 +2,11 @@
 //! read, what it does not know is a finding, and whether a proxy can enforce a field is decided elsewhere.
 
 mod authorization_policy;
+mod destination_rule;
+mod duration;
 mod gateway;
 mod peer_authentication;
+mod virtual_service;
 
 use std::collections::BTreeMap;
 
@@ -12,11 +15,25 @@ use serde::Deserialize;
 pub use authorization_policy::{
     Action, AuthorizationPolicy, Condition, ExtensionProvider, From, Operation, Rule, Source, To,
 };
+pub use destination_rule::{
+    ClientTls, ClientTlsMode, ConnectionKeepalive, ConnectionPool, ConsistentHash, CookieAttribute,
+    DestinationRule, Distribute, Failover, H2UpgradePolicy, HttpCookie, HttpSettings, LoadBalancer,
+    LocalityLb, Maglev, OutlierDetection, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion,
+    RetryBudget, RingHash, SimpleLb, Subset, TcpKeepalive, TcpSettings, TrafficPolicy, Tunnel, Warmup,
+    ZoneAwareLb,
+};
+pub use duration::Duration;
 pub use gateway::{
     AllowedListeners, AllowedRoutes, Gateway, GatewayAddress, GatewayTls, Infrastructure, LabelSelector,
     Listener, ListenerNamespaces, ListenerTls, MatchExpression, ObjectReference, RouteGroupKind,
 };
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PortNumber};
+pub use virtual_service::{
+    Abort, CorsPolicy, Delay, Delegate, Destination, DirectResponse, Fault, HeaderOperations, Headers,
+    HttpBody, HttpDestination, HttpMatch, HttpRoute, Mirror, Percent, PortSelection, PortSelector, Redirect,
+    RegexRewrite, Retries, Rewrite, RouteDestination, StringMatch, TcpMatch, TcpRoute, TlsMatch, TlsRoute,
+    UnmatchedPreflights, VirtualService,
+};
 
 /// Which workloads a policy is for: those of its namespace (in the root namespace: of all namespaces) that
 /// have all of these labels.

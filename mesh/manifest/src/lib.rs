@@ -15,6 +15,7 @@
 
 mod analyze;
 mod check;
+mod compatibility;
 mod cursor;
 mod decode;
 mod finding;

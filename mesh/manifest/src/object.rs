@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 use serde::Serialize;
 
 use crate::{
-    istio::{AuthorizationPolicy, Gateway, PeerAuthentication},
+    istio::{AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, VirtualService},
     kinds,
     node::{Node, Step},
     position::Position,
@@ -118,6 +118,10 @@ pub enum Typed {
     AuthorizationPolicy(Box<AuthorizationPolicy>),
     /// `security.istio.io`
     PeerAuthentication(Box<PeerAuthentication>),
+    /// `networking.istio.io`
+    VirtualService(Box<VirtualService>),
+    /// `networking.istio.io`
+    DestinationRule(Box<DestinationRule>),
     /// A mesh kind that is not built yet. Never to be skipped silently: whoever shows status refuses it by
     /// name.
     Unsupported,

@@ -17,7 +17,7 @@ use crate::{
     cursor::Cursor,
     decode::{Problem, decode},
     finding::{Code, Finding, Level},
-    istio::{AuthorizationPolicy, Gateway, PeerAuthentication},
+    istio::{AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, VirtualService},
     kinds::{self, Kind, Lookup, Support},
     node::{Entry, Node, Value},
     object::{Metadata, Object, Typed},
@@ -281,6 +281,8 @@ impl Reader<'_> {
             "PeerAuthentication" => {
                 self.spec::<PeerAuthentication>(root, unknown).map(Typed::PeerAuthentication)
             }
+            "VirtualService" => self.spec::<VirtualService>(root, unknown).map(Typed::VirtualService),
+            "DestinationRule" => self.spec::<DestinationRule>(root, unknown).map(Typed::DestinationRule),
             _ => None,
         };
         let Some(typed) = typed else { return Typed::Broken };

@@ -95,12 +95,11 @@ fn json_is_read_with_places() {
 #[test]
 fn mesh_kinds_not_built_yet_are_refused_by_name() {
     for version in ["v1", "v1beta1", "v1alpha3"] {
-        let text = format!(
-            "apiVersion: networking.istio.io/{version}\nkind: VirtualService\nmetadata: {{name: v}}\n"
-        );
+        let text =
+            format!("apiVersion: networking.istio.io/{version}\nkind: ServiceEntry\nmetadata: {{name: v}}\n");
         let parsed = read(&text);
         assert!(matches!(parsed.objects[0].spec, Typed::Unsupported));
-        let expected = "2:7 error kind: VirtualService of networking.istio.io is not supported yet: it is refused and \
+        let expected = "2:7 error kind: ServiceEntry of networking.istio.io is not supported yet: it is refused and \
                         has no effect";
         assert_eq!(shown(&parsed.findings), [expected]);
     }

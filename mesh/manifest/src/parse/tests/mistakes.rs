@@ -2,7 +2,7 @@
 
 use super::{read, shown};
 
-const CASES: &str = include_str!("mistakes.txt");
+const CASES: [&str; 2] = [include_str!("mistakes.txt"), include_str!("mistakes_routing.txt")];
 
 /// What stands above the text of a case.
 fn head(name: &str) -> String {
@@ -11,6 +11,12 @@ fn head(name: &str) -> String {
     match name {
         "policy" => policy("AuthorizationPolicy"),
         "peer" => policy("PeerAuthentication"),
+        "service" | "rule" => {
+            let kind = if name == "service" { "VirtualService" } else { "DestinationRule" };
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: r, namespace: shop}}\nspec:\n"
+            )
+        }
         "document" => String::new(),
         other => panic!("no head `{other}`"),
     }
@@ -18,8 +24,8 @@ fn head(name: &str) -> String {
 
 #[test]
 fn each_mistake_is_found_where_it_is() {
-    let cases: Vec<&str> = CASES.split("\n### ").skip(1).collect();
-    assert!(cases.len() > 40, "only {} cases", cases.len());
+    let cases: Vec<&str> = CASES.iter().flat_map(|cases| cases.split("\n### ").skip(1)).collect();
+    assert!(cases.len() > 100, "only {} cases", cases.len());
     for case in cases {
         let (name, rest) = case.split_once('\n').expect("a case has a head");
         let (text, expected) = rest.split_once("-->\n").expect("a case has an outcome");
