@@ -11,6 +11,7 @@
 //! a balancer, ejections, accounts) belongs to the destination and stays when its routing resource is replaced (D4).
 //! Everything is pure: time is passed in as the [`std::time::Duration`] since some start, randomness as draws.
 
+pub mod balance;
 mod connection_pool;
 pub mod hash;
 mod load_balancer;

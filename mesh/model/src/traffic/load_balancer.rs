@@ -96,6 +96,25 @@ impl HashAlgorithm {
     pub const DEFAULT_TABLE_SIZE: u64 = 65_537;
     /// No table is longer (`maglev.tableSize`, Envoy's own bound).
     pub const LARGEST_TABLE: u64 = 5_000_011;
+
+    /// Whether it can be had: a ring that is not too large, or a table whose length is prime and not too large. Who reads a
+    /// rule refuses others.
+    pub fn is_valid(self) -> bool {
+        match self {
+            Self::Ring { minimum_size } => minimum_size <= Self::LARGEST_RING,
+            Self::Maglev { table_size } => table_size <= Self::LARGEST_TABLE && is_prime(table_size),
+        }
+    }
+}
+
+/// Looks for divisors up to the square root.
+fn is_prime(number: u64) -> bool {
+    number > 2
+        && number % 2 == 1
+        && (3..)
+            .step_by(2)
+            .take_while(|divisor| divisor * divisor <= number)
+            .all(|divisor| !number.is_multiple_of(divisor))
 }
 
 impl Default for HashAlgorithm {

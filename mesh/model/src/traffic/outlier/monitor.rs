@@ -117,7 +117,7 @@ impl Monitor {
     }
 
     /// Notes an ejection, and says how many there have been.
-    pub(super) fn eject(&self) -> u32 {
+    pub(in crate::traffic) fn eject(&self) -> u32 {
         self.ejected.store(true, Relaxed);
         self.times_ejected.fetch_add(1, Relaxed).saturating_add(1)
     }

@@ -1,0 +1,216 @@
+//! Which endpoint of a destination takes a request.
+//!
+//! ```text
+//!  Members (who there is) ─► Plan (who may be picked) ─► Balancer (whose turn it is), one a thread
+//!      └─ of each: what is under way, what has failed, since when it is there; stays while all else is replaced
+//! ```
+//!
+//! A plan is made anew when endpoints come, go, change or are ejected, or their policy is replaced; a [`Balancer`] takes
+//! it over and goes on where it was. A pick costs the same however many endpoints there are; where weights differ or
+//! endpoints are warming up, it grows with the logarithm of their number, and so does a hash in a ring.
+//!
+//! The rules are Envoy's, as its documentation ("Supported load balancers", "Priority levels", "Locality weighted load
+//! balancing", "Slow start mode") and `load_balancer_impl.cc` have them, with the settings that Istio gives it.
+
+mod edf;
+mod endpoint;
+mod load;
+mod locality;
+mod plan;
+mod table;
+mod turns;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use self::endpoint::{Active, Endpoint, Labels, Members};
+pub use self::plan::Plan;
+use self::plan::Priority;
+use self::turns::{Turns, Waits};
+use super::Algorithm;
+use crate::address::Str;
+use crate::select::Draw;
+use crate::workload::Workload;
+
+/// The proxy that chooses: where it is counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Proxy<'a> {
+    /// The proxy itself.
+    pub workload: &'a Workload,
+    /// Its labels.
+    pub labels: &'a BTreeMap<Str, Str>,
+}
+
+/// What a request wants.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The hash of its key, for `consistentHash`; without one any endpoint will do.
+    pub hash: Option<u64>,
+    /// The time.
+    pub now: Duration,
+    /// Endpoints to keep away from if there are others, as those that failed before (`retryIgnorePreviousHosts`).
+    pub avoid: &'a dyn Fn(&Endpoint) -> bool,
+}
+
+impl Wanted<'_> {
+    /// A request that keeps away from nobody.
+    pub fn at(now: Duration) -> Self {
+        Self { hash: None, now, avoid: &|_| false }
+    }
+}
+
+/// What is picked.
+#[derive(Debug, Clone)]
+pub enum Picked {
+    /// An endpoint.
+    Endpoint(Arc<Endpoint>),
+    /// Where the client wanted to, as it is (`PASSTHROUGH`).
+    Original,
+}
+
+/// Nobody can be picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+pub enum NoEndpoint {
+    /// There is none, or none with weight, or none where the proxy may send to.
+    #[error(
+        "it has no endpoint that may be used: see whether its pods are ready and its locality settings allow any"
+    )]
+    Absent,
+    /// All that there are have been ejected.
+    #[error(
+        "all of its {0} endpoints are ejected by outlierDetection: see why they fail, or set minHealthPercent"
+    )]
+    Ejected(usize),
+}
+
+impl NoEndpoint {
+    /// The response flag of what is refused for it ("no healthy upstream").
+    pub const FLAG: &str = "UH";
+}
+
+/// How often another endpoint is looked for if the one found is to be kept away from: once, and five times again, as
+/// Istio sets it (`host_selection_retry_max_attempts`).
+const ATTEMPTS: u32 = 6;
+
+/// Whose turn it is. Each thread has its own; they share the plan, and what is under way to each endpoint.
+#[derive(Debug)]
+pub struct Balancer {
+    plan: Arc<Plan>,
+    /// One a priority.
+    turns: Vec<Turns>,
+}
+
+impl Balancer {
+    /// One that begins with a plan, at a random place of its round, so that not all threads and replicas begin with the
+    /// same endpoint.
+    pub fn new(plan: Arc<Plan>, now: Duration, draw: Draw<'_>) -> Self {
+        let mut balancer = Self { plan, turns: Vec::new() };
+        balancer.enter(&Waits::default(), now, draw);
+        balancer
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Takes over a new plan. Rounds go on where they were; who was there waits for its next turn as long as before.
+    pub fn replace(&mut self, plan: Arc<Plan>, now: Duration, draw: Draw<'_>) {
+        let mut kept = Waits::default();
+        for (turns, priority) in self.turns.iter_mut().zip(&self.plan.priorities) {
+            turns.leave(priority, &mut kept);
+        }
+        self.plan = plan;
+        self.enter(&kept, now, draw);
+    }
+
+    fn enter(&mut self, kept: &Waits, now: Duration, draw: Draw<'_>) {
+        let plan = &*self.plan;
+        self.turns.resize_with(plan.priorities.len(), Turns::default);
+        for (turns, priority) in self.turns.iter_mut().zip(&plan.priorities) {
+            turns.enter(plan, priority, kept, now, draw);
+        }
+    }
+
+    /// Picks who takes a request.
+    pub fn pick(&mut self, wanted: &Wanted<'_>, draw: Draw<'_>) -> Result<Picked, NoEndpoint> {
+        if self.plan.algorithm == Algorithm::Passthrough {
+            return Ok(Picked::Original);
+        }
+        // A request without a key is led by a random one.
+        let hash = match (&self.plan.algorithm, wanted.hash) {
+            (Algorithm::ConsistentHash(_), None) => random(draw),
+            (_, hash) => hash.unwrap_or_default(),
+        };
+        let mut last = None;
+        for attempt in 0..ATTEMPTS {
+            let found = self.once(hash, attempt, wanted.now, draw).ok_or_else(|| self.nobody())?;
+            if !(wanted.avoid)(&found) {
+                return Ok(Picked::Endpoint(found));
+            }
+            last = Some(found);
+        }
+        last.map(Picked::Endpoint).ok_or_else(|| self.nobody())
+    }
+
+    fn once(&mut self, hash: u64, attempt: u32, now: Duration, draw: Draw<'_>) -> Option<Arc<Endpoint>> {
+        let plan = &*self.plan;
+        let by_hash = matches!(plan.algorithm, Algorithm::ConsistentHash(_));
+        // The same hash always leads to the same priority.
+        let percent =
+            |draw: Draw<'_>| if by_hash { u32::try_from(hash % 100).unwrap_or(0) } else { draw(100) };
+        let which = choose(&plan.priorities, percent, draw)?;
+        let (priority, turns) = (&plan.priorities[which], self.turns.get_mut(which)?);
+        let host = match &priority.table {
+            Some(table) => nth(priority, table.get(hash, attempt)?)?,
+            None => turns.next(plan, priority, now, draw)?,
+        };
+        Some(host.endpoint.clone())
+    }
+
+    fn nobody(&self) -> NoEndpoint {
+        if self.plan.total() > 0 && self.plan.ejected() == self.plan.total() {
+            NoEndpoint::Ejected(self.plan.total())
+        } else {
+            NoEndpoint::Absent
+        }
+    }
+}
+
+/// The priority that takes a request; where one takes all, nothing is drawn.
+fn choose(priorities: &[Priority], percent: impl FnOnce(Draw<'_>) -> u32, draw: Draw<'_>) -> Option<usize> {
+    if let Some(all) = priorities.iter().position(|priority| priority.load.percent == 100) {
+        return Some(all);
+    }
+    let drawn = percent(draw);
+    let mut below = 0;
+    priorities.iter().position(|priority| {
+        below += priority.load.percent;
+        drawn < below
+    })
+}
+
+/// The endpoint of a number, over all sources of a priority.
+fn nth(priority: &Priority, number: u32) -> Option<&plan::Host> {
+    let mut number = number as usize;
+    for source in &priority.sources {
+        match source.hosts.get(number) {
+            Some(host) => return Some(host),
+            None => number -= source.hosts.len(),
+        }
+    }
+    None
+}
+
+/// Any number.
+fn random(draw: Draw<'_>) -> u64 {
+    let half = 1 << 31;
+    // Two draws of 31 bits, and a third for the two that are left.
+    u64::from(draw(half)) << 33 | u64::from(draw(half)) << 2 | u64::from(draw(4))
+}
+
+#[cfg(test)]
+mod tests;

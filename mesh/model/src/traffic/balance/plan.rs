@@ -1,0 +1,197 @@
+//! Who may be picked, and how much goes where: made anew when endpoints come, go, change or are ejected, off the path of
+//! requests, and shared by all threads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::State;
+use super::load::{Hosts, Load, OVERPROVISIONING_FACTOR, loads};
+use super::locality::{Group, arrange};
+use super::table::{Share, Table};
+use super::{Endpoint, Proxy};
+use crate::service::LoadBalancing;
+use crate::traffic::{Algorithm, EffectivePolicy, Warmup};
+
+/// Who of a destination may be picked.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) algorithm: Algorithm,
+    pub(super) warmup: Option<Warmup>,
+    pub(super) priorities: Box<[Priority]>,
+    /// When the newest endpoint came.
+    pub(super) newest: Duration,
+    total: usize,
+    ejected: usize,
+}
+
+/// Endpoints that come at the same time.
+#[derive(Debug)]
+pub(super) struct Priority {
+    pub(super) load: Load,
+    /// Those to choose among: in panic all, else those that are healthy; by place where places are weighed.
+    pub(super) sources: Box<[Source]>,
+    /// Where hashes lead, of those of all sources in a row.
+    pub(super) table: Option<Table>,
+}
+
+/// Endpoints among which one is chosen.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// How much it is chosen itself.
+    pub(super) weight: f64,
+    pub(super) hosts: Box<[Host]>,
+    /// Whether they all have the same weight.
+    pub(super) equal: bool,
+}
+
+/// An endpoint, and beside it what is looked at of many before one is chosen.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) state: Arc<State>,
+}
+
+impl Plan {
+    /// A plan for a proxy, of a destination's policy and endpoints, and of what its Service says of preferences.
+    pub fn new<'a>(
+        policy: &EffectivePolicy,
+        service: &LoadBalancing,
+        proxy: &Proxy<'_>,
+        endpoints: impl Iterator<Item = &'a Arc<Endpoint>>,
+    ) -> Self {
+        let arrangement = arrange(policy, service, proxy, endpoints);
+        let outliers = policy.outlier_detection.as_ref();
+        let rules = Rules {
+            by_place: arrangement.by_place,
+            judged: outliers.is_some(),
+            algorithm: &policy.load_balancer.algorithm,
+        };
+        let mut priorities: Vec<Vec<Split>> = Vec::new();
+        for group in arrangement.groups {
+            let priority = group.priority as usize;
+            priorities.resize_with(priorities.len().max(priority + 1), Vec::new);
+            priorities[priority].push(rules.split(group));
+        }
+        let hosts: Vec<Hosts> = priorities.iter().map(|splits| rules.hosts(splits)).collect();
+        let loads = loads(&hosts, outliers.map_or(0, |outliers| outliers.min_health_percent));
+        let total = hosts.iter().map(|hosts| hosts.total).sum();
+        let healthy: usize = hosts.iter().map(|hosts| hosts.healthy).sum();
+        let all = priorities.iter().flatten().flat_map(|split| &split.all);
+        Self {
+            newest: all.map(|endpoint| endpoint.state.since).max().unwrap_or_default(),
+            algorithm: policy.load_balancer.algorithm.clone(),
+            warmup: policy.load_balancer.warmup,
+            priorities: priorities
+                .into_iter()
+                .zip(loads)
+                .map(|(splits, load)| rules.priority(splits, load))
+                .collect(),
+            total,
+            ejected: total - healthy,
+        }
+    }
+
+    /// How many endpoints there are to choose among, ejected ones too.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// How many of them are ejected.
+    pub fn ejected(&self) -> usize {
+        self.ejected
+    }
+
+    /// Whether so few are healthy anywhere that health does not count there (`minHealthPercent`).
+    pub fn is_panicking(&self) -> bool {
+        self.priorities.iter().any(|priority| priority.load.panic)
+    }
+
+    /// Whether an endpoint may still be warming up.
+    pub(super) fn is_warming(&self, now: Duration) -> bool {
+        self.warmup.is_some_and(|warmup| now.saturating_sub(self.newest) < warmup.duration)
+    }
+}
+
+/// A group, and those of it that are not ejected.
+struct Split {
+    weight: u64,
+    all: Vec<Arc<Endpoint>>,
+    healthy: Vec<Arc<Endpoint>>,
+}
+
+struct Rules<'a> {
+    by_place: bool,
+    /// Whether it counts who is ejected.
+    judged: bool,
+    algorithm: &'a Algorithm,
+}
+
+impl Rules<'_> {
+    fn split(&self, group: Group) -> Split {
+        let healthy = |endpoint: &&Arc<Endpoint>| !self.judged || !endpoint.monitor().is_ejected();
+        Split {
+            weight: group.weight,
+            healthy: group.members.iter().filter(healthy).cloned().collect(),
+            all: group.members,
+        }
+    }
+
+    fn hosts(&self, splits: &[Split]) -> Hosts {
+        Hosts {
+            healthy: splits.iter().map(|split| split.healthy.len()).sum(),
+            total: splits.iter().map(|split| split.all.len()).sum(),
+        }
+    }
+
+    fn priority(&self, splits: Vec<Split>, load: Load) -> Priority {
+        let sources: Box<[Source]> = match (self.algorithm, load.panic) {
+            // Nothing is chosen among.
+            (Algorithm::Passthrough, _) => Box::default(),
+            // In panic places do not count either, but in tables.
+            (Algorithm::ConsistentHash(_), true) => {
+                splits.into_iter().map(|split| Source::new(self.weight(&split), split.all)).collect()
+            }
+            (_, true) => [Source::new(1.0, splits.into_iter().flat_map(|split| split.all).collect())].into(),
+            (_, false) => {
+                let healthy = splits.into_iter().map(|split| Source::new(self.weight(&split), split.healthy));
+                healthy.filter(|source| !source.hosts.is_empty()).collect()
+            }
+        };
+        Priority { load, table: self.table(&sources), sources }
+    }
+
+    /// A place of which some are ejected weighs less, if it has not more than it needs. A table does not heed that, as
+    /// it does not in Envoy: otherwise each ejection would move keys in all places.
+    fn weight(&self, split: &Split) -> f64 {
+        let whole = split.weight as f64;
+        if !self.by_place || matches!(self.algorithm, Algorithm::ConsistentHash(_)) {
+            return whole;
+        }
+        let healthy = split.healthy.len() as f64 / split.all.len().max(1) as f64;
+        whole * (OVERPROVISIONING_FACTOR * healthy).min(1.0)
+    }
+
+    fn table(&self, sources: &[Source]) -> Option<Table> {
+        let Algorithm::ConsistentHash(hash) = self.algorithm else { return None };
+        let shares: Vec<Share> = sources.iter().flat_map(shares).collect();
+        Some(Table::new(hash.algorithm, &shares))
+    }
+}
+
+/// What each of a source's endpoints is given of what the source is given.
+fn shares(source: &Source) -> impl Iterator<Item = Share> {
+    let sum: f64 = source.hosts.iter().map(|host| f64::from(host.endpoint.weight())).sum();
+    source.hosts.iter().map(move |host| Share {
+        key: host.endpoint.hash_key(),
+        weight: source.weight * f64::from(host.endpoint.weight()) / sum,
+    })
+}
+
+impl Source {
+    fn new(weight: f64, endpoints: Vec<Arc<Endpoint>>) -> Self {
+        let first = endpoints.first().map(|endpoint| endpoint.weight());
+        let equal = endpoints.iter().all(|endpoint| Some(endpoint.weight()) == first);
+        let host = |endpoint: Arc<Endpoint>| Host { state: endpoint.state.clone(), endpoint };
+        Self { weight, hosts: endpoints.into_iter().map(host).collect(), equal }
+    }
+}
