@@ -2,13 +2,14 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "istio/workload.proto",
     "istio/authorization.proto",
     "istio/ca.proto",
     "istio/zds.proto",
     "envoy/discovery.proto",
     "lateen/mesh.proto",
+    "lateen/routing/v1.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

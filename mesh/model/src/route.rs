@@ -33,6 +33,7 @@ pub mod template;
 pub mod text;
 pub mod timeout;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,6 +50,7 @@ pub use self::select::{Decision, Forwarding, Outcome, select};
 pub use self::stream::{TcpRule, TlsRule};
 pub use self::text::TextMatch;
 use crate::address::{NamespacedHostname, Str};
+use crate::traffic;
 
 /// What becomes of all traffic to one host.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +65,8 @@ pub struct Routing {
     pub tcp: Box<[TcpRule]>,
     /// Where traffic goes for which there are no rules: the service itself. `None` where the host is no service.
     pub default: Option<Box<Forward>>,
+    /// Subsets and traffic policies of the hosts that the rules name. A host that is not here has the defaults.
+    pub destinations: BTreeMap<NamespacedHostname, Arc<traffic::Destination>>,
 }
 
 /// A rule for HTTP requests (`VirtualService.spec.http[]`).

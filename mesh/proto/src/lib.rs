@@ -6,6 +6,7 @@
 //! | [`discovery`] | controller → proxies: delta xDS, the envelope |
 //! | [`workload`], [`security`] | controller → proxies: the resources in it |
 //! | [`mesh`] | controller → proxies: what only Lateen says |
+//! | [`routing`] | controller → waypoints: routes, subsets and traffic policies of a host |
 //! | [`ca`] | proxies → controller: certificates |
 //! | [`zds`] | redirector ⇄ proxy of one node |
 
@@ -49,6 +50,10 @@ generated! {
     /// `lateen.mesh`: what only Lateen's own parts say.
     mesh, "lateen.mesh"
 }
+generated! {
+    /// `lateen.routing.v1`: what becomes of traffic to a host at layer 7.
+    routing, "lateen.routing.v1"
+}
 
 /// Type URLs of the resources that delta xDS carries.
 pub mod type_url {
@@ -59,6 +64,8 @@ pub mod type_url {
     /// [`mesh::MeshSettings`](crate::mesh::MeshSettings): the one resource named
     /// [`MESH_SETTINGS_NAME`](crate::MESH_SETTINGS_NAME).
     pub const MESH_SETTINGS: &str = "type.googleapis.com/lateen.mesh.MeshSettings";
+    /// [`routing::Routing`](crate::routing::Routing): one for each host, to waypoints and gateways.
+    pub const ROUTING: &str = "type.googleapis.com/lateen.routing.v1.Routing";
 }
 
 /// Names of the extensions that Lateen packs into the workload API's messages.

@@ -131,6 +131,7 @@ pub(super) fn routing(http: impl Into<Box<[HttpRule]>>) -> Routing {
         tls: Box::default(),
         tcp: Box::default(),
         default: Some(Box::new(Forward::to_service(host("reviews")))),
+        destinations: BTreeMap::new(),
     }
 }
 
