@@ -2,7 +2,7 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "istio/workload.proto",
     "istio/authorization.proto",
     "istio/ca.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 7] = [
     "envoy/discovery.proto",
     "lateen/mesh.proto",
     "lateen/routing/v1.proto",
+    "lateen/security.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -7,6 +7,7 @@
 //! | [`workload`], [`security`] | controller → proxies: the resources in it |
 //! | [`mesh`] | controller → proxies: what only Lateen says |
 //! | [`routing`] | controller → waypoints: routes, subsets and traffic policies of a host |
+//! | [`request_security`] | controller → waypoints: policies in full |
 //! | [`ca`] | proxies → controller: certificates |
 //! | [`zds`] | redirector ⇄ proxy of one node |
 
@@ -55,12 +56,33 @@ generated! {
     routing, "lateen.routing.v1"
 }
 
+/// `lateen.security.v1`: authorization policies as waypoints enforce them.
+pub use lateen::security::v1 as request_security;
+
+/// As deep as its package, because it speaks of another one by the way to it.
+mod lateen {
+    #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
+    pub mod security {
+        pub mod v1 {
+            tonic::include_proto!("lateen.security.v1");
+        }
+    }
+}
+
+/// What generated code calls [`security`].
+mod istio {
+    pub(crate) use crate::security;
+}
+
 /// Type URLs of the resources that delta xDS carries.
 pub mod type_url {
     /// [`workload::Address`](crate::workload::Address): workloads and services.
     pub const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
     /// [`security::Authorization`](crate::security::Authorization): policies.
     pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
+    /// [`request_security::Authorization`](crate::request_security::Authorization): policies, as waypoints enforce them.
+    /// Whoever asks for these does not ask for [`AUTHORIZATION`] as well: the names are the same.
+    pub const REQUEST_AUTHORIZATION: &str = "type.googleapis.com/lateen.security.v1.Authorization";
     /// [`mesh::MeshSettings`](crate::mesh::MeshSettings): the one resource named
     /// [`MESH_SETTINGS_NAME`](crate::MESH_SETTINGS_NAME).
     pub const MESH_SETTINGS: &str = "type.googleapis.com/lateen.mesh.MeshSettings";

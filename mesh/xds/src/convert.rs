@@ -78,6 +78,11 @@ pub enum Reason {
     /// The bytes are not the message they should be.
     #[error("{0}")]
     Malformed(String),
+    /// Something that the message says must be understood.
+    #[error(
+        "{0:?} must be understood to read it and has no meaning in this version; upgrade this proxy or undo the change"
+    )]
+    Requires(String),
     /// Too large.
     #[error("{0} bytes, more than the {MAX_RESOURCE_BYTES} that one resource may have")]
     TooLarge(usize),
@@ -147,8 +152,8 @@ impl Decoder {
     /// # Errors
     /// Why it is refused, and for a policy what stands in its place.
     pub fn decode(&mut self, type_url: &str, name: &Str, value: Bytes) -> Result<Update, Refused> {
-        if type_url == type_url::AUTHORIZATION {
-            return self.policy(name, &value).map(Update::Policy);
+        if is_policy(type_url) {
+            return self.policy(type_url, name, &value).map(Update::Policy);
         }
         let read = self.check_size(&value).and_then(|()| match type_url {
             type_url::ADDRESS => self.address(name, value),
@@ -162,7 +167,7 @@ impl Decoder {
     pub fn removal(&mut self, type_url: &str, name: &Str) -> Option<Update> {
         match type_url {
             type_url::ADDRESS => Some(Update::RemoveAddress(name.clone())),
-            type_url::AUTHORIZATION => {
+            _ if is_policy(type_url) => {
                 fields::policy_name(&mut self.strings, name).ok().map(Update::RemovePolicy)
             }
             _ => None,
@@ -198,25 +203,42 @@ impl Decoder {
         Ok(read)
     }
 
-    fn policy(&mut self, name: &Str, value: &Bytes) -> Result<Policy, Refused> {
-        let refuse = |decoder: &mut Self, error: FieldError, value: &Bytes| {
+    fn policy(&mut self, type_url: &str, name: &Str, value: &Bytes) -> Result<Policy, Refused> {
+        let read = self.check_size(value).and_then(|()| match type_url {
+            type_url::REQUEST_AUTHORIZATION => authz::request::read(&mut self.strings, name, value.clone()),
+            _ => authz::read(&mut self.strings, name, value.clone()),
+        });
+        read.map_err(|error| {
             let error = error.of(name);
-            let instead = decoder.stand_in(name, value, &error);
+            let instead = self.stand_in(type_url, name, value, &error);
             Refused { error, instead }
-        };
-        if let Err(error) = self.check_size(value) {
-            return Err(refuse(self, error, value));
-        }
-        authz::read(&mut self.strings, name, value.clone()).map_err(|error| refuse(self, error, value))
+        })
     }
 
     /// The policy that denies everything a refused one covers. What cannot be made out is assumed to be wide, as
     /// far as a policy of that namespace can reach.
-    fn stand_in(&mut self, name: &Str, value: &Bytes, error: &ConvertError) -> Option<Box<Policy>> {
+    fn stand_in(
+        &mut self,
+        type_url: &str,
+        name: &Str,
+        value: &Bytes,
+        error: &ConvertError,
+    ) -> Option<Box<Policy>> {
         let name: PolicyName = fields::policy_name(&mut self.strings, name).ok()?;
         let mesh_wide = name.namespace == self.settings.root_namespace;
-        Some(Box::new(authz::stand_in(name, value, mesh_wide, &error.to_string())))
+        let reason = error.to_string();
+        Some(Box::new(match type_url {
+            type_url::REQUEST_AUTHORIZATION => {
+                authz::request::stand_in(&mut self.strings, name, value, mesh_wide, &reason)
+            }
+            _ => authz::stand_in(name, value, mesh_wide, &reason),
+        }))
     }
+}
+
+/// Whether resources of a type are policies, in one of their two forms.
+fn is_policy(type_url: &str) -> bool {
+    [type_url::AUTHORIZATION, type_url::REQUEST_AUTHORIZATION].contains(&type_url)
 }
 
 impl Default for Decoder {

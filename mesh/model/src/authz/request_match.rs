@@ -152,6 +152,12 @@ impl RequestMatch {
 }
 
 impl HeaderMatch {
+    /// Of a header by its name in lower case; nothing where no header has such a name.
+    pub fn new(name: &str, values: Vec<StringMatch>, not_values: Vec<StringMatch>) -> Option<Self> {
+        let name = HeaderName::from_lowercase(name.as_bytes()).ok()?;
+        Some(Self { name, values, not_values })
+    }
+
     fn holds(&self, facts: &Facts<'_>) -> Truth {
         restricts(&self.values, &self.not_values, |wanted| {
             asked(facts, |request| self.has(request.headers, wanted).into())

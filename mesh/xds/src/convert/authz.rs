@@ -1,6 +1,8 @@
 //! `istio.security.Authorization` ⇄ [`Policy`]. What cannot be read exactly refuses the whole policy: left out, it
 //! would let more pass than its author meant.
 
+pub mod request;
+
 use bytes::Bytes;
 use ipnet::IpNet;
 use model::address::Str;

@@ -15,7 +15,8 @@ use crate::names;
 
 /// The types of the workload API, in the order in which they depend on one another: what a
 /// [`Publisher`](crate::server::Publisher) of them is made with.
-pub const TYPES: [&str; 3] = [type_url::MESH_SETTINGS, type_url::AUTHORIZATION, type_url::ADDRESS];
+pub const TYPES: [&str; 4] =
+    [type_url::MESH_SETTINGS, type_url::AUTHORIZATION, type_url::REQUEST_AUTHORIZATION, type_url::ADDRESS];
 
 /// A workload, for [`type_url::ADDRESS`]. `extensions` are said of it beyond the model, such as its
 /// [labels].
@@ -51,6 +52,11 @@ pub fn policy(one: &Policy) -> Resource {
 /// A policy for clients that do not [understand](crate::node::NodeInfo::understands) our extensions.
 pub fn policy_without_extensions(one: &Policy) -> Resource {
     Resource::pack(one.name.to_string(), &authz::to_wire_without_extensions(one))
+}
+
+/// A policy in full, for [`type_url::REQUEST_AUTHORIZATION`]: as waypoints enforce it.
+pub fn request_policy(one: &Policy) -> Resource {
+    Resource::pack(one.name.to_string(), &authz::request::to_wire(one))
 }
 
 /// The mesh's settings, for [`type_url::MESH_SETTINGS`].
