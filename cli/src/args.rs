@@ -93,7 +93,8 @@ pub(crate) struct UpArgs {
     #[arg(short = 'd', long)]
     pub(crate) detach: bool,
 
-    /// Setting of a component, by its name on the page of settings: ctrl.NAME=VALUE or node-agent.NAME=VALUE
+    /// Setting of a component, by its name on the page of settings: ctrl.NAME=VALUE, node-agent.NAME=VALUE or
+    /// waypoint.NAME=VALUE
     #[arg(long = "set", value_name = "COMPONENT.NAME=VALUE", value_parser = setting)]
     pub(crate) settings: Vec<Setting>,
 
@@ -111,7 +112,7 @@ pub(crate) struct Setting {
 }
 
 /// Components whose settings can be given.
-const COMPONENTS: [&str; 2] = ["ctrl", "node-agent"];
+const COMPONENTS: [&str; 3] = ["ctrl", "node-agent", "waypoint"];
 
 fn setting(text: &str) -> Result<Setting, String> {
     let parts = text.split_once('.').and_then(|(component, rest)| {

@@ -30,6 +30,7 @@ mod dns;
 mod rules;
 mod scheduler;
 mod services;
+mod waypoints;
 mod world;
 
 pub(crate) mod containers;

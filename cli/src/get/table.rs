@@ -50,6 +50,7 @@ fn header(kind: &str, wide: bool) -> Vec<String> {
         "Service" => (&["NAME", "TYPE", "CLUSTER-IP", "PORT(S)", "AGE"], &["SELECTOR"]),
         "Node" => (&["NAME", "STATUS", "AGE", "VERSION"], &["INTERNAL-IP", "PODS"]),
         "Namespace" => (&["NAME", "STATUS", "AGE", "DATAPLANE"], &[]),
+        "Gateway" => (&["NAME", "CLASS", "ADDRESS", "PROGRAMMED", "AGE"], &["STATUS", "MESSAGE"]),
         "EndpointSlice" => (&["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"], &[]),
         _ => (&["NAME", "STATUS", "AGE"], &["MESSAGE"]),
     };
@@ -70,6 +71,7 @@ fn row(kind: &str, object: &Value, wide: bool, now: i64) -> Vec<String> {
             let mode = mode.and_then(Value::as_str).unwrap_or("-").to_owned();
             (vec![name, "Active".to_owned(), age, mode], vec![])
         }
+        "Gateway" => gateway(object, name, age),
         "EndpointSlice" => endpoint_slice(object, name, age),
         _ => {
             let (status, message) = conditions(object);
@@ -148,6 +150,16 @@ fn node(object: &Value, name: String, age: String) -> Row {
         vec![name, status.to_owned(), age, version],
         vec![ip.to_owned(), text(object, "/spec/podCIDR").to_owned()],
     )
+}
+
+fn gateway(object: &Value, name: String, age: String) -> Row {
+    let address = list(object, "/status/addresses").next().map(|address| text(address, "/value"));
+    let programmed = list(object, "/status/conditions").find(|one| text(one, "/type") == "Programmed");
+    let programmed = programmed.map_or("False", |one| text(one, "/status"));
+    let class = text(object, "/spec/gatewayClassName").to_owned();
+    let (status, message) = conditions(object);
+    let narrow = vec![name, class, or_dash(address.unwrap_or_default()), programmed.to_owned(), age];
+    (narrow, vec![status, message])
 }
 
 fn endpoint_slice(object: &Value, name: String, age: String) -> Row {
@@ -233,6 +245,18 @@ mod tests {
         );
         assert_eq!(conditions(&object(json!([{"type": "Accepted", "status": "True"}]))).0, "Accepted");
         assert_eq!(conditions(&json!({})).0, "-");
+    }
+
+    #[test]
+    fn gateways_look_as_kubectl_shows_them() {
+        let gateway = json!({
+            "kind": "Gateway", "metadata": {"name": "w", "namespace": "n"}, "spec": {"gatewayClassName": "istio-waypoint"},
+            "status": {"addresses": [{"value": "w.n.svc.cluster.local"}, {"value": "10.0.0.1"}],
+                       "conditions": [{"type": "Accepted", "status": "True"}, {"type": "Programmed", "status": "True"}]},
+        });
+        let text = render("Gateway", &[gateway], false, false, false);
+        let words: Vec<&str> = text.lines().nth(1).expect("a row").split_whitespace().collect();
+        assert_eq!(words, ["w", "istio-waypoint", "w.n.svc.cluster.local", "True", "<unknown>"]);
     }
 
     #[test]

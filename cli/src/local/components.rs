@@ -9,6 +9,7 @@ use super::addresses;
 use super::containers::run::Host;
 use super::namespaces::Netns;
 use super::nodes::Node;
+use super::waypoints::{self, Surroundings};
 
 /// Port of the controller's xDS and certificate services.
 const CTRL_PORT: u16 = 15012;
@@ -64,6 +65,23 @@ pub(crate) fn log_path(host: &Host, name: &str) -> PathBuf {
 /// Socket on which ctrl answers `get`, `version` and its readiness.
 pub(crate) fn ctrl_admin(dir: &crate::state::MeshDir) -> PathBuf {
     dir.ctrl().join("admin.sock")
+}
+
+/// The roots that vouch for ctrl, once it has written them.
+pub(crate) fn root_cert(dir: &crate::state::MeshDir) -> PathBuf {
+    dir.ctrl().join("root-cert.pem")
+}
+
+/// What waypoints find around them.
+pub(crate) fn surroundings(host: &Host) -> Surroundings {
+    let settings = host.file.settings.iter().filter(|setting| setting.component == waypoints::PROGRAM);
+    Surroundings {
+        binaries: host.file.binaries.clone(),
+        tokens: host.dir.tokens(),
+        root_cert: root_cert(&host.dir),
+        ctrl: ctrl_url(),
+        settings: settings.map(|setting| (setting.name.clone(), setting.value.clone())).collect(),
+    }
 }
 
 /// Socket on which a node's agent takes pods, as from a CNI plugin.
@@ -124,7 +142,7 @@ pub(crate) fn node_agent(host: &Arc<Host>, node: &Node) -> Component {
     }
     flag(&mut arguments, "--objects", host.dir.objects());
     flag(&mut arguments, "--ctrl", ctrl_url());
-    let root_cert = host.dir.ctrl().join("root-cert.pem");
+    let root_cert = root_cert(&host.dir);
     flag(&mut arguments, "--root-cert", &root_cert);
     flag(&mut arguments, "--token", host.dir.tokens().join(&node.name));
     flag(&mut arguments, "--instance-ip", node.addresses.v4.to_string());

@@ -175,7 +175,7 @@ fn prepare_components(host: &Arc<Host>, nodes: &[Arc<Node>]) -> io::Result<Vec<C
 }
 
 /// 256 random bits.
-fn token() -> io::Result<String> {
+pub(super) fn token() -> io::Result<String> {
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

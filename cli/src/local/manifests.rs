@@ -1,7 +1,7 @@
 //! What the files say, typed: the kinds that `lateen` itself plays (workloads, services, configuration). Mesh
 //! resources are ctrl's to read, from the same files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodTemplateSpec, Secret, Servic
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use manifest::{Object, Typed};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::scheduler::{Kind, Owner, Workload, safe_hash};
 
@@ -54,6 +55,10 @@ pub(crate) struct Manifests {
     pub(crate) endpoint_slices: BTreeMap<ObjectName, EndpointSlice>,
     /// Labels of each namespace.
     pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Gateways for which a waypoint is run.
+    pub(crate) waypoints: BTreeSet<ObjectName>,
+    /// Objects that are made for them, by kind, beside Services and pods.
+    pub(crate) made: Vec<(&'static str, ObjectName, Value)>,
 }
 
 impl Manifests {
@@ -151,7 +156,7 @@ impl Manifests {
         workload.backoff_limit = count(spec.backoff_limit, 6);
     }
 
-    fn push(
+    pub(super) fn push(
         &mut self,
         kind: Kind,
         name: &ObjectName,
@@ -178,7 +183,7 @@ fn count(given: Option<i32>, default: usize) -> usize {
 
 /// Objects as a file would hold them.
 #[cfg(test)]
-pub(crate) fn from_json(values: &[serde_json::Value]) -> Manifests {
+pub(crate) fn from_json(values: &[Value]) -> Manifests {
     let file: Arc<std::path::Path> = Arc::from(std::path::Path::new("test.json"));
     let parsed = values.iter().map(|value| manifest::from_json(value, &file));
     let objects: Vec<Arc<Object>> = parsed

@@ -5,6 +5,7 @@
 mod find;
 mod make;
 mod publish;
+mod waypoints;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -130,6 +131,8 @@ pub(crate) struct World {
     noted: BTreeSet<String>,
     /// When each object that is written came to be.
     created: BTreeMap<(&'static str, ObjectName), Time>,
+    /// Waypoints that have a token.
+    tokens: BTreeSet<ObjectName>,
     /// Jobs are held back for now.
     held: bool,
     down: Option<oneshot::Sender<()>>,
@@ -166,6 +169,7 @@ impl World {
             begun: Instant::now(),
             noted: BTreeSet::new(),
             created: BTreeMap::new(),
+            tokens: BTreeSet::new(),
             held: false,
             down: None,
             to_self,
@@ -245,9 +249,10 @@ impl World {
     }
 
     fn note_objects(&mut self, objects: &[Arc<Object>], problems: Vec<Problem>) {
-        let (manifests, unusable) = Manifests::from_objects(objects);
+        let (mut manifests, unusable) = Manifests::from_objects(objects);
         let unusable = unusable.into_iter().map(|text| Problem { text, unreadable: true });
-        for problem in problems.into_iter().chain(unusable) {
+        let of_waypoints = self.add_waypoints(&mut manifests, objects);
+        for problem in problems.into_iter().chain(unusable).chain(of_waypoints) {
             match problem.unreadable && !self.read_once {
                 // A mesh of half the files is not the one that was asked for.
                 true => self.events.stuck(problem.text),
@@ -310,7 +315,9 @@ impl World {
         }
         let mut unplaced = BTreeSet::new();
         let is_job = |create: &&Create| create.owner.kind == Kind::Job;
-        let (jobs, others): (Vec<&Create>, Vec<&Create>) = plan.create.iter().partition(is_job);
+        let can_start = |create: &&Create| !self.waits_for_ctrl(manifests, &create.owner);
+        let (jobs, others): (Vec<&Create>, Vec<&Create>) =
+            plan.create.iter().filter(can_start).partition(is_job);
         self.held = !jobs.is_empty() && (!others.is_empty() || self.holds_jobs());
         let jobs = if self.held { Vec::new() } else { jobs };
         for create in others.into_iter().chain(jobs) {

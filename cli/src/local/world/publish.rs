@@ -47,6 +47,9 @@ impl World {
                 slices.entry(name.clone()).or_default().push(slice);
             }
         }
+        for (kind, name, object) in &manifests.made {
+            wanted.insert((kind, name.clone()), object.clone());
+        }
         for (name, slice) in &manifests.endpoint_slices {
             let labels = slice.metadata.labels.as_ref();
             let Some(service) = labels.and_then(|labels| labels.get(services::SERVICE_LABEL)) else {
