@@ -206,6 +206,60 @@ fn a_waypoint_does_not_call_on_itself() {
     }
 }
 
+/// Whoever sends: a client, a workload behind a waypoint of its own, another waypoint.
+#[test]
+fn everybody_else_goes_by_the_waypoint() {
+    let other = tunnelled("other", &["10.244.0.8"], &["ns/other"]);
+    let beside = edit(tunnelled("beside", &["10.244.0.7"], &[]), |profile| {
+        profile.waypoint = Some(waypoint("ns/other"));
+    });
+    let more = [
+        Update::Workload(other.clone()),
+        Update::Workload(beside.clone()),
+        Update::Service(Service { ports: ports(&[(15008, 15008)]), ..service("ns/other", &["10.96.0.8"]) }),
+    ];
+    let mesh = mesh_of(resources().into_iter().chain(more));
+    let guarded = mesh.workload("guarded").unwrap().clone();
+    for source in [&client(), &beside, &other, &*guarded] {
+        for (destination, of) in [("10.96.0.4:80", " of ns/guarded"), ("10.244.0.4:8080", "")] {
+            let expected = format!("waypoint gate at 10.244.0.9:15018 for {destination}{of}");
+            assert_eq!(goes(&mesh, source, destination), expected, "from {}", source.uid);
+        }
+    }
+    // The other way round, a waypoint goes by that of its destination, too.
+    let gate = mesh.workload("gate").unwrap();
+    assert_eq!(goes(&mesh, gate, "10.244.0.7:80"), "waypoint other at 10.244.0.8:15008 for 10.244.0.7:80");
+}
+
+#[test]
+fn connections_are_spread_over_the_ready_replicas_of_a_waypoint() {
+    let replica = |number: u8, status| {
+        let uid = format!("gate-{number}");
+        let replica = tunnelled(&uid, &[&format!("10.244.1.{number}")], &["ns/gate"]);
+        Update::Workload(Workload { status, ..replica })
+    };
+    let more = [
+        Update::RemoveAddress("gate".into()),
+        replica(1, Health::Healthy),
+        replica(2, Health::Healthy),
+        replica(3, Health::Healthy),
+        replica(4, Health::Unhealthy),
+    ];
+    let mesh = mesh_of(resources().into_iter().chain(more));
+    for destination in ["10.96.0.4:80", "10.244.0.4:8080"] {
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        for seed in 0..3000 {
+            let destination = OriginalDestination::new(socket(destination));
+            match plan(&mesh, &client(), destination, &mut draws(seed)) {
+                Plan::Tunnel(tunnel) => *counts.entry(tunnel.workload.uid.to_string()).or_default() += 1,
+                other => panic!("{}", told(&other)),
+            }
+        }
+        assert_eq!(counts.keys().collect::<Vec<_>>(), ["gate-1", "gate-2", "gate-3"], "to {destination}");
+        assert!(counts.values().all(|count| (900..1100).contains(count)), "to {destination}: {counts:?}");
+    }
+}
+
 /// The waypoint named in other ways, and what a client and the waypoint itself do.
 #[test]
 fn a_waypoint_may_be_named_by_address() {
