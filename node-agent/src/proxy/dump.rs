@@ -99,6 +99,11 @@ fn workload(workload: &Workload) -> Value {
     put(&mut object, "networkGateway", gateway(profile.network_gateway.as_ref()));
     put(&mut object, "services", json!(services));
     put(&mut object, "authorizationPolicies", json!(policies));
+    // Only ours has it: the peers that have judged already.
+    if let Some(waypoints) = &profile.enforced_by {
+        let waypoints: Vec<String> = waypoints.iter().map(ToString::to_string).collect();
+        put(&mut object, "enforcedBy", json!(waypoints));
+    }
     put(&mut object, "nativeTunnel", if profile.native_tunnel { json!(true) } else { Value::Null });
     if let Some(tunnel) = profile.application_tunnel {
         let protocol = if tunnel.proxy_protocol { "PROXY" } else { "NONE" };
