@@ -61,8 +61,6 @@ pub(crate) mod top;
 
 pub(crate) mod worker;
 
-pub(crate) mod state;
-
 pub(crate) mod demand;
 pub(crate) mod trust;
 
@@ -98,6 +96,7 @@ use hbone::limits::Limits;
 use identity::rotation::Certificates;
 use identity::tls::Tls;
 use model::mesh::Update;
+use xds::state::{self, State};
 
 use self::demand::Demand;
 use self::dns::Upstreams;
@@ -107,7 +106,6 @@ use self::handshakes::Handshakes;
 use self::limits::Hits;
 use self::parking::Parking;
 use self::pod::Pod;
-use self::state::State;
 use self::top::Rates;
 use self::worker::Handle;
 

@@ -16,3 +16,4 @@ pub mod server;
 pub mod client;
 pub mod feed;
 pub mod names;
+pub mod state;

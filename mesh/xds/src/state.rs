@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
 /// How long a connection waits for what the controller has not told yet: its workload, a policy, a certificate.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often who waits looks again although nothing is known to have changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -21,16 +21,16 @@ const REPLACED: usize = 256;
 
 /// How often what is known has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Revision {
+pub struct Revision {
     /// Anything.
-    pub(crate) any: u64,
+    pub any: u64,
     /// Something that live connections are to be judged by again.
-    pub(crate) rules: u64,
+    pub rules: u64,
 }
 
 /// The shared state.
 #[derive(Debug)]
-pub(crate) struct State {
+pub struct State {
     mesh: RwLock<Mesh>,
     revision: watch::Sender<Revision>,
     /// Workloads that went away or changed their address or identity: their pooled tunnels must go.
@@ -48,8 +48,8 @@ const SAVED: u8 = 1;
 const ALL: u8 = 2;
 
 impl State {
-    /// An empty state, seen from a network and a node.
-    pub(crate) fn new(network: &str, node: &str) -> Self {
+    /// An empty state, seen from a network and, where it serves one node's pods, from that node.
+    pub fn new(network: &str, node: &str) -> Self {
         let node = (!node.is_empty()).then(|| Str::from(node));
         Self {
             mesh: RwLock::new(Mesh::new(Str::from(network), node)),
@@ -62,29 +62,29 @@ impl State {
 
     /// Whether what is known is what a predecessor saved, which may be a moment older than what it knew: on its
     /// strength nothing is refused that the controller may be about to tell.
-    pub(crate) fn is_provisional(&self) -> bool {
+    pub fn is_provisional(&self) -> bool {
         self.known.load(Ordering::Relaxed) == SAVED
     }
 
     /// What a predecessor saved is in force.
-    pub(crate) fn restored(&self) {
+    pub fn restored(&self) {
         self.set_known(SAVED);
     }
 
     /// The controller has told all that it has to tell.
-    pub(crate) fn told_all(&self) {
+    pub fn told_all(&self) {
         self.set_known(ALL);
     }
 
     /// The controller does not answer: what a predecessor saved, if it did, is all there is.
-    pub(crate) fn rely_on_saved(&self) {
+    pub fn rely_on_saved(&self) {
         if self.is_provisional() {
             self.set_known(ALL);
         }
     }
 
     /// Whether the controller has told all that it tells unasked.
-    pub(crate) fn is_told(&self) -> bool {
+    pub fn is_told(&self) -> bool {
         self.known.load(Ordering::Relaxed) == ALL
     }
 
@@ -94,18 +94,18 @@ impl State {
     }
 
     /// Whoever waits looks again.
-    pub(crate) fn look_again(&self) {
+    pub fn look_again(&self) {
         self.revision.send_modify(|revision| revision.any += 1);
     }
 
     /// What is known now. Hold it shortly: it stops the writer.
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Mesh> {
+    pub fn read(&self) -> RwLockReadGuard<'_, Mesh> {
         // A writer that panicked left the indexes as the last whole update made them.
         self.mesh.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes updates into account, all at once.
-    pub(crate) fn apply(&self, updates: impl IntoIterator<Item = Update>) {
+    pub fn apply(&self, updates: impl IntoIterator<Item = Update>) {
         let mut rejudge = false;
         let mut replaced = Vec::new();
         {
@@ -127,28 +127,28 @@ impl State {
     }
 
     /// Changes, as they happen.
-    pub(crate) fn changes(&self) -> watch::Receiver<Revision> {
+    pub fn changes(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
     }
 
     /// How often live connections were to be judged again, so far.
-    pub(crate) fn rules_revision(&self) -> u64 {
+    pub fn rules_revision(&self) -> u64 {
         self.revision.borrow().rules
     }
 
     /// Workloads that were replaced or removed, as it happens; whoever falls behind is told that he has missed some.
-    pub(crate) fn replaced(&self) -> broadcast::Receiver<Arc<[Arc<Workload>]>> {
+    pub fn replaced(&self) -> broadcast::Receiver<Arc<[Arc<Workload>]>> {
         self.replaced.subscribe()
     }
 
     /// Waits, for [`PATIENCE`] at most, until `find` finds something in the state. It is not asked while only a part
     /// is known.
-    pub(crate) async fn wait_for<T>(&self, find: impl FnMut(&Mesh) -> Option<T>) -> Option<T> {
+    pub async fn wait_for<T>(&self, find: impl FnMut(&Mesh) -> Option<T>) -> Option<T> {
         self.wait_at_most(PATIENCE, find).await
     }
 
     /// The same for another time.
-    pub(crate) async fn wait_at_most<T>(
+    pub async fn wait_at_most<T>(
         &self,
         patience: Duration,
         mut find: impl FnMut(&Mesh) -> Option<T>,
@@ -178,7 +178,7 @@ impl State {
     }
 
     /// How often what was [waited](State::wait_for) for did not come.
-    pub(crate) fn waited_in_vain(&self) -> u64 {
+    pub fn waited_in_vain(&self) -> u64 {
         self.in_vain.load(Ordering::Relaxed)
     }
 }
