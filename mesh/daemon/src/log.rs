@@ -146,6 +146,13 @@ impl Log {
         });
     }
 
+    /// Writes one line of the access log in a form of the caller's own, with the line's end.
+    pub fn access_line(&self, level: Level, fill: impl FnOnce(&mut Vec<u8>, Format)) {
+        if self.access_enabled(level) {
+            self.sink.write(None, |buffer| fill(buffer, self.format));
+        }
+    }
+
     /// How many lines were dropped because what was written before them did not go out.
     pub fn dropped(&self) -> u64 {
         self.sink.dropped()

@@ -252,7 +252,7 @@ fn gateway_service<'a>(
 }
 
 /// Whether a workload is itself a replica of the waypoint: what it sends on must not come back to it.
-fn is_waypoint(mesh: &Mesh, source: &Workload, waypoint: &GatewayAddress) -> bool {
+pub fn is_waypoint(mesh: &Mesh, source: &Workload, waypoint: &GatewayAddress) -> bool {
     let at = |address: &NetworkAddress| {
         source.profile.network == address.network && source.addresses.contains(&address.ip)
     };

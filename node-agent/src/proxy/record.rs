@@ -94,7 +94,7 @@ impl Ends {
     fn about(&self) -> Option<About<'_>> {
         let own = match self.reporter {
             Reporter::Source => &self.source,
-            Reporter::Destination => &self.destination,
+            Reporter::Destination | Reporter::Waypoint => &self.destination,
         };
         own.as_ref().map(|own| About { namespace: own.namespace(), name: &own.name })
     }
@@ -129,7 +129,7 @@ impl Ends {
         }
         let direction = match self.reporter {
             Reporter::Source => "outbound",
-            Reporter::Destination => "inbound",
+            Reporter::Destination | Reporter::Waypoint => "inbound",
         };
         line.text("direction", direction);
     }
@@ -263,7 +263,7 @@ impl Record {
         // What our application sends goes from the client to the server where it is the client.
         let (to_server, to_client) = match self.ends().reporter {
             Reporter::Source => (sent, received),
-            Reporter::Destination => (received, sent),
+            Reporter::Destination | Reporter::Waypoint => (received, sent),
         };
         self.shared.series.received.fetch_add(to_server, Ordering::Relaxed);
         self.shared.series.sent.fetch_add(to_client, Ordering::Relaxed);

@@ -32,6 +32,8 @@ pub enum Reporter {
     Source,
     /// The server's agent.
     Destination,
+    /// A waypoint between the two.
+    Waypoint,
 }
 
 impl Reporter {
@@ -39,6 +41,7 @@ impl Reporter {
         match self {
             Self::Source => "source",
             Self::Destination => "destination",
+            Self::Waypoint => "waypoint",
         }
     }
 }
@@ -113,12 +116,13 @@ impl Labels {
     fn own(&self) -> Own {
         let own = match self.reporter {
             Reporter::Source => &self.source,
-            Reporter::Destination => &self.destination,
+            Reporter::Destination | Reporter::Waypoint => &self.destination,
         };
         (own.namespace.clone(), own.workload.clone())
     }
 
-    fn pairs(&self) -> [(&'static str, &str); 27] {
+    /// Names and values, in Istio's order; `request_protocol` is `tcp`.
+    pub fn pairs(&self) -> [(&'static str, &str); 27] {
         let (source, destination) = (&self.source, &self.destination);
         [
             ("reporter", self.reporter.as_str()),
@@ -213,6 +217,7 @@ struct Shared {
     dropped: AtomicU64,
     open_source: AtomicU64,
     open_destination: AtomicU64,
+    open_waypoint: AtomicU64,
 }
 
 impl Default for Traffic {
@@ -230,6 +235,7 @@ impl Traffic {
             dropped: AtomicU64::new(0),
             open_source: AtomicU64::new(0),
             open_destination: AtomicU64::new(0),
+            open_waypoint: AtomicU64::new(0),
         }))
     }
 
@@ -262,6 +268,7 @@ impl Traffic {
         match reporter {
             Reporter::Source => &self.0.open_source,
             Reporter::Destination => &self.0.open_destination,
+            Reporter::Waypoint => &self.0.open_waypoint,
         }
     }
 
@@ -289,7 +296,7 @@ impl Traffic {
         for (labels, series) in &all.by_labels {
             let own = match labels.reporter {
                 Reporter::Source => &labels.source,
-                Reporter::Destination => &labels.destination,
+                Reporter::Destination | Reporter::Waypoint => &labels.destination,
             };
             if &*own.namespace == namespace && &*own.workload == workload {
                 series.passes.fetch_min(LAST_PASSES, Ordering::Relaxed);
@@ -353,7 +360,7 @@ impl Traffic {
     fn encode_open(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut open: MetricEncoder<'_> =
             encoder.encode_descriptor("tcp_sockets_open", "Open sockets", None, MetricType::Gauge)?;
-        for reporter in [Reporter::Source, Reporter::Destination] {
+        for reporter in [Reporter::Source, Reporter::Destination, Reporter::Waypoint] {
             let labels = [("reporter", reporter.as_str())];
             let count = self.sockets_open(reporter).load(Ordering::Relaxed);
             let count = i64::try_from(count).unwrap_or(i64::MAX);
