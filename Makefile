@@ -53,4 +53,4 @@ soak: ## two hours of chaos (SECONDS=7200 SEED=a number that was printed)
 	$(CARGO) test -p e2e --test chaos -- --nocapture
 
 docs: ## docs/configuration.md and docs/compatibility.md from their tables
-	UPDATE_DOCS=1 $(CARGO) test -q -p node-agent -p ctrl -p cli -p manifest the_documentation_agrees
+	UPDATE_DOCS=1 $(CARGO) test -q -p node-agent -p waypoint -p ctrl -p cli -p manifest the_documentation_agrees

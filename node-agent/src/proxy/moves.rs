@@ -64,7 +64,7 @@ fn next(plain: bool, reporter: Reporter) -> Next {
     match (plain, reporter) {
         (true, _) => Next::Join,
         (false, Reporter::Source) => Next::Resume,
-        (false, Reporter::Destination) => Next::Park,
+        (false, Reporter::Destination | Reporter::Waypoint) => Next::Park,
     }
 }
 

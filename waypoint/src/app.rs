@@ -1,0 +1,304 @@
+//! The process from its start to its end: settings in, threads, controller and certificates joined.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::log::Log;
+use daemon::metrics::Metrics;
+use daemon::readiness::Readiness;
+use daemon::settings::{Settings, SettingsError};
+use daemon::shutdown::Shutdown;
+use daemon::tasks::Tasks;
+use hbone::account::Ledger;
+use hbone::limits::Limits;
+use identity::ca_client::{CaClient, CaClientSettings};
+use identity::control_plane::{ControlPlane, ControlPlaneSettings};
+use identity::rotation::{Certificates, RotationSettings};
+use identity::tls::{KeyExchange, Tls, TlsSettings};
+use model::Identity;
+use model::address::{NetworkAddress, Str};
+use proto::type_url;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use xds::client::{Client, ClientConfig, ClientHandle};
+use xds::convert::Decoder;
+use xds::delta::subscriber::{Mode, Subscriber, Subscription};
+use xds::feed::Feed;
+use xds::node::NodeInfo;
+use xds::state::State;
+
+use crate::config::name;
+use crate::limits::{Bounds, Hits, LimitMetrics};
+use crate::telemetry::Telemetry;
+use crate::{Own, Waypoint, admin, listen, worker};
+
+/// Why the waypoint could not start, or go on; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A setting's value makes no sense.
+    #[error("{0}")]
+    Value(String),
+    /// The system refused something.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+    /// A part of the process has ended that never does.
+    #[error("{0} has ended, which is a defect: please report it; the process ends, to be started anew")]
+    Defect(String),
+}
+
+const STATE: &str = "state from the controller";
+const CERTIFICATE: &str = "own certificate";
+const SELF: &str = "own workload from the controller";
+
+/// Runs the waypoint until it is told to end.
+///
+/// # Errors
+/// It could not start.
+pub fn run(settings: &Settings, log: &Log) -> Result<(), Box<dyn std::error::Error>> {
+    // Threads of their own carry requests; this one accepts, and has the controller and the admin page.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(settings, log.clone()))?;
+    Ok(())
+}
+
+async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
+    let metrics = Metrics::default();
+    let readiness = Readiness::default();
+    [STATE, CERTIFICATE, SELF].into_iter().for_each(|what| readiness.pending(what));
+    let shutdown = Shutdown::default();
+    // One future from the start to the end: a signal between two would be nobody's.
+    let mut signalled = pin!(shutdown.signalled());
+    let tasks = Tasks::default();
+
+    let (waypoint, mailboxes) = waypoint(settings, log, &metrics)?;
+    let listener = admin::bind(tunnels_at(settings)?).await?;
+    let ports = admin::Ports::open(settings).await?;
+    let workers = worker::start_all(&waypoint, mailboxes)?;
+    let page = admin::Page {
+        waypoint: waypoint.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        shutdown: shutdown.clone(),
+        settings: config_page(settings),
+    };
+    tasks.spawn("admin", admin::serve(ports, page));
+    tasks.spawn("certificates", certificates(settings, &waypoint)?);
+    tasks.spawn("accept", listen::accept(waypoint.clone(), listener));
+    tasks.spawn("expire series", expire_series(waypoint.clone()));
+    let subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
+    let taker = waypoint.clone();
+    let feed = Feed::new(Decoder::default(), move |updates| taker.take(updates));
+    let (client, handle) = Client::new(client_config(settings, &waypoint.tls)?, subscriber, feed);
+    tasks.spawn("controller", async move { match client.run().await {} });
+    tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));
+
+    let cause = tokio::select! {
+        cause = signalled.as_mut() => {
+            cause.map_err(|error| StartError::System("signals cannot be handled", error))?
+        }
+        defect = defect(&tasks, &workers) => return Err(defect),
+    };
+    tracing::info!(cause, "draining");
+    waypoint.draining.begin();
+    tokio::select! {
+        () = worker::drained(&waypoint) => tracing::info!("everything has ended in order"),
+        () = sleep(settings.duration(name::DRAIN)?) => tracing::warn!("ending what has not ended by itself"),
+        defect = defect(&tasks, &workers) => return Err(defect),
+    }
+    tasks.stop().await;
+    Ok(())
+}
+
+/// Waits until something has ended without being told.
+async fn defect(tasks: &Tasks, workers: &worker::Threads) -> StartError {
+    const LOOK: Duration = Duration::from_secs(1);
+    let ended = async {
+        loop {
+            if let Some(index) = workers.iter().position(std::thread::JoinHandle::is_finished) {
+                return index;
+            }
+            sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        task = tasks.panicked() => StartError::Defect(format!("the task {task:?}")),
+        index = ended => StartError::Defect(format!("the thread worker-{index}")),
+    }
+}
+
+fn tunnels_at(settings: &Settings) -> Result<SocketAddr, StartError> {
+    let port = settings.parse::<u16>(name::HBONE_PORT, "a port")?;
+    match settings.text(name::INSTANCE_IP) {
+        "" => Ok(admin::any(port)),
+        _ => Ok(SocketAddr::new(settings.parse(name::INSTANCE_IP, "an IP address")?, port)),
+    }
+}
+
+/// Puts together what all threads share, and the mailboxes of the threads.
+pub(crate) fn waypoint(
+    settings: &Settings,
+    log: Log,
+    metrics: &Metrics,
+) -> Result<(Arc<Waypoint>, Vec<worker::Mailbox>), StartError> {
+    let key_exchange: KeyExchange = settings.parse(name::KEY_EXCHANGE, "x25519, hybrid or pqc")?;
+    // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
+    let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
+    let threads: usize = settings.parse(name::WORKER_THREADS, "a number of threads, or 0 for one a CPU")?;
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        given => given,
+    };
+    let files = open_files(settings.parse(name::OPEN_FILES, "a number of files, or 0")?);
+    let (limits, bounds) = (Limits::default(), Bounds::default());
+    let series = settings.parse(name::METRIC_SERIES, "a number of sets of labels")?;
+    let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
+    let waypoint = Waypoint {
+        state: State::new(settings.text(name::NETWORK), ""),
+        own: own(settings)?,
+        certificates: Certificates::new(tls.clone(), RotationSettings::default()),
+        tls,
+        own_roots: settings.text(name::CA_ADDRESS) == settings.text(name::XDS_ADDRESS),
+        log,
+        ledger: Ledger::new(files, BUFFERS, limits.hits.clone()),
+        limits,
+        handshakes: Semaphore::new(bounds.handshakes),
+        bounds,
+        hits: Hits::default(),
+        telemetry: Telemetry::new(metrics, threads, series),
+        workers,
+        draining: Shutdown::default(),
+    };
+    let waypoint = Arc::new(waypoint);
+    metrics.register(|registry| registry.register_collector(Box::new(LimitMetrics(waypoint.clone()))));
+    Ok((waypoint, mailboxes))
+}
+
+/// Bytes that slow peers may make the tunnels hold.
+const BUFFERS: u64 = 512 << 20;
+
+/// Raises the limit of open files, 0 for as far as the system allows, and returns what tunnels may have of it.
+fn open_files(wanted: u64) -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 512 };
+    let wanted = if wanted == 0 { hard } else { wanted.min(hard) };
+    let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
+    // A sixteenth is kept back for the controller, metrics and what is open for a moment only.
+    limit - limit / 16
+}
+
+fn own(settings: &Settings) -> Result<Own, StartError> {
+    let account = settings.text(name::SERVICE_ACCOUNT);
+    if account.is_empty() {
+        let text = "SERVICE_ACCOUNT is not set: it is the account that this waypoint's pod runs as";
+        return Err(StartError::Value(String::from(text)));
+    }
+    let identity =
+        Identity::new(settings.text(name::TRUST_DOMAIN), settings.text(name::POD_NAMESPACE), account);
+    let ip = settings.parse(name::INSTANCE_IP, "the IP address of this waypoint's pod")?;
+    let principal = identity.to_string().into();
+    Ok(Own { identity, principal, address: NetworkAddress::new(Str::from(settings.text(name::NETWORK)), ip) })
+}
+
+/// The settings in force, as `/config_dump` shows them; there are no secrets among them.
+fn config_page(settings: &Settings) -> serde_json::Value {
+    let values = crate::config::TABLE.iter();
+    values.map(|setting| (setting.name.to_owned(), serde_json::json!(settings.text(setting.name)))).collect()
+}
+
+fn optional(settings: &Settings, name: &'static str) -> Option<String> {
+    Some(settings.text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn certificates(
+    settings: &Settings,
+    waypoint: &Waypoint,
+) -> Result<impl Future<Output = ()> + use<>, StartError> {
+    let names = [name::CA_ADDRESS, name::CA_ROOT_CA, name::ALT_CA_HOSTNAME];
+    let authority = control_plane(settings, &waypoint.tls, names)?;
+    let ca = CaClientSettings {
+        token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
+        cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
+        lifetime: settings.duration(name::SECRET_TTL)?,
+        impersonate: false,
+        headers: Vec::new(),
+    };
+    let client =
+        CaClient::new(authority.channel(), ca).map_err(|error| StartError::Value(error.to_string()))?;
+    Ok(waypoint.certificates.drive(client))
+}
+
+fn node(settings: &Settings) -> NodeInfo {
+    let ip = settings.text(name::INSTANCE_IP).parse().ok();
+    NodeInfo::new("waypoint", ip, settings.text(name::POD_NAME), settings.text(name::POD_NAMESPACE))
+        .on_node(settings.text(name::NODE_NAME))
+}
+
+/// A controller by the names of the settings that hold its address, its roots and its name.
+fn control_plane(
+    settings: &Settings,
+    tls: &Tls,
+    [address, roots, server_name]: [&'static str; 3],
+) -> Result<ControlPlane, StartError> {
+    let mut plane = ControlPlaneSettings::new(settings.text(address), settings.text(roots));
+    plane.server_name = optional(settings, server_name);
+    ControlPlane::new(tls, &plane).map_err(|error| StartError::Value(format!("{address}: {error}")))
+}
+
+fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartError> {
+    let names = [name::XDS_ADDRESS, name::XDS_ROOT_CA, name::ALT_XDS_HOSTNAME];
+    let controller = control_plane(settings, tls, names)?;
+    Ok(ClientConfig {
+        address: settings.text(name::XDS_ADDRESS).to_owned(),
+        dial: Arc::new(move || Box::pin(controller.connect())),
+        token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
+        cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
+        headers: Vec::new(),
+    })
+}
+
+fn subscriptions() -> [Subscription; 3] {
+    let all =
+        |type_url: &str, required| Subscription { type_url: type_url.into(), mode: Mode::All, required };
+    [all(type_url::MESH_SETTINGS, false), all(type_url::AUTHORIZATION, true), all(type_url::ADDRESS, true)]
+}
+
+/// Ready is who can take a request: everything was told, and there is a certificate.
+async fn ready(waypoint: Arc<Waypoint>, handle: ClientHandle, readiness: Readiness) {
+    let told = async {
+        if handle.ready().await.is_ok() {
+            waypoint.state.told_all();
+            readiness.done(STATE);
+        }
+        while waypoint.state.wait_for(|mesh| waypoint.own.workload(mesh).map(|_| ())).await.is_none() {
+            tracing::warn!(
+                address = %waypoint.own.address.ip, identity = %waypoint.own.identity,
+                "the controller does not tell of this waypoint's own workload; are INSTANCE_IP and SERVICE_ACCOUNT its pod's?"
+            );
+        }
+        readiness.done(SELF);
+    };
+    let certified = async {
+        let mut watch = waypoint.certificates.prefetch(&waypoint.own.identity);
+        while watch.current().is_none() {
+            if !watch.changed().await {
+                return;
+            }
+        }
+        readiness.done(CERTIFICATE);
+    };
+    tokio::join!(told, certified);
+}
+
+/// Series of what is gone go too.
+async fn expire_series(waypoint: Arc<Waypoint>) {
+    loop {
+        sleep(Duration::from_secs(60)).await;
+        waypoint.telemetry.expire();
+    }
+}

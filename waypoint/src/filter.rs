@@ -1,0 +1,8 @@
+//! What happens to a request between its arrival and its departure. [`chain`] is the one ordered list.
+
+pub(crate) mod chain;
+mod forwarded;
+mod headers;
+mod local;
+pub(crate) mod policy;
+mod read;

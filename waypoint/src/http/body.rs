@@ -1,0 +1,138 @@
+//! The body of an answer on its way to the client. Its end is the end of the request.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use super::messages::Messages;
+use crate::telemetry::Exchange;
+use crate::upstream::{Gate, Lease};
+use crate::worker::Worker;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(crate) enum ResponseBody {
+    /// One of ours.
+    Own(Option<Bytes>),
+    /// An endpoint's.
+    Passed(Box<Passed>),
+}
+
+/// What an endpoint answers.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    inner: Incoming,
+    exchange: Exchange,
+    /// The connection that it comes on.
+    lease: Option<Lease>,
+    /// What held the request's body back.
+    gate: Option<Gate>,
+    worker: Rc<Worker>,
+    messages: Option<Messages>,
+}
+
+impl ResponseBody {
+    /// A text, or nothing.
+    pub(crate) fn own(text: impl Into<Bytes>) -> Self {
+        let text = text.into();
+        Self::Own((!text.is_empty()).then_some(text))
+    }
+
+    /// What an endpoint sends.
+    pub(crate) fn passed(
+        inner: Incoming,
+        exchange: Exchange,
+        lease: Lease,
+        gate: Option<Gate>,
+        worker: &Rc<Worker>,
+    ) -> Self {
+        let messages = exchange.is_grpc().then(Messages::default);
+        let passed = Passed { inner, exchange, lease: Some(lease), gate, worker: worker.clone(), messages };
+        Self::Passed(Box::new(passed))
+    }
+}
+
+impl Passed {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => self.see(frame),
+            Some(Err(error)) => {
+                self.exchange.broke(error.to_string());
+                self.lease = None;
+            }
+            None => self.whole(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn see(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            let tally = &self.exchange.tally;
+            tally.sent.set(tally.sent.get() + data.len() as u64);
+            if let Some(messages) = &mut self.messages {
+                tally.messages_sent.set(messages.see(data));
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.exchange.trailers(trailers);
+        }
+    }
+
+    fn whole(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.exchange.complete();
+            lease.done(&self.worker);
+        }
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        // Who knows from the length that nothing more comes does not ask for it.
+        if self.inner.is_end_stream() {
+            self.whole();
+        }
+        if let Some(gate) = &self.gate {
+            gate.give_up();
+        }
+    }
+}
+
+/// Why an answer's body breaks off: the client's connection, or its stream, is reset.
+#[derive(Debug, thiserror::Error)]
+#[error("the endpoint's answer broke off: {0}")]
+pub(crate) struct BrokenOff(hyper::Error);
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match &mut *self {
+            Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Passed(passed) => {
+                passed.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BrokenOff)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(text) => text.is_none(),
+            Self::Passed(passed) => passed.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Passed(passed) => passed.inner.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The waypoint: tunnels in, requests judged and routed, tunnels out. This file alone knows every part.
+//!
+//! The life of a request, which is also the order of the modules:
+//!
+//! ```text
+//! listen ══ tunnel ══► target ─► protocol ─┬► http ─► filter::chain ─► route ─► upstream ══ tunnel ══► pod
+//!                                          └► tcp ───────────────────────────► upstream
+//! telemetry: what is said of it      worker: the thread it lives on      limits: every bound
+//! ```
+
+pub mod app;
+pub mod config;
+
+mod admin;
+mod filter;
+mod http;
+mod limits;
+mod listen;
+mod protocol;
+mod rewound;
+mod route;
+mod target;
+mod tcp;
+mod telemetry;
+mod trust;
+mod upstream;
+mod worker;
+
+use std::sync::Arc;
+
+use daemon::log::Log;
+use daemon::shutdown::Shutdown;
+use hbone::account::Ledger;
+use hbone::limits::Limits;
+use identity::rotation::Certificates;
+use identity::tls::Tls;
+use model::Identity;
+use model::address::NetworkAddress;
+use model::mesh::{Mesh, Update};
+use model::workload::Workload;
+use tokio::sync::Semaphore;
+use xds::state::State;
+
+use self::limits::{Bounds, Hits};
+use self::telemetry::Telemetry;
+use self::worker::Handle;
+
+/// What all threads share.
+#[derive(Debug)]
+pub(crate) struct Waypoint {
+    pub(crate) state: State,
+    pub(crate) own: Own,
+    pub(crate) certificates: Certificates,
+    pub(crate) tls: Tls,
+    /// Whether the controller is the one who issues certificates, so that its roots are theirs.
+    pub(crate) own_roots: bool,
+    pub(crate) log: Log,
+    /// Bounds of tunnels.
+    pub(crate) limits: Limits,
+    /// Bounds of requests.
+    pub(crate) bounds: Bounds,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) hits: Hits,
+    /// Places for tunnels whose peer has not shown yet who it is.
+    pub(crate) handshakes: Semaphore,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) workers: Vec<Handle>,
+    /// Begins when no new tunnel is taken any more.
+    pub(crate) draining: Shutdown,
+}
+
+/// Who this waypoint is.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) identity: Identity,
+    /// The text of it, as headers have it.
+    pub(crate) principal: Arc<str>,
+    /// The address that its workload is found by.
+    pub(crate) address: NetworkAddress,
+}
+
+impl Own {
+    /// This waypoint's own workload, once the controller has told of it. Another that has its address is not it.
+    pub(crate) fn workload<'a>(&self, mesh: &'a Mesh) -> Option<&'a Arc<Workload>> {
+        mesh.workload_at(&self.address).filter(|workload| *workload.identity() == self.identity)
+    }
+}
+
+impl Waypoint {
+    /// Takes over what the controller said.
+    fn take(&self, updates: Vec<Update>) {
+        let settings = updates.iter().rev().find_map(|update| match update {
+            Update::Settings(settings) => Some(settings),
+            _ => None,
+        });
+        if let Some(settings) = settings {
+            trust::take(self, &settings.trust);
+            let aliases = settings.trust_domain_aliases.iter().cloned();
+            self.tls.trust_domains().set(std::iter::once(settings.trust_domain.clone()).chain(aliases));
+        }
+        self.state.apply(updates);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! Tunnels in: accepted, given to a thread, shaken hands with as this waypoint, and each CONNECT on them understood.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use daemon::metrics::traffic::End;
+use hbone::account::{Account, AccountLimits};
+use hbone::fairness::{self, HANDSHAKE, OPENING};
+use hbone::headers::Headers;
+use hbone::transport::{Tls, Transport};
+use hbone::tunnel::{Gone, Request, Server};
+use model::Identity;
+use model::accept::{Authority, InvalidAuthority};
+use model::address::{NetworkAddress, PeerAddress};
+use model::baggage::{self, Baggage};
+use model::mesh::Mesh;
+use model::workload::Workload;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use crate::limits::Limit;
+use crate::protocol::{self, Spoken};
+use crate::target::{self, Target};
+use crate::worker::{Accepted, Serving, Worker};
+use crate::{Waypoint, http, tcp, telemetry};
+
+/// The header of a refused CONNECT that says why.
+const CAUSE: &str = "lateen-cause";
+/// How long accepting pauses when the system has run out of something.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Clients whose accounts are known before those without a tunnel are forgotten.
+const ACCOUNTS: usize = 1024;
+
+/// Accepts tunnels until the waypoint drains, and gives each to the thread that serves fewest.
+pub(crate) async fn accept(waypoint: Arc<Waypoint>, listener: TcpListener) {
+    let mut accounts = Accounts::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = waypoint.draining.begun() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Mostly a client that left again; if files have run out, those who are there end in time.
+                tracing::debug!(%error, "accept failed");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        if !waypoint.ledger.has_descriptors() {
+            waypoint.hits.hit(Limit::OpenFiles);
+            continue;
+        }
+        let peer = PeerAddress::new(peer);
+        let account = accounts.of(&waypoint, peer.ip());
+        if let Ok(socket) = prepare(socket) {
+            place(&waypoint, Accepted { socket, peer, account });
+        }
+    }
+    drop(listener);
+    // The task is watched: it may end with the process only.
+    std::future::pending().await
+}
+
+fn prepare(socket: tokio::net::TcpStream) -> std::io::Result<std::net::TcpStream> {
+    let socket = socket.into_std()?;
+    socket.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(180));
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    Ok(socket)
+}
+
+fn place(waypoint: &Waypoint, accepted: Accepted) {
+    let Some(least) = waypoint.workers.iter().min_by_key(|worker| worker.tunnels()) else { return };
+    if least.try_send(accepted).is_err() {
+        waypoint.hits.hit(Limit::Mailbox);
+    }
+}
+
+/// Whom tunnels are charged to: one account an address, so that no client can take what others need.
+#[derive(Debug, Default)]
+struct Accounts(HashMap<IpAddr, Weak<Account>>);
+
+impl Accounts {
+    fn of(&mut self, waypoint: &Waypoint, peer: IpAddr) -> Arc<Account> {
+        if let Some(account) = self.0.get(&peer).and_then(Weak::upgrade) {
+            return account;
+        }
+        if self.0.len() >= ACCOUNTS {
+            self.0.retain(|_, account| account.strong_count() > 0);
+        }
+        let account = Account::listed(AccountLimits::default(), &waypoint.ledger);
+        self.0.insert(peer, Arc::downgrade(&account));
+        account
+    }
+}
+
+/// Who is at the other end of a tunnel, as far as it was proved.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Its address: an agent connects from its pod's own.
+    pub(crate) peer: PeerAddress,
+    /// What it was shaken hands with.
+    pub(crate) identity: Identity,
+    /// The text of it, as headers and labels have it.
+    pub(crate) principal: Arc<str>,
+    /// SHA-256 of its certificate, in hexadecimal, for `x-forwarded-client-cert`.
+    pub(crate) fingerprint: String,
+}
+
+/// Serves a tunnel to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let _serving = worker.handle().serving();
+    let account = accepted.account.clone();
+    let _descriptor = match account.descriptors_for(1) {
+        Ok(descriptor) => descriptor,
+        Err(full) => {
+            worker.waypoint.hits.hit(Limit::ClientShare);
+            tracing::debug!(peer = %accepted.peer, %full, "refusing a tunnel");
+            return;
+        }
+    };
+    let peer = accepted.peer;
+    let shaken = match worker.waypoint.handshakes.try_acquire() {
+        Ok(_unfinished) => Box::pin(handshake(&worker, accepted)).await,
+        Err(_) => {
+            worker.waypoint.hits.hit(Limit::Handshakes);
+            return;
+        }
+    };
+    match shaken {
+        Ok((transport, client)) => {
+            let (server, driver) = hbone::tunnel::server(transport, worker.waypoint.limits.clone());
+            server.charge(&account);
+            let driver = tokio::task::spawn_local(driver);
+            take_requests(&worker, server, &account, &Rc::new(client)).await;
+            if let Ok(gone) = driver.await
+                && gone != Gone::Closed
+            {
+                tracing::debug!(%peer, %gone, "tunnel ended");
+            }
+        }
+        Err(error) => tracing::warn!(target: "access", client = %peer, %error, "connection failed"),
+    }
+}
+
+async fn handshake(worker: &Worker, accepted: Accepted) -> Result<(Tls, Client), String> {
+    let waypoint = &worker.waypoint;
+    let Accepted { socket, peer, account } = accepted;
+    fairness::turn(&account, HANDSHAKE).await;
+    let credentials =
+        waypoint.certificates.get(&waypoint.own.identity).await.map_err(|error| error.to_string())?;
+    let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
+    let transport = Tls::accept(socket, credentials.server_config(), &waypoint.limits, &account)
+        .await
+        .map_err(|error| crate::upstream::explain(&error))?;
+    let chain = transport.peer_certificates();
+    let identity = identity::verify::peer_identity(chain).map_err(|error| error.to_string())?;
+    let fingerprint = chain.first().map(fingerprint).unwrap_or_default();
+    let principal = identity.to_string().into();
+    Ok((transport, Client { peer, identity, principal, fingerprint }))
+}
+
+fn fingerprint(certificate: &rustls::pki_types::CertificateDer<'_>) -> String {
+    use std::fmt::Write as _;
+
+    use sha2::Digest as _;
+    let mut text = String::with_capacity(64);
+    for byte in sha2::Sha256::digest(certificate) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Takes requests until the tunnel ends; once the waypoint drains, the client is told to go elsewhere.
+async fn take_requests(worker: &Rc<Worker>, mut server: Server, account: &Arc<Account>, client: &Rc<Client>) {
+    let draining = worker.waypoint.draining.clone();
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = draining.begun(), if !told => {
+                told = true;
+                server.drain();
+            }
+            request = server.accept() => match request {
+                Some(request) => {
+                    fairness::turn(account, OPENING).await;
+                    tokio::task::spawn_local(open(worker.clone(), client.clone(), request));
+                }
+                None => return,
+            },
+        }
+    }
+}
+
+/// One CONNECT, as far as it is understood: who wants what.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) client: Rc<Client>,
+    /// The client's workload, if the mesh knows it and its identity is the one proved.
+    pub(crate) source: Option<Arc<Workload>>,
+    /// What labels say of the client.
+    pub(crate) source_end: End,
+    pub(crate) target: Target,
+    /// This waypoint's own workload: what it connects as.
+    pub(crate) own: Arc<Workload>,
+    /// Counts as a tunnel while it lasts, also where it outlives the tunnel.
+    pub(crate) _serving: Serving,
+}
+
+async fn open(worker: Rc<Worker>, client: Rc<Client>, request: Request) {
+    if request.resume().is_some() {
+        // Nothing is ever detached here.
+        return request.refuse(409, &cause("this waypoint holds no detached connections"));
+    }
+    let inbound = match understand(&worker, &client, &request).await {
+        Ok(inbound) => Rc::new(inbound),
+        Err((status, error)) => {
+            tracing::warn!(
+                target: "access", client = %client.peer, identity = %client.identity,
+                authority = request.authority(), %error, "connection failed"
+            );
+            return request.refuse(status, &cause(&error));
+        }
+    };
+    let headers = Headers::new().with("baggage", baggage::encode(&inbound.own));
+    match protocol::spoken(inbound.target.protocol) {
+        Spoken::Http => http::serve(worker, inbound, request.accept(&headers)).await,
+        Spoken::Tcp => tcp::serve(worker, inbound, request, &headers).await,
+        Spoken::NotSaid => tcp::sniff(worker, inbound, request.accept(&headers)).await,
+    }
+}
+
+/// What a refused CONNECT says: one line of visible text.
+pub(crate) fn cause(error: &str) -> Headers {
+    let visible: String =
+        error.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+    Headers::new().with(CAUSE, &visible[..visible.len().min(512)])
+}
+
+async fn understand(
+    worker: &Worker,
+    client: &Rc<Client>,
+    request: &Request,
+) -> Result<Inbound, (u16, String)> {
+    let authority: Authority =
+        request.authority().parse().map_err(|error: InvalidAuthority| (400, error.to_string()))?;
+    let waypoint = &worker.waypoint;
+    let own =
+        waypoint.state.wait_for(|mesh| waypoint.own.workload(mesh).cloned()).await.ok_or_else(|| {
+            (503, String::from("the controller does not tell of this waypoint's own workload"))
+        })?;
+    let mesh = waypoint.state.read();
+    let target = target::resolve(&mesh, &own, &authority)
+        .map_err(|misdirected| (misdirected.status(), misdirected.to_string()))?;
+    let source = known_source(&mesh, &own, client);
+    let baggage = source.is_none().then(|| Baggage::read(request.headers().all("baggage")));
+    let source_end = telemetry::source(client, source.as_deref(), baggage.as_ref());
+    let serving = worker.handle().serving();
+    Ok(Inbound { client: client.clone(), source, source_end, target, own, _serving: serving })
+}
+
+/// The client as the mesh knows it: the workload at its address, if that has the identity that TLS proved.
+fn known_source(mesh: &Mesh, own: &Workload, client: &Client) -> Option<Arc<Workload>> {
+    let address = NetworkAddress::new(own.profile.network.clone(), client.peer.ip());
+    mesh.workload_at(&address).filter(|source| *source.identity() == client.identity).cloned()
+}

@@ -1,0 +1,135 @@
+//! What a CONNECT asks of this waypoint: the service or the workload that it is to stand in front of. Pure.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use model::accept::Authority;
+use model::address::NetworkAddress;
+use model::mesh::Mesh;
+use model::plan::is_waypoint;
+use model::service::{AppProtocol, Service};
+use model::workload::{GatewayAddress, Workload};
+use thiserror::Error;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// The address and port that the client wanted: a service's or a pod's.
+    pub(crate) destination: SocketAddr,
+    /// The service, where it was one.
+    pub(crate) service: Option<Arc<Service>>,
+    /// The workload, where a pod was asked for by its own address.
+    pub(crate) workload: Option<Arc<Workload>>,
+    /// What is spoken there, as far as it is declared.
+    pub(crate) protocol: AppProtocol,
+}
+
+/// Why a CONNECT is refused before anything else is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Misdirected {
+    /// Nothing in the mesh has the address or the name.
+    #[error("no service or workload of the mesh is at {0}")]
+    Unknown(String),
+    /// The service has no such port.
+    #[error("service {service} has no port {port}")]
+    NoPort {
+        /// The service.
+        service: String,
+        /// The port.
+        port: u16,
+    },
+    /// It is bound to another waypoint, or to none: under this one's identity it may be reached by nobody.
+    #[error(
+        "{0} is not bound to this waypoint; see the label istio.io/use-waypoint and `lateen get gateways`"
+    )]
+    NotBound(String),
+}
+
+impl Misdirected {
+    /// The status to refuse the CONNECT with.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Unknown(_) | Self::NoPort { .. } => 404,
+            Self::NotBound(_) => 403,
+        }
+    }
+}
+
+/// Finds what an authority asks for.
+///
+/// # Errors
+/// There is no such thing, or it is not this waypoint's to stand in front of.
+pub(crate) fn resolve(mesh: &Mesh, own: &Workload, authority: &Authority) -> Result<Target, Misdirected> {
+    match authority {
+        Authority::Address(address) => at(mesh, own, *address),
+        Authority::Host { host, port } => {
+            let unknown = || Misdirected::Unknown(host.clone());
+            let service = mesh.service_named(host, own.namespace()).ok_or_else(unknown)?;
+            let vip = service.vips.first().ok_or_else(unknown)?;
+            to_service(mesh, own, service, SocketAddr::new(vip.ip, *port))
+        }
+    }
+}
+
+fn at(mesh: &Mesh, own: &Workload, asked: SocketAddr) -> Result<Target, Misdirected> {
+    let address = NetworkAddress::new(own.profile.network.clone(), asked.ip());
+    let asked = SocketAddr::new(address.ip, asked.port());
+    if let Some(workload) = mesh.workload_at(&address) {
+        let bound = is_ours(mesh, own, workload.profile.waypoint.as_ref()) || is_judged_here(own, workload);
+        if !bound {
+            return Err(Misdirected::NotBound(format!("{}/{}", workload.namespace(), workload.name)));
+        }
+        let protocol = protocol_of(mesh, workload, asked.port());
+        return Ok(Target { destination: asked, service: None, workload: Some(workload.clone()), protocol });
+    }
+    match mesh.service_at(&address, own.namespace()) {
+        Some(service) => to_service(mesh, own, service, asked),
+        None => Err(Misdirected::Unknown(asked.to_string())),
+    }
+}
+
+fn to_service(
+    mesh: &Mesh,
+    own: &Workload,
+    service: &Arc<Service>,
+    destination: SocketAddr,
+) -> Result<Target, Misdirected> {
+    let endpoints = mesh.endpoints(&service.key).map(|endpoints| endpoints.all()).unwrap_or_default();
+    // While a binding changes, its pods say so before or after it.
+    let bound = is_ours(mesh, own, service.waypoint.as_ref())
+        || endpoints.iter().any(|workload| is_judged_here(own, workload));
+    if !bound {
+        return Err(Misdirected::NotBound(service.key.to_string()));
+    }
+    let port = service
+        .ports
+        .get(destination.port())
+        .ok_or_else(|| Misdirected::NoPort { service: service.key.to_string(), port: destination.port() })?;
+    Ok(Target { destination, service: Some(service.clone()), workload: None, protocol: port.protocol })
+}
+
+fn is_ours(mesh: &Mesh, own: &Workload, waypoint: Option<&GatewayAddress>) -> bool {
+    waypoint.is_some_and(|waypoint| is_waypoint(mesh, own, waypoint))
+}
+
+fn is_judged_here(own: &Workload, workload: &Workload) -> bool {
+    workload.profile.enforced_by.as_deref().unwrap_or_default().contains(own.identity())
+}
+
+/// What is spoken on a pod's own port: what a service that it is behind declares of it.
+fn protocol_of(mesh: &Mesh, workload: &Workload, port: u16) -> AppProtocol {
+    let declared = workload.profile.services.iter().flat_map(|(key, ports)| {
+        let service = mesh.service(key);
+        let behind = ports.0.iter().filter(move |own| own.target == port);
+        behind.map(move |own| match own.protocol {
+            AppProtocol::Unknown => service
+                .and_then(|service| service.ports.get(own.service))
+                .map_or(AppProtocol::Unknown, |port| port.protocol),
+            said => said,
+        })
+    });
+    declared.into_iter().find(|protocol| *protocol != AppProtocol::Unknown).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

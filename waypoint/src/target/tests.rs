@@ -1,0 +1,73 @@
+//! What CONNECTs ask for, by table.
+
+use model::mesh::Update;
+use model::service::Ports;
+
+use super::*;
+use crate::tests::fixtures::{edit, identity, key, pod, ports, service, waypoint};
+
+fn mesh() -> (Mesh, Arc<Workload>) {
+    let mut mesh = Mesh::new("".into(), None);
+    let all = || ports(&[(80, 8080, AppProtocol::Http2), (81, 8081, AppProtocol::Unknown)]);
+    let own = edit(pod("waypoint", [10, 0, 0, 1].into()), |own| {
+        own.services = [(key("waypoint"), ports(&[(15008, 15008, AppProtocol::Unknown)]))].into();
+    });
+    let own = Arc::new(own);
+    let bound = Service { waypoint: Some(waypoint("waypoint")), ..service("bound", "10.96.0.1", all()) };
+    let other = Service { waypoint: Some(waypoint("other")), ..service("other", "10.96.0.2", all()) };
+    let leaving = service("leaving", "10.96.0.3", all());
+    let behind = |name: &str, ip: u8, host: &str| {
+        edit(pod(name, [10, 0, 0, ip].into()), |pod| pod.services = [(key(host), all())].into())
+    };
+    for update in [
+        Update::Workload((*own).clone()),
+        Update::Service(service("waypoint", "10.96.0.9", Ports::default())),
+        Update::Service(bound),
+        Update::Service(other),
+        Update::Service(leaving),
+        Update::Service(service("free", "10.96.0.4", all())),
+        Update::Workload(behind("free", 2, "free")),
+        Update::Workload(edit(behind("bound", 3, "bound"), |pod| pod.waypoint = Some(waypoint("waypoint")))),
+        Update::Workload(edit(behind("judged", 4, "leaving"), |pod| {
+            pod.enforced_by = Some([identity("waypoint")].into());
+        })),
+    ] {
+        mesh.apply(update);
+    }
+    (mesh, own)
+}
+
+/// Service, workload and protocol, or why not.
+type Reached = Result<(Option<String>, Option<&'static str>, AppProtocol), Misdirected>;
+
+#[test]
+fn only_what_is_bound_to_this_waypoint_is_reached_through_it() {
+    use Misdirected::{NoPort, NotBound, Unknown};
+    let (mesh, own) = mesh();
+    let host = |host: &str| key(host).hostname.to_string();
+    let named = |host: &str| Some(key(host).to_string());
+    let reached: [(String, Reached); 12] = [
+        ("10.96.0.1:80".into(), Ok((named("bound"), None, AppProtocol::Http2))),
+        ("10.96.0.1:81".into(), Ok((named("bound"), None, AppProtocol::Unknown))),
+        (format!("{}:80", host("bound")), Ok((named("bound"), None, AppProtocol::Http2))),
+        ("10.96.0.1:82".into(), Err(NoPort { service: key("bound").to_string(), port: 82 })),
+        ("10.96.0.2:80".into(), Err(NotBound(key("other").to_string()))),
+        ("10.96.0.3:80".into(), Ok((named("leaving"), None, AppProtocol::Http2))),
+        ("10.96.0.4:80".into(), Err(NotBound(key("free").to_string()))),
+        ("10.0.0.2:8080".into(), Err(NotBound("shop/free".into()))),
+        ("10.0.0.3:8080".into(), Ok((None, Some("bound"), AppProtocol::Http2))),
+        ("10.0.0.4:9999".into(), Ok((None, Some("judged"), AppProtocol::Unknown))),
+        ("10.0.0.9:80".into(), Err(Unknown("10.0.0.9:80".into()))),
+        ("nobody.example:80".into(), Err(Unknown("nobody.example".into()))),
+    ];
+    for (authority, expected) in reached {
+        let resolved = resolve(&mesh, &own, &authority.parse().unwrap());
+        let resolved = resolved.map(|target| {
+            let service = target.service.as_ref().map(|service| service.key.to_string());
+            (service, target.workload.map(|workload| workload.name.to_string()), target.protocol)
+        });
+        let expected =
+            expected.map(|(service, workload, protocol)| (service, workload.map(str::to_owned), protocol));
+        assert_eq!(resolved, expected, "{authority}");
+    }
+}

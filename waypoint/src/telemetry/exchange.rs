@@ -1,0 +1,217 @@
+//! A request from its head to the end of its answer: what it counts under and what its line says.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::Flags;
+use super::labels::{GrpcStatus, RequestLabels, labels};
+use super::line::{Entry, Said, write};
+use super::series::{Added, Series};
+use crate::http::Connection;
+use crate::route::Endpoint;
+
+/// What has gone by, both ways; shared with the bodies that count it.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Bytes of the request's body.
+    pub(crate) received: Cell<u64>,
+    /// Bytes of the answer's.
+    pub(crate) sent: Cell<u64>,
+    /// Messages of gRPC in the request.
+    pub(crate) messages_received: Cell<u64>,
+    /// And in the answer.
+    pub(crate) messages_sent: Cell<u64>,
+}
+
+/// One request. Dropping it is the end: unless something else was said, the client went away.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    connection: Rc<Connection>,
+    at: SystemTime,
+    began: Instant,
+    said: Option<Box<Said>>,
+    grpc: bool,
+    grpc_status: GrpcStatus,
+    request_head: u64,
+    response_head: u64,
+    pub(crate) tally: Rc<Tally>,
+    status: u16,
+    flags: Flags,
+    details: &'static str,
+    failure: Option<String>,
+    cause: Option<String>,
+    endpoint: Option<Rc<Endpoint>>,
+    asked: Option<Instant>,
+    upstream_time: Option<Duration>,
+}
+
+impl Exchange {
+    /// It begins.
+    pub(crate) fn begin(
+        connection: &Rc<Connection>,
+        said: Option<Said>,
+        headers: &HeaderMap,
+        grpc: bool,
+    ) -> Self {
+        Self {
+            connection: connection.clone(),
+            at: SystemTime::now(),
+            began: Instant::now(),
+            said: said.map(Box::new),
+            grpc,
+            grpc_status: None,
+            request_head: size(headers),
+            response_head: 0,
+            tally: Rc::default(),
+            status: 0,
+            flags: Flags::DC,
+            details: "downstream_remote_disconnect",
+            failure: None,
+            cause: None,
+            endpoint: None,
+            asked: None,
+            upstream_time: None,
+        }
+    }
+
+    /// It goes to an endpoint.
+    pub(crate) fn goes_to(&mut self, endpoint: &Rc<Endpoint>) {
+        self.endpoint = Some(endpoint.clone());
+        self.asked = Some(Instant::now());
+    }
+
+    /// What decided.
+    pub(crate) fn decided_by(&mut self, cause: String) {
+        self.cause = Some(cause);
+    }
+
+    /// The endpoint has answered; the answer's body is still to come.
+    pub(crate) fn answered(&mut self, status: u16, headers: &HeaderMap) {
+        self.status = status;
+        self.response_head = size(headers);
+        self.upstream_time = self.asked.map(|asked| asked.elapsed());
+        self.trailers(headers);
+    }
+
+    /// Fields that may tell how a call of gRPC went.
+    pub(crate) fn trailers(&mut self, fields: &HeaderMap) {
+        if self.grpc
+            && let Some(status) = fields.get("grpc-status")
+        {
+            self.grpc_status = status.to_str().ok().and_then(|status| status.parse().ok());
+        }
+    }
+
+    /// The answer is ours, not an endpoint's.
+    pub(crate) fn answered_here(&mut self, status: u16, flags: Flags, details: &'static str) {
+        (self.status, self.flags, self.details) = (status, flags, details);
+    }
+
+    /// What broke.
+    pub(crate) fn failed(&mut self, failure: String) {
+        self.failure = Some(failure);
+    }
+
+    /// The answer is whole.
+    pub(crate) fn complete(&mut self) {
+        (self.flags, self.details) = (Flags::NONE, "via_upstream");
+    }
+
+    /// The answer broke off.
+    pub(crate) fn broke(&mut self, error: String) {
+        (self.flags, self.details) = (Flags::UR, "upstream_reset_after_response_started");
+        self.failure = Some(error);
+    }
+
+    /// Whether it is a call of gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    fn series(&self) -> Arc<Series> {
+        let grpc = self.grpc.then_some(self.grpc_status);
+        let endpoint = self.endpoint.as_deref();
+        let of = |known: &Known| {
+            let same = match (&known.endpoint, endpoint.and_then(|endpoint| endpoint.workload.as_ref())) {
+                (Some(known), Some(workload)) => Arc::ptr_eq(known, workload),
+                (None, None) => true,
+                _ => false,
+            };
+            same && (known.status, known.grpc, known.flags) == (self.status, grpc, self.flags)
+        };
+        let known = &self.connection.known;
+        if let Some(found) = known.borrow().iter().find(|known| of(known)) {
+            return found.series.clone();
+        }
+        let inbound = &self.connection.inbound;
+        let (workload, service) = (inbound.target.workload.as_deref(), inbound.target.service.as_deref());
+        let ends = labels(inbound.source_end.clone(), endpoint, workload, service, Flags::NONE);
+        let labels = RequestLabels { ends, code: self.status, grpc, flags: self.flags };
+        let series = self.connection.worker.shard.series(labels);
+        let mut known = known.borrow_mut();
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        let endpoint = endpoint.and_then(|endpoint| endpoint.workload.clone());
+        known.push(Known { endpoint, status: self.status, grpc, flags: self.flags, series: series.clone() });
+        series
+    }
+}
+
+/// Series that a connection remembers.
+const KNOWN: usize = 8;
+
+/// A series that was looked up before on a connection: mostly its next request counts under it too.
+#[derive(Debug)]
+pub(crate) struct Known {
+    endpoint: Option<Arc<model::workload::Workload>>,
+    status: u16,
+    grpc: Option<GrpcStatus>,
+    flags: Flags,
+    series: Arc<Series>,
+}
+
+/// The series that a connection remembers.
+pub(crate) type KnownSeries = RefCell<Vec<Known>>;
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let duration = self.began.elapsed();
+        let tally = &self.tally;
+        self.series().add(&Added {
+            duration,
+            request_bytes: self.request_head + tally.received.get(),
+            response_bytes: self.response_head + tally.sent.get(),
+            messages: (tally.messages_received.get(), tally.messages_sent.get()),
+        });
+        if self.said.is_none() {
+            return;
+        }
+        let entry = Entry {
+            at: self.at,
+            request: self.said.as_deref(),
+            status: self.status,
+            flags: self.flags,
+            details: self.details,
+            failure: self.failure.as_deref(),
+            received: tally.received.get(),
+            sent: tally.sent.get(),
+            duration,
+            upstream_time: self.upstream_time,
+            endpoint: self.endpoint.as_deref(),
+            inbound: &self.connection.inbound,
+            cause: self.cause.as_deref(),
+        };
+        write(&self.connection.worker.waypoint.log, &entry);
+    }
+}
+
+/// Bytes of a head's fields.
+fn size(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum()
+}

@@ -1,0 +1,128 @@
+//! The labels of a series, in the order of Istio's.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use daemon::metrics::traffic::{End, Labels, Reporter};
+use model::baggage::Baggage;
+use model::service::Service;
+use model::workload::Workload;
+use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
+
+use super::Flags;
+use crate::listen::Client;
+use crate::route::Endpoint;
+
+/// What a series of requests is told apart by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestLabels {
+    /// Who is at the ends; its flags are not used.
+    pub(crate) ends: Labels,
+    /// The status; 0 where the client went away before there was one.
+    pub(crate) code: u16,
+    /// The status of gRPC, for requests of gRPC.
+    pub(crate) grpc: Option<GrpcStatus>,
+    /// How it ended.
+    pub(crate) flags: Flags,
+}
+
+/// The status of a gRPC call; none where it ended without one.
+pub(crate) type GrpcStatus = Option<u16>;
+
+/// By what tells most series apart.
+impl Hash for RequestLabels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.ends, self.code, self.grpc, self.flags).hash(state);
+    }
+}
+
+impl RequestLabels {
+    /// What does not fit under the cap.
+    pub(crate) fn overflow() -> Self {
+        let ends = labels(End::default(), None, None, None, Flags::NONE);
+        Self { ends, code: 0, grpc: None, flags: Flags::NONE }
+    }
+}
+
+impl EncodeLabelSet for RequestLabels {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, value) in self.ends.pairs() {
+            let value = match name {
+                "request_protocol" if self.grpc.is_some() => "grpc",
+                "request_protocol" => "http",
+                "response_flags" => self.flags.code(),
+                _ if value.is_empty() => "unknown",
+                _ => value,
+            };
+            (name, value).encode(encoder.encode_label())?;
+            if name == "request_protocol" {
+                ("response_code", u32::from(self.code)).encode(encoder.encode_label())?;
+                if let Some(status) = self.grpc {
+                    let status = status.map(|status| status.to_string()).unwrap_or_default();
+                    ("grpc_response_status", status.as_str()).encode(encoder.encode_label())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the labels say of a client: what the mesh knows of it, or else what it says of itself as far as its certificate
+/// does not say otherwise.
+pub(crate) fn source(client: &Client, source: Option<&Workload>, baggage: Option<&Baggage>) -> End {
+    match (source, baggage) {
+        (Some(source), _) => end(source, client.principal.clone()),
+        (None, Some(baggage)) => End {
+            workload: baggage.workload.as_str().into(),
+            canonical_service: baggage.service.as_str().into(),
+            canonical_revision: baggage.revision.as_str().into(),
+            namespace: client.identity.namespace().clone(),
+            principal: client.principal.clone(),
+            cluster: baggage.cluster.as_str().into(),
+            region: baggage.region.as_str().into(),
+            zone: baggage.zone.as_str().into(),
+        },
+        (None, None) => End { principal: client.principal.clone(), ..End::default() },
+    }
+}
+
+fn end(workload: &Workload, principal: Arc<str>) -> End {
+    let profile = &workload.profile;
+    End {
+        workload: profile.workload_name.clone(),
+        canonical_service: profile.canonical_name.clone(),
+        canonical_revision: profile.canonical_revision.clone(),
+        namespace: workload.namespace().clone(),
+        principal,
+        cluster: profile.cluster.clone(),
+        region: profile.locality.region.clone(),
+        zone: profile.locality.zone.clone(),
+    }
+}
+
+/// The labels of what goes from a client to an endpoint, or to none.
+pub(crate) fn labels(
+    source: End,
+    endpoint: Option<&Endpoint>,
+    workload: Option<&Workload>,
+    service: Option<&Service>,
+    flags: Flags,
+) -> Labels {
+    let workload = endpoint.and_then(|endpoint| endpoint.workload.as_deref()).or(workload);
+    let service = endpoint.and_then(|endpoint| endpoint.service.as_deref()).or(service);
+    let destination = workload.map(|workload| end(workload, workload.identity().to_string().into()));
+    Labels {
+        reporter: Reporter::Waypoint,
+        source,
+        destination: destination.unwrap_or_default(),
+        destination_service: service.map(|service| service.key.hostname.clone()).unwrap_or_default(),
+        destination_service_namespace: service
+            .map(|service| service.key.namespace.clone())
+            .unwrap_or_default(),
+        destination_service_name: service.map(|service| service.name.clone()).unwrap_or_default(),
+        // Nobody comes here but through a tunnel.
+        mutual_tls: true,
+        flags: flags.code(),
+    }
+}

@@ -1,0 +1,229 @@
+//! The access log's lines, in Istio's default format for requests, as text or JSON, with the cause of what was decided at
+//! the end.
+
+use std::fmt::{self, Display, Write as _};
+use std::time::{Duration, SystemTime};
+
+use daemon::log::{Format, Log};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use time::OffsetDateTime;
+use time::macros::format_description;
+use tracing::Level;
+
+use super::Flags;
+use crate::listen::Inbound;
+use crate::route::{Endpoint, Hop};
+
+/// What is said of a request beside its end.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) method: Method,
+    /// As it came.
+    pub(crate) uri: Uri,
+    pub(crate) version: Version,
+    pub(crate) authority: String,
+    pub(crate) forwarded_for: Option<HeaderValue>,
+    pub(crate) user_agent: Option<HeaderValue>,
+    pub(crate) request_id: Option<HeaderValue>,
+}
+
+impl Said {
+    /// Takes out of a head what its line will need.
+    pub(crate) fn of(
+        method: &Method,
+        uri: &Uri,
+        version: Version,
+        authority: &str,
+        headers: &HeaderMap,
+    ) -> Self {
+        let header = |name: &str| headers.get(name).cloned();
+        Self {
+            method: method.clone(),
+            uri: uri.clone(),
+            version,
+            authority: authority.to_owned(),
+            forwarded_for: header("x-forwarded-for"),
+            user_agent: header("user-agent"),
+            request_id: header("x-request-id"),
+        }
+    }
+}
+
+/// All of a line.
+#[derive(Debug)]
+pub(super) struct Entry<'a> {
+    pub(super) at: SystemTime,
+    pub(super) request: Option<&'a Said>,
+    pub(super) status: u16,
+    pub(super) flags: Flags,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub(super) details: &'a str,
+    /// Why the endpoint could not be reached, or what broke.
+    pub(super) failure: Option<&'a str>,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    pub(super) duration: Duration,
+    pub(super) upstream_time: Option<Duration>,
+    pub(super) endpoint: Option<&'a Endpoint>,
+    pub(super) inbound: &'a Inbound,
+    /// The resource and rule that decided.
+    pub(super) cause: Option<&'a str>,
+}
+
+/// Writes a line, if the access log is wanted.
+pub(super) fn write(log: &Log, entry: &Entry<'_>) {
+    log.access_line(Level::INFO, |out, format| {
+        // Formatting into a buffer does not fail.
+        let _ = match format {
+            Format::Plain => text(out, entry),
+            Format::Json => json(out, entry),
+        };
+    });
+}
+
+/// Text that stays on its line and in its quotes; `-` where there is none.
+struct Quoted<T>(Option<T>);
+
+impl<T: Display> Display for Quoted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(value) = &self.0 else { return f.write_str("-") };
+        struct Escaping<'a, 'f>(&'a mut fmt::Formatter<'f>);
+        impl fmt::Write for Escaping<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                for c in text.chars() {
+                    match c {
+                        '"' => self.0.write_str("\\\"")?,
+                        '\\' => self.0.write_str("\\\\")?,
+                        c if c.is_control() => write!(self.0, "\\u{:04x}", u32::from(c))?,
+                        c => self.0.write_char(c)?,
+                    }
+                }
+                Ok(())
+            }
+        }
+        write!(Escaping(f), "{value}")
+    }
+}
+
+/// A value, or `-`.
+struct Bare<T>(Option<T>);
+
+impl<T: Display> Display for Bare<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+/// The header's text; what is no text is shown as it would be in a string.
+fn shown(value: Option<&HeaderValue>) -> Option<std::borrow::Cow<'_, str>> {
+    value.map(|value| String::from_utf8_lossy(value.as_bytes()))
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// `%START_TIME%`.
+fn start(at: SystemTime) -> String {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    OffsetDateTime::from(at).format(format).unwrap_or_default()
+}
+
+/// The name that Istio gives the cluster of a port.
+fn cluster(entry: &Entry<'_>) -> String {
+    let target = &entry.inbound.target;
+    match &target.service {
+        Some(service) => format!("inbound-vip|{}|http|{}", target.destination.port(), service.key.hostname),
+        None => String::from("encap"),
+    }
+}
+
+fn text(out: &mut Vec<u8>, entry: &Entry<'_>) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let request = entry.request;
+    let path = request.map(|said| said.uri.path_and_query().map_or("/", |path| path.as_str()));
+    let upstream = entry.endpoint.map(|endpoint| endpoint.address);
+    writeln!(
+        out,
+        "[{}] \"{} {} {}\" {} {} {} - \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} - default \"{}\"",
+        start(entry.at),
+        Bare(request.map(|said| &said.method)),
+        Quoted(path),
+        Bare(request.map(|said| version(said.version))),
+        entry.status,
+        entry.flags,
+        entry.details,
+        Quoted(entry.failure),
+        entry.received,
+        entry.sent,
+        entry.duration.as_millis(),
+        Bare(entry.upstream_time.map(|time| time.as_millis())),
+        Quoted(request.and_then(|said| shown(said.forwarded_for.as_ref()))),
+        Quoted(request.and_then(|said| shown(said.user_agent.as_ref()))),
+        Quoted(request.and_then(|said| shown(said.request_id.as_ref()))),
+        Quoted(request.map(|said| &said.authority)),
+        Bare(upstream),
+        cluster(entry),
+        entry.inbound.target.destination,
+        entry.inbound.client.peer,
+        Quoted(entry.cause),
+    )
+}
+
+fn json(out: &mut Vec<u8>, entry: &Entry<'_>) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let request = entry.request;
+    let path = request.map(|said| said.uri.path_and_query().map_or("/", |path| path.as_str()));
+    let hop = entry.endpoint.map(|endpoint| match &endpoint.hop {
+        Hop::Tunnel { next_hop, .. } | Hop::Plain(next_hop) => *next_hop,
+    });
+    let numbers = [
+        ("response_code", u128::from(entry.status)),
+        ("bytes_received", u128::from(entry.received)),
+        ("bytes_sent", u128::from(entry.sent)),
+        ("duration", entry.duration.as_millis()),
+    ];
+    write!(out, "{{\"start_time\":\"{}\"", start(entry.at))?;
+    for (key, value) in numbers {
+        write!(out, ",\"{key}\":{value}")?;
+    }
+    if let Some(time) = entry.upstream_time {
+        write!(out, ",\"upstream_service_time\":{}", time.as_millis())?;
+    }
+    let mut field = |key: &str, value: Option<&dyn Display>| match value {
+        Some(value) => write!(out, ",\"{key}\":\"{}\"", Quoted(Some(value))),
+        None => write!(out, ",\"{key}\":null"),
+    };
+    let forwarded_for = request.and_then(|said| shown(said.forwarded_for.as_ref()));
+    let user_agent = request.and_then(|said| shown(said.user_agent.as_ref()));
+    let request_id = request.and_then(|said| shown(said.request_id.as_ref()));
+    field("method", request.map(|said| &said.method as &dyn Display))?;
+    field("path", path.as_ref().map(|path| path as &dyn Display))?;
+    field("protocol", request.map(|said| version(said.version)).as_ref().map(|said| said as &dyn Display))?;
+    field("response_flags", Some(&entry.flags))?;
+    field("response_code_details", Some(&entry.details))?;
+    field("connection_termination_details", None)?;
+    field("upstream_transport_failure_reason", entry.failure.as_ref().map(|text| text as &dyn Display))?;
+    field("x_forwarded_for", forwarded_for.as_ref().map(|text| text as &dyn Display))?;
+    field("user_agent", user_agent.as_ref().map(|text| text as &dyn Display))?;
+    field("request_id", request_id.as_ref().map(|text| text as &dyn Display))?;
+    field("authority", request.map(|said| &said.authority as &dyn Display))?;
+    field("upstream_host", entry.endpoint.map(|endpoint| &endpoint.address as &dyn Display))?;
+    field("upstream_hop", hop.as_ref().map(|hop| hop as &dyn Display))?;
+    field("upstream_cluster", Some(&cluster(entry)))?;
+    field("downstream_local_address", Some(&entry.inbound.target.destination))?;
+    field("downstream_remote_address", Some(&entry.inbound.client.peer))?;
+    field("downstream_peer", Some(&entry.inbound.client.principal))?;
+    field("requested_server_name", None)?;
+    field("route_name", Some(&"default"))?;
+    field("cause", entry.cause.as_ref().map(|cause| cause as &dyn Display))?;
+    out.extend_from_slice(b"}\n");
+    Ok(())
+}

@@ -1,0 +1,387 @@
+//! Requests: what the application sees of them, what the client hears, what is counted.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use model::authz::{Action, Policy, PolicyScope};
+use model::mesh::Update;
+use model::workload::PolicyName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tokio_stream_of::ReceiverStream;
+
+use super::fixtures::identity;
+use super::world::{GRPC, HTTP, UNDECLARED, VIP, World, run};
+use crate::http::LocalExecutor;
+
+type Body = BoxBody<Bytes, hyper::Error>;
+
+/// A stream of what a channel brings.
+mod tokio_stream_of {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use futures_util::Stream;
+    use tokio::sync::mpsc;
+
+    pub(super) struct ReceiverStream<T>(pub(super) mpsc::Receiver<T>);
+
+    impl<T> Stream for ReceiverStream<T> {
+        type Item = T;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+            self.0.poll_recv(cx)
+        }
+    }
+}
+
+fn text(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).map_err(|never| match never {}).boxed()
+}
+
+fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed()
+}
+
+/// An application that answers by path.
+async fn application(socket: TcpStream, _port: u16) {
+    let service =
+        service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(answer(request).await) });
+    let serving = auto::Builder::new(TokioExecutor::new());
+    let _ = serving.serve_connection_with_upgrades(TokioIo::new(socket), service).await;
+}
+
+async fn answer(request: Request<Incoming>) -> Response<Body> {
+    match request.uri().path() {
+        "/after" => Response::new(text(request.into_body().collect().await.unwrap().to_bytes())),
+        "/echo" => Response::new(request.into_body().boxed()),
+        "/trailers" => {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "5".parse().unwrap());
+            let message = Bytes::from_static(b"\x00\x00\x00\x00\x02ok");
+            let frames = [Ok(Frame::data(message)), Ok(Frame::trailers(trailers))];
+            let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed());
+            response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            response
+        }
+        "/upgrade" => {
+            let mut response = Response::new(empty());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+            response.headers_mut().insert("upgrade", "shout".parse().unwrap());
+            spawn_local(async move {
+                let mut io = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+                let mut said = [0; 5];
+                io.read_exact(&mut said).await.unwrap();
+                io.write_all(&said.to_ascii_uppercase()).await.unwrap();
+                io.shutdown().await.unwrap();
+            });
+            response
+        }
+        "/refuse" => {
+            let mut response = Response::new(text("no body, please"));
+            *response.status_mut() = StatusCode::EXPECTATION_FAILED;
+            response
+        }
+        _ => {
+            let head = format!("{:?} {} {}\n", request.version(), request.method(), request.uri());
+            let headers = request.headers().iter();
+            let headers = headers.map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap()));
+            Response::new(text(head + &headers.collect::<String>()))
+        }
+    }
+}
+
+type One = hyper::client::conn::http1::SendRequest<Body>;
+type Two = hyper::client::conn::http2::SendRequest<Body>;
+
+async fn http1(world: &World, port: u16) -> One {
+    let io = TokioIo::new(world.connect(port).await);
+    let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    spawn_local(async move {
+        let _ = connection.await;
+    });
+    sender
+}
+
+async fn http2(world: &World, port: u16) -> Two {
+    let io = TokioIo::new(world.connect(port).await);
+    let (sender, connection) = hyper::client::conn::http2::handshake(LocalExecutor, io).await.unwrap();
+    spawn_local(async move {
+        let _ = connection.await;
+    });
+    sender
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).header("host", "Reviews:80").body(empty()).unwrap()
+}
+
+async fn whole(response: Response<Incoming>) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[test]
+fn the_application_sees_who_asks_and_one_connection_serves_many_requests() {
+    run(async {
+        let world = World::new(application).await;
+        let mut client = http1(&world, HTTP).await;
+        for path in ["/a/./b?q=1", "/a/b?q=1"] {
+            let mut request = get(path);
+            request.headers_mut().insert("x-forwarded-client-cert", "URI=spiffe://forged".parse().unwrap());
+            request.headers_mut().insert("connection", "x-hop".parse().unwrap());
+            request.headers_mut().insert("x-hop", "1".parse().unwrap());
+            let (status, seen) = whole(client.send_request(request).await.unwrap()).await;
+            assert_eq!(status, 200, "{seen}");
+            assert!(seen.starts_with("HTTP/1.1 GET /a/b?q=1\n"), "{seen}");
+            for line in [
+                "host: reviews:80\n",
+                "x-forwarded-for: 127.0.0.1\n",
+                "x-forwarded-proto: http\n",
+                "x-request-id: ",
+                ";Subject=\"\";URI=spiffe://cluster.local/ns/shop/sa/client\n",
+                "x-forwarded-client-cert: By=spiffe://cluster.local/ns/shop/sa/waypoint;Hash=",
+            ] {
+                assert!(seen.contains(line), "{line} is missing in {seen}");
+            }
+            assert!(!seen.contains("forged") && !seen.contains("x-hop"), "{seen}");
+        }
+        let connects = world.connects.borrow();
+        let [connect] = &connects[..] else { panic!("{connects:?}") };
+        assert_eq!(connect.identity, identity("waypoint"));
+        assert_eq!(connect.authority, format!("{}:8080", world.pod_ip()));
+        assert!(
+            connect.forwarded.contains("127.0.0.1") && connect.forwarded.contains("reviews.shop"),
+            "{connect:?}"
+        );
+        let labels = [
+            "reporter=\"waypoint\"",
+            "response_code=\"200\"",
+            "destination_workload=\"server\"",
+            "source_workload=\"client\"",
+        ];
+        assert_eq!(world.metric("istio_requests_total{", &labels), Some(2.0));
+    });
+}
+
+#[test]
+fn a_pod_is_reached_by_its_own_address_and_what_is_not_bound_by_none() {
+    run(async {
+        let world = World::new(application).await;
+        for (authority, expected) in [
+            (format!("{}:8080", world.pod_ip()), Ok(())),
+            (format!("{VIP}:99"), Err(404)),
+            (String::from("10.0.0.9:80"), Err(404)),
+            (String::from("127.0.0.1:80"), Err(403)),
+            (String::from("nothing"), Err(400)),
+        ] {
+            let connected = world.connect_as("client", &authority).await;
+            assert_eq!(connected.as_ref().map(|_| ()).map_err(|status| *status), expected, "{authority}");
+            let Ok(stream) = connected else { continue };
+            let io = TokioIo::new(stream);
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake::<_, Body>(io).await.unwrap();
+            spawn_local(connection);
+            assert_eq!(whole(sender.send_request(get("/")).await.unwrap()).await.0, 200);
+        }
+    });
+}
+
+#[test]
+fn calls_stream_both_ways_at_once_and_trailers_arrive() {
+    run(async {
+        let world = World::new(application).await;
+        let mut client = http2(&world, GRPC).await;
+        let (say, said) = mpsc::channel::<Result<Frame<Bytes>, hyper::Error>>(1);
+        let body = StreamBody::new(ReceiverStream(said)).boxed();
+        let request = Request::post("http://reviews/echo").header("content-type", "application/grpc");
+        let response = client.send_request(request.body(body).unwrap()).await.unwrap();
+        let mut answers = response.into_body();
+        // Each message is answered before the next is sent: nothing waits for a whole body.
+        for message in ["one", "two", "three"] {
+            let framed = [&[0, 0, 0, 0, message.len() as u8], message.as_bytes()].concat();
+            say.send(Ok(Frame::data(framed.clone().into()))).await.unwrap();
+            let mut heard = Vec::new();
+            while heard.len() < framed.len() {
+                heard.extend_from_slice(answers.frame().await.unwrap().unwrap().data_ref().unwrap());
+            }
+            assert_eq!(heard, framed);
+        }
+        drop(say);
+        assert!(answers.collect().await.unwrap().to_bytes().is_empty(), "the end arrives too");
+
+        let call = Request::post("http://reviews/trailers").header("content-type", "application/grpc");
+        let call = call.header("te", "trailers").body(empty()).unwrap();
+        let answer = client.send_request(call).await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(answer.trailers().unwrap()["grpc-status"], "5");
+        let labels = ["request_protocol=\"grpc\"", "grpc_response_status=\"5\""];
+        assert_eq!(world.metric("istio_requests_total{", &labels), Some(1.0));
+        assert_eq!(world.metric("istio_response_messages_total{", &labels), Some(1.0));
+        assert_eq!(world.connects.borrow().len(), 1, "both calls share a connection");
+    });
+}
+
+#[test]
+fn what_is_not_declared_is_spoken_as_the_client_speaks() {
+    run(async {
+        let world = World::new(application).await;
+        let (_, seen) = whole(http1(&world, UNDECLARED).await.send_request(get("/")).await.unwrap()).await;
+        assert!(seen.starts_with("HTTP/1.1"), "{seen}");
+        let request = Request::get("http://reviews/x").body(empty()).unwrap();
+        let (_, seen) = whole(http2(&world, UNDECLARED).await.send_request(request).await.unwrap()).await;
+        assert!(seen.starts_with("HTTP/2.0 GET http://reviews/x"), "{seen}");
+    });
+}
+
+#[test]
+fn an_upgrade_leads_through() {
+    run(async {
+        let world = World::new(application).await;
+        let mut stream = world.connect(HTTP).await;
+        let head = "GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            heard.push(stream.read_u8().await.unwrap());
+        }
+        let heard = String::from_utf8(heard).unwrap();
+        assert!(heard.starts_with("HTTP/1.1 101") && heard.contains("upgrade: shout"), "{heard}");
+        stream.write_all(b"hello").await.unwrap();
+        let mut loud = Vec::new();
+        stream.read_to_end(&mut loud).await.unwrap();
+        assert_eq!(loud, b"HELLO");
+    });
+}
+
+#[test]
+fn a_client_that_waits_hears_what_the_application_says() {
+    run(async {
+        let world = World::new(application).await;
+        for (path, first, last) in
+            [("/after", "HTTP/1.1 100", "body!"), ("/refuse", "HTTP/1.1 417", "please")]
+        {
+            let mut stream = world.connect(HTTP).await;
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut heard = Vec::new();
+            while heard.len() < first.len() {
+                heard.push(stream.read_u8().await.unwrap());
+            }
+            assert_eq!(String::from_utf8_lossy(&heard), first);
+            if path == "/after" {
+                stream.write_all(b"body!").await.unwrap();
+            }
+            while !heard.ends_with(last.as_bytes()) {
+                heard.push(stream.read_u8().await.unwrap());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_request_that_can_be_read_in_two_ways_is_refused() {
+    run(async {
+        let world = World::new(application).await;
+        for bad in [
+            "GET /a%2fb HTTP/1.1\r\nhost: h\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        ] {
+            let mut stream = world.connect(HTTP).await;
+            stream.write_all(bad.as_bytes()).await.unwrap();
+            let mut heard = [0; 12];
+            stream.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"HTTP/1.1 400", "{bad}");
+        }
+        assert!(world.connects.borrow().is_empty(), "nothing of it was sent on");
+    });
+}
+
+#[test]
+fn heads_are_bounded() {
+    run(async {
+        let world = World::new(application).await;
+        let mut stream = world.connect(HTTP).await;
+        let head = format!("GET / HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "a".repeat(80 << 10));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut heard = [0; 12];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"HTTP/1.1 431");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        assert_eq!(world.metric("lateen_limit_hits_total{limit=\"request_head\"}", &[]), Some(1.0));
+    });
+}
+
+#[test]
+fn a_policy_that_denies_is_answered_as_istio_words_it() {
+    run(async {
+        let world = World::new(application).await;
+        let mut client = http1(&world, HTTP).await;
+        assert_eq!(whole(client.send_request(get("/")).await.unwrap()).await.0, 200);
+        let name = PolicyName { namespace: "shop".into(), name: "nobody".into() };
+        let nobody = Policy {
+            name,
+            scope: PolicyScope::Namespace,
+            action: Action::Allow,
+            rules: Box::default(),
+            dry_run: false,
+            invalid: None,
+        };
+        world.waypoint.take(vec![Update::Policy(nobody)]);
+        let denied = whole(client.send_request(get("/")).await.unwrap()).await;
+        assert_eq!(denied, (403, String::from("RBAC: access denied")));
+        assert_eq!(world.metric("istio_requests_total{", &["response_code=\"403\""]), Some(1.0));
+        let call = Request::post("http://reviews/x").header("content-type", "application/grpc");
+        let response = http2(&world, GRPC).await.send_request(call.body(empty()).unwrap()).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["grpc-status"]),
+            (200, &"7".parse().unwrap())
+        );
+    });
+}
+
+#[test]
+fn without_an_endpoint_the_answer_says_so() {
+    run(async {
+        let world = World::new(application).await;
+        let mut client = http1(&world, HTTP).await;
+        world.waypoint.take(vec![Update::RemoveAddress(world.pod.uid.clone())]);
+        let (status, text) = whole(client.send_request(get("/")).await.unwrap()).await;
+        assert_eq!(status, 503);
+        assert!(text.contains("no healthy upstream"), "{text}");
+        let labels =
+            ["response_flags=\"UH\"", "response_code=\"503\"", "destination_service_name=\"reviews\""];
+        assert_eq!(world.metric("istio_requests_total{", &labels), Some(1.0));
+    });
+}
+
+#[test]
+fn methods_without_a_body_have_none() {
+    run(async {
+        let world = World::new(application).await;
+        let mut client = http1(&world, HTTP).await;
+        for _ in 0..2 {
+            let request = Request::builder().method(Method::HEAD).uri("/x").header("host", "h");
+            let response = client.send_request(request.body(empty()).unwrap()).await.unwrap();
+            assert!(response.headers().contains_key("content-length"));
+            assert_eq!(whole(response).await, (200, String::new()));
+            client.ready().await.unwrap();
+        }
+        assert_eq!(world.connects.borrow().len(), 1, "the connection is used again");
+    });
+}
