@@ -123,8 +123,9 @@ impl Balancer {
         for (turns, priority) in self.turns.iter_mut().zip(&self.plan.priorities) {
             turns.leave(priority, &mut kept);
         }
-        self.plan = plan;
+        let before = std::mem::replace(&mut self.plan, plan);
         self.enter(&kept, now, draw);
+        drop(before);
     }
 
     fn enter(&mut self, kept: &Waits, now: Duration, draw: Draw<'_>) {

@@ -79,6 +79,8 @@ impl Eq for Waiting {}
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::{Edf, wait};
 
     fn turns(weights: &[f64], count: usize) -> Vec<u32> {
@@ -138,5 +140,47 @@ mod tests {
             waits[0].1 >= 0.0 && waits[0].1 <= 1.0 && waits[1].1 >= 0.0 && waits[1].1 <= 0.25,
             "{waits:?}"
         );
+    }
+
+    /// Looks through all who wait, each time.
+    struct Naive {
+        now: f64,
+        asked: u64,
+        waiting: Vec<(f64, u64, u32)>,
+    }
+
+    impl Naive {
+        fn next(&mut self, weight: impl Fn(u32) -> f64) -> u32 {
+            self.waiting.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
+            let (deadline, _, number) = self.waiting.remove(0);
+            self.now = deadline;
+            self.waiting.push((deadline + wait(weight(number)), self.asked, number));
+            self.asked += 1;
+            number
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn turns_are_those_of_the_earliest_of_all(
+            waits in prop::collection::vec(0.0f64..3.0, 1..12),
+            weights in prop::collection::vec(prop::collection::vec(1u32..9, 12), 1..6),
+        ) {
+            let mut edf = Edf::new(waits.iter().copied());
+            let waiting = (0u32..).zip(&waits).map(|(number, wait)| (*wait, u64::from(number), number));
+            let mut naive = Naive { now: 0.0, asked: waits.len() as u64, waiting: waiting.collect() };
+            for turn in 0..200 {
+                // Weights change now and then.
+                let of = |number: u32| f64::from(weights[turn / 50 % weights.len()][number as usize]);
+                prop_assert_eq!(edf.next(of), Some(naive.next(of)));
+                let mut left: Vec<(u32, f64)> = edf.waits().collect();
+                left.sort_by_key(|(number, _)| *number);
+                prop_assert_eq!(left.len(), waits.len());
+                for (number, wait) in left {
+                    let (deadline, ..) = naive.waiting.iter().find(|waiting| waiting.2 == number).unwrap();
+                    prop_assert!(wait == deadline - naive.now && wait >= 0.0);
+                }
+            }
+        }
     }
 }

@@ -49,6 +49,7 @@ pub(super) struct Source {
 pub(super) struct Host {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) state: Arc<State>,
+    pub(super) weight: u32,
 }
 
 impl Plan {
@@ -72,7 +73,7 @@ impl Plan {
             priorities.resize_with(priorities.len().max(priority + 1), Vec::new);
             priorities[priority].push(rules.split(group));
         }
-        let hosts: Vec<Hosts> = priorities.iter().map(|splits| rules.hosts(splits)).collect();
+        let hosts: Vec<Hosts> = priorities.iter().map(|splits| Rules::hosts(splits)).collect();
         let loads = loads(&hosts, outliers.map_or(0, |outliers| outliers.min_health_percent));
         let total = hosts.iter().map(|hosts| hosts.total).sum();
         let healthy: usize = hosts.iter().map(|hosts| hosts.healthy).sum();
@@ -116,7 +117,14 @@ impl Plan {
 struct Split {
     weight: u64,
     all: Vec<Arc<Endpoint>>,
-    healthy: Vec<Arc<Endpoint>>,
+    /// `None`: all of them.
+    healthy: Option<Vec<Arc<Endpoint>>>,
+}
+
+impl Split {
+    fn healthy(&self) -> usize {
+        self.healthy.as_ref().unwrap_or(&self.all).len()
+    }
 }
 
 struct Rules<'a> {
@@ -128,17 +136,17 @@ struct Rules<'a> {
 
 impl Rules<'_> {
     fn split(&self, group: Group) -> Split {
-        let healthy = |endpoint: &&Arc<Endpoint>| !self.judged || !endpoint.monitor().is_ejected();
-        Split {
-            weight: group.weight,
-            healthy: group.members.iter().filter(healthy).cloned().collect(),
-            all: group.members,
-        }
+        let all = group.members;
+        let ejected = |endpoint: &Arc<Endpoint>| endpoint.monitor().is_ejected();
+        let some_ejected = self.judged && all.iter().any(ejected);
+        let healthy =
+            some_ejected.then(|| all.iter().filter(|endpoint| !ejected(endpoint)).cloned().collect());
+        Split { weight: group.weight, all, healthy }
     }
 
-    fn hosts(&self, splits: &[Split]) -> Hosts {
+    fn hosts(splits: &[Split]) -> Hosts {
         Hosts {
-            healthy: splits.iter().map(|split| split.healthy.len()).sum(),
+            healthy: splits.iter().map(Split::healthy).sum(),
             total: splits.iter().map(|split| split.all.len()).sum(),
         }
     }
@@ -153,7 +161,9 @@ impl Rules<'_> {
             }
             (_, true) => [Source::new(1.0, splits.into_iter().flat_map(|split| split.all).collect())].into(),
             (_, false) => {
-                let healthy = splits.into_iter().map(|split| Source::new(self.weight(&split), split.healthy));
+                let healthy = splits
+                    .into_iter()
+                    .map(|split| Source::new(self.weight(&split), split.healthy.unwrap_or(split.all)));
                 healthy.filter(|source| !source.hosts.is_empty()).collect()
             }
         };
@@ -167,7 +177,7 @@ impl Rules<'_> {
         if !self.by_place || matches!(self.algorithm, Algorithm::ConsistentHash(_)) {
             return whole;
         }
-        let healthy = split.healthy.len() as f64 / split.all.len().max(1) as f64;
+        let healthy = split.healthy() as f64 / split.all.len().max(1) as f64;
         whole * (OVERPROVISIONING_FACTOR * healthy).min(1.0)
     }
 
@@ -180,10 +190,10 @@ impl Rules<'_> {
 
 /// What each of a source's endpoints is given of what the source is given.
 fn shares(source: &Source) -> impl Iterator<Item = Share> {
-    let sum: f64 = source.hosts.iter().map(|host| f64::from(host.endpoint.weight())).sum();
+    let sum: f64 = source.hosts.iter().map(|host| f64::from(host.weight)).sum();
     source.hosts.iter().map(move |host| Share {
         key: host.endpoint.hash_key(),
-        weight: source.weight * f64::from(host.endpoint.weight()) / sum,
+        weight: source.weight * f64::from(host.weight) / sum,
     })
 }
 
@@ -191,7 +201,11 @@ impl Source {
     fn new(weight: f64, endpoints: Vec<Arc<Endpoint>>) -> Self {
         let first = endpoints.first().map(|endpoint| endpoint.weight());
         let equal = endpoints.iter().all(|endpoint| Some(endpoint.weight()) == first);
-        let host = |endpoint: Arc<Endpoint>| Host { state: endpoint.state.clone(), endpoint };
+        let host = |endpoint: Arc<Endpoint>| Host {
+            state: endpoint.state.clone(),
+            weight: endpoint.weight(),
+            endpoint,
+        };
         Self { weight, hosts: endpoints.into_iter().map(host).collect(), equal }
     }
 }

@@ -107,16 +107,25 @@ impl Filling {
         Self { number, weight: share.weight / sum, target: 0.0, place, skip }
     }
 
-    /// The round of its next place, after one: the first in which its weight has reached what it must.
-    fn next_round(&self, round: u64) -> u64 {
-        let reached = |round: u64| round as f64 * self.weight >= self.target;
-        let mut next = ((self.target / self.weight).ceil() as u64).max(round + 1);
-        // The division may have been rounded either way.
-        while !reached(next) {
-            next += 1;
+    /// Takes the next place of its order.
+    fn step(&mut self, size: u64) {
+        self.place += self.skip;
+        if self.place >= size {
+            self.place -= size;
         }
-        while next > round + 1 && reached(next - 1) {
-            next -= 1;
+    }
+
+    /// The round of its next place, after one: the first in which its weight has reached what it must.
+    fn next_round(&mut self, round: u64, heaviest: f64) -> u64 {
+        self.target += heaviest;
+        let reached = |round: u64| round as f64 * self.weight >= self.target;
+        if reached(round.saturating_add(1)) {
+            return round.saturating_add(1);
+        }
+        // The division may have been rounded either way.
+        let mut next = (self.target / self.weight).floor() as u64;
+        while !reached(next) && next < u64::MAX {
+            next += 1;
         }
         next
     }
@@ -145,11 +154,10 @@ fn maglev(table_size: u64, shares: &[Share]) -> Box<[u32]> {
         let Reverse((round, who)) = *turn;
         let one = &mut filling[who];
         while places[one.place as usize] != FREE {
-            one.place = (one.place + one.skip) % size;
+            one.step(size);
         }
         places[one.place as usize] = one.number;
-        one.target += heaviest;
-        *turn = Reverse((one.next_round(round), who));
+        *turn = Reverse((one.next_round(round, heaviest), who));
     }
     places.into()
 }

@@ -1,5 +1,6 @@
 //! Whose turn it is among the endpoints of a priority.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use foldhash::fast::RandomState;
 use super::edf::{Edf, wait};
 use super::endpoint::State;
 use super::plan::{Host, Plan, Priority, Source};
-use crate::address::Str;
 use crate::select::Draw;
 use crate::traffic::{Algorithm, Warmup};
 
@@ -21,8 +21,9 @@ pub(super) struct Turns {
     rounds: Vec<Round>,
 }
 
-/// How long endpoints had still to wait for their turn by an earlier plan, by their uids.
-pub(super) type Waits = std::collections::HashMap<Str, f64, RandomState>;
+/// How long endpoints had still to wait for their turn by an earlier plan, which must still be there: they are known by
+/// where what stays of them is kept.
+pub(super) type Waits = std::collections::HashMap<*const State, f64, RandomState>;
 
 /// Whose turn it is in a source.
 #[derive(Debug, Default)]
@@ -41,7 +42,7 @@ impl Turns {
             let Some(edf) = round.by_weight.take() else { continue };
             into.extend(edf.waits().filter_map(|(number, wait)| {
                 let host = source.hosts.get(number as usize)?;
-                Some((host.endpoint.uid().clone(), wait))
+                Some((Arc::as_ptr(&host.state), wait))
             }));
         }
     }
@@ -73,7 +74,7 @@ impl Turns {
             let waits = source.hosts.iter().map(|host| {
                 let weight = weight(plan, host, now);
                 // Longer than from one turn to the next nobody waits.
-                let kept = kept.get(host.endpoint.uid()).map(|kept| kept.min(wait(weight)));
+                let kept = kept.get(&Arc::as_ptr(&host.state)).map(|kept| kept.min(wait(weight)));
                 kept.unwrap_or_else(|| first_wait(weight, draw))
             });
             round.by_weight = Some(Edf::new(waits));
@@ -132,7 +133,7 @@ fn bound(source: &Source) -> Option<u32> {
 /// What an endpoint weighs now: for least request its weight, divided by one more than the requests under way to it; less
 /// while it is warming up.
 fn weight(plan: &Plan, host: &Host, now: Duration) -> f64 {
-    let whole = f64::from(host.endpoint.weight());
+    let whole = f64::from(host.weight);
     let busy = match plan.algorithm {
         Algorithm::LeastRequest => f64::from(host.state.active.load(Relaxed)) + 1.0,
         _ => 1.0,

@@ -103,6 +103,12 @@ fn many_light_endpoints_beside_a_heavy_one_have_a_place_each() {
     }
     assert_eq!(counts[0], 65_537 - 1023);
     assert!(counts[1..].iter().all(|count| *count == 1));
+    // However light they are.
+    for share in &mut shares[1..] {
+        share.weight = f64::MIN_POSITIVE;
+    }
+    let Table::Maglev(places) = Table::new(maglev(2003), &shares) else { panic!() };
+    assert_eq!(places.iter().filter(|number| **number == 0).count(), 2003 - 1023);
 }
 
 #[test]
