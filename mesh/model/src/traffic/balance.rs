@@ -27,6 +27,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use self::endpoint::{Active, Endpoint, Labels, Members};
+use self::load::loads_elsewhere;
 pub use self::plan::Plan;
 use self::plan::Priority;
 use self::turns::{Turns, Waits};
@@ -53,12 +54,15 @@ pub struct Wanted<'a> {
     pub now: Duration,
     /// Endpoints to keep away from if there are others, as those that failed before (`retryIgnorePreviousHosts`).
     pub avoid: &'a dyn Fn(&Endpoint) -> bool,
+    /// The priorities of earlier attempts, in their order, where retries are to go to other places
+    /// (`retryRemoteLocalities`); else none.
+    pub tried: &'a [usize],
 }
 
 impl Wanted<'_> {
     /// A request that keeps away from nobody.
     pub fn at(now: Duration) -> Self {
-        Self { hash: None, now, avoid: &|_| false }
+        Self { hash: None, now, avoid: &|_| false, tried: &[] }
     }
 }
 
@@ -66,7 +70,12 @@ impl Wanted<'_> {
 #[derive(Debug, Clone)]
 pub enum Picked {
     /// An endpoint.
-    Endpoint(Arc<Endpoint>),
+    Endpoint {
+        /// Which.
+        endpoint: Arc<Endpoint>,
+        /// Its priority, for [`Wanted::tried`].
+        priority: usize,
+    },
     /// Where the client wanted to, as it is (`PASSTHROUGH`).
     Original,
 }
@@ -94,6 +103,10 @@ impl NoEndpoint {
 /// How often another endpoint is looked for if the one found is to be kept away from: once, and five times again, as
 /// Istio sets it (`host_selection_retry_max_attempts`).
 const ATTEMPTS: u32 = 6;
+
+/// After so many attempts, and again after as many, their priorities are kept away from, as Istio sets it for
+/// `retryRemoteLocalities` (`previous_priorities`, `update_frequency`).
+const UPDATE_FREQUENCY: usize = 2;
 
 /// Whose turn it is. Each thread has its own; they share the plan, and what is under way to each endpoint.
 #[derive(Debug)]
@@ -148,28 +161,36 @@ impl Balancer {
         };
         let mut last = None;
         for attempt in 0..ATTEMPTS {
-            let found = self.once(hash, attempt, wanted.now, draw).ok_or_else(|| self.nobody())?;
-            if !(wanted.avoid)(&found) {
-                return Ok(Picked::Endpoint(found));
+            let found = self.once(wanted, hash, attempt, draw).ok_or_else(|| self.nobody())?;
+            if !(wanted.avoid)(&found.0) {
+                last = Some(found);
+                break;
             }
             last = Some(found);
         }
-        last.map(Picked::Endpoint).ok_or_else(|| self.nobody())
+        let (endpoint, priority) = last.ok_or_else(|| self.nobody())?;
+        Ok(Picked::Endpoint { endpoint, priority })
     }
 
-    fn once(&mut self, hash: u64, attempt: u32, now: Duration, draw: Draw<'_>) -> Option<Arc<Endpoint>> {
+    fn once(
+        &mut self,
+        wanted: &Wanted<'_>,
+        hash: u64,
+        attempt: u32,
+        draw: Draw<'_>,
+    ) -> Option<(Arc<Endpoint>, usize)> {
         let plan = &*self.plan;
         let by_hash = matches!(plan.algorithm, Algorithm::ConsistentHash(_));
         // The same hash always leads to the same priority.
         let percent =
             |draw: Draw<'_>| if by_hash { u32::try_from(hash % 100).unwrap_or(0) } else { draw(100) };
-        let which = choose(&plan.priorities, percent, draw)?;
+        let which = choose(&plan.priorities, wanted.tried, percent, draw)?;
         let (priority, turns) = (&plan.priorities[which], self.turns.get_mut(which)?);
         let host = match &priority.table {
             Some(table) => nth(priority, table.get(hash, attempt)?)?,
-            None => turns.next(plan, priority, now, draw)?,
+            None => turns.next(plan, priority, wanted.now, draw)?,
         };
-        Some(host.endpoint.clone())
+        Some((host.endpoint.clone(), which))
     }
 
     fn nobody(&self) -> NoEndpoint {
@@ -182,14 +203,27 @@ impl Balancer {
 }
 
 /// The priority that takes a request; where one takes all, nothing is drawn.
-fn choose(priorities: &[Priority], percent: impl FnOnce(Draw<'_>) -> u32, draw: Draw<'_>) -> Option<usize> {
-    if let Some(all) = priorities.iter().position(|priority| priority.load.percent == 100) {
+fn choose(
+    priorities: &[Priority],
+    tried: &[usize],
+    percent: impl FnOnce(Draw<'_>) -> u32,
+    draw: Draw<'_>,
+) -> Option<usize> {
+    let untried = (tried.len() >= UPDATE_FREQUENCY).then(|| {
+        let health: Vec<u32> = priorities.iter().map(|priority| priority.health).collect();
+        loads_elsewhere(&health, tried.chunks_exact(UPDATE_FREQUENCY))
+    });
+    let load = |which: usize| match &untried {
+        Some(Some(loads)) => loads[which].percent,
+        _ => priorities[which].load.percent,
+    };
+    if let Some(all) = (0..priorities.len()).find(|which| load(*which) == 100) {
         return Some(all);
     }
     let drawn = percent(draw);
     let mut below = 0;
-    priorities.iter().position(|priority| {
-        below += priority.load.percent;
+    (0..priorities.len()).find(|which| {
+        below += load(*which);
         drawn < below
     })
 }

@@ -50,8 +50,32 @@ pub(super) fn loads(priorities: &[Hosts], panic_threshold: u32) -> Vec<Load> {
     loads
 }
 
+/// What each priority is given of a request that has been tried in some: those are left out. Once all that could take it
+/// have been tried, none are, and it begins anew. `None`: nobody could take it, tried or not; then this does not matter.
+///
+/// As in Envoy's retry priority `previous_priorities`.
+pub(super) fn loads_elsewhere<'a>(
+    health: &[u32],
+    tried: impl Iterator<Item = &'a [usize]>,
+) -> Option<Vec<Load>> {
+    let sum = |health: &[u32]| health.iter().fold(0u32, |sum, health| sum.saturating_add(*health)).min(100);
+    let mut left = health.to_vec();
+    for some in tried {
+        for priority in some {
+            if let Some(health) = left.get_mut(*priority) {
+                *health = 0;
+            }
+        }
+        if sum(&left) == 0 {
+            left = health.to_vec();
+        }
+    }
+    let available = sum(&left);
+    (available > 0).then(|| by_health(&left, available))
+}
+
 /// How much of all traffic a priority could take, in percent.
-fn health(Hosts { healthy, total }: Hosts) -> u32 {
+pub(super) fn health(Hosts { healthy, total }: Hosts) -> u32 {
     let percent = (OVERPROVISIONING * healthy as u64).checked_div(total as u64).unwrap_or(0);
     u32::try_from(percent.min(100)).unwrap_or(100)
 }
@@ -93,7 +117,7 @@ fn by_number(priorities: &[Hosts], loads: &mut [Load]) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Hosts, Load, loads};
+    use super::{Hosts, Load, loads, loads_elsewhere};
 
     fn hosts(pairs: &[(usize, usize)]) -> Vec<Hosts> {
         pairs.iter().map(|(healthy, total)| Hosts { healthy: *healthy, total: *total }).collect()
@@ -140,6 +164,32 @@ mod tests {
                 .map(|(percent, panic)| Load { percent: *percent, panic: *panic })
                 .collect();
             assert_eq!(found, expected, "{priorities:?} at {threshold} %");
+        }
+    }
+
+    #[test]
+    fn a_retry_goes_where_it_has_not_been() {
+        // Health of each priority, those tried in pairs; percent of each.
+        type Row = (&'static [u32], &'static [&'static [usize]], Option<&'static [u32]>);
+        #[rustfmt::skip]
+        let table: [Row; 10] = [
+            (&[100, 100], &[], Some(&[100, 0])),
+            (&[100, 100], &[&[0, 0]], Some(&[0, 100])),
+            (&[100, 100, 100], &[&[0, 0]], Some(&[0, 100, 0])),
+            (&[100, 100, 100], &[&[0, 0], &[1, 1]], Some(&[0, 0, 100])),
+            (&[100, 100, 100], &[&[0, 1]], Some(&[0, 0, 100])),
+            // All have been tried: from the start.
+            (&[100, 100], &[&[0, 1]], Some(&[100, 0])),
+            (&[100, 0], &[&[0, 0]], Some(&[100, 0])),
+            (&[100, 100], &[&[0, 1], &[0, 0]], Some(&[0, 100])),
+            // Who is left has not enough, and takes all the same.
+            (&[50, 30, 30], &[&[0, 0]], Some(&[0, 50, 50])),
+            (&[0, 0], &[&[0, 7]], None),
+        ];
+        for (health, tried, expected) in table {
+            let found = loads_elsewhere(health, tried.iter().copied());
+            let percents = found.map(|loads| loads.iter().map(|load| load.percent).collect::<Vec<_>>());
+            assert_eq!(percents.as_deref(), expected, "{health:?} after {tried:?}");
         }
     }
 

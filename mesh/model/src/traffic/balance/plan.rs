@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::State;
-use super::load::{Hosts, Load, OVERPROVISIONING_FACTOR, loads};
+use super::load::{Hosts, Load, OVERPROVISIONING_FACTOR, health, loads};
 use super::locality::{Group, arrange};
 use super::table::{Share, Table};
 use super::{Endpoint, Proxy};
@@ -28,6 +28,8 @@ pub struct Plan {
 #[derive(Debug)]
 pub(super) struct Priority {
     pub(super) load: Load,
+    /// How much of all traffic it could take, in percent.
+    pub(super) health: u32,
     /// Those to choose among: in panic all, else those that are healthy; by place where places are weighed.
     pub(super) sources: Box<[Source]>,
     /// Where hashes lead, of those of all sources in a row.
@@ -84,8 +86,9 @@ impl Plan {
             warmup: policy.load_balancer.warmup,
             priorities: priorities
                 .into_iter()
+                .zip(hosts)
                 .zip(loads)
-                .map(|(splits, load)| rules.priority(splits, load))
+                .map(|((splits, hosts), load)| rules.priority(splits, hosts, load))
                 .collect(),
             total,
             ejected: total - healthy,
@@ -151,7 +154,7 @@ impl Rules<'_> {
         }
     }
 
-    fn priority(&self, splits: Vec<Split>, load: Load) -> Priority {
+    fn priority(&self, splits: Vec<Split>, hosts: Hosts, load: Load) -> Priority {
         let sources: Box<[Source]> = match (self.algorithm, load.panic) {
             // Nothing is chosen among.
             (Algorithm::Passthrough, _) => Box::default(),
@@ -167,7 +170,7 @@ impl Rules<'_> {
                 healthy.filter(|source| !source.hosts.is_empty()).collect()
             }
         };
-        Priority { load, table: self.table(&sources), sources }
+        Priority { load, health: health(hosts), table: self.table(&sources), sources }
     }
 
     /// A place of which some are ejected weighs less, if it has not more than it needs. A table does not heed that, as

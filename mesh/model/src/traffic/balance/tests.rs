@@ -77,7 +77,7 @@ fn balancer(policy: &EffectivePolicy, members: &Members) -> Balancer {
 
 fn endpoint(picked: Result<Picked, NoEndpoint>) -> Arc<Endpoint> {
     match picked {
-        Ok(Picked::Endpoint(endpoint)) => endpoint,
+        Ok(Picked::Endpoint { endpoint, .. }) => endpoint,
         other => panic!("{other:?}"),
     }
 }
@@ -372,7 +372,7 @@ proptest! {
         for _ in 0..20 {
             let wanted = Wanted { hash: Some(hash), ..Wanted::at(START) };
             match balancer.pick(&wanted, &mut draw) {
-                Ok(Picked::Endpoint(found)) => {
+                Ok(Picked::Endpoint { endpoint: found, .. }) => {
                     prop_assert!(found.weight() > 0);
                     prop_assert!(!found.monitor().is_ejected() || balancer.plan().is_panicking());
                 }

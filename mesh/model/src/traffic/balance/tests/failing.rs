@@ -187,3 +187,26 @@ fn so_many_endpoints_do_no_harm() {
     assert!(counts(&row).len() > 1900);
     assert_eq!(detector.sweep(&settings, Duration::from_secs(30)).len(), count / 10);
 }
+
+/// `retryRemoteLocalities`: after two attempts in one place, others are tried.
+#[test]
+fn a_retry_goes_to_another_place_after_two_attempts() {
+    let all = two_regions();
+    for algorithm in [Algorithm::RoundRobin, hashing(HashAlgorithm::default()).load_balancer.algorithm] {
+        let mut balancer = balancer(&judged(algorithm, 0), &all);
+        let mut draw = draws(1);
+        let mut tried = Vec::new();
+        for expected in [0, 0, 1, 1, 0, 0, 1] {
+            let wanted = Wanted { hash: Some(77), tried: &tried, ..Wanted::at(START) };
+            let Ok(Picked::Endpoint { endpoint, priority }) = balancer.pick(&wanted, &mut draw) else {
+                panic!()
+            };
+            assert_eq!(priority, expected, "after {tried:?}");
+            assert!(endpoint.uid().starts_with(["near-", "far-"][priority]));
+            tried.push(priority);
+        }
+        // What was tried of an earlier plan does no harm.
+        let wanted = Wanted { tried: &[7, usize::MAX], ..Wanted::at(START) };
+        assert!(balancer.pick(&wanted, &mut draw).is_ok());
+    }
+}
