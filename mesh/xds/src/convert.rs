@@ -6,6 +6,7 @@
 
 pub mod authz;
 pub mod resource;
+pub mod routing;
 pub mod service;
 pub mod settings;
 pub mod workload;
@@ -18,9 +19,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use model::address::Str;
+use model::address::{NamespacedHostname, Str};
 use model::authz::Policy;
 use model::mesh::{Settings, Update};
+use model::route::Routing;
 use model::workload::PolicyName;
 use prost::Message;
 use proto::type_url;
@@ -58,6 +60,12 @@ pub enum Reason {
     /// A field that this version does not know, where ignoring it could change who is let through.
     #[error("field {0} has no meaning in this version; upgrade this proxy or undo the change")]
     UnknownField(u32),
+    /// Fields that this version does not know, where each may change what is done.
+    #[error("it has fields without a meaning in this version; upgrade this proxy or undo the change")]
+    UnknownFields,
+    /// Something that this version cannot do.
+    #[error("{0:?} is required, which this version cannot do; upgrade this proxy or undo the change")]
+    Required(String),
     /// TLS as injected sidecars speak it.
     #[error("LEGACY_ISTIO_MTLS is not spoken here; enrol the workload in ambient mode")]
     LegacyTunnel,
@@ -161,6 +169,21 @@ impl Decoder {
             other => Err(FieldError::new("type_url", Reason::UnknownType(other.to_owned()))),
         });
         read.map_err(|error| Refused { error: error.of(name), instead: None })
+    }
+
+    /// Reads the routing of a host ([`type_url::ROUTING`]), which is no part of a [`model::mesh::Mesh`]: the reader's table
+    /// of hosts has it.
+    ///
+    /// # Errors
+    /// Why it is refused; the last good one stays.
+    pub fn routing(&mut self, name: &Str, value: Bytes) -> Result<Routing, Refused> {
+        let read = self.check_size(&value).and_then(|()| routing::read(&mut self.strings, name, value));
+        read.map_err(|error| Refused { error: error.of(name), instead: None })
+    }
+
+    /// The host whose routing was removed.
+    pub fn routing_removal(&mut self, name: &Str) -> Option<NamespacedHostname> {
+        fields::service_key(&mut self.strings, name).ok()
     }
 
     /// What the removal of a resource means, if anything is known by that name at all.

@@ -66,6 +66,20 @@ impl NodeInfo {
         self
     }
 
+    /// That heeds this, too: a waypoint what
+    /// [routings may require](crate::convert::routing::features::KNOWN).
+    #[must_use]
+    pub fn understanding(mut self, names: &[&str]) -> Self {
+        let understood = self.metadata.entry(UNDERSTANDS.to_owned()).or_default();
+        for name in names {
+            if !understood.is_empty() {
+                understood.push(',');
+            }
+            understood.push_str(name);
+        }
+        self
+    }
+
     /// The node it runs on, if it says.
     pub fn node_name(&self) -> Option<&str> {
         self.metadata.get(NODE_NAME).map(String::as_str)
@@ -140,6 +154,19 @@ mod tests {
         let node = NodeInfo::from_wire(&Node { id, metadata: None }).unwrap();
         assert_eq!((node.pod.as_str(), node.namespace.as_str()), ("z", "istio-system"));
         assert!(!node.understands(extension::UNSEEN));
+    }
+
+    #[test]
+    fn a_waypoint_says_what_it_can_route() {
+        use crate::convert::routing::features::KNOWN;
+        let agent = NodeInfo::new("ztunnel", None, "agent-x", "istio-system");
+        let waypoint = NodeInfo::new("waypoint", None, "w", "shop").understanding(&KNOWN);
+        let waypoint = NodeInfo::from_wire(&waypoint.to_wire()).unwrap();
+        for feature in KNOWN.into_iter().chain([extension::UNSEEN]) {
+            assert!(waypoint.understands(feature), "{feature}");
+        }
+        assert!(KNOWN.iter().all(|feature| !agent.understands(feature)));
+        assert!(!waypoint.understands("lateen.dev/routing"));
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use model::address::Str;
 use model::authz::Policy;
 use model::mesh::Settings;
+use model::route::Routing;
 use model::service::Service;
 use model::workload::Workload;
 use proto::workload::address::Type;
 use proto::workload::{Address, Extension};
 use proto::{mesh, type_url};
 
-use super::{authz, service, settings, workload};
+use super::{authz, routing, service, settings, workload};
 use crate::delta::store::Resource;
 use crate::names;
 
@@ -62,4 +63,9 @@ pub fn request_policy(one: &Policy) -> Resource {
 /// The mesh's settings, for [`type_url::MESH_SETTINGS`].
 pub fn settings(one: &Settings, network: &str) -> Resource {
     Resource::pack(proto::MESH_SETTINGS_NAME, &settings::to_wire(one, network))
+}
+
+/// The routing of a host, for [`type_url::ROUTING`], by `namespace/hostname`.
+pub fn routing(one: &Routing) -> Resource {
+    Resource::pack(one.host.to_string(), &routing::to_wire(one))
 }
