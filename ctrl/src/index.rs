@@ -432,6 +432,19 @@ impl Index {
         self.objects.get(&Key { group, kind: "Gateway".to_owned(), namespace, name: name.name.to_string() })
     }
 
+    /// The objects of a kind, by namespace and name.
+    pub fn objects_of<'a>(&'a self, group: &'a str, kind: &'a str) -> impl Iterator<Item = &'a Arc<Object>> {
+        let first =
+            Key { group: group.to_owned(), kind: kind.to_owned(), namespace: None, name: String::new() };
+        let all = self.objects.range(first..);
+        all.take_while(move |(key, _)| key.group == group && key.kind == kind).map(|(_, object)| object)
+    }
+
+    /// All services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.all()
+    }
+
     /// An object.
     pub fn object(&self, key: &Key) -> Option<&Arc<Object>> {
         self.objects.get(key)

@@ -3,6 +3,7 @@
 
 pub mod authz;
 pub mod peer_authentication;
+pub mod routing;
 pub mod service;
 pub mod waypoint;
 pub mod workload;

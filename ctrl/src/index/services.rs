@@ -21,14 +21,14 @@ impl Services {
         self.services.get(name)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.values()
-    }
-
     /// Those of a namespace.
     pub(super) fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Service>> {
         let own = self.services.range(Name::new(namespace, "")..).map(|(_, service)| service);
         own.take_while(move |service| *service.name.namespace == *namespace)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
     }
 
     pub(super) fn len(&self) -> usize {

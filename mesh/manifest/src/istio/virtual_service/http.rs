@@ -214,7 +214,7 @@ pub struct Delay {
     pub fixed_delay: Option<Duration>,
     /// Istio has a name for it and nothing else.
     pub exponential_delay: Option<Duration>,
-    /// Of how many requests; all where nothing is said.
+    /// Of how many requests; none where nothing is said.
     pub percentage: Option<Percent>,
 }
 
@@ -228,7 +228,7 @@ pub struct Abort {
     pub grpc_status: Option<String>,
     /// Istio has a name for it and nothing else.
     pub http2_error: Option<String>,
-    /// Of how many requests; all where nothing is said.
+    /// Of how many requests; none where nothing is said.
     pub percentage: Option<Percent>,
 }
 

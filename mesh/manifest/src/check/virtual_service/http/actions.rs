@@ -84,6 +84,10 @@ pub(super) fn redirect(rule: &Cursor<'_>, report: &mut Report<'_>) {
         && values::number(&code).is_some_and(|code| code != 0.0 && !(300.0..400.0).contains(&code))
     {
         report.error(&code, "not a status from 300 to 399", None);
+    } else if let Some(code) = redirect.get("redirectCode")
+        && values::number(&code).is_some_and(|code| ![301.0, 302.0, 303.0, 307.0, 308.0].contains(&code))
+    {
+        report.warning(&code, "it counts as 301, as in Istio", Some("301, 302, 303, 307 or 308".to_owned()));
     }
     if let Some(scheme) =
         text(&redirect, "scheme").filter(|scheme| !["http", "https"].contains(&scheme.text()))
@@ -142,6 +146,13 @@ pub(super) fn fault(rule: &Cursor<'_>, report: &mut Report<'_>) {
         if delay.get("fixedDelay").is_none() && delay.get("exponentialDelay").is_none() {
             let fix = Some("add `fixedDelay:`, such as `5s`".to_owned());
             report.error_at_key(&delay, "the delay has no length", fix);
+        }
+    }
+    for (key, share) in [("delay", vec!["percentage", "percent"]), ("abort", vec!["percentage"])] {
+        let Some(one) = fault.get(key) else { continue };
+        if share.iter().all(|share| one.get(share).is_none()) {
+            let fix = Some("add `percentage: {value: 100}` for all".to_owned());
+            report.warning_at_key(&one, format!("`{key}` without a `percentage` is for no request"), fix);
         }
     }
     let Some(abort) = fault.get("abort") else { return };

@@ -1,0 +1,57 @@
+//! What routing is compiled from: hosts, VirtualServices and DestinationRules, as the index has them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use manifest::Object;
+use model::address::Str;
+
+use crate::index::{Index, Name};
+use crate::translate::Context;
+
+const NETWORKING: &str = "networking.istio.io";
+
+/// A service, as far as routing asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its ports.
+    pub ports: Box<[u16]>,
+    /// The namespace of who routes what is for it: its waypoint's, else its own. VirtualServices and DestinationRules
+    /// count that are exported there.
+    pub seen_from: Str,
+}
+
+/// All that routing is compiled from.
+#[derive(Debug, Clone, Default)]
+pub struct Objects {
+    /// The services.
+    pub services: BTreeMap<Name, Host>,
+    /// VirtualServices, those that cannot be read included.
+    pub virtual_services: Vec<Arc<Object>>,
+    /// DestinationRules, those that cannot be read included.
+    pub destination_rules: Vec<Arc<Object>>,
+    /// What follows `svc` in names of hosts.
+    pub domain: Str,
+    /// The namespace whose DestinationRules are for all.
+    pub root_namespace: Str,
+}
+
+impl Objects {
+    /// What the index has.
+    pub fn of(index: &Index, context: &Context) -> Self {
+        let services = index.services().map(|service| {
+            let bound = index.service_bound(service);
+            let seen_from =
+                bound.in_force().map_or(&service.name.namespace, |binding| &binding.waypoint.namespace);
+            let ports = service.ports.iter().map(|port| port.number).collect();
+            (service.name.clone(), Host { ports, seen_from: seen_from.clone() })
+        });
+        Self {
+            services: services.collect(),
+            virtual_services: index.objects_of(NETWORKING, "VirtualService").cloned().collect(),
+            destination_rules: index.objects_of(NETWORKING, "DestinationRule").cloned().collect(),
+            domain: context.domain.clone(),
+            root_namespace: index.root_namespace().clone(),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The hold (design decision D4): what does not resolve changes nothing that is in force.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Objects that come and go, by name.
+#[derive(Debug, Clone, Default)]
+struct World {
+    services: BTreeMap<String, String>,
+    texts: BTreeMap<String, String>,
+    last_good: LastGood,
+}
+
+/// One object, as it comes; without a text it goes.
+type Change = (&'static str, Option<String>);
+
+impl World {
+    fn apply(&mut self, (name, text): &Change) -> Outcome {
+        let place = if name.starts_with("Service ") { &mut self.services } else { &mut self.texts };
+        match text {
+            Some(text) => drop(place.insert((*name).to_owned(), text.clone())),
+            None => drop(place.remove(*name)),
+        }
+        self.look()
+    }
+
+    fn look(&mut self) -> Outcome {
+        let outcome = compile(&self.objects(), &self.last_good);
+        self.last_good = outcome.last_good.clone();
+        outcome
+    }
+
+    fn objects(&self) -> Objects {
+        let services: Vec<&str> = self.services.values().map(String::as_str).collect();
+        objects(&services, &self.texts.values().cloned().collect::<String>())
+    }
+}
+
+fn service(name: &'static str) -> Change {
+    let text = name.trim_start_matches("Service ");
+    (name, Some(format!("{text} 80")))
+}
+
+fn subsets(names: &[&str]) -> Change {
+    let all: Vec<String> =
+        names.iter().map(|name| format!("{{name: {name}, labels: {{v: {name}}}}}")).collect();
+    let spec = format!("{{host: cart, subsets: [{}]}}", all.join(", "));
+    ("DestinationRule shop/cart", Some(destination_rule("shop/cart", &spec)))
+}
+
+fn route(subset: &str) -> Change {
+    let spec =
+        format!("{{hosts: [cart], http: [{{route: [{{destination: {{host: cart, subset: {subset}}}}}]}}]}}");
+    ("VirtualService shop/cart", Some(virtual_service("shop/cart", &spec)))
+}
+
+/// The rules in force for `cart`, and for want of what they are not the newest.
+fn state(outcome: &Outcome) -> (Vec<String>, Vec<String>) {
+    let short = |rule: &String| rule.rsplit("-> ").next().unwrap_or_default().to_owned();
+    let held = outcome.held.get(&key("shop/cart")).into_iter().flatten();
+    (rules(outcome, "shop/cart").iter().map(short).collect(), held.map(ToString::to_string).collect())
+}
+
+fn good(subset: &str) -> (Vec<String>, Vec<String>) {
+    (vec![format!("cart.shop:80 {subset}")], Vec::new())
+}
+
+#[test]
+fn a_host_keeps_its_last_good_routing_until_all_is_there() {
+    let held = "VirtualService shop/cart http[0]: DestinationRule subset shop/cart ";
+    let mut world = World::default();
+    world.apply(&service("Service shop/cart"));
+    // Its service alone was good: the default routing.
+    assert_eq!(state(&world.apply(&route("v1"))), (vec![], vec![format!("{held}v1")]));
+    assert_eq!(state(&world.apply(&subsets(&["v1"]))), good("v1"));
+    assert_eq!(state(&world.apply(&route("v2"))), (good("v1").0, vec![format!("{held}v2")]));
+    // Restarted: what was kept is all there is of the past.
+    assert_eq!(state(&world.clone().look()), (good("v1").0, vec![format!("{held}v2")]));
+    assert_eq!(state(&world.apply(&subsets(&["v1", "v2"]))), good("v2"));
+    // A subset goes while it is in use, and stays gone: its labels are kept with the rule.
+    let outcome = world.apply(&subsets(&["v1"]));
+    assert_eq!(state(&outcome), (good("v2").0, vec![format!("{held}v2")]));
+    let kept = &outcome.routings[&key("shop/cart")].destinations[&key("shop/cart")];
+    assert!(kept.subset("v2").is_some());
+    let outcome = world.apply(&("DestinationRule shop/cart", None));
+    assert_eq!(state(&outcome), (good("v2").0, vec![format!("{held}v2")]));
+    // Without the rule nothing is missing any more.
+    let outcome = world.apply(&("VirtualService shop/cart", None));
+    assert_eq!(state(&outcome), (vec![], vec![]));
+    // A host that is gone leaves nothing to go back to.
+    world.apply(&("Service shop/cart", None));
+    assert!(world.last_good.is_empty());
+}
+
+#[test]
+fn without_a_last_good_the_unresolved_is_left_out_and_named() {
+    let mut world = World::default();
+    world.apply(&route("v1"));
+    let outcome = world.apply(&service("Service shop/cart"));
+    assert_eq!(
+        rules(&outcome, "shop/cart"),
+        ["shop/cart http[0] 0 ->  without DestinationRule subset shop/cart v1"]
+    );
+    assert!(outcome.held.is_empty() && outcome.last_good.is_empty());
+    assert_eq!(state(&world.apply(&subsets(&["v1"]))), good("v1"));
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let subset = prop::sample::select(vec!["v1", "v2", "v3"]);
+    let some = prop::sample::subsequence(vec!["v1", "v2", "v3"], 0..=3);
+    let second = |subset: &str| {
+        let spec = format!(
+            "{{hosts: ['*.shop.svc.cluster.local'], http: [{{match: [{{uri: {{prefix: /b}}}}], route: [\
+             {{destination: {{host: cart, subset: {subset}}}, weight: 1}}, {{destination: {{host: other}}, weight: 2}}]}}]}}"
+        );
+        ("VirtualService shop/wild", Some(virtual_service("shop/wild", &spec)))
+    };
+    prop_oneof![
+        subset.clone().prop_map(route),
+        subset.prop_map(second),
+        some.prop_map(|some| subsets(&some)),
+        Just(service("Service shop/cart")),
+        Just(service("Service shop/other")),
+        prop::sample::select(vec![
+            "VirtualService shop/cart",
+            "VirtualService shop/wild",
+            "DestinationRule shop/cart",
+            "Service shop/cart",
+            "Service shop/other",
+        ])
+        .prop_map(|name| (name, None)),
+    ]
+}
+
+/// No rule leads to a subset that is not defined beside it, and one without a destination says what is missing.
+fn is_whole(routing: &Routing) -> Result<(), TestCaseError> {
+    for rule in &routing.http {
+        let Action::Forward(forward) = &rule.action else { continue };
+        prop_assert!(forward.destinations.all().next().is_some() || !forward.missing.is_empty(), "{rule:?}");
+        for destination in forward.destinations.all() {
+            let Some(subset) = &destination.subset else { continue };
+            let known = routing.destinations.get(&destination.service).and_then(|known| known.subset(subset));
+            prop_assert!(known.is_some(), "{rule:?} leads to a subset that is not there");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    /// Whatever comes and goes in whichever order, and whenever it is restarted.
+    #[test]
+    fn every_state_on_the_way_is_whole(changes in prop::collection::vec((any_change(), any::<bool>()), 1..25)) {
+        let mut world = World::default();
+        for (change, restart) in &changes {
+            let before = world.last_good.clone();
+            let outcome = world.apply(change);
+            let now = fresh(&world.objects());
+            for (host, routing) in &outcome.routings {
+                is_whole(routing)?;
+                match (outcome.held.get(host), outcome.unresolved.get(host)) {
+                    // What resolves is in force at once, whatever was there before.
+                    (None, None) => prop_assert_eq!(routing, &now.routings[host]),
+                    (Some(_), None) => prop_assert_eq!(Some(routing), before.get(host)),
+                    (None, Some(_)) => {
+                        prop_assert!(!before.contains_key(host));
+                        prop_assert_eq!(routing, &now.routings[host]);
+                    }
+                    (Some(_), Some(_)) => prop_assert!(false, "held and left out"),
+                }
+            }
+            if *restart {
+                let again = compile(&world.objects(), &world.last_good);
+                prop_assert_eq!(&again, &outcome);
+            }
+        }
+    }
+
+    /// The same objects in another order end in the same, if all of it resolves.
+    #[test]
+    fn the_order_of_what_resolves_does_not_matter(
+        seed in prop::collection::vec(any::<prop::sample::Index>(), 5),
+        subset in prop::sample::select(vec!["v1", "v2"]),
+        noise in prop::collection::vec(any_change(), 0..6),
+    ) {
+        let wild = virtual_service("shop/wild", "{hosts: ['*.shop.svc.cluster.local'], http: [{match: [{uri: {prefix: /b}}], \
+            route: [{destination: {host: cart, subset: v1}, weight: 1}, {destination: {host: other}, weight: 2}]}]}");
+        let all: Vec<Change> = vec![
+            service("Service shop/cart"),
+            service("Service shop/other"),
+            subsets(&["v1", "v2"]),
+            route(subset),
+            ("VirtualService shop/wild", Some(wild)),
+        ];
+        let mut shuffled = all.clone();
+        for (place, index) in seed.iter().enumerate() {
+            let other = index.index(shuffled.len());
+            shuffled.swap(place, other);
+        }
+        let (mut one, mut two) = (World::default(), World::default());
+        let mut last = (Outcome::default(), Outcome::default());
+        for change in &all {
+            last.0 = one.apply(change);
+        }
+        for change in noise.iter().chain(&shuffled) {
+            last.1 = two.apply(change);
+        }
+        prop_assert!(last.0.held.is_empty() && last.0.unresolved.is_empty());
+        prop_assert_eq!(&last.0, &last.1);
+    }
+}
