@@ -1,6 +1,8 @@
 //! Which traffic goes by which waypoint, by every way to ask for one; and that nothing goes around a waypoint that is
 //! not there.
 
+#![allow(clippy::panic, reason = "helpers of tests may fail like the tests themselves")]
+
 use std::time::Duration;
 
 use e2e::{Mesh, manifests};
