@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use manifest::{Code, Finding, Level, Object};
 use model::address::Str;
@@ -178,7 +179,7 @@ impl Compiler {
                 if before != now {
                     *self.required_by.entry(policy.name.clone()).or_default() += 1;
                 }
-                edits.put_policy(policy);
+                edits.put_for_agents(policy);
             }
             let Some(before) = before.filter(|before| Some(before) != now.as_ref()) else { continue };
             let left = self.required_by.get(&before).map_or(0, |count| count - 1);
@@ -252,7 +253,13 @@ impl Edits {
         self.ours.put(ADDRESS, resource.clone());
         self.foreign.put(ADDRESS, resource);
         if self.to_layer7 {
-            self.layer7.put(ADDRESS, resource::workload(workload, [resource::labels(labels)]));
+            let mut workload = workload.clone();
+            if workload.profile.policies.iter().any(waypoint::is_required) {
+                let profile = Arc::make_mut(&mut workload.profile);
+                let own = profile.policies.iter().filter(|name| !waypoint::is_required(name));
+                profile.policies = own.cloned().collect();
+            }
+            self.layer7.put(ADDRESS, resource::workload(&workload, [resource::labels(labels)]));
         }
     }
 
@@ -266,12 +273,16 @@ impl Edits {
     }
 
     fn put_policy(&mut self, policy: &Policy) {
-        self.translated += 1;
-        let ours = resource::policy(policy);
         if self.to_layer7 {
-            self.layer7.put(AUTHORIZATION, ours.clone());
+            self.layer7.put(AUTHORIZATION, resource::policy(policy));
         }
-        self.ours.put(AUTHORIZATION, ours);
+        self.put_for_agents(policy);
+    }
+
+    /// A policy that only agents enforce.
+    fn put_for_agents(&mut self, policy: &Policy) {
+        self.translated += 1;
+        self.ours.put(AUTHORIZATION, resource::policy(policy));
         self.foreign.put(AUTHORIZATION, resource::policy_without_extensions(policy));
     }
 }

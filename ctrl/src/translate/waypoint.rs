@@ -30,6 +30,11 @@ pub fn enforced_by(index: &Index, context: &Context, pod: &Pod) -> Box<[Identity
     index.enforcing(pod).iter().map(|waypoint| identity(context, waypoint)).collect()
 }
 
+/// Whether a policy is one of those below. Waypoints are told of none: whom they judge is no waypoint.
+pub fn is_required(policy: &PolicyName) -> bool {
+    policy.name.starts_with(REQUIRED)
+}
+
 /// The policy that refuses whoever is no waypoint of a pod, if it asks for that. Its name says whom it lets through, so
 /// that policies of one name are equal.
 pub fn required(index: &Index, context: &Context, pod: &Pod) -> Option<Policy> {

@@ -117,6 +117,10 @@ fn who_requires_a_waypoint_takes_nothing_else() {
         assert_eq!(allowed(&world, who), expected, "{who:?}");
     }
     assert_eq!(world.ours.resources(AUTHORIZATION).count(), 2, "the policy before is gone");
+    // A waypoint judges clients, none of which is a waypoint.
+    let theirs = World::known(&world.layer7);
+    let workload = theirs.workload("Kubernetes//Pod/a/p").unwrap();
+    assert!(workload.profile.policies.is_empty() && theirs.policies_for(workload).unwrap().is_empty());
     world.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}})]);
     assert!(allowed(&world, Some("y")) && allowed(&world, None));
     assert_eq!(world.ours.resources(AUTHORIZATION).count(), 1);
