@@ -1,6 +1,6 @@
 //! Cross-origin requests (`corsPolicy`), as Envoy's filter answers them.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::headers::Edit;
@@ -32,7 +32,7 @@ pub enum UnmatchedPreflights {
     /// `FORWARD`, `UNSPECIFIED`: the application answers it.
     #[default]
     Forward,
-    /// `IGNORE`: it is answered with 200 and none of the headers, which a browser takes for a refusal.
+    /// `IGNORE`: it is answered with 200, but the origin is not among the headers, which a browser takes for a refusal.
     Ignore,
 }
 
@@ -56,11 +56,8 @@ impl Cors {
         let allowed = self.allows(origin.as_bytes());
         if is_preflight(request) {
             return match (allowed, self.unmatched_preflights) {
-                (true, _) => CorsDecision::Answer(StatusCode::OK, self.preflight(origin)),
-                (false, UnmatchedPreflights::Ignore) => {
-                    CorsDecision::Answer(StatusCode::OK, HeaderMap::new())
-                }
                 (false, UnmatchedPreflights::Forward) => CorsDecision::Pass,
+                _ => CorsDecision::Answer(StatusCode::OK, self.preflight(allowed.then_some(origin))),
             };
         }
         if allowed { CorsDecision::Allow(self.response(origin)) } else { CorsDecision::Pass }
@@ -71,19 +68,18 @@ impl Cors {
         self.allow_origins.iter().any(|one| one.holds(b"*") || one.holds(origin))
     }
 
-    fn preflight(&self, origin: &HeaderValue) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let mut put = |name: HeaderName, value: Option<HeaderValue>| {
-            if let Some(value) = value {
-                headers.insert(name, value);
-            }
-        };
-        put(header::ACCESS_CONTROL_ALLOW_ORIGIN, Some(origin.clone()));
-        put(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, self.credentials());
-        put(header::ACCESS_CONTROL_ALLOW_METHODS, self.allow_methods.clone());
-        put(header::ACCESS_CONTROL_ALLOW_HEADERS, self.allow_headers.clone());
-        put(header::ACCESS_CONTROL_MAX_AGE, self.max_age.map(HeaderValue::from));
-        headers
+    /// The headers of an answer to a preflight, as Envoy has them: with what scripts may read of a response only for
+    /// origins that may call.
+    fn preflight(&self, origin: Option<&HeaderValue>) -> HeaderMap {
+        let all = [
+            (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.cloned()),
+            (header::ACCESS_CONTROL_ALLOW_CREDENTIALS, self.credentials()),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, self.allow_methods.clone()),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, self.allow_headers.clone()),
+            (header::ACCESS_CONTROL_EXPOSE_HEADERS, origin.and(self.expose_headers.clone())),
+            (header::ACCESS_CONTROL_MAX_AGE, self.max_age.map(HeaderValue::from)),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     fn response(&self, origin: &HeaderValue) -> Vec<Edit> {

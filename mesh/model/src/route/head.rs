@@ -20,9 +20,9 @@ const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host
 /// What is changed in a request that is sent on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadChanges {
-    /// Path and query, if they are others now.
+    /// Path and query, if they are rewritten, also to what they were.
     pub path_and_query: Option<PathAndQuery>,
-    /// The authority, if it is another one now.
+    /// The authority, likewise.
     pub authority: Option<Authority>,
     /// The headers, in this order.
     pub edits: Vec<Edit>,
@@ -57,7 +57,7 @@ impl Forwarding<'_> {
     pub fn changes(&self, request: &Request<'_>) -> Result<HeadChanges, InvalidHead> {
         let message = Message { request, response: None, removed: &[] };
         let mut edits = self.edits(|changes| changes.request.as_deref(), &message);
-        let authority = self.authority()?.filter(|authority| authority.as_str() != request.authority);
+        let authority = self.authority()?;
         let path_and_query = self.path_and_query(request)?;
         let mut original = |name: HeaderName, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -124,9 +124,6 @@ impl Forwarding<'_> {
         if let Some(query) = request.query {
             path.push('?');
             path.push_str(query);
-        }
-        if path == super::condition::path_and_query(request) {
-            return Ok(None);
         }
         match PathAndQuery::try_from(path.as_str()) {
             Ok(read) => Ok(Some(read)),

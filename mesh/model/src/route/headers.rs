@@ -63,7 +63,7 @@ impl Edit {
 /// Headers by which clients of Envoy steer its router. They are taken off every request that is sent on and never
 /// followed: how long a request may take, how often and when it is tried again is for the owner of the host to say, and
 /// a client that could say it could hold a waypoint's connections for as long as it liked.
-pub static CONTROL_HEADERS: [HeaderName; 11] = [
+pub static CONTROL_HEADERS: [HeaderName; 12] = [
     HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
     HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
     HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
@@ -75,6 +75,7 @@ pub static CONTROL_HEADERS: [HeaderName; 11] = [
     HeaderName::from_static("x-envoy-retriable-status-codes"),
     HeaderName::from_static("x-envoy-retriable-header-names"),
     HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
 ];
 
 /// Whether a rule may change a header. Not what frames a message or says how it goes on: to change that is to smuggle.

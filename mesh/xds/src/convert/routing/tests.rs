@@ -147,6 +147,7 @@ fn the_decoder_reads_it_and_its_removal() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     /// Bytes that went wrong are refused or are another routing; nothing else happens, and what is read is what was sent.
     #[test]
     fn spoilt_bytes_break_nothing(at in any::<proptest::sample::Index>(), bits in 1_u8.., cut in any::<proptest::sample::Index>()) {
