@@ -72,6 +72,7 @@ fn mesh() -> Mesh {
         manifests::namespace("infra", ""),
         wall,
         manifests::shell("client", "test", "node-1"),
+        manifests::shell("other", "test", "node-2"),
         server("free", "test", "", ""),
         server("labelled", "test", "istio.io/use-waypoint=front", ""),
         server("alone", "test", "", "istio.io/use-waypoint=every"),
@@ -213,6 +214,50 @@ fn requests_go_by_their_waypoint_and_never_around_it() {
     assert_eq!(free, Ok(client.clone()));
     mesh.apply("front.yaml", &replicas("front", "test", 1));
     mesh.within(BACK, "the waypoint is back", |mesh| asks_by(mesh, "labelled:8080", "test/front", &client));
+}
+
+/// A policy that lets only `client` ask a server.
+fn only_client(name: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: test}}\n\
+         spec:\n  selector: {{matchLabels: {{app: {name}}}}}\n  rules:\n  - from:\n    - source: {{principals: [cluster.local/ns/test/sa/client]}}\n"
+    )
+}
+
+/// Judged by the waypoint, or by the pod's agent where none is in the way: by the client itself, not by who passes it on.
+#[test]
+fn a_policy_by_selector_holds_by_name_and_by_address() {
+    let mesh = mesh();
+    let servers = ["labelled", "alone", "accounted", "free"];
+    mesh.apply("policies.yaml", &servers.map(only_client).concat());
+    let asks = |pod: &str, target: &str| {
+        let told = mesh.exec(
+            "test",
+            pod,
+            &[
+                "curl",
+                "-4",
+                "-s",
+                "-m",
+                "5",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                &format!("http://{target}/"),
+            ],
+        );
+        told.stdout
+    };
+    for name in servers {
+        for target in [format!("{name}:8080"), pod_address(&mesh, "test", name)] {
+            mesh.eventually("the policy is in force", |_| match asks("other", &target).as_str() {
+                "200" => Err(format!("other passes to {name} at {target}")),
+                _ => Ok(()),
+            });
+            assert_eq!(asks("client", &target), "200", "{name} at {target}");
+        }
+    }
 }
 
 /// That it is asked by the waypoint.
