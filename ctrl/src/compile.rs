@@ -9,7 +9,7 @@ use model::address::Str;
 use model::authz::Policy;
 use model::mesh::Trust;
 use model::workload::{PolicyName, Workload};
-use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS};
+use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS, REQUEST_AUTHORIZATION};
 use xds::convert::resource;
 use xds::delta::store::{Edit, Resource};
 
@@ -150,17 +150,16 @@ impl Compiler {
         let mesh = &self.context.settings;
         for name in &changes.policies {
             let object = self.index.policy_object(name);
-            match object.and_then(|object| authz::policy(object, mesh).policy) {
-                Some(policy) => edits.put_policy(&policy),
-                None => edits.remove(AUTHORIZATION, authz::policy_name(name).to_string().into()),
-            }
+            let wire = authz::policy_name(name);
+            let agents = object.and_then(|object| authz::policy(object, mesh).policy);
+            edits.set_agents_policy(&wire, agents.as_ref());
+            let full = object.and_then(|object| authz::for_waypoints(object, &self.context).policy);
+            edits.set_waypoints_policy(&wire, full.as_ref());
         }
         for name in &changes.peer_rules {
             match peer_authentication::converted(&self.index, name) {
                 Some(policy) => edits.put_policy(&policy),
-                None => {
-                    edits.remove(AUTHORIZATION, peer_authentication::policy_name(name).to_string().into());
-                }
+                None => edits.remove_policy(&peer_authentication::policy_name(name)),
             }
         }
     }
@@ -179,7 +178,7 @@ impl Compiler {
                 if before != now {
                     *self.required_by.entry(policy.name.clone()).or_default() += 1;
                 }
-                edits.put_for_agents(policy);
+                edits.set_agents_policy(&policy.name, Some(policy));
             }
             let Some(before) = before.filter(|before| Some(before) != now.as_ref()) else { continue };
             let left = self.required_by.get(&before).map_or(0, |count| count - 1);
@@ -187,7 +186,7 @@ impl Compiler {
                 self.required_by.insert(before, left);
             } else {
                 self.required_by.remove(&before);
-                edits.remove(AUTHORIZATION, before.to_string().into());
+                edits.remove_policy(&before);
             }
         }
     }
@@ -272,18 +271,39 @@ impl Edits {
         self.foreign.remove(type_url, name);
     }
 
+    /// One that means the same to all.
     fn put_policy(&mut self, policy: &Policy) {
-        if self.to_layer7 {
-            self.layer7.put(AUTHORIZATION, resource::policy(policy));
-        }
-        self.put_for_agents(policy);
+        self.set_agents_policy(&policy.name, Some(policy));
+        self.set_waypoints_policy(&policy.name, Some(policy));
     }
 
-    /// A policy that only agents enforce.
-    fn put_for_agents(&mut self, policy: &Policy) {
+    fn remove_policy(&mut self, name: &PolicyName) {
+        self.set_agents_policy(name, None);
+        self.set_waypoints_policy(name, None);
+    }
+
+    fn set_agents_policy(&mut self, name: &PolicyName, policy: Option<&Policy>) {
         self.translated += 1;
-        self.ours.put(AUTHORIZATION, resource::policy(policy));
-        self.foreign.put(AUTHORIZATION, resource::policy_without_extensions(policy));
+        if let Some(policy) = policy {
+            self.ours.put(AUTHORIZATION, resource::policy(policy));
+            self.foreign.put(AUTHORIZATION, resource::policy_without_extensions(policy));
+        } else {
+            let name = Str::from(name.to_string());
+            self.ours.remove(AUTHORIZATION, name.clone());
+            self.foreign.remove(AUTHORIZATION, name);
+        }
+    }
+
+    /// Waypoints have policies in full, and nothing of what agents have instead.
+    fn set_waypoints_policy(&mut self, name: &PolicyName, policy: Option<&Policy>) {
+        if !self.to_layer7 {
+            return;
+        }
+        if let Some(policy) = policy {
+            self.layer7.put(REQUEST_AUTHORIZATION, resource::request_policy(policy));
+        } else {
+            self.layer7.remove(REQUEST_AUTHORIZATION, Str::from(name.to_string()));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What became of an object, as status conditions: in force, in force otherwise than written, or refused, and why.
 //! Pure.
 
+mod authorization;
 mod waypoint;
 
 use std::fmt::Write as _;
@@ -57,7 +58,10 @@ pub fn conditions(compiler: &Compiler, object: &Object, findings: &[Finding]) ->
             "UnsupportedKind",
             format!("{kind} is not carried by this version of the mesh; nothing of it is in force"),
         )],
-        (_, "AuthorizationPolicy") if is_security(object) => vec![policy(compiler, object, &findings)],
+        (_, "AuthorizationPolicy") if is_security(object) => {
+            let at_waypoints = authorization::at_waypoints(compiler, object, &findings);
+            std::iter::once(policy(compiler, object, &findings)).chain(at_waypoints).collect()
+        }
         (_, "PeerAuthentication") if is_security(object) => vec![peer_rule(compiler, object, &findings)],
         (Typed::Gateway(gateway), _) => waypoint::gateway(compiler, object, gateway),
         (Typed::VirtualService(_) | Typed::DestinationRule(_), _) => {
@@ -112,13 +116,13 @@ fn policy(compiler: &Compiler, object: &Object, findings: &[&Finding]) -> Condit
         Fate::AtTargets => {
             message.push_str(
                 "it is for what its targetRefs name, which a waypoint enforces; node agents never see it, so only a \
-                 policy with a selector covers what goes around the waypoint",
+                 policy with a selector, or lateen.dev/require-waypoint, covers what goes around the waypoint",
             );
             (false, "UnsupportedValue")
         }
         Fate::Audit => {
             message.push_str(
-                "AUDIT is not carried by this version of the mesh; nothing is noted, nothing is refused",
+                "AUDIT: node agents note nothing, and nothing is refused; waypoints note the requests that match",
             );
             (false, "UnsupportedValue")
         }

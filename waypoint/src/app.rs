@@ -265,7 +265,11 @@ fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartEr
 fn subscriptions() -> [Subscription; 3] {
     let all =
         |type_url: &str, required| Subscription { type_url: type_url.into(), mode: Mode::All, required };
-    [all(type_url::MESH_SETTINGS, false), all(type_url::AUTHORIZATION, true), all(type_url::ADDRESS, true)]
+    [
+        all(type_url::MESH_SETTINGS, false),
+        all(type_url::REQUEST_AUTHORIZATION, true),
+        all(type_url::ADDRESS, true),
+    ]
 }
 
 /// Ready is who can take a request: everything was told, and there is a certificate.

@@ -9,7 +9,7 @@ mod waypoint;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Node;
-use manifest::istio::{Action, MutualTlsMode};
+use manifest::istio::MutualTlsMode;
 use manifest::{BrokenScope, Object, Typed};
 use model::workload::Locality;
 
@@ -98,7 +98,7 @@ impl PeerRule {
 pub(super) fn policy_selector(object: &Object) -> Option<Labels> {
     let labels = match &object.spec {
         Typed::AuthorizationPolicy(policy) => {
-            if policy.targets().next().is_some() || policy.action == Action::Audit {
+            if policy.targets().next().is_some() {
                 return None;
             }
             policy.selector.as_ref()?.match_labels.clone()

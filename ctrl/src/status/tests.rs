@@ -32,6 +32,54 @@ fn peer(name: &str, namespace: &str, spec: &str) -> String {
     )
 }
 
+/// The second condition of a policy in a mesh with the service `cart` and the waypoint `w`.
+fn told_of_waypoints(spec: &str) -> (String, String) {
+    let others = "apiVersion: v1\nkind: Service\nmetadata: {name: cart, namespace: shop}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n---\n\
+        apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: shop}\nspec: {gatewayClassName: istio-waypoint, listeners: [{name: m, port: 15008, protocol: HBONE}]}\n---\n";
+    let file: Arc<Path> = Arc::from(Path::new("mesh.yaml"));
+    let parsed = parse(&format!("{others}{}", policy(spec)), &file);
+    let objects: Vec<_> = parsed.objects.into_iter().map(Arc::new).collect();
+    let mut compiler = Compiler::new(Context::new(model::mesh::Settings::default()));
+    compiler.apply(&Batch { upserted: objects.clone(), ..Batch::default() });
+    let all = conditions(&compiler, objects.last().unwrap(), &parsed.findings);
+    let [_, one] = &all[..] else { panic!("{all:?}") };
+    (format!("{} {} {}", one.kind, one.status, one.reason), one.message.clone())
+}
+
+#[test]
+fn policies_at_waypoints_by_table() {
+    let attached = |targets: &str| format!("{{targetRefs: [{targets}], rules: [{{}}]}}");
+    let gateway = |name: &str| format!("{{kind: Gateway, group: gateway.networking.k8s.io, name: {name}}}");
+    let class = "{kind: GatewayClass, group: gateway.networking.k8s.io, name: istio-waypoint}";
+    let service = |name: &str| format!("{{kind: Service, group: '', name: {name}}}");
+    let entry = "{kind: ServiceEntry, group: networking.istio.io, name: e}";
+    for (spec, condition, part) in [
+        ("{rules: [{to: [{operation: {methods: [GET]}}]}]}".to_owned(), "True Accepted", "in front of"),
+        ("{action: AUDIT, rules: [{}]}".to_owned(), "True Accepted", "in front of"),
+        (attached(&gateway("w")), "True Accepted", "of its targets"),
+        (attached(&service("cart")), "True Accepted", "of its targets"),
+        (attached(&gateway("v")), "False TargetNotFound", "Gateway shop/v: there is no waypoint"),
+        (attached(&service("tart")), "False TargetNotFound", "Service shop/tart: there is no service"),
+        (attached(entry), "False TargetNotFound", "not carried"),
+        (attached(class), "False TargetNotFound", "only a policy of the namespace istio-system"),
+        (
+            "{rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}".to_owned(),
+            "False UnsupportedValue",
+            "rule 0 (mesh.yaml:14:16): not seen by this version's waypoints: from.source.requestPrincipals",
+        ),
+        (
+            "{action: CUSTOM, provider: {name: opa}, rules: [{}]}".to_owned(),
+            "False UnsupportedValue",
+            "cannot ask the provider \"opa\"",
+        ),
+        ("{action: DNEY}".to_owned(), "False Invalid", "everything it is for is refused"),
+    ] {
+        let (shown, message) = told_of_waypoints(&spec);
+        assert_eq!(shown, format!("WaypointAccepted {condition}"), "{spec} {message}");
+        assert!(message.contains(part), "{part:?} is missing in {message:?}");
+    }
+}
+
 #[test]
 fn conditions_by_table() {
     let two = format!("{}---\n{}", peer("a", "shop", "{mtls: {mode: STRICT}}"), peer("b", "shop", "{}"));
@@ -49,7 +97,7 @@ fn conditions_by_table() {
             "lets nothing through",
         ),
         (policy("{action: DNEY}"), "False Invalid", "mesh.yaml:4:16: error"),
-        (policy("{action: AUDIT, rules: [{}]}"), "False UnsupportedValue", "AUDIT is not carried"),
+        (policy("{action: AUDIT, rules: [{}]}"), "False UnsupportedValue", "AUDIT: node agents note nothing"),
         (policy("{action: CUSTOM, provider: {name: opa}, rules: [{}]}"), "False UnsupportedValue", "\"opa\""),
         (
             policy("{targetRefs: [{kind: Service, group: '', name: cart}], rules: [{}]}"),

@@ -89,7 +89,10 @@ fn bindings_are_told_once_the_waypoint_is_ready() {
     assert_eq!(told(&world), (at.clone(), at, vec![identity]));
     // Waypoints are told all that there was before, too, with labels; agents are not.
     assert_eq!(world.layer7.resources(ADDRESS).count(), world.ours.resources(ADDRESS).count());
-    assert_eq!(world.layer7.resources(AUTHORIZATION).count(), world.ours.resources(AUTHORIZATION).count());
+    let policies = world.layer7.resources(REQUEST_AUTHORIZATION).count();
+    assert_eq!(policies, world.ours.resources(AUTHORIZATION).count());
+    assert_eq!(world.layer7.resources(AUTHORIZATION).count(), 0, "waypoints have them in full");
+    assert_eq!(world.ours.resources(REQUEST_AUTHORIZATION).count(), 0, "agents never have them");
     assert_eq!(world.layer7.resources(MESH_SETTINGS).count(), 1);
     assert_eq!(world.labels(uid), Some([("app".to_owned(), "x".to_owned())].into()));
     let theirs = format!("{:?}", world.ours.resources(ADDRESS).collect::<Vec<_>>());

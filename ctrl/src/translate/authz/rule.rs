@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use manifest::istio::{Condition, Operation, Rule as Asked};
 use model::address::Str;
-use model::authz::{Action, Clause, Match, Rule, StringMatch};
+use model::authz::{Action, Clause, HeaderMatch, Layer, Match, PathMatch, RequestMatch, Rule, StringMatch};
 
 use super::{Here, aliases, source};
 
@@ -17,7 +17,7 @@ pub(super) fn rule(asked: &Asked, action: Action, here: Here<'_>) -> Result<Rule
         clauses.push(clause(sources.collect::<Result<_, _>>()?, action));
     }
     if !asked.to.is_empty() {
-        let operations = asked.to.iter().map(|to| operation(&to.operation));
+        let operations = asked.to.iter().map(|to| operation(&to.operation, here));
         clauses.push(clause(operations.collect::<Result<_, _>>()?, action));
     }
     for condition in &asked.when {
@@ -27,15 +27,15 @@ pub(super) fn rule(asked: &Asked, action: Action, here: Here<'_>) -> Result<Rule
 }
 
 /// A match that restricts nothing never holds for the engine. Whoever wrote one meant that anything matches: that
-/// must not take the effect from a DENY rule, nor give it to an ALLOW rule.
+/// must not take the effect from a DENY or AUDIT rule, nor give it to an ALLOW rule.
 fn clause(matches: Vec<Match>, action: Action) -> Clause {
-    if action == Action::Deny && matches.iter().any(Match::is_empty) {
+    if action != Action::Allow && matches.iter().any(Match::is_empty) {
         return Clause::default();
     }
     Clause { matches: matches.into() }
 }
 
-/// Adds an attribute that layer 4 does not see to every rule.
+/// Adds an attribute that nobody sees to every rule.
 pub(super) fn restrict(rules: &mut [Rule], attribute: &Str) {
     for rule in rules {
         let one = Match { unseen: vec![attribute.clone()], ..Match::default() };
@@ -45,8 +45,25 @@ pub(super) fn restrict(rules: &mut [Rule], attribute: &Str) {
     }
 }
 
-fn operation(asked: &Operation) -> Result<Match, String> {
+fn operation(asked: &Operation, here: Here<'_>) -> Result<Match, String> {
     let Operation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths } = asked;
+    let one = Match {
+        destination_ports: self::ports(ports)?,
+        not_destination_ports: self::ports(not_ports)?,
+        ..Match::default()
+    };
+    if here.layer == Layer::Seven {
+        let request = RequestMatch {
+            methods: texts(methods),
+            not_methods: texts(not_methods),
+            paths: self::paths(paths)?,
+            not_paths: self::paths(not_paths)?,
+            hosts: self::hosts(hosts),
+            not_hosts: self::hosts(not_hosts),
+            ..RequestMatch::default()
+        };
+        return Ok(Match { request: boxed(request), ..one });
+    }
     let unseen = [
         ("hosts", hosts),
         ("notHosts", not_hosts),
@@ -55,12 +72,21 @@ fn operation(asked: &Operation) -> Result<Match, String> {
         ("paths", paths),
         ("notPaths", not_paths),
     ];
-    Ok(Match {
-        destination_ports: self::ports(ports)?,
-        not_destination_ports: self::ports(not_ports)?,
-        unseen: names("to.operation", &unseen),
-        ..Match::default()
-    })
+    Ok(Match { unseen: names("to.operation", &unseen), ..one })
+}
+
+/// Nothing where nothing is restricted.
+pub(super) fn boxed(request: RequestMatch) -> Option<Box<RequestMatch>> {
+    (!request.is_empty()).then(|| request.into())
+}
+
+fn paths(values: &[String]) -> Result<Vec<PathMatch>, String> {
+    values.iter().map(|value| PathMatch::parse(value).map_err(|error| error.to_string())).collect()
+}
+
+/// Requests have their hosts in lower case.
+fn hosts(values: &[String]) -> Vec<StringMatch> {
+    values.iter().map(|value| text(&value.to_ascii_lowercase())).collect()
 }
 
 fn condition(asked: &Condition, here: Here<'_>) -> Result<Match, String> {
@@ -83,10 +109,46 @@ fn condition(asked: &Condition, here: Here<'_>) -> Result<Match, String> {
             one.service_accounts = source::accounts(values, here.namespace);
             one.not_service_accounts = source::accounts(not_values, here.namespace);
         }
-        "source.trustDomain" => source::trust_domains(&mut one, values, not_values, &format!("when[{key}]")),
-        _ => one.unseen.push(format!("when[{key}]").into()),
+        "source.trustDomain" if here.layer == Layer::Four => {
+            source::trust_domains(&mut one, values, not_values, &format!("when[{key}]"));
+        }
+        _ => match at_layer_7(asked)?.filter(|_| here.layer == Layer::Seven) {
+            Some(request) => one.request = boxed(request),
+            None => one.unseen.push(format!("when[{key}]").into()),
+        },
     }
     Ok(one)
+}
+
+/// A condition on what a waypoint sees; nothing where it does not see that, either.
+fn at_layer_7(asked: &Condition) -> Result<Option<RequestMatch>, String> {
+    let Condition { key, values, not_values } = asked;
+    let mut one = RequestMatch::default();
+    match key.as_str() {
+        "remote.ip" => (one.remote_ips, one.not_remote_ips) = (ranges(values)?, ranges(not_values)?),
+        "source.trustDomain" => {
+            (one.trust_domains, one.not_trust_domains) = (texts(values), texts(not_values));
+        }
+        "connection.sni" => (one.sni, one.not_sni) = (texts(values), texts(not_values)),
+        _ => {
+            let Some(name) = header_name(key) else { return Ok(None) };
+            // Neither a pseudo-header nor what stands in for one is among the headers as they are compared.
+            if name == "host" || name.starts_with(':') {
+                return Ok(None);
+            }
+            match HeaderMatch::new(&name, texts(values), texts(not_values)) {
+                Some(header) => one.headers.push(header),
+                None => return Ok(None),
+            }
+        }
+    }
+    Ok(Some(one))
+}
+
+/// The name in `request.headers[NAME]`, in lower case.
+fn header_name(key: &str) -> Option<String> {
+    let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?;
+    Some(name.to_ascii_lowercase())
 }
 
 /// The fields that restrict something, by their full names.

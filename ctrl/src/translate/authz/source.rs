@@ -2,18 +2,19 @@
 
 use manifest::istio::Source;
 use model::address::Str;
-use model::authz::{Match, ServiceAccountMatch, StringMatch};
+use model::authz::{Layer, Match, RequestMatch, ServiceAccountMatch, StringMatch};
 
-use super::rule::{names, ranges, text, texts};
+use super::rule::{boxed, names, ranges, text, texts};
 use super::{Here, aliases};
 
 pub(super) fn source(asked: &Source, here: Here<'_>) -> Result<Match, String> {
-    let unseen = [
+    // Nobody checks tokens, yet.
+    let tokens = [
         ("requestPrincipals", &asked.request_principals),
         ("notRequestPrincipals", &asked.not_request_principals),
-        ("remoteIpBlocks", &asked.remote_ip_blocks),
-        ("notRemoteIpBlocks", &asked.not_remote_ip_blocks),
     ];
+    let addresses =
+        [("remoteIpBlocks", &asked.remote_ip_blocks), ("notRemoteIpBlocks", &asked.not_remote_ip_blocks)];
     let mut one = Match {
         principals: aliases::principals(&asked.principals, here.mesh),
         not_principals: aliases::principals(&asked.not_principals, here.mesh),
@@ -23,9 +24,20 @@ pub(super) fn source(asked: &Source, here: Here<'_>) -> Result<Match, String> {
         not_service_accounts: accounts(&asked.not_service_accounts, here.namespace),
         source_ips: ranges(&asked.ip_blocks)?,
         not_source_ips: ranges(&asked.not_ip_blocks)?,
-        unseen: names("from.source", &unseen),
+        unseen: names("from.source", &tokens),
         ..Match::default()
     };
+    if here.layer == Layer::Seven {
+        one.request = boxed(RequestMatch {
+            remote_ips: ranges(&asked.remote_ip_blocks)?,
+            not_remote_ips: ranges(&asked.not_remote_ip_blocks)?,
+            trust_domains: texts(&asked.trust_domains),
+            not_trust_domains: texts(&asked.not_trust_domains),
+            ..RequestMatch::default()
+        });
+        return Ok(one);
+    }
+    one.unseen.extend(names("from.source", &addresses));
     trust_domains(&mut one, &asked.trust_domains, &asked.not_trust_domains, "from.source.trustDomains");
     Ok(one)
 }
@@ -41,7 +53,7 @@ pub(super) fn accounts(values: &[String], namespace: &Str) -> Vec<ServiceAccount
     values.iter().map(account).collect()
 }
 
-/// The wire knows no trust domains, but an identity begins with its own. What cannot be said so is not seen.
+/// The wire to agents knows no trust domains, but an identity begins with its own. What cannot be said so is not seen.
 pub(super) fn trust_domains(one: &mut Match, wanted: &[String], unwanted: &[String], attribute: &str) {
     let mut unseen = false;
     for value in unwanted {

@@ -54,7 +54,8 @@ fn actions_by_table() {
         ("{rules: [{}]}", Some(Action::Allow), 1),
         ("{action: DENY, rules: [{}, {}]}", Some(Action::Deny), 2),
         ("{action: CUSTOM, provider: {name: x}, rules: [{}]}", Some(Action::Deny), 1),
-        ("{action: AUDIT, rules: [{}]}", None, 0),
+        // Sent, because workloads name it; on the wire to agents it has no rules.
+        ("{action: AUDIT, rules: [{}]}", Some(Action::Audit), 1),
         ("{targetRefs: [{kind: Service, group: '', name: cart}], rules: [{}]}", None, 0),
     ] {
         let policy = translate(spec).policy;
@@ -178,3 +179,5 @@ fn a_name_that_nobody_may_have_is_nobody_elses() {
         assert_eq!((&*spelt.namespace, &*spelt.name), ("shop", expected));
     }
 }
+
+mod waypoints;

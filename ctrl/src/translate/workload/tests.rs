@@ -286,7 +286,11 @@ fn it_names_the_policies_that_select_it() {
         ),
         ("another's", policy("web", "p", &json!({"selector": cart, "rules": rules})), vec![]),
         ("all of a namespace", policy("shop", "p", &json!({"rules": rules})), vec![]),
-        ("AUDIT", policy("shop", "p", &json!({"selector": cart, "action": "AUDIT", "rules": rules})), vec![]),
+        (
+            "AUDIT",
+            policy("shop", "p", &json!({"selector": cart, "action": "AUDIT", "rules": rules})),
+            vec!["shop/p"],
+        ),
         ("a broken one", policy("shop", "p", &json!({"selector": cart, "action": "ALOW"})), vec!["shop/p"]),
         (
             "targets",
