@@ -283,6 +283,29 @@ fn good_conduct_shortens_the_next_ejection() {
     assert_eq!(lasted(&mut detector, &mut now), 30);
 }
 
+/// The multiplier grows by one beyond what gives the longest time, and no further: so long it takes to be rid of it again.
+#[test]
+fn after_many_ejections_good_conduct_is_seen_soon() {
+    let settings = OutlierDetection { interval: seconds(1), ..settings() };
+    for (sweeps, expected) in [(0, 300), (2, 300), (3, 270), (11, 30)] {
+        let all = endpoints(1);
+        let mut detector = Detector::new(seconds(0));
+        let mut now = 0;
+        for _ in 0..50 {
+            let _ = eject(&mut detector, &all, 0, &settings, now);
+            now += 300;
+            assert_eq!(detector.sweep(&settings, seconds(now)).len(), 1);
+        }
+        for _ in 0..sweeps {
+            now += 1;
+            detector.sweep(&settings, seconds(now));
+        }
+        let event = eject(&mut detector, &all, 0, &settings, now);
+        let Some(Event::Ejected { times, duration, .. }) = event else { panic!("{event:?}") };
+        assert_eq!((times, duration), (51, seconds(expected)), "after {sweeps} sweeps");
+    }
+}
+
 #[test]
 fn a_return_begins_all_rows_anew() {
     let settings = OutlierDetection {
