@@ -173,6 +173,34 @@ fn who_shares_more_labels_from_the_first_comes_sooner() {
     }
 }
 
+/// Those of another network come after all of this one, and among them the labels count likewise.
+#[test]
+fn labels_count_in_another_network_too() {
+    let mut all = Members::default();
+    for (uid, network, version) in
+        [("near-v1", "", "v1"), ("near-v2", "", "v2"), ("far-v1", "net", "v1"), ("far-v2", "net", "v2")]
+    {
+        let workload = edit(at(uid, "eu/1/a"), |profile| profile.network = network.into());
+        all.put(target(workload), labels(&[("version", version)]), Duration::ZERO);
+    }
+    for (wanted, expected) in [
+        (
+            ["topology.istio.io/network", "version"],
+            vec![vec!["near-v1"], vec!["near-v2"], vec!["far-v1"], vec!["far-v2"]],
+        ),
+        // Not the first: it is a label like any other.
+        (
+            ["version", "topology.istio.io/network"],
+            vec![vec!["near-v1"], vec!["far-v1"], vec!["far-v2", "near-v2"]],
+        ),
+    ] {
+        let locality = LocalityLb { failover_priority: wanted.map(by_label).into(), ..LocalityLb::default() };
+        let policy = policy(Some(locality), true);
+        let found = arranged(&policy, &LoadBalancing::default(), &at("proxy", "eu/1/a"), &all);
+        assert_eq!(priorities(&found), expected, "{wanted:?}");
+    }
+}
+
 #[test]
 fn topology_has_labels_of_its_own() {
     for (label, expected) in [

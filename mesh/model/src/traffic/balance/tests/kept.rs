@@ -62,6 +62,20 @@ fn turns_by_weight_go_on_where_they_were() {
     }
 }
 
+/// Else it would wait for as many turns of others as its old weight was worth.
+#[test]
+fn who_weighs_more_now_does_not_wait_by_its_old_weight() {
+    let policy = policy(Algorithm::RoundRobin);
+    let mut all = members(&[("a", 1, ""), ("b", 1000, "")]);
+    let mut balancer = balancer(&policy, &all);
+    while &*row(&mut balancer, 1, START, 5)[0] != "a" {}
+    all.put(target(("a", 1000, "")), Labels::default(), START);
+    all.put(target(("c", 500, "")), Labels::default(), START);
+    balancer.replace(plan(&policy, &all), START, &mut draws(1));
+    let row = row(&mut balancer, 50, START, 5);
+    assert_shares(&row, &[("a", 2.0), ("b", 2.0), ("c", 1.0)], 0.15);
+}
+
 #[test]
 fn who_comes_and_goes_does_not_disturb_the_others_turns() {
     let policy = policy(Algorithm::RoundRobin);
