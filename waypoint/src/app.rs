@@ -20,6 +20,7 @@ use identity::rotation::{Certificates, RotationSettings};
 use identity::tls::{KeyExchange, Tls, TlsSettings};
 use model::Identity;
 use model::address::{NetworkAddress, Str};
+use model::authz::GatewayName;
 use proto::type_url;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -31,6 +32,8 @@ use xds::node::NodeInfo;
 use xds::state::State;
 
 use crate::config::name;
+use crate::feed::Told;
+use crate::known::{AllLabels, Routings};
 use crate::limits::{Bounds, Hits, LimitMetrics};
 use crate::telemetry::Telemetry;
 use crate::{Own, Waypoint, admin, listen, worker};
@@ -94,7 +97,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
     let taker = waypoint.clone();
     let feed = Feed::new(Decoder::default(), move |updates| taker.take(updates));
-    let (client, handle) = Client::new(client_config(settings, &waypoint.tls)?, subscriber, feed);
+    let told = Told { feed, waypoint: waypoint.clone() };
+    let (client, handle) = Client::new(client_config(settings, &waypoint.tls)?, subscriber, told);
     tasks.spawn("controller", async move { match client.run().await {} });
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));
 
@@ -161,6 +165,8 @@ pub(crate) fn waypoint(
     let waypoint = Waypoint {
         state: State::new(settings.text(name::NETWORK), ""),
         own: own(settings)?,
+        labels: AllLabels::default(),
+        routings: Routings::default(),
         certificates: Certificates::new(tls.clone(), RotationSettings::default()),
         tls,
         own_roots: settings.text(name::CA_ADDRESS) == settings.text(name::XDS_ADDRESS),
@@ -202,8 +208,26 @@ fn own(settings: &Settings) -> Result<Own, StartError> {
         Identity::new(settings.text(name::TRUST_DOMAIN), settings.text(name::POD_NAMESPACE), account);
     let ip = settings.parse(name::INSTANCE_IP, "the IP address of this waypoint's pod")?;
     let principal = identity.to_string().into();
-    Ok(Own { identity, principal, address: NetworkAddress::new(Str::from(settings.text(name::NETWORK)), ip) })
+    Ok(Own {
+        identity,
+        principal,
+        gateway: gateway(settings),
+        address: NetworkAddress::new(Str::from(settings.text(name::NETWORK)), ip),
+    })
 }
+
+/// The Gateway that this waypoint is of.
+fn gateway(settings: &Settings) -> GatewayName {
+    let name = match settings.text(name::GATEWAY_NAME) {
+        "" => settings.text(name::SERVICE_ACCOUNT),
+        given => given,
+    };
+    let namespace = Str::from(settings.text(name::POD_NAMESPACE));
+    GatewayName { namespace, name: Str::from(name), class: Str::from(CLASS) }
+}
+
+/// The GatewayClass of waypoints.
+const CLASS: &str = "istio-waypoint";
 
 /// The settings in force, as `/config_dump` shows them; there are no secrets among them.
 fn config_page(settings: &Settings) -> serde_json::Value {

@@ -10,6 +10,7 @@ pub mod name {
     pub const POD_NAME: &str = "POD_NAME";
     pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
     pub const SERVICE_ACCOUNT: &str = "SERVICE_ACCOUNT";
+    pub const GATEWAY_NAME: &str = "GATEWAY_NAME";
     pub const NODE_NAME: &str = "NODE_NAME";
     pub const INSTANCE_IP: &str = "INSTANCE_IP";
     pub const TRUST_DOMAIN: &str = "TRUST_DOMAIN";
@@ -45,6 +46,11 @@ pub const TABLE: &[Setting] = &[
     setting(name::POD_NAME, "", "This waypoint's own pod."),
     setting(name::POD_NAMESPACE, "default", "The namespace of this waypoint's own pod."),
     setting(name::SERVICE_ACCOUNT, "", "The service account that this waypoint's own pod runs as."),
+    setting(
+        name::GATEWAY_NAME,
+        "",
+        "The Gateway that this waypoint is of, in POD_NAMESPACE: policies are attached to it. None: the service account's name, which is the same where the account was made for the Gateway.",
+    ),
     setting(name::NODE_NAME, "", "The node that this waypoint runs on."),
     setting(
         name::INSTANCE_IP,

@@ -12,8 +12,10 @@ pub mod app;
 pub mod config;
 
 mod admin;
+mod feed;
 mod filter;
 mod http;
+mod known;
 mod limits;
 mod listen;
 mod protocol;
@@ -36,11 +38,13 @@ use identity::rotation::Certificates;
 use identity::tls::Tls;
 use model::Identity;
 use model::address::NetworkAddress;
+use model::authz::GatewayName;
 use model::mesh::{Mesh, Update};
 use model::workload::Workload;
 use tokio::sync::Semaphore;
 use xds::state::State;
 
+use self::known::{AllLabels, Routings};
 use self::limits::{Bounds, Hits};
 use self::telemetry::Telemetry;
 use self::worker::Handle;
@@ -50,6 +54,10 @@ use self::worker::Handle;
 pub(crate) struct Waypoint {
     pub(crate) state: State,
     pub(crate) own: Own,
+    /// The labels of workloads.
+    pub(crate) labels: AllLabels,
+    /// What becomes of traffic to hosts.
+    pub(crate) routings: Routings,
     pub(crate) certificates: Certificates,
     pub(crate) tls: Tls,
     /// Whether the controller is the one who issues certificates, so that its roots are theirs.
@@ -75,6 +83,8 @@ pub(crate) struct Own {
     pub(crate) identity: Identity,
     /// The text of it, as headers have it.
     pub(crate) principal: Arc<str>,
+    /// The Gateway that it is of, as policies name it.
+    pub(crate) gateway: GatewayName,
     /// The address that its workload is found by.
     pub(crate) address: NetworkAddress,
 }

@@ -17,6 +17,7 @@ use model::accept::{Authority, InvalidAuthority};
 use model::address::{NetworkAddress, PeerAddress};
 use model::baggage::{self, Baggage};
 use model::mesh::Mesh;
+use model::traffic::balance::Labels;
 use model::workload::Workload;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
@@ -208,6 +209,8 @@ pub(crate) struct Inbound {
     pub(crate) source: Option<Arc<Workload>>,
     /// What labels say of the client.
     pub(crate) source_end: End,
+    /// The labels of its workload, if they are known.
+    pub(crate) source_labels: Option<Labels>,
     pub(crate) target: Target,
     /// This waypoint's own workload: what it connects as.
     pub(crate) own: Arc<Workload>,
@@ -263,8 +266,9 @@ async fn understand(
     let source = known_source(&mesh, &own, client);
     let baggage = source.is_none().then(|| Baggage::read(request.headers().all("baggage")));
     let source_end = telemetry::source(client, source.as_deref(), baggage.as_ref());
+    let source_labels = source.as_ref().and_then(|source| waypoint.labels.of(&source.uid));
     let serving = worker.handle().serving();
-    Ok(Inbound { client: client.clone(), source, source_end, target, own, _serving: serving })
+    Ok(Inbound { client: client.clone(), source, source_end, source_labels, target, own, _serving: serving })
 }
 
 /// The client as the mesh knows it: the workload at its address, if that has the identity that TLS proved.

@@ -10,7 +10,7 @@ use model::baggage;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::time::{sleep, timeout};
 
-use crate::filter::policy;
+use crate::filter::policy::{self, Judged};
 use crate::http;
 use crate::listen::{Inbound, cause};
 use crate::protocol::{self, Looks};
@@ -49,7 +49,7 @@ async fn to_endpoint(worker: &Rc<Worker>, inbound: &Inbound) -> Result<(Io, Endp
     let unhealthy =
         |error: route::NoRoute| Refused { status: 503, flags: error.flags(), error: error.to_string() };
     let endpoint = route::endpoint(worker, inbound).await.map_err(unhealthy)?;
-    if let Err(refusal) = policy::judge_connection(worker, inbound, &endpoint).await {
+    if let Err(refusal) = policy::judge(worker, inbound, Some(&endpoint), Judged::Connection).await {
         return Err(Refused { status: 401, flags: Flags::NONE, error: refusal.to_string() });
     }
     match upstream::connect(worker, &endpoint, inbound).await {
@@ -65,8 +65,31 @@ async fn carry(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     mut server: impl AsyncRead + AsyncWrite + Unpin,
 ) {
-    let outcome = copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await;
+    let outcome = tokio::select! {
+        outcome = copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => outcome,
+        // Dropped, both are reset.
+        denied = until_denied(worker, record.inbound(), endpoint) => Err(io::Error::other(denied)),
+    };
     record.closed(worker, endpoint, outcome);
+}
+
+/// Judges a connection again whenever a rule changes, until one denies it.
+async fn until_denied(worker: &Worker, inbound: &Inbound, endpoint: &Endpoint) -> policy::Denied {
+    let mut changes = worker.waypoint.state.changes();
+    // It may have changed since the connection was judged.
+    let mut judged = None;
+    loop {
+        let rules = changes.borrow_and_update().rules;
+        if judged != Some(rules) {
+            judged = Some(rules);
+            if let Err(denied) = policy::judge_again(worker, inbound, endpoint) {
+                return denied;
+            }
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// Serves a connection of a port that nothing is declared of. What the client sends first decides; where it sends

@@ -7,6 +7,7 @@
 //! 5. send ([`crate::upstream`]), again where an endpoint cannot be connected to;
 //! 6. the answer, as it comes.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -19,8 +20,9 @@ use hyper::body::Incoming;
 use tracing::Level;
 
 use super::forwarded::Asker;
+use super::policy::{self, Judged};
 use super::read::{Asked, read};
-use super::{forwarded, headers, local, policy};
+use super::{forwarded, headers, local};
 use crate::http::{Connection, ResponseBody, Upgrade};
 use crate::protocol::{self, Http};
 use crate::route::{self, Endpoint};
@@ -34,7 +36,7 @@ const CONNECTS: usize = 3;
 struct Refusal {
     status: StatusCode,
     flags: Flags,
-    details: &'static str,
+    details: Cow<'static, str>,
     text: String,
 }
 
@@ -53,13 +55,13 @@ pub(crate) async fn handle(
             let refusal = Refusal {
                 status: StatusCode::BAD_REQUEST,
                 flags: Flags::DPE,
-                details: "path_or_host_rejected",
+                details: "path_or_host_rejected".into(),
                 text,
             };
             return Ok(refuse(exchange, &refusal));
         }
     };
-    let sent = forward(&connection, &mut exchange, head, body, &asked).await;
+    let sent = forward(&connection, &mut exchange, &head, body, &asked).await;
     Ok(match sent {
         Ok(answered) => pass(&connection, exchange, answered),
         Err(refusal) => refuse(exchange, &refusal),
@@ -75,7 +77,7 @@ fn begin(connection: &Rc<Connection>, head: &Parts, asked: Option<&Asked>) -> Ex
 
 fn refuse(mut exchange: Exchange, refusal: &Refusal) -> Response<ResponseBody> {
     let response = local::answer(refusal.status, &refusal.text, exchange.is_grpc());
-    exchange.answered_here(response.status().as_u16(), refusal.flags, refusal.details);
+    exchange.answered_here(response.status().as_u16(), refusal.flags, refusal.details.clone());
     exchange.trailers(response.headers());
     response
 }
@@ -92,7 +94,7 @@ struct Answered {
 async fn forward(
     connection: &Rc<Connection>,
     exchange: &mut Exchange,
-    head: Parts,
+    head: &Parts,
     body: Incoming,
     asked: &Asked,
 ) -> Result<Answered, Refusal> {
@@ -103,12 +105,13 @@ async fn forward(
     let gate = waits.then(Gate::default);
     let body = RequestBody::new(body, gate.clone(), exchange.tally.clone(), asked.grpc);
     let mut request = Some(prepare(connection, head, body, asked, version, upgrade.clone(), gate.as_ref())?);
+    let seen = asked.request(head, inbound);
     let mut tries = 0;
     loop {
         tries += 1;
         let endpoint = Rc::new(route::endpoint(worker, inbound).await.map_err(|error| no_endpoint(&error))?);
         exchange.goes_to(&endpoint);
-        allowed(connection, exchange, &endpoint).await?;
+        allowed(connection, exchange, Some(&endpoint), &seen).await?;
         let Some(unsent) = request.take() else { return Err(lost()) };
         match upstream::send(worker, inbound, &endpoint, version, unsent).await {
             Ok((response, lease)) => {
@@ -123,7 +126,7 @@ async fn forward(
                 return Err(Refusal {
                     status: StatusCode::SERVICE_UNAVAILABLE,
                     flags: error.flags(),
-                    details: error.details(),
+                    details: error.details().into(),
                     text: String::from("upstream connect error or disconnect/reset before headers"),
                 });
             }
@@ -135,7 +138,7 @@ fn no_endpoint(error: &route::NoRoute) -> Refusal {
     Refusal {
         status: StatusCode::SERVICE_UNAVAILABLE,
         flags: error.flags(),
-        details: "no_healthy_upstream",
+        details: "no_healthy_upstream".into(),
         text: error.to_string(),
     }
 }
@@ -144,23 +147,26 @@ fn lost() -> Refusal {
     Refusal {
         status: StatusCode::SERVICE_UNAVAILABLE,
         flags: Flags::UC,
-        details: "upstream_reset_before_response_started{connection_termination}",
+        details: "upstream_reset_before_response_started{connection_termination}".into(),
         text: String::new(),
     }
 }
 
+/// Whether the original client may.
 async fn allowed(
     connection: &Connection,
     exchange: &mut Exchange,
-    endpoint: &Endpoint,
+    endpoint: Option<&Endpoint>,
+    request: &model::request::Request<'_>,
 ) -> Result<(), Refusal> {
-    let judged = policy::judge_connection(&connection.worker, &connection.inbound, endpoint).await;
-    judged.map_err(|denied| {
+    let judged = Judged::Request(request);
+    let verdict = policy::judge(&connection.worker, &connection.inbound, endpoint, judged).await;
+    verdict.map_err(|denied| {
         exchange.decided_by(denied.cause);
         Refusal {
             status: StatusCode::FORBIDDEN,
             flags: Flags::NONE,
-            details: "rbac_access_denied_matched_policy",
+            details: denied.details.into(),
             text: String::from("RBAC: access denied"),
         }
     })
@@ -169,7 +175,7 @@ async fn allowed(
 /// The request as it goes to an endpoint.
 fn prepare(
     connection: &Connection,
-    mut head: Parts,
+    head: &Parts,
     body: RequestBody,
     asked: &Asked,
     version: Http,
@@ -178,7 +184,9 @@ fn prepare(
 ) -> Result<Request<RequestBody>, Refusal> {
     let inbound = &connection.inbound;
     let client = &inbound.client;
-    headers::leave_connection(&mut head.headers, upgrade);
+    // What came is judged again where another endpoint is tried.
+    let mut fields = head.headers.clone();
+    headers::leave_connection(&mut fields, upgrade);
     let asker = Asker {
         address: client.peer.ip(),
         principal: &client.principal,
@@ -186,21 +194,21 @@ fn prepare(
         is_proxy: inbound.source.as_ref().is_some_and(|source| source.profile.native_tunnel),
     };
     let own = &connection.worker.waypoint.own.principal;
-    forwarded::tell(&mut head.headers, &asker, own, || ConnectionId::random().to_bytes());
+    forwarded::tell(&mut fields, &asker, own, || ConnectionId::random().to_bytes());
     if gate.is_none() {
         // Who is not held back hears from us that it may go on.
-        head.headers.remove(header::EXPECT);
+        fields.remove(header::EXPECT);
     }
-    let uri = target(&mut head.headers, asked, version).ok_or_else(|| Refusal {
+    let uri = target(&mut fields, asked, version).ok_or_else(|| Refusal {
         status: StatusCode::BAD_REQUEST,
         flags: Flags::DPE,
-        details: "path_or_host_rejected",
+        details: "path_or_host_rejected".into(),
         text: String::from("the request's host or path cannot be sent on"),
     })?;
     let mut request = Request::new(body);
-    *request.method_mut() = head.method;
+    *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri;
-    *request.headers_mut() = head.headers;
+    *request.headers_mut() = fields;
     if let Some(gate) = gate {
         let gate = gate.clone();
         hyper::ext::on_informational(&mut request, move |informed| {

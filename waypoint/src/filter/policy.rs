@@ -1,8 +1,14 @@
-//! Whether a request or connection may go to an endpoint: the policies that select its workload, judged by who the
-//! original client is. Its agent judges again only what does not come from a waypoint that it is bound to.
+//! Whether a request or connection may pass: every policy for the target that was asked for, and every one that selects the
+//! workload chosen, judged by who the original client is. The workload's agent judges again only what does not come from
+//! a waypoint that it is bound to.
 
-use model::authz::{Decision, Subject};
+use std::net::SocketAddr;
+
+use model::authz::decide::RuleName;
+use model::authz::{Addressee, Cause, Decision, Facts, Sni, Subject};
 use model::mesh::Mesh;
+use model::request::Request;
+use model::workload::Workload;
 use thiserror::Error;
 
 use crate::listen::Inbound;
@@ -15,24 +21,32 @@ use crate::worker::Worker;
 pub(crate) struct Denied {
     /// The resource and rule that decided, or what is missing.
     pub(crate) cause: String,
+    /// Envoy's word for it (`%RESPONSE_CODE_DETAILS%`).
+    pub(crate) details: String,
 }
 
-/// Judges a connection to an endpoint.
+/// What is judged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Judged<'a> {
+    /// A connection of which nothing more is seen.
+    Connection,
+    /// A request.
+    Request(&'a Request<'a>),
+}
+
+/// Judges what is to go to an endpoint, or to none where it is answered here.
 ///
 /// # Errors
 /// A policy denies it, or one that it is to be judged by has not arrived within 5 s.
-pub(crate) async fn judge_connection(
+pub(crate) async fn judge(
     worker: &Worker,
     inbound: &Inbound,
-    endpoint: &Endpoint,
+    endpoint: Option<&Endpoint>,
+    judged: Judged<'_>,
 ) -> Result<(), Denied> {
-    // Another waypoint judges for itself, by who we are.
-    if endpoint.waypoint || endpoint.workload.is_none() {
-        return Ok(());
-    }
     let state = &worker.waypoint.state;
     let mut last = None;
-    let mut decide = |mesh: &Mesh| match judge(mesh, inbound, endpoint) {
+    let mut decide = |mesh: &Mesh| match decide(worker, mesh, inbound, endpoint, judged) {
         Ok(decision) => Some(decision),
         Err(missing) => {
             last = Some(missing);
@@ -45,22 +59,75 @@ pub(crate) async fn judge_connection(
         Some(decided) => Some(decided),
         None => state.wait_for(decide).await,
     };
-    let decision = decided.ok_or_else(|| Denied { cause: last.unwrap_or_default() })?;
+    verdict(&decided.ok_or_else(|| denied(last.unwrap_or_default(), None))?)
+}
+
+/// Judges a connection that is carried already by what is known now; what has not arrived does not count against it yet.
+///
+/// # Errors
+/// A policy denies it.
+pub(crate) fn judge_again(worker: &Worker, inbound: &Inbound, endpoint: &Endpoint) -> Result<(), Denied> {
+    let mesh = worker.waypoint.state.read();
+    let decided = decide(worker, &mesh, inbound, Some(endpoint), Judged::Connection);
+    decided.map_or(Ok(()), |decision| verdict(&decision))
+}
+
+fn decide(
+    worker: &Worker,
+    mesh: &Mesh,
+    inbound: &Inbound,
+    endpoint: Option<&Endpoint>,
+    judged: Judged<'_>,
+) -> Result<Decision, String> {
+    let to = Addressee {
+        gateway: &worker.waypoint.own.gateway,
+        service: inbound.target.service.as_ref().map(|service| &service.key),
+        service_entry: None,
+        endpoint: endpoint.and_then(chosen),
+    };
+    let decision = match judged {
+        Judged::Request(request) => mesh.judge_for(&to, request),
+        Judged::Connection => {
+            let subject = Subject {
+                source: inbound.client.peer.addr(),
+                identity: Some(&inbound.client.identity),
+                destination: inbound.target.destination,
+            };
+            mesh.judge_for(&to, Facts::from(&subject).with_sni(Sni::Unseen))
+        }
+    };
+    decision.map_err(|missing| missing.to_string())
+}
+
+/// The workload that answers. Behind another waypoint it is not chosen yet: that one judges for it.
+fn chosen(endpoint: &Endpoint) -> Option<(&Workload, SocketAddr)> {
+    let workload = endpoint.workload.as_deref().filter(|_| !endpoint.waypoint)?;
+    Some((workload, endpoint.address))
+}
+
+fn verdict(decision: &Decision) -> Result<(), Denied> {
     for rule in &decision.dry_run {
         tracing::info!(target: "rbac", %rule, action = %rule.action, "dry run: the rule matches");
     }
-    match decision.allows() {
-        true => Ok(()),
-        false => Err(Denied { cause: decision.cause.to_string() }),
+    for rule in &decision.audited {
+        tracing::info!(target: "rbac", %rule, "audit: the rule matches");
     }
+    if decision.allows() {
+        return Ok(());
+    }
+    let rule = match &decision.cause {
+        Cause::DeniedBy { rule, .. } => Some(rule),
+        _ => None,
+    };
+    Err(denied(decision.cause.to_string(), rule))
 }
 
-fn judge(mesh: &Mesh, inbound: &Inbound, endpoint: &Endpoint) -> Result<Decision, String> {
-    let Some(workload) = &endpoint.workload else { return Err(String::from("the endpoint is not known")) };
-    let subject = Subject {
-        source: inbound.client.peer.addr(),
-        identity: Some(&inbound.client.identity),
-        destination: endpoint.address,
+fn denied(cause: String, rule: Option<&RuleName>) -> Denied {
+    let matched = match rule {
+        Some(RuleName { policy, rule, .. }) => {
+            format!("ns[{}]-policy[{}]-rule[{rule}]", policy.namespace, policy.name)
+        }
+        None => String::from("none"),
     };
-    mesh.judge(workload, &subject).map_err(|missing| missing.to_string())
+    Denied { cause, details: format!("rbac_access_denied_matched_policy[{matched}]") }
 }

@@ -3,7 +3,10 @@
 use http::request::Parts;
 use http::{HeaderMap, Method, Version, header};
 use model::path;
+use model::request::{Client, Request};
 use thiserror::Error;
+
+use crate::listen::Inbound;
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,27 @@ pub(crate) struct Asked {
     pub(crate) expects_continue: bool,
     /// Whether it is a call of gRPC.
     pub(crate) grpc: bool,
+}
+
+impl Asked {
+    /// The request as routing and policy see it.
+    pub(super) fn request<'a>(&'a self, head: &'a Parts, inbound: &'a Inbound) -> Request<'a> {
+        let client = Client {
+            address: inbound.client.peer.addr(),
+            identity: Some(&inbound.client.identity),
+            labels: inbound.source_labels.as_deref(),
+        };
+        Request {
+            method: &head.method,
+            scheme: "http",
+            authority: &self.authority,
+            path: &self.path,
+            query: self.query.as_deref(),
+            headers: &head.headers,
+            client,
+            destination: inbound.target.destination,
+        }
+    }
 }
 
 /// Why a request is refused with 400.
@@ -117,12 +141,12 @@ pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> i
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::Request as Built;
 
     use super::*;
 
     fn head(version: Version, target: &str, headers: &[(&str, &str)]) -> Parts {
-        let mut request = Request::builder().version(version).uri(target);
+        let mut request = Built::builder().version(version).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -31,6 +31,11 @@ impl Connection {
         Self { inbound: inbound.clone(), worker: worker.clone(), began: Instant::now() }
     }
 
+    /// Who wanted it.
+    pub(crate) fn inbound(&self) -> &Inbound {
+        &self.inbound
+    }
+
     /// It ended after it had been carried: bytes to the server and to the client.
     pub(crate) fn closed(self, worker: &Worker, endpoint: &Endpoint, outcome: io::Result<(u64, u64)>) {
         let (flags, error) = match &outcome {

@@ -1,5 +1,6 @@
 //! A request from its head to the end of its answer: what it counts under and what its line says.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub(crate) struct Exchange {
     pub(crate) tally: Rc<Tally>,
     status: u16,
     flags: Flags,
-    details: &'static str,
+    details: Cow<'static, str>,
     failure: Option<String>,
     cause: Option<String>,
     endpoint: Option<Rc<Endpoint>>,
@@ -70,7 +71,7 @@ impl Exchange {
             tally: Rc::default(),
             status: 0,
             flags: Flags::DC,
-            details: "downstream_remote_disconnect",
+            details: "downstream_remote_disconnect".into(),
             failure: None,
             cause: None,
             endpoint: None,
@@ -108,7 +109,7 @@ impl Exchange {
     }
 
     /// The answer is ours, not an endpoint's.
-    pub(crate) fn answered_here(&mut self, status: u16, flags: Flags, details: &'static str) {
+    pub(crate) fn answered_here(&mut self, status: u16, flags: Flags, details: Cow<'static, str>) {
         (self.status, self.flags, self.details) = (status, flags, details);
     }
 
@@ -119,12 +120,12 @@ impl Exchange {
 
     /// The answer is whole.
     pub(crate) fn complete(&mut self) {
-        (self.flags, self.details) = (Flags::NONE, "via_upstream");
+        (self.flags, self.details) = (Flags::NONE, "via_upstream".into());
     }
 
     /// The answer broke off.
     pub(crate) fn broke(&mut self, error: String) {
-        (self.flags, self.details) = (Flags::UR, "upstream_reset_after_response_started");
+        (self.flags, self.details) = (Flags::UR, "upstream_reset_after_response_started".into());
         self.failure = Some(error);
     }
 
@@ -197,7 +198,7 @@ impl Drop for Exchange {
             request: self.said.as_deref(),
             status: self.status,
             flags: self.flags,
-            details: self.details,
+            details: &self.details,
             failure: self.failure.as_deref(),
             received: tally.received.get(),
             sent: tally.sent.get(),

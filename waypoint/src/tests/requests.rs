@@ -10,7 +10,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use model::authz::{Action, Policy, PolicyScope};
+use model::authz::{Action, Clause, Match, Policy, PolicyScope, RequestMatch, Rule, StringMatch};
 use model::mesh::Update;
 use model::workload::PolicyName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -327,6 +327,12 @@ fn heads_are_bounded() {
     });
 }
 
+/// Requests with the method GET.
+fn only_get() -> Match {
+    let request = RequestMatch { methods: vec![StringMatch::Exact("GET".into())], ..RequestMatch::default() };
+    Match { request: Some(Box::new(request)), ..Match::default() }
+}
+
 #[test]
 fn a_policy_that_denies_is_answered_as_istio_words_it() {
     run(async {
@@ -342,10 +348,17 @@ fn a_policy_that_denies_is_answered_as_istio_words_it() {
             dry_run: false,
             invalid: None,
         };
-        world.waypoint.take(vec![Update::Policy(nobody)]);
+        world.waypoint.take(vec![Update::Policy(nobody.clone())]);
         let denied = whole(client.send_request(get("/")).await.unwrap()).await;
         assert_eq!(denied, (403, String::from("RBAC: access denied")));
         assert_eq!(world.metric("istio_requests_total{", &["response_code=\"403\""]), Some(1.0));
+        // One that names a method is judged by what the request has.
+        let clause = Clause { matches: [only_get()].into() };
+        let readers = Policy { rules: [Rule { clauses: [clause].into() }].into(), ..nobody };
+        world.waypoint.take(vec![Update::Policy(readers)]);
+        assert_eq!(whole(client.send_request(get("/")).await.unwrap()).await.0, 200);
+        let post = Request::post("/").header("host", "h").body(empty()).unwrap();
+        assert_eq!(whole(client.send_request(post).await.unwrap()).await.0, 403);
         let call = Request::post("http://reviews/x").header("content-type", "application/grpc");
         let response = http2(&world, GRPC).await.send_request(call.body(empty()).unwrap()).await.unwrap();
         assert_eq!(

@@ -1,0 +1,44 @@
+//! What the controller sends waypoints: all that every proxy is told, and beside it the labels of workloads.
+
+use std::sync::Arc;
+
+use model::address::Str;
+use model::traffic::balance::Labels;
+use prost::Message as _;
+use proto::type_url;
+use proto::workload::{Address, address};
+use xds::delta::subscriber::{Delivery, Handler, Received, Rejection};
+
+use crate::Waypoint;
+
+/// Takes deliveries in.
+#[derive(Debug)]
+pub(crate) struct Told<F> {
+    /// What takes what every proxy is told.
+    pub(crate) feed: F,
+    pub(crate) waypoint: Arc<Waypoint>,
+}
+
+impl<F: Handler> Handler for Told<F> {
+    fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection> {
+        if *delivery.type_url == *type_url::ADDRESS {
+            // Before the workloads themselves: an endpoint belongs to its subsets from the first moment.
+            delivery.removed.iter().for_each(|name| self.waypoint.labels.set(name, None));
+            delivery.resources.iter().for_each(|received| take_labels(&self.waypoint, received));
+        }
+        self.feed.apply(delivery)
+    }
+}
+
+fn take_labels(waypoint: &Waypoint, received: &Received) {
+    // What cannot be read is refused, and said, by who reads all of it.
+    let Ok(Address { r#type: Some(address::Type::Workload(workload)) }) = Address::decode(&*received.value)
+    else {
+        return;
+    };
+    let labels = xds::convert::workload::labels(&workload).map(|labels| {
+        let pairs = labels.into_iter().map(|(name, value)| (Str::from(name), Str::from(value)));
+        Labels::new(pairs.collect())
+    });
+    waypoint.labels.set(&workload.uid.into(), labels);
+}
