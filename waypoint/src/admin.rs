@@ -142,6 +142,7 @@ fn config_dump(waypoint: &Waypoint, settings: &serde_json::Value) -> serde_json:
         "services": services,
         "workloads": mesh.workloads().count(),
         "policies": policies,
+        "routings": waypoint.routings.hosts().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "certificates": serde_json::to_value(waypoint.certificates.list()).unwrap_or_default(),
         "config": settings,
     })

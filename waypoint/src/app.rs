@@ -36,7 +36,7 @@ use crate::feed::Told;
 use crate::known::{AllLabels, Routings};
 use crate::limits::{Bounds, Hits, LimitMetrics};
 use crate::telemetry::Telemetry;
-use crate::{Own, Waypoint, admin, listen, worker};
+use crate::{Own, Waypoint, admin, feed, listen, worker};
 
 /// Why the waypoint could not start, or go on; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +97,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
     let taker = waypoint.clone();
     let feed = Feed::new(Decoder::default(), move |updates| taker.take(updates));
-    let told = Told { feed, waypoint: waypoint.clone() };
+    let told = Told { feed, waypoint: waypoint.clone(), decoder: Decoder::default() };
     let (client, handle) = Client::new(client_config(settings, &waypoint.tls)?, subscriber, told);
     tasks.spawn("controller", async move { match client.run().await {} });
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));
@@ -261,6 +261,7 @@ fn node(settings: &Settings) -> NodeInfo {
     let ip = settings.text(name::INSTANCE_IP).parse().ok();
     NodeInfo::new("waypoint", ip, settings.text(name::POD_NAME), settings.text(name::POD_NAMESPACE))
         .on_node(settings.text(name::NODE_NAME))
+        .understanding(&feed::abilities())
 }
 
 /// A controller by the names of the settings that hold its address, its roots and its name.
@@ -286,11 +287,12 @@ fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartEr
     })
 }
 
-fn subscriptions() -> [Subscription; 3] {
+fn subscriptions() -> [Subscription; 4] {
     let all =
         |type_url: &str, required| Subscription { type_url: type_url.into(), mode: Mode::All, required };
     [
         all(type_url::MESH_SETTINGS, false),
+        all(type_url::ROUTING, false),
         all(type_url::REQUEST_AUTHORIZATION, true),
         all(type_url::ADDRESS, true),
     ]

@@ -1,4 +1,5 @@
-//! What the controller sends waypoints: all that every proxy is told, and beside it the labels of workloads.
+//! What the controller sends waypoints: all that every proxy is told, and beside it the labels of workloads and what
+//! becomes of traffic to hosts.
 
 use std::sync::Arc;
 
@@ -7,6 +8,8 @@ use model::traffic::balance::Labels;
 use prost::Message as _;
 use proto::type_url;
 use proto::workload::{Address, address};
+use xds::convert::Decoder;
+use xds::convert::routing::features::KNOWN;
 use xds::delta::subscriber::{Delivery, Handler, Received, Rejection};
 
 use crate::Waypoint;
@@ -17,10 +20,15 @@ pub(crate) struct Told<F> {
     /// What takes what every proxy is told.
     pub(crate) feed: F,
     pub(crate) waypoint: Arc<Waypoint>,
+    /// Reads routings.
+    pub(crate) decoder: Decoder,
 }
 
 impl<F: Handler> Handler for Told<F> {
     fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection> {
+        if *delivery.type_url == *type_url::ROUTING {
+            return self.take_routings(delivery);
+        }
         if *delivery.type_url == *type_url::ADDRESS {
             // Before the workloads themselves: an endpoint belongs to its subsets from the first moment.
             delivery.removed.iter().for_each(|name| self.waypoint.labels.set(name, None));
@@ -28,6 +36,36 @@ impl<F: Handler> Handler for Told<F> {
         }
         self.feed.apply(delivery)
     }
+}
+
+impl<F> Told<F> {
+    /// One that cannot be read keeps its last good version.
+    fn take_routings(&mut self, delivery: &Delivery) -> Vec<Rejection> {
+        let routings = &self.waypoint.routings;
+        for host in delivery.removed.iter().filter_map(|name| self.decoder.routing_removal(name)) {
+            routings.remove(&host);
+        }
+        let mut rejections = Vec::new();
+        for Received { name, value, .. } in &delivery.resources {
+            match self.decoder.routing(name, value.clone()) {
+                Ok(routing) => routings.set(routing),
+                Err(refused) => {
+                    let error = refused.error;
+                    tracing::error!(%error, "refused a routing; the last good one stays");
+                    let reason = format!("{}: {}", error.field, error.reason);
+                    rejections.push(Rejection { name: name.clone(), reason });
+                }
+            }
+        }
+        rejections
+    }
+}
+
+/// What this waypoint can do with a routing: it is sent nothing that requires more.
+pub(crate) fn abilities() -> Vec<&'static str> {
+    const NOT_YET: [&str; 3] = ["routing.mirror", "routing.tcp", "routing.tls"];
+    let can = |ability: &&str| !NOT_YET.iter().any(|missing| ability.ends_with(missing));
+    KNOWN.into_iter().filter(can).collect()
 }
 
 fn take_labels(waypoint: &Waypoint, received: &Received) {
@@ -41,4 +79,15 @@ fn take_labels(waypoint: &Waypoint, received: &Received) {
         Labels::new(pairs.collect())
     });
     waypoint.labels.set(&workload.uid.into(), labels);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KNOWN, abilities};
+
+    #[test]
+    fn what_cannot_be_done_yet_is_not_announced() {
+        assert_eq!(abilities().len(), KNOWN.len() - 3);
+        assert!(abilities().iter().any(|ability| ability.ends_with("routing.http")));
+    }
 }

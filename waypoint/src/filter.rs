@@ -1,8 +1,10 @@
 //! What happens to a request between its arrival and its departure. [`chain`] is the one ordered list.
 
 pub(crate) mod chain;
+mod forward;
 mod forwarded;
 mod headers;
 mod local;
 pub(crate) mod policy;
+mod prepare;
 mod read;

@@ -12,6 +12,7 @@ pub mod app;
 pub mod config;
 
 mod admin;
+mod balance;
 mod feed;
 mod filter;
 mod http;

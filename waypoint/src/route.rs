@@ -1,18 +1,25 @@
-//! Where a request or connection goes: without a route of its own, to an endpoint of the service that was asked for, or
-//! to the pod that was. `model::plan` decides, from this waypoint's place in the mesh, so that a host behind another
-//! waypoint is reached through that one.
+//! Where a request or connection goes: to an endpoint of the service that a rule names or that was asked for
+//! ([`crate::balance`]), or to the pod that was. A host behind another waypoint is reached through that one: `model::plan`
+//! decides that, from this waypoint's place in the mesh.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::Identity;
 use model::address::{NextHop, OriginalDestination};
-use model::plan::{Plan, Refusal, plan};
-use model::service::Service;
+use model::mesh::Mesh;
+use model::plan::{Plan, Refusal, direct, is_waypoint, plan};
+use model::request::Request;
+use model::route::{Destination, Routing};
+use model::service::{LoadBalancingMode, Service};
+use model::traffic::balance::{Active, NoEndpoint};
+use model::traffic::{Algorithm, EffectivePolicy};
 use model::workload::Workload;
 use thiserror::Error;
 
+use crate::balance::{self, Cluster};
 use crate::listen::Inbound;
 use crate::telemetry::Flags;
 use crate::worker::Worker;
@@ -30,6 +37,8 @@ pub(crate) struct Endpoint {
     pub(crate) service: Option<Arc<Service>>,
     /// Whether it goes through another waypoint, which judges for itself.
     pub(crate) waypoint: bool,
+    /// Counts what is under way to it.
+    pub(crate) _active: Option<Rc<Active>>,
 }
 
 /// How an endpoint is reached.
@@ -55,13 +64,29 @@ pub(crate) enum NoRoute {
     /// The mesh has not told of it.
     #[error("the controller has not told of {0} within 5 s")]
     Unknown(SocketAddr),
+    /// The service has no endpoint that may be picked.
+    #[error("no healthy upstream: {service} port {port}{subset}: {why}")]
+    NoEndpoint {
+        /// The service.
+        service: String,
+        /// Its port.
+        port: u16,
+        /// ` subset NAME`, or nothing.
+        subset: String,
+        /// Why not.
+        why: NoEndpoint,
+    },
+    /// A rule names a service that is not there.
+    #[error("there is no service {0}")]
+    NoService(String),
 }
 
 impl NoRoute {
     /// The flags in telemetry.
     pub(crate) fn flags(&self) -> Flags {
         match self {
-            Self::Refused(_) => Flags::UH,
+            Self::Refused(_) | Self::NoEndpoint { .. } => Flags::UH,
+            Self::NoService(_) => Flags::NC,
             Self::Unknown(_) => Flags::NR,
         }
     }
@@ -70,26 +95,81 @@ impl NoRoute {
 /// How long an address of the mesh's own is waited for (`design.md` D5).
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is known of what is to be sent, for picking where.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wish<'a> {
+    /// What becomes of traffic to the host.
+    pub(crate) routing: Option<&'a Routing>,
+    /// The destination of the rule that decided.
+    pub(crate) destination: Option<&'a Destination>,
+    /// The request.
+    pub(crate) request: Option<&'a Request<'a>>,
+    /// An endpoint that failed before.
+    pub(crate) avoid: Option<SocketAddr>,
+}
+
 /// Picks where a request or connection goes.
 ///
 /// # Errors
 /// No endpoint can take it.
-pub(crate) async fn endpoint(worker: &Worker, inbound: &Inbound) -> Result<Endpoint, NoRoute> {
-    let destination = inbound.target.destination;
-    let decide = |mesh: &model::mesh::Mesh| match plan(
-        mesh,
-        &inbound.own,
-        OriginalDestination::new(destination),
-        &mut draw,
-    ) {
-        Plan::Wait(_) => None,
-        decided => Some(decided),
+pub(crate) async fn endpoint(
+    worker: &Worker,
+    inbound: &Inbound,
+    wish: &Wish<'_>,
+) -> Result<Endpoint, NoRoute> {
+    let target = &inbound.target;
+    let key = wish.destination.map(|destination| &destination.service);
+    let Some(key) = key.or(target.service.as_ref().map(|service| &service.key)) else {
+        return planned(worker, inbound, target.destination).await;
     };
+    let port = wish.destination.and_then(|destination| destination.port).unwrap_or(target.destination.port());
+    let (service, elsewhere) = {
+        let mesh = worker.waypoint.state.read();
+        let service = mesh.service(key).ok_or_else(|| NoRoute::NoService(key.to_string()))?.clone();
+        let behind_another =
+            service.waypoint.as_ref().is_some_and(|waypoint| !is_waypoint(&mesh, &inbound.own, waypoint));
+        let passed_through = service.load_balancing.mode == LoadBalancingMode::Passthrough;
+        (service, behind_another || passed_through)
+    };
+    if elsewhere && let Some(vip) = service.vips.first() {
+        return planned(worker, inbound, SocketAddr::new(vip.ip, port)).await;
+    }
+    let subset = wish.destination.and_then(|destination| destination.subset.clone());
+    let cluster = Cluster { service: service.key.clone(), port, subset };
+    let hash = |policy: &EffectivePolicy| hash(policy, inbound, wish.request);
+    let picked = balance::pick(worker, &inbound.own, &service, &cluster, wish.routing, hash, wish.avoid);
+    let chosen = picked.map_err(|why| NoRoute::NoEndpoint {
+        service: cluster.service.to_string(),
+        port,
+        subset: cluster.subset.map(|name| format!(" subset {name}")).unwrap_or_default(),
+        why,
+    })?;
+    let Some((selected, active)) = chosen else { return planned(worker, inbound, target.destination).await };
+    let endpoint = to_endpoint(direct(selected, Some(&service)))?;
+    Ok(Endpoint { _active: Some(Rc::new(active)), ..endpoint })
+}
+
+/// The hash of what is sent, where the endpoint depends on it.
+fn hash(policy: &EffectivePolicy, inbound: &Inbound, request: Option<&Request<'_>>) -> Option<u64> {
+    let Algorithm::ConsistentHash(consistent) = &policy.load_balancer.algorithm else { return None };
+    match request {
+        Some(request) => consistent.key.of_request(request).hash(),
+        None => consistent.key.of_connection(inbound.client.peer.addr()).hash(),
+    }
+}
+
+/// Goes where any client in this waypoint's place would.
+async fn planned(worker: &Worker, inbound: &Inbound, destination: SocketAddr) -> Result<Endpoint, NoRoute> {
+    let decide =
+        |mesh: &Mesh| match plan(mesh, &inbound.own, OriginalDestination::new(destination), &mut draw) {
+            Plan::Wait(_) => None,
+            decided => Some(decided),
+        };
     // Nearly always it is known at once, and nothing is waited for.
     let decided = decide(&worker.waypoint.state.read());
     let decided = match decided {
         Some(decided) => Some(decided),
-        None => worker.waypoint.state.wait_at_most(PATIENCE, decide).await,
+        None => Box::pin(worker.waypoint.state.wait_at_most(PATIENCE, decide)).await,
     };
     decided.ok_or(NoRoute::Unknown(destination)).and_then(to_endpoint)
 }
@@ -102,6 +182,7 @@ fn to_endpoint(plan: Plan) -> Result<Endpoint, NoRoute> {
             workload: Some(tunnel.workload),
             service: tunnel.service,
             waypoint: tunnel.waypoint,
+            _active: None,
         }),
         Plan::Plain(plain) => Ok(Endpoint {
             hop: Hop::Plain(plain.next_hop),
@@ -109,6 +190,7 @@ fn to_endpoint(plan: Plan) -> Result<Endpoint, NoRoute> {
             workload: plain.workload,
             service: plain.service,
             waypoint: false,
+            _active: None,
         }),
         Plan::Refuse(refusal) => Err(NoRoute::Refused(refusal)),
         // Left out before.

@@ -15,7 +15,7 @@ use crate::http;
 use crate::listen::{Inbound, cause};
 use crate::protocol::{self, Looks};
 use crate::rewound::Rewound;
-use crate::route::{self, Endpoint};
+use crate::route::{self, Endpoint, Wish};
 use crate::telemetry::{Connection, Flags};
 use crate::upstream::{self, Io};
 use crate::worker::Worker;
@@ -48,7 +48,7 @@ struct Refused {
 async fn to_endpoint(worker: &Rc<Worker>, inbound: &Inbound) -> Result<(Io, Endpoint), Refused> {
     let unhealthy =
         |error: route::NoRoute| Refused { status: 503, flags: error.flags(), error: error.to_string() };
-    let endpoint = route::endpoint(worker, inbound).await.map_err(unhealthy)?;
+    let endpoint = route::endpoint(worker, inbound, &Wish::default()).await.map_err(unhealthy)?;
     if let Err(refusal) = policy::judge(worker, inbound, Some(&endpoint), Judged::Connection).await {
         return Err(Refused { status: 401, flags: Flags::NONE, error: refusal.to_string() });
     }

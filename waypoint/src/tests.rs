@@ -3,5 +3,6 @@
 
 pub(crate) mod fixtures;
 mod requests;
+mod routes;
 mod streams;
 mod world;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-pub(crate) use self::body::{Gate, RequestBody};
+pub(crate) use self::body::{Gate, RequestBody, Source};
 pub(crate) use self::dial::{DialError, Io, connect, explain};
 pub(crate) use self::pool::{Lease, Pools};
 use crate::listen::Inbound;

@@ -14,12 +14,14 @@ use model::Identity;
 use model::address::{NextHop, PeerAddress};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use xds::state::Revision;
 
 use crate::Waypoint;
 use crate::app::StartError;
+use crate::balance::Clusters;
 use crate::listen;
 use crate::telemetry::Shard;
 use crate::upstream::{DialError, Pools};
@@ -103,6 +105,12 @@ pub(crate) struct Worker {
     pub(crate) tunnels: Pool<TunnelKey, DialError>,
     /// HTTP connections to endpoints.
     pub(crate) pools: Pools,
+    /// Whose turn it is among the endpoints of services.
+    pub(crate) clusters: Clusters,
+    /// How often what is known has changed.
+    pub(crate) revision: watch::Receiver<Revision>,
+    /// When the thread began.
+    pub(crate) began: Instant,
     /// What the tunnels that this waypoint opens are charged to.
     pub(crate) account: Arc<Account>,
     /// This thread's counters.
@@ -149,6 +157,9 @@ async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailb
     let worker = Rc::new(Worker {
         tunnels: Pool::new(&waypoint.limits),
         pools: Pools::default(),
+        clusters: Clusters::default(),
+        revision: waypoint.state.changes(),
+        began: Instant::now(),
         account: Account::listed(hbone::account::AccountLimits::default(), &waypoint.ledger),
         shard: waypoint.telemetry.shard(index),
         waypoint,

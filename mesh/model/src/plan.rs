@@ -176,7 +176,7 @@ fn to_workload(
 }
 
 /// Straight to an endpoint, by a tunnel if it speaks HBONE.
-fn direct(selected: Selected, service: Option<&Arc<Service>>) -> Plan {
+pub fn direct(selected: Selected, service: Option<&Arc<Service>>) -> Plan {
     let Selected { workload, port, ip } = selected;
     let service = service.cloned();
     if workload.profile.protocol == TunnelProtocol::Tcp {

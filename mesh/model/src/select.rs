@@ -123,7 +123,7 @@ fn weighted<'a, 'b>(candidates: &'b [Candidate<'a>], draw: Draw<'_>) -> Option<&
 
 /// Where an endpoint takes the connection, if it can: it is ready, in the client's network (no other is reached yet),
 /// serves the port and has an address that fits.
-fn usable(
+pub fn usable(
     service: &Service,
     source: &Workload,
     workload: &Workload,

@@ -1,43 +1,80 @@
 //! The one ordered list of what happens to a request:
 //!
 //! 1. [`read`](super::read): host and path in one canonical form, or 400;
-//! 2. route: where it goes ([`crate::route`]), or 503;
-//! 3. [`policy`]: whether the original client may, or 403;
-//! 4. [`forwarded`], [`headers`]: what the endpoint is told, and what it is not;
-//! 5. send ([`crate::upstream`]), again where an endpoint cannot be connected to;
-//! 6. the answer, as it comes.
+//! 2. route: the rule that is for it, and of that a destination, a redirect or an answer (`model::route`);
+//! 3. endpoint: of the destination ([`crate::route`]), or 503;
+//! 4. [`policy`]: whether the original client may, or 403;
+//! 5. CORS, then the faults that the rule injects;
+//! 6. [`forwarded`](super::forwarded), [`headers`](super::headers), what the rule changes ([`super::prepare`]);
+//! 7. send ([`super::forward`]), in time, and again where the rule says so;
+//! 8. the answer, as it comes, with what the rule changes in its head.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use hbone::connection::ConnectionId;
-use http::header::{self, HeaderValue};
+use http::header;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use model::route::cors::CorsDecision;
+use model::route::fault::{ABORT_BODY, AbortWith};
+use model::route::headers::Edit;
+use model::route::{Decision, Outcome, Redirect, Routing, select};
+use tokio::time::sleep;
 use tracing::Level;
 
-use super::forwarded::Asker;
+use super::forward::{self, Answered};
 use super::policy::{self, Judged};
 use super::read::{Asked, read};
-use super::{forwarded, headers, local};
+use super::{headers, local};
 use crate::http::{Connection, ResponseBody, Upgrade};
-use crate::protocol::{self, Http};
-use crate::route::{self, Endpoint};
+use crate::route::{Endpoint, draw};
 use crate::telemetry::{Exchange, Flags, Said};
-use crate::upstream::{self, Gate, Lease, RequestBody, SendError};
-
-/// How often another endpoint is tried where one cannot be connected to: Istio's default of two retries.
-const CONNECTS: usize = 3;
 
 /// An answer of our own instead of an endpoint's.
-struct Refusal {
-    status: StatusCode,
-    flags: Flags,
-    details: Cow<'static, str>,
-    text: String,
+#[derive(Debug)]
+pub(super) struct Local {
+    pub(super) status: StatusCode,
+    pub(super) flags: Flags,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub(super) details: Cow<'static, str>,
+    pub(super) body: Cow<'static, [u8]>,
+    pub(super) headers: HeaderMap,
+    /// The status of gRPC, where it does not follow from the other.
+    pub(super) grpc_status: Option<u8>,
+}
+
+impl Local {
+    /// An answer with a text.
+    pub(super) fn new(
+        status: StatusCode,
+        flags: Flags,
+        details: impl Into<Cow<'static, str>>,
+        text: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let body = match text.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        let (headers, details) = (HeaderMap::new(), details.into());
+        Self { status, flags, details, body, headers, grpc_status: None }
+    }
+}
+
+/// A request on its way through the list.
+pub(super) struct Course<'a> {
+    pub(super) connection: &'a Rc<Connection>,
+    pub(super) head: &'a Parts,
+    pub(super) asked: &'a Asked,
+    /// As routing and policy see it.
+    pub(super) seen: &'a model::request::Request<'a>,
+    pub(super) routing: Option<&'a Routing>,
+    /// What the routing says; nothing where the host has none of its own.
+    pub(super) decision: Option<&'a Decision<'a>>,
+    /// What comes into the answer for CORS.
+    cors: Vec<Edit>,
 }
 
 /// Answers a request.
@@ -51,21 +88,43 @@ pub(crate) async fn handle(
     let asked = match asked {
         Ok(asked) => asked,
         Err(error) => {
-            let text = error.to_string();
-            let refusal = Refusal {
-                status: StatusCode::BAD_REQUEST,
-                flags: Flags::DPE,
-                details: "path_or_host_rejected".into(),
-                text,
-            };
-            return Ok(refuse(exchange, &refusal));
+            let local =
+                Local::new(StatusCode::BAD_REQUEST, Flags::DPE, "path_or_host_rejected", error.to_string());
+            return Ok(answer(exchange, local));
         }
     };
-    let sent = forward(&connection, &mut exchange, &head, body, &asked).await;
-    Ok(match sent {
-        Ok(answered) => pass(&connection, exchange, answered),
-        Err(refusal) => refuse(exchange, &refusal),
-    })
+    let routing = routing(&connection);
+    let seen = asked.request(&head, &connection.inbound);
+    let decision = routing.as_deref().map(|routing| select(routing, &seen, &mut draw));
+    if let Some(decision) = &decision {
+        exchange.routed(decision);
+    }
+    let mut course = Course {
+        connection: &connection,
+        head: &head,
+        asked: &asked,
+        seen: &seen,
+        routing: routing.as_deref(),
+        decision: decision.as_ref(),
+        cors: Vec::new(),
+    };
+    let outcome = course.run(&mut exchange, body).await;
+    let of_rule = !matches!(decision.map(|decision| decision.outcome), Some(Outcome::Forward(_)) | None);
+    let (mut response, edited) = match outcome {
+        Ok(answered) => (pass(&connection, exchange, answered), true),
+        Err(local) => (answer(exchange, local), of_rule),
+    };
+    if let Some(decision) = decision.filter(|_| edited) {
+        let edits = decision.response_edits(&seen, response.status(), response.headers());
+        edits.into_iter().for_each(|edit| edit.apply(response.headers_mut()));
+    }
+    course.cors.into_iter().for_each(|edit| edit.apply(response.headers_mut()));
+    Ok(response)
+}
+
+fn routing(connection: &Connection) -> Option<Arc<Routing>> {
+    let service = connection.inbound.target.service.as_ref()?;
+    connection.worker.waypoint.routings.of(&service.key)
 }
 
 fn begin(connection: &Rc<Connection>, head: &Parts, asked: Option<&Asked>) -> Exchange {
@@ -75,175 +134,21 @@ fn begin(connection: &Rc<Connection>, head: &Parts, asked: Option<&Asked>) -> Ex
     Exchange::begin(connection, said, &head.headers, asked.is_some_and(|asked| asked.grpc))
 }
 
-fn refuse(mut exchange: Exchange, refusal: &Refusal) -> Response<ResponseBody> {
-    let response = local::answer(refusal.status, &refusal.text, exchange.is_grpc());
-    exchange.answered_here(response.status().as_u16(), refusal.flags, refusal.details.clone());
+/// An answer of our own.
+fn answer(mut exchange: Exchange, local: Local) -> Response<ResponseBody> {
+    let mut response = local::answer(local.status, &local.body, exchange.is_grpc());
+    response.headers_mut().extend(local.headers);
+    if let Some(status) = local.grpc_status {
+        response.headers_mut().insert("grpc-status", HeaderValue::from(u16::from(status)));
+    }
+    exchange.answered_here(response.status().as_u16(), local.flags, local.details);
     exchange.trailers(response.headers());
     response
 }
 
-/// An endpoint's answer, and what goes with it.
-struct Answered {
-    response: Response<Incoming>,
-    lease: Lease,
-    gate: Option<Gate>,
-    upgrade: bool,
-}
-
-/// Picks an endpoint, judges, and sends.
-async fn forward(
-    connection: &Rc<Connection>,
-    exchange: &mut Exchange,
-    head: &Parts,
-    body: Incoming,
-    asked: &Asked,
-) -> Result<Answered, Refusal> {
-    let (worker, inbound) = (&connection.worker, &connection.inbound);
-    let version = protocol::to_endpoint(inbound.target.protocol, head.version);
-    let upgrade = asked.upgrade.clone().filter(|_| version == Http::One);
-    let waits = asked.expects_continue && version == Http::One && head.version == Version::HTTP_11;
-    let gate = waits.then(Gate::default);
-    let body = RequestBody::new(body, gate.clone(), exchange.tally.clone(), asked.grpc);
-    let mut request = Some(prepare(connection, head, body, asked, version, upgrade.clone(), gate.as_ref())?);
-    let seen = asked.request(head, inbound);
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let endpoint = Rc::new(route::endpoint(worker, inbound).await.map_err(|error| no_endpoint(&error))?);
-        exchange.goes_to(&endpoint);
-        allowed(connection, exchange, Some(&endpoint), &seen).await?;
-        let Some(unsent) = request.take() else { return Err(lost()) };
-        match upstream::send(worker, inbound, &endpoint, version, unsent).await {
-            Ok((response, lease)) => {
-                return Ok(Answered { response, lease, gate, upgrade: upgrade.is_some() });
-            }
-            Err((SendError::Dial(error), Some(unsent))) if tries < CONNECTS => {
-                tracing::debug!(endpoint = %endpoint.address, %error, "trying another endpoint");
-                request = Some(*unsent);
-            }
-            Err((error, _)) => {
-                exchange.failed(error.to_string());
-                return Err(Refusal {
-                    status: StatusCode::SERVICE_UNAVAILABLE,
-                    flags: error.flags(),
-                    details: error.details().into(),
-                    text: String::from("upstream connect error or disconnect/reset before headers"),
-                });
-            }
-        }
-    }
-}
-
-fn no_endpoint(error: &route::NoRoute) -> Refusal {
-    Refusal {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        flags: error.flags(),
-        details: "no_healthy_upstream".into(),
-        text: error.to_string(),
-    }
-}
-
-fn lost() -> Refusal {
-    Refusal {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        flags: Flags::UC,
-        details: "upstream_reset_before_response_started{connection_termination}".into(),
-        text: String::new(),
-    }
-}
-
-/// Whether the original client may.
-async fn allowed(
-    connection: &Connection,
-    exchange: &mut Exchange,
-    endpoint: Option<&Endpoint>,
-    request: &model::request::Request<'_>,
-) -> Result<(), Refusal> {
-    let judged = Judged::Request(request);
-    let verdict = policy::judge(&connection.worker, &connection.inbound, endpoint, judged).await;
-    verdict.map_err(|denied| {
-        exchange.decided_by(denied.cause);
-        Refusal {
-            status: StatusCode::FORBIDDEN,
-            flags: Flags::NONE,
-            details: denied.details.into(),
-            text: String::from("RBAC: access denied"),
-        }
-    })
-}
-
-/// The request as it goes to an endpoint.
-fn prepare(
-    connection: &Connection,
-    head: &Parts,
-    body: RequestBody,
-    asked: &Asked,
-    version: Http,
-    upgrade: Option<HeaderValue>,
-    gate: Option<&Gate>,
-) -> Result<Request<RequestBody>, Refusal> {
-    let inbound = &connection.inbound;
-    let client = &inbound.client;
-    // What came is judged again where another endpoint is tried.
-    let mut fields = head.headers.clone();
-    headers::leave_connection(&mut fields, upgrade);
-    let asker = Asker {
-        address: client.peer.ip(),
-        principal: &client.principal,
-        fingerprint: &client.fingerprint,
-        is_proxy: inbound.source.as_ref().is_some_and(|source| source.profile.native_tunnel),
-    };
-    let own = &connection.worker.waypoint.own.principal;
-    forwarded::tell(&mut fields, &asker, own, || ConnectionId::random().to_bytes());
-    if gate.is_none() {
-        // Who is not held back hears from us that it may go on.
-        fields.remove(header::EXPECT);
-    }
-    let uri = target(&mut fields, asked, version).ok_or_else(|| Refusal {
-        status: StatusCode::BAD_REQUEST,
-        flags: Flags::DPE,
-        details: "path_or_host_rejected".into(),
-        text: String::from("the request's host or path cannot be sent on"),
-    })?;
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = uri;
-    *request.headers_mut() = fields;
-    if let Some(gate) = gate {
-        let gate = gate.clone();
-        hyper::ext::on_informational(&mut request, move |informed| {
-            if informed.status() == StatusCode::CONTINUE {
-                gate.open();
-            }
-        });
-    }
-    Ok(request)
-}
-
-/// The target in the form that the version wants, from the canonical path; the host is where the version has it.
-fn target(headers: &mut HeaderMap, asked: &Asked, version: Http) -> Option<Uri> {
-    let path = match &asked.query {
-        Some(query) => PathAndQuery::from_maybe_shared(bytes::Bytes::from(format!("{}?{query}", asked.path))),
-        None => PathAndQuery::try_from(asked.path.as_str()),
-    };
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(path.ok()?);
-    match version {
-        Http::One => {
-            headers.insert(header::HOST, HeaderValue::from_str(&asked.authority).ok()?);
-        }
-        Http::Two => {
-            headers.remove(header::HOST);
-            parts.scheme = Some(Scheme::HTTP);
-            parts.authority = Some(Authority::try_from(asked.authority.as_str()).ok()?);
-        }
-    }
-    Uri::from_parts(parts).ok()
-}
-
 /// The endpoint's answer as it goes to the client.
 fn pass(connection: &Rc<Connection>, mut exchange: Exchange, answered: Answered) -> Response<ResponseBody> {
-    let Answered { response, lease, gate, upgrade } = answered;
+    let Answered { response, lease, gate, upgrade, deadline } = answered;
     let (mut head, body) = response.into_parts();
     exchange.answered(head.status.as_u16(), &head.headers);
     if let Some(gate) = gate.as_ref().filter(|_| head.status.is_success()) {
@@ -256,11 +161,112 @@ fn pass(connection: &Rc<Connection>, mut exchange: Exchange, answered: Answered)
     head.version = Version::default();
     head.extensions.clear();
     if !switches {
-        let body = ResponseBody::passed(body, exchange, lease, gate, &connection.worker);
+        let body = ResponseBody::passed(body, exchange, lease, gate, &connection.worker, deadline);
         return Response::from_parts(head, body);
     }
     if let Some(endpoint) = lease.leave_http() {
         *connection.upgrade.borrow_mut() = Some(Upgrade { endpoint, exchange });
     }
     Response::from_parts(head, ResponseBody::own(""))
+}
+
+impl Course<'_> {
+    /// Steps 3 to 7.
+    async fn run(&mut self, exchange: &mut Exchange, body: Incoming) -> Result<Answered, Local> {
+        let outcome = self.decision.map(|decision| decision.outcome);
+        match outcome {
+            None => forward::send(self, exchange, body, None).await,
+            Some(Outcome::Forward(forwarding)) => {
+                forward::send(self, exchange, body, Some(&forwarding)).await
+            }
+            Some(other) => {
+                self.enter(exchange, None).await?;
+                Err(self.of_rule(&other))
+            }
+        }
+    }
+
+    /// What the rule answers by itself.
+    fn of_rule(&self, outcome: &Outcome<'_>) -> Local {
+        match outcome {
+            Outcome::Redirect(redirect) => self.redirect(redirect),
+            Outcome::Respond(response) => {
+                let body = response.body.as_ref().map(|body| body.to_vec()).unwrap_or_default();
+                let local = Local::new(response.status, Flags::NONE, "direct_response", "");
+                Local { body: body.into(), ..local }
+            }
+            Outcome::NoDestination(missing) => {
+                let text = match missing {
+                    [] => String::from("the route has no destination with a weight"),
+                    missing => format!("the route's destinations do not resolve: {}", missing.join(", ")),
+                };
+                Local::new(StatusCode::SERVICE_UNAVAILABLE, Flags::NC, "cluster_not_found", text)
+            }
+            _ => Local::new(StatusCode::NOT_FOUND, Flags::NR, "route_not_found", ""),
+        }
+    }
+
+    fn redirect(&self, redirect: &Redirect) -> Local {
+        let matched = self.decision.map_or(1, |decision| decision.matched_length(self.seen.path));
+        match redirect.location(self.seen, matched) {
+            Some(location) => {
+                let mut local = Local::new(redirect.code, Flags::NONE, "direct_response", "");
+                local.headers.insert(header::LOCATION, location);
+                local
+            }
+            None => Local::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Flags::NONE,
+                "direct_response",
+                "the redirect leads nowhere",
+            ),
+        }
+    }
+
+    /// Policy, CORS and faults: what stands before the way to an endpoint, or to an answer of the rule's.
+    pub(super) async fn enter(
+        &mut self,
+        exchange: &mut Exchange,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<(), Local> {
+        self.allowed(exchange, endpoint).await?;
+        let Some(rule) = self.decision.and_then(|decision| decision.rule) else { return Ok(()) };
+        match rule.cors.as_ref().map(|cors| cors.decide(self.seen)) {
+            None | Some(CorsDecision::Pass) => {}
+            Some(CorsDecision::Allow(edits)) => self.cors = edits,
+            Some(CorsDecision::Answer(status, headers)) => {
+                return Err(Local { headers, ..Local::new(status, Flags::NONE, "cors_preflight", "") });
+            }
+        }
+        let Some(fault) = &rule.fault else { return Ok(()) };
+        let injected = fault.inject(&mut draw);
+        if let Some(delay) = injected.delay {
+            sleep(delay).await;
+        }
+        match injected.abort {
+            None => Ok(()),
+            Some(AbortWith::Http(status)) => {
+                Err(Local::new(status, Flags::FI, "fault_filter_abort", ABORT_BODY))
+            }
+            Some(AbortWith::Grpc(status)) => {
+                let local = Local::new(StatusCode::OK, Flags::FI, "fault_filter_abort", ABORT_BODY);
+                Err(Local { grpc_status: Some(status), ..local })
+            }
+        }
+    }
+
+    /// Whether the original client may.
+    pub(super) async fn allowed(
+        &self,
+        exchange: &mut Exchange,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<(), Local> {
+        let judged = Judged::Request(self.seen);
+        let verdict =
+            policy::judge(&self.connection.worker, &self.connection.inbound, endpoint, judged).await;
+        verdict.map_err(|denied| {
+            exchange.decided_by(denied.cause);
+            Local::new(StatusCode::FORBIDDEN, Flags::NONE, denied.details, "RBAC: access denied")
+        })
+    }
 }

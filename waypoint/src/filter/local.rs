@@ -5,9 +5,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::http::ResponseBody;
 
 /// An answer with a text, in the form that the client understands.
-pub(super) fn answer(status: StatusCode, text: &str, grpc: bool) -> Response<ResponseBody> {
+pub(super) fn answer(status: StatusCode, text: &[u8], grpc: bool) -> Response<ResponseBody> {
     if !grpc {
-        let mut response = Response::new(ResponseBody::own(text.to_owned()));
+        let mut response = Response::new(ResponseBody::own(text.to_vec()));
         *response.status_mut() = status;
         if !text.is_empty() {
             let plain = HeaderValue::from_static("text/plain");
@@ -38,10 +38,10 @@ pub(super) fn grpc_status(status: StatusCode) -> u16 {
 }
 
 /// A message as `grpc-message` wants it: visible ASCII, the rest escaped.
-fn escaped(text: &str) -> String {
+fn escaped(text: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
+    for byte in text.iter().copied() {
         match byte {
             b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
             _ => {
@@ -58,9 +58,9 @@ mod tests {
 
     #[test]
     fn calls_of_grpc_are_answered_as_such() {
-        let plain = answer(StatusCode::FORBIDDEN, "RBAC: access denied", false);
+        let plain = answer(StatusCode::FORBIDDEN, b"RBAC: access denied", false);
         assert_eq!(plain.status(), 403);
-        let call = answer(StatusCode::FORBIDDEN, "100% sure\n", true);
+        let call = answer(StatusCode::FORBIDDEN, b"100% sure\n", true);
         assert_eq!(call.status(), 200);
         assert_eq!(call.headers()["grpc-status"], "7");
         assert_eq!(call.headers()["grpc-message"], "100%25 sure%0A");

@@ -57,7 +57,7 @@ pub(crate) async fn judge(
     let decided = decide(&state.read());
     let decided = match decided {
         Some(decided) => Some(decided),
-        None => state.wait_for(decide).await,
+        None => Box::pin(state.wait_for(decide)).await,
     };
     verdict(&decided.ok_or_else(|| denied(last.unwrap_or_default(), None))?)
 }

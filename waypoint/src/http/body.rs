@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::messages::Messages;
 use crate::telemetry::Exchange;
@@ -32,6 +33,8 @@ pub(crate) struct Passed {
     gate: Option<Gate>,
     worker: Rc<Worker>,
     messages: Option<Messages>,
+    /// Until when all of it has to be there.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl ResponseBody {
@@ -48,15 +51,25 @@ impl ResponseBody {
         lease: Lease,
         gate: Option<Gate>,
         worker: &Rc<Worker>,
+        deadline: Option<Instant>,
     ) -> Self {
+        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         let messages = exchange.is_grpc().then(Messages::default);
-        let passed = Passed { inner, exchange, lease: Some(lease), gate, worker: worker.clone(), messages };
+        let passed =
+            Passed { inner, exchange, lease: Some(lease), gate, worker: worker.clone(), messages, deadline };
         Self::Passed(Box::new(passed))
     }
 }
 
 impl Passed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            self.exchange.too_late();
+            self.lease = None;
+            return Poll::Ready(Some(Err(BrokenOff::TooLate)));
+        }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => self.see(frame),
@@ -66,7 +79,7 @@ impl Passed {
             }
             None => self.whole(),
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BrokenOff::Endpoint)))
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
@@ -103,8 +116,14 @@ impl Drop for Passed {
 
 /// Why an answer's body breaks off: the client's connection, or its stream, is reset.
 #[derive(Debug, thiserror::Error)]
-#[error("the endpoint's answer broke off: {0}")]
-pub(crate) struct BrokenOff(hyper::Error);
+pub(crate) enum BrokenOff {
+    /// The endpoint's own broke off.
+    #[error("the endpoint's answer broke off: {0}")]
+    Endpoint(hyper::Error),
+    /// It took longer than it may.
+    #[error("the answer took longer than its rule allows")]
+    TooLate,
+}
 
 impl Body for ResponseBody {
     type Data = Bytes;
@@ -116,9 +135,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match &mut *self {
             Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Self::Passed(passed) => {
-                passed.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BrokenOff)))
-            }
+            Self::Passed(passed) => passed.poll_frame(cx),
         }
     }
 

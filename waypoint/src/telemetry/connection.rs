@@ -86,6 +86,7 @@ impl Connection {
             endpoint,
             inbound: &self.inbound,
             cause: None,
+            route_name: "-",
         };
         write(&self.worker.waypoint.log, &entry);
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
+use model::route::Decision;
 use tokio::time::Instant;
 
 use super::Flags;
@@ -46,6 +47,7 @@ pub(crate) struct Exchange {
     details: Cow<'static, str>,
     failure: Option<String>,
     cause: Option<String>,
+    route_name: Option<String>,
     endpoint: Option<Rc<Endpoint>>,
     asked: Option<Instant>,
     upstream_time: Option<Duration>,
@@ -74,6 +76,7 @@ impl Exchange {
             details: "downstream_remote_disconnect".into(),
             failure: None,
             cause: None,
+            route_name: None,
             endpoint: None,
             asked: None,
             upstream_time: None,
@@ -127,6 +130,19 @@ impl Exchange {
     pub(crate) fn broke(&mut self, error: String) {
         (self.flags, self.details) = (Flags::UR, "upstream_reset_after_response_started".into());
         self.failure = Some(error);
+    }
+
+    /// The answer took longer than it may.
+    pub(crate) fn too_late(&mut self) {
+        (self.flags, self.details) = (Flags::UT, "response_timeout".into());
+    }
+
+    /// The rule by which it goes where it goes, and what the access log calls it.
+    pub(crate) fn routed(&mut self, decision: &Decision<'_>) {
+        if self.said.is_some() {
+            self.cause = Some(decision.cause.to_string());
+            self.route_name = decision.route_name();
+        }
     }
 
     /// Whether it is a call of gRPC.
@@ -207,6 +223,11 @@ impl Drop for Exchange {
             endpoint: self.endpoint.as_deref(),
             inbound: &self.connection.inbound,
             cause: self.cause.as_deref(),
+            route_name: self.route_name.as_deref().unwrap_or(if self.cause.is_none() {
+                "default"
+            } else {
+                "-"
+            }),
         };
         write(&self.connection.worker.waypoint.log, &entry);
     }

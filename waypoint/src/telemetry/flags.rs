@@ -23,8 +23,26 @@ impl Flags {
     pub(crate) const UR: Self = Self("UR");
     /// The client went away.
     pub(crate) const DC: Self = Self("DC");
+    /// A rule names a destination that is not there.
+    pub(crate) const NC: Self = Self("NC");
+    /// It took longer than it may.
+    pub(crate) const UT: Self = Self("UT");
+    /// It was tried as often as it may.
+    pub(crate) const URX: Self = Self("URX");
+    /// It was answered by an injected fault.
+    pub(crate) const FI: Self = Self("FI");
     /// What the client sent breaks the protocol.
     pub(crate) const DPE: Self = Self("DPE");
+
+    /// The same after it was tried as often as it may.
+    pub(crate) fn exhausted(self) -> Self {
+        match self.0 {
+            "UF" => Self("UF,URX"),
+            "UC" => Self("UC,URX"),
+            "UT" => Self("UT,URX"),
+            _ => Self::URX,
+        }
+    }
 
     /// Its code.
     pub(crate) fn code(self) -> &'static str {

@@ -68,6 +68,8 @@ pub(super) struct Entry<'a> {
     pub(super) inbound: &'a Inbound,
     /// The resource and rule that decided.
     pub(super) cause: Option<&'a str>,
+    /// `%ROUTE_NAME%`.
+    pub(super) route_name: &'a str,
 }
 
 /// Writes a line, if the access log is wanted.
@@ -152,7 +154,7 @@ fn text(out: &mut Vec<u8>, entry: &Entry<'_>) -> std::io::Result<()> {
     let upstream = entry.endpoint.map(|endpoint| endpoint.address);
     writeln!(
         out,
-        "[{}] \"{} {} {}\" {} {} {} - \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} - default \"{}\"",
+        "[{}] \"{} {} {}\" {} {} {} - \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} - {} \"{}\"",
         start(entry.at),
         Bare(request.map(|said| &said.method)),
         Quoted(path),
@@ -173,6 +175,7 @@ fn text(out: &mut Vec<u8>, entry: &Entry<'_>) -> std::io::Result<()> {
         cluster(entry),
         entry.inbound.target.destination,
         entry.inbound.client.peer,
+        Quoted(Some(entry.route_name)),
         Quoted(entry.cause),
     )
 }
@@ -222,7 +225,7 @@ fn json(out: &mut Vec<u8>, entry: &Entry<'_>) -> std::io::Result<()> {
     field("downstream_remote_address", Some(&entry.inbound.client.peer))?;
     field("downstream_peer", Some(&entry.inbound.client.principal))?;
     field("requested_server_name", None)?;
-    field("route_name", Some(&"default"))?;
+    field("route_name", Some(&entry.route_name))?;
     field("cause", entry.cause.as_ref().map(|cause| cause as &dyn Display))?;
     out.extend_from_slice(b"}\n");
     Ok(())

@@ -23,7 +23,7 @@ use super::fixtures::identity;
 use super::world::{GRPC, HTTP, UNDECLARED, VIP, World, run};
 use crate::http::LocalExecutor;
 
-type Body = BoxBody<Bytes, hyper::Error>;
+pub(super) type Body = BoxBody<Bytes, hyper::Error>;
 
 /// A stream of what a channel brings.
 mod tokio_stream_of {
@@ -52,8 +52,13 @@ fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
+thread_local! {
+    /// How often `/flaky` still fails.
+    pub(super) static FAILURES: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
 /// An application that answers by path.
-async fn application(socket: TcpStream, _port: u16) {
+pub(super) async fn application(socket: TcpStream, _port: u16) {
     let service =
         service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(answer(request).await) });
     let serving = auto::Builder::new(TokioExecutor::new());
@@ -87,6 +92,16 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
             });
             response
         }
+        "/never" => std::future::pending().await,
+        "/flaky" => {
+            // Fails twice, then answers; which request it is the client counts.
+            let failing = FAILURES.with(|left| left.replace(left.get().saturating_sub(1)) > 0);
+            let mut response = Response::new(request.into_body().boxed());
+            if failing {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            response
+        }
         "/refuse" => {
             let mut response = Response::new(text("no body, please"));
             *response.status_mut() = StatusCode::EXPECTATION_FAILED;
@@ -101,10 +116,10 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
     }
 }
 
-type One = hyper::client::conn::http1::SendRequest<Body>;
+pub(super) type One = hyper::client::conn::http1::SendRequest<Body>;
 type Two = hyper::client::conn::http2::SendRequest<Body>;
 
-async fn http1(world: &World, port: u16) -> One {
+pub(super) async fn http1(world: &World, port: u16) -> One {
     let io = TokioIo::new(world.connect(port).await);
     let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     spawn_local(async move {
@@ -122,11 +137,11 @@ async fn http2(world: &World, port: u16) -> Two {
     sender
 }
 
-fn get(path: &str) -> Request<Body> {
+pub(super) fn get(path: &str) -> Request<Body> {
     Request::get(path).header("host", "Reviews:80").body(empty()).unwrap()
 }
 
-async fn whole(response: Response<Incoming>) -> (u16, String) {
+pub(super) async fn whole(response: Response<Incoming>) -> (u16, String) {
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())

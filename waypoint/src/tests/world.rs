@@ -139,8 +139,33 @@ impl World {
         waypoint.state.told_all();
         let connects = Rc::default();
         let world = Self { waypoint, metrics, connects, addresses, authority, pod: server, service: reviews };
-        world.serve_pod(application).await;
+        world.serve_pod(world.pod_ip(), "server", application).await;
         world
+    }
+
+    /// A second pod behind the service, of another version.
+    pub(super) async fn second<F: Future<Output = ()> + 'static>(
+        &self,
+        application: fn(TcpStream, u16) -> F,
+    ) {
+        let ip = self.addresses.ip(3);
+        self.serve_pod(ip, "second", application).await;
+        let second = edit(pod("second", ip), |second| second.services = self.pod.profile.services.clone());
+        for (uid, version) in [(&self.pod.uid, "v1"), (&second.uid, "v2")] {
+            let labels = [("version".into(), version.into())].into();
+            self.waypoint.labels.set(uid, Some(Arc::new(labels)));
+        }
+        self.waypoint.take(vec![Update::Workload(second)]);
+    }
+
+    /// Whom the last connection through a pod's agent was for: the last byte of its address.
+    pub(super) fn last_pod(&self) -> u8 {
+        let connects = self.connects.borrow();
+        let last = connects.last().expect("there was one").authority.parse::<SocketAddr>().unwrap();
+        match last.ip() {
+            IpAddr::V4(ip) => ip.octets()[3],
+            IpAddr::V6(ip) => panic!("{ip}"),
+        }
     }
 
     /// The address of the pod behind the service.
@@ -156,17 +181,22 @@ impl World {
     }
 
     /// The pod's agent and application.
-    async fn serve_pod<F: Future<Output = ()> + 'static>(&self, application: fn(TcpStream, u16) -> F) {
+    async fn serve_pod<F: Future<Output = ()> + 'static>(
+        &self,
+        ip: IpAddr,
+        account: &str,
+        application: fn(TcpStream, u16) -> F,
+    ) {
         for port in 8080..=8083 {
-            let listener = TcpListener::bind(SocketAddr::new(self.pod_ip(), port)).await.unwrap();
+            let listener = TcpListener::bind(SocketAddr::new(ip, port)).await.unwrap();
             spawn_local(async move {
                 while let Ok((socket, _)) = listener.accept().await {
                     spawn_local(application(socket, port));
                 }
             });
         }
-        let listener = TcpListener::bind(SocketAddr::new(self.pod_ip(), 15008)).await.unwrap();
-        let credentials = Rc::new(self.credentials("server"));
+        let listener = TcpListener::bind(SocketAddr::new(ip, 15008)).await.unwrap();
+        let credentials = Rc::new(self.credentials(account));
         let connects = self.connects.clone();
         spawn_local(async move {
             while let Ok((socket, _)) = listener.accept().await {

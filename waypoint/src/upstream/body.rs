@@ -1,5 +1,7 @@
-//! A request's body on its way to an endpoint: counted, and held back where the client waits for a `100 Continue`.
+//! A request's body on its way to an endpoint: counted, held back where the client waits for a `100 Continue`, and kept,
+//! while it is small, for another try.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::http::messages::Messages;
@@ -66,19 +69,91 @@ pub(crate) enum BodyError {
     NotWanted,
 }
 
-/// The body of a request.
+/// A request's body, and as much of what has been read of it as it takes to send it once more.
 #[derive(Debug)]
-pub(crate) struct RequestBody {
+pub(crate) struct Source {
     inner: Incoming,
-    gate: Option<Gate>,
+    /// What has been read, from the beginning.
+    read: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    /// Bytes that may still be kept.
+    room: usize,
+    /// More has been read than is kept.
+    lost: bool,
+    ended: bool,
     tally: Rc<Tally>,
     messages: Option<Messages>,
 }
 
+/// The source of a request's tries.
+pub(crate) type SharedSource = Rc<RefCell<Source>>;
+
+impl Source {
+    /// The body as it comes from the client, of which `room` bytes are kept.
+    pub(crate) fn new(inner: Incoming, room: usize, tally: Rc<Tally>, grpc: bool) -> SharedSource {
+        Rc::new(RefCell::new(Self {
+            inner,
+            read: Vec::new(),
+            trailers: None,
+            room,
+            lost: false,
+            ended: false,
+            tally,
+            messages: grpc.then(Messages::default),
+        }))
+    }
+
+    /// Whether all of it can be sent once more.
+    pub(crate) fn is_kept(&self) -> bool {
+        !self.lost
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => self.keep(frame),
+            Some(Err(_)) => self.lost = true,
+            None => self.ended = true,
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
+    }
+
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        if let Some(trailers) = frame.trailers_ref() {
+            self.trailers = Some(trailers.clone());
+        }
+        let Some(data) = frame.data_ref() else { return };
+        self.tally.received.set(self.tally.received.get() + data.len() as u64);
+        if let Some(messages) = &mut self.messages {
+            self.tally.messages_received.set(messages.see(data));
+        }
+        match self.room.checked_sub(data.len()).filter(|_| !self.lost) {
+            Some(left) => {
+                self.room = left;
+                self.read.push(data.clone());
+            }
+            None => {
+                self.lost = true;
+                self.read = Vec::new();
+            }
+        }
+    }
+}
+
+/// The body of one try of a request.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    source: SharedSource,
+    /// How much of what was read has been sent.
+    at: usize,
+    trailers_sent: bool,
+    gate: Option<Gate>,
+}
+
 impl RequestBody {
-    /// The body as it comes from the client.
-    pub(crate) fn new(inner: Incoming, gate: Option<Gate>, tally: Rc<Tally>, grpc: bool) -> Self {
-        Self { inner, gate, tally, messages: grpc.then(Messages::default) }
+    /// All of a request's body, from the beginning.
+    pub(crate) fn new(source: &SharedSource, gate: Option<Gate>) -> Self {
+        Self { source: source.clone(), at: 0, trailers_sent: false, gate }
     }
 }
 
@@ -97,23 +172,39 @@ impl Body for RequestBody {
             }
             this.gate = None;
         }
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            this.tally.received.set(this.tally.received.get() + data.len() as u64);
-            if let Some(messages) = &mut this.messages {
-                this.tally.messages_received.set(messages.see(data));
-            }
+        let source = &mut *this.source.borrow_mut();
+        if let Some(data) = source.read.get(this.at) {
+            this.at += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
+        if let Some(trailers) = source.trailers.as_ref().filter(|_| !this.trailers_sent) {
+            this.trailers_sent = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
+        }
+        if source.ended {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(source.poll(cx));
+        this.at = source.read.len();
+        this.trailers_sent = source.trailers.is_some();
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        let source = self.source.borrow();
+        let trailers = source.trailers.is_some() && !self.trailers_sent;
+        self.at >= source.read.len() && !trailers && (source.ended || source.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let source = self.source.borrow();
+        let kept: u64 = source.read.iter().skip(self.at).map(|data| data.len() as u64).sum();
+        let coming = source.inner.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(kept + coming.lower());
+        if let Some(upper) = coming.upper() {
+            hint.set_upper(kept + upper);
+        }
+        hint
     }
 }

@@ -222,7 +222,8 @@ pub(super) async fn lease(
         return Ok(lease);
     }
     match version {
-        Http::One => one(worker, inbound, endpoint, key).await,
+        // Its state is ten times what a request over a pooled connection needs.
+        Http::One => Box::pin(one(worker, inbound, endpoint, key)).await,
         Http::Two => {
             let dialing = worker.pools.dialing(&key);
             let _dialing = dialing.lock().await;
@@ -230,7 +231,7 @@ pub(super) async fn lease(
             if !fresh && let Some(lease) = worker.pools.take(&key, bounds.upstream_streams) {
                 return Ok(lease);
             }
-            two(worker, inbound, endpoint, key).await
+            Box::pin(two(worker, inbound, endpoint, key)).await
         }
     }
 }

@@ -1,0 +1,202 @@
+//! Requests that a host's routing says something of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use model::address::Str;
+use model::route::fault::{Abort, AbortWith};
+use model::route::{
+    Action, Destination, Destinations, DirectResponse, Fault, Forward, Fraction, HeaderChanges, HeaderKey,
+    HeaderMatch, HttpMatch, HttpRule, PathMatch, Redirect, ResourceName, RetryPolicy, Routing, RuleList,
+    RuleSource, TextMatch,
+};
+use model::traffic::{self, Subset};
+
+use super::fixtures::key;
+use super::requests::{FAILURES, application, get, http1, whole};
+use super::world::{HTTP, World, run};
+
+fn rule(index: u32, matches: Vec<HttpMatch>, action: Action) -> HttpRule {
+    let resource = Arc::new(ResourceName {
+        kind: "VirtualService".into(),
+        namespace: "shop".into(),
+        name: "reviews".into(),
+    });
+    HttpRule {
+        source: RuleSource { resource, list: RuleList::Http, index },
+        name: None,
+        matches: matches.into(),
+        action,
+        headers: HeaderChanges::default(),
+        fault: None,
+        cors: None,
+    }
+}
+
+fn path(path: &str) -> HttpMatch {
+    HttpMatch { path: Some(PathMatch::Exact(path.into())), ..HttpMatch::default() }
+}
+
+fn header(name: &'static str, value: &str) -> HttpMatch {
+    let key = HeaderKey::Name(http::HeaderName::from_static(name));
+    HttpMatch {
+        headers: [HeaderMatch { key, value: TextMatch::Exact(value.into()) }].into(),
+        ..HttpMatch::default()
+    }
+}
+
+fn subset(name: &str) -> Destination {
+    Destination { subset: Some(name.into()), ..Destination::of(key("reviews")) }
+}
+
+fn to(destination: Destination) -> Forward {
+    Forward { destinations: Destinations::One(destination), ..Forward::default() }
+}
+
+fn forward(forward: Forward) -> Action {
+    Action::Forward(Box::new(forward))
+}
+
+fn routing(rules: Vec<HttpRule>) -> Routing {
+    let version = |name: &str| Subset {
+        name: name.into(),
+        labels: BTreeMap::from([(Str::from("version"), Str::from(name))]),
+        policy: None,
+    };
+    let destination = traffic::Destination {
+        subsets: [version("v1"), version("v2"), version("v3")].into(),
+        ..Default::default()
+    };
+    Routing {
+        host: key("reviews"),
+        http: rules.into(),
+        tls: Box::default(),
+        tcp: Box::default(),
+        default: Some(Box::new(Forward::to_service(key("reviews")))),
+        destinations: [(key("reviews"), Arc::new(destination))].into(),
+    }
+}
+
+#[test]
+fn a_dark_launch_by_header_goes_to_its_subset_and_the_rest_to_the_other() {
+    run(async {
+        let world = World::new(application).await;
+        world.second(application).await;
+        world.waypoint.routings.set(routing(vec![
+            rule(0, vec![header("end-user", "jason")], forward(to(subset("v2")))),
+            rule(1, vec![path("/missing")], forward(to(subset("v3")))),
+            rule(2, vec![], forward(to(subset("v1")))),
+        ]));
+        let mut client = http1(&world, HTTP).await;
+        for (user, pod) in [(None, 2), (Some("jason"), 3), (Some("else"), 2)] {
+            let mut request = get("/");
+            if let Some(user) = user {
+                request.headers_mut().insert("end-user", HeaderValue::from_static(user));
+            }
+            assert_eq!(whole(client.send_request(request).await.unwrap()).await.0, 200);
+            if user != Some("else") {
+                assert_eq!(world.last_pod(), pod, "{user:?}");
+            }
+        }
+        assert_eq!(world.connects.borrow().len(), 2, "the third went over the first connection");
+        let (status, text) = whole(client.send_request(get("/missing")).await.unwrap()).await;
+        assert_eq!(status, 503);
+        assert!(text.contains("subset v3"), "{text}");
+    });
+}
+
+#[test]
+fn a_rule_may_answer_by_itself() {
+    run(async {
+        let world = World::new(application).await;
+        let redirect = Redirect {
+            path: None,
+            authority: Some("elsewhere.example".into()),
+            port: None,
+            scheme: None,
+            code: StatusCode::FOUND,
+        };
+        let answer = DirectResponse { status: StatusCode::IM_A_TEAPOT, body: Some(b"short"[..].into()) };
+        let abort = Abort { with: AbortWith::Http(StatusCode::IM_A_TEAPOT), share: Fraction::ALL };
+        let fault = Fault { delay: None, abort: Some(abort) };
+        let failing = HttpRule {
+            fault: Some(Box::new(fault)),
+            ..rule(2, vec![path("/fault")], forward(to(Destination::of(key("reviews")))))
+        };
+        let missing = Forward {
+            missing: ["DestinationRule subset shop/reviews v9".into()].into(),
+            ..Forward::default()
+        };
+        world.waypoint.routings.set(routing(vec![
+            rule(0, vec![path("/redirect")], Action::Redirect(Box::new(redirect))),
+            rule(1, vec![path("/answer")], Action::Respond(Box::new(answer))),
+            failing,
+            rule(3, vec![path("/gone")], forward(missing)),
+        ]));
+        let mut client = http1(&world, HTTP).await;
+        let response = client.send_request(get("/redirect")).await.unwrap();
+        assert_eq!(response.status(), 302);
+        assert_eq!(response.headers()["location"], "http://elsewhere.example/redirect");
+        drop(response);
+        for (path, status, text) in [
+            ("/answer", 418, "short"),
+            ("/fault", 418, "fault filter abort"),
+            ("/gone", 503, "the route's destinations do not resolve: DestinationRule subset shop/reviews v9"),
+            ("/none", 404, ""),
+        ] {
+            let mut client = http1(&world, HTTP).await;
+            let answered = whole(client.send_request(get(path)).await.unwrap()).await;
+            assert_eq!(answered, (status, text.to_owned()), "{path}");
+        }
+        assert!(world.connects.borrow().is_empty(), "nobody was asked");
+        let counted =
+            |flags: &str| world.metric("istio_requests_total{", &[&format!("response_flags=\"{flags}\"")]);
+        assert_eq!((counted("FI"), counted("NC"), counted("NR")), (Some(1.0), Some(1.0), Some(1.0)));
+    });
+}
+
+#[test]
+fn what_fails_is_tried_again_with_its_body_as_often_as_the_rule_says() {
+    run(async {
+        let world = World::new(application).await;
+        let retry = RetryPolicy {
+            attempts: 2,
+            status_codes: [StatusCode::SERVICE_UNAVAILABLE].into(),
+            backoff: Duration::from_millis(1),
+            ..RetryPolicy::default()
+        };
+        let flaky = Forward { retry: Some(Arc::new(retry)), ..to(Destination::of(key("reviews"))) };
+        world.waypoint.routings.set(routing(vec![rule(0, vec![], forward(flaky))]));
+        for (failures, status) in [(2, 200), (3, 503)] {
+            FAILURES.set(failures);
+            let body =
+                Full::new(bytes::Bytes::from_static(b"all of it")).map_err(|never| match never {}).boxed();
+            let request = Request::post("/flaky").header("host", "h").body(body).unwrap();
+            let answered = whole(http1(&world, HTTP).await.send_request(request).await.unwrap()).await;
+            assert_eq!(answered, (status, String::from("all of it")));
+            assert_eq!(FAILURES.get(), 0, "three tries were made");
+        }
+        assert_eq!(
+            world.metric("istio_requests_total{", &["response_code=\"200\""]),
+            Some(1.0),
+            "one request"
+        );
+    });
+}
+
+#[test]
+fn what_takes_too_long_ends_in_time() {
+    run(async {
+        let world = World::new(application).await;
+        let limited =
+            Forward { timeout: Some(Duration::from_millis(50)), ..to(Destination::of(key("reviews"))) };
+        world.waypoint.routings.set(routing(vec![rule(0, vec![], forward(limited))]));
+        let mut client = http1(&world, HTTP).await;
+        let answered = whole(client.send_request(get("/never")).await.unwrap()).await;
+        assert_eq!(answered, (504, String::from("upstream request timeout")));
+        assert_eq!(world.metric("istio_requests_total{", &["response_flags=\"UT\""]), Some(1.0));
+    });
+}
