@@ -71,12 +71,14 @@ fn grpc_clients_may_ask_for_less() {
         (None, Some("99999999H"), Some(99_999_999 * 3_600_000)),
         // What is none counts as not there.
         (Some(1000), Some("1"), Some(1000)),
-        (Some(1000), Some("m"), Some(1000)),
-        (Some(1000), Some("123456789m"), Some(1000)),
-        (Some(1000), Some("-1m"), Some(1000)),
-        (Some(1000), Some("1x"), Some(1000)),
-        (Some(1000), Some("1 m"), Some(1000)),
-        (Some(1000), Some(""), Some(1000)),
+        (None, Some("1"), None),
+        (None, Some("m"), None),
+        (None, Some("123456789m"), None),
+        (None, Some("12345678m"), Some(12_345_678)),
+        (None, Some("-1m"), None),
+        (None, Some("1x"), None),
+        (None, Some("1 m"), None),
+        (None, Some(""), None),
     ];
     for (of_rule, asked, expected) in table {
         let limits = Timeouts::of(&forward(of_rule, None), &grpc(asked));
