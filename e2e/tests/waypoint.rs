@@ -212,6 +212,17 @@ fn requests_go_by_their_waypoint_and_never_around_it() {
     refused(&mesh, "labelled:8080");
     let free = asks(&mesh, "free:8080");
     assert_eq!(free, Ok(client.clone()));
+    // Not even after a controller that knows no replica has started anew.
+    mesh.ctrl().kill();
+    mesh.eventually("ctrl is back", |mesh| match mesh.lateen(&["get", "gateways", "-n", "test"]) {
+        told if told.ok() && told.stdout.contains("front") => Ok(()),
+        told => Err(told.to_string()),
+    });
+    mesh.eventually("agents have heard of it", |mesh| {
+        let connected = mesh.logs("node-agent/node-1").matches("connected to the controller").count();
+        if connected > 1 { Ok(()) } else { Err(format!("connected {connected} times")) }
+    });
+    refused(&mesh, "labelled:8080");
     mesh.apply("front.yaml", &replicas("front", "test", 1));
     mesh.within(BACK, "the waypoint is back", |mesh| asks_by(mesh, "labelled:8080", "test/front", &client));
 }

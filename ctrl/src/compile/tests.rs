@@ -73,14 +73,36 @@ fn peer(namespace: &str, name: &str, app: Option<&str>, mode: &str, port: &str) 
            "spec": {"selector": selector, "mtls": {"mode": mode}, "portLevelMtls": ports}})
 }
 
+fn gateway(namespace: &str, name: &str, account: Option<&str>, routes: &str) -> Value {
+    let annotations = account.map_or(json!({}), |account| json!({"istio.io/for-service-account": account}));
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+        "metadata": {"name": name, "namespace": namespace, "annotations": annotations, "labels": {"istio.io/waypoint-for": "all"}},
+        "spec": {"gatewayClassName": "istio-waypoint", "listeners": [{"name": "m", "port": 15008, "protocol": "HBONE",
+            "allowedRoutes": {"namespaces": {"from": routes}}}]}})
+}
+
+fn labelled(mut object: Value, label: &str, value: &str) -> Value {
+    object["metadata"]["labels"][label] = json!(value);
+    object
+}
+
 fn any_object() -> impl Strategy<Value = Value> {
     let namespace = prop::sample::select(vec!["a", "b", "istio-system"]);
     let app = prop::sample::select(vec!["x", "y"]);
     let name = prop::sample::select(vec!["one", "two", "three"]);
     let ip = prop::sample::select(vec!["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let mode = prop::sample::select(vec!["STRICT", "PERMISSIVE", "UNSET"]);
-    let common = (namespace, app, name, ip, mode, any::<bool>(), any::<bool>(), 0..8_u8);
+    let common = (namespace, app, name, ip, mode, any::<bool>(), any::<bool>(), 0..14_u8);
     common.prop_map(|(namespace, app, name, ip, mode, flag, other, kind)| match kind {
+        8 => gateway(namespace, name, flag.then_some(app), if other { "All" } else { "Same" }),
+        9 => labelled(pod(namespace, name, app, ip, flag, "n1"), "gateway.networking.k8s.io/gateway-name", name),
+        10 => labelled(pod(namespace, name, app, ip, flag, "n1"), "istio.io/use-waypoint", if other { "none" } else { "one" }),
+        11 => labelled(service(namespace, name, &json!({"app": app}), ip), "istio.io/use-waypoint", if other { "one" } else { "two" }),
+        12 => json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {
+            "istio.io/use-waypoint": name, "istio.io/use-waypoint-namespace": if flag { "a" } else { namespace },
+            "lateen.dev/require-waypoint": if other { "true" } else { "false" }}}}),
+        13 => labelled(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(namespace, app, &json!({}))}),
+            "lateen.dev/require-waypoint", if flag { "true" } else { "" }),
         0 | 1 => pod(namespace, name, app, ip, flag, if other { "n1" } else { "n2" }),
         2 => service(namespace, name, &if flag { json!({"app": app}) } else { json!({}) }, ip),
         3 => slice(namespace, name, name, ip, flag.then_some(name)),
@@ -109,8 +131,31 @@ fn published(stores: &[Store; 2]) -> Vec<BTreeMap<String, String>> {
     stores.iter().map(one).collect()
 }
 
+/// What is kept for a restart of the waypoints that have been ready.
+fn keep(compiler: &Compiler, edits: &Edits, kept: &mut BTreeMap<Name, Object>) {
+    for one in &edits.kept {
+        match one {
+            Kept::Ready(name) => {
+                let object = compiler.index().gateway_object(name).expect("it is there");
+                kept.insert(name.clone(), (**object).clone());
+            }
+            Kept::Gone(name) => drop(kept.remove(name)),
+        }
+    }
+}
+
 fn apply(compiler: &mut Compiler, stores: &mut [Store; 2], batch: &Batch) -> usize {
+    apply_keeping(compiler, stores, batch, &mut BTreeMap::new())
+}
+
+fn apply_keeping(
+    compiler: &mut Compiler,
+    stores: &mut [Store; 2],
+    batch: &Batch,
+    kept: &mut BTreeMap<Name, Object>,
+) -> usize {
     let edits = compiler.apply(batch);
+    keep(compiler, &edits, kept);
     stores[0].apply(edits.ours);
     stores[1].apply(edits.foreign);
     edits.translated
@@ -130,6 +175,7 @@ proptest! {
     ) {
         // Objects come, change and go, several at a time.
         let (mut grown, mut kept) = (compiler(), stores());
+        let mut ready = BTreeMap::new();
         let mut there: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
         let (mut upserted, mut gone): (BTreeMap<Key, Arc<Object>>, Vec<Key>) = Default::default();
         for (value, remove, flush) in &steps {
@@ -146,18 +192,19 @@ proptest! {
             }
             if *flush {
                 let all = std::mem::take(&mut upserted).into_values().collect();
-                apply(&mut grown, &mut kept, &batch(all, std::mem::take(&mut gone)));
+                apply_keeping(&mut grown, &mut kept, &batch(all, std::mem::take(&mut gone)), &mut ready);
             }
         }
-        apply(&mut grown, &mut kept, &batch(upserted.into_values().collect(), gone));
+        apply_keeping(&mut grown, &mut kept, &batch(upserted.into_values().collect(), gone), &mut ready);
 
-        // The same all at once, in another order.
+        // The same all at once, in another order, after a restart: waypoints that have been ready are remembered.
         let mut all: Vec<Arc<Object>> = there.into_values().collect();
         if !all.is_empty() {
             let middle = order.index(all.len());
             all.rotate_left(middle);
         }
         let (mut fresh, mut anew) = (compiler(), stores());
+        fresh.remember(&ready.into_values().collect::<Vec<_>>());
         apply(&mut fresh, &mut anew, &batch(all, Vec::new()));
         prop_assert_eq!(published(&kept), published(&anew));
     }
