@@ -48,9 +48,8 @@ fn said(texts: &[&str]) -> Vec<String> {
 const FIX: &str = "put a waypoint in front: a Gateway of class istio-waypoint with the annotation \
                    istio.io/for-service-account, or the label istio.io/use-waypoint";
 
-const UNSERVED: &str = "Warning IST0167 a waypoint enforces what is for targetRefs, and this version of the mesh runs \
-                        none: nothing of the policy is in force => use a `selector` of the pods' labels for what layer 4 \
-                        can see";
+const AROUND: &str = "Info IST0167 only waypoints enforce what is for targetRefs: it says nothing of traffic that goes around \
+                      them => set the label lateen.dev/require-waypoint: \"true\", or use a `selector` of the pods' labels";
 
 #[test]
 fn selectors_that_select_nobody() {
@@ -114,7 +113,7 @@ fn attributes_that_nobody_can_see() {
     assert_eq!(said(&[&policy("shop", layer_4), MESH]), Vec::<String>::new());
     let attached = "  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: w}]\n  rules:\n  - to:\n    - operation: \
                     {methods: [GET]}\n";
-    assert_eq!(said(&[&policy("shop", attached), MESH, WAYPOINT]), [format!("5:3 {UNSERVED}")]);
+    assert_eq!(said(&[&policy("shop", attached), MESH, WAYPOINT]), [format!("5:3 {AROUND}")]);
 }
 
 #[test]
@@ -138,7 +137,7 @@ fn names_that_lead_nowhere() {
         (
             "  targetRefs: [{kind: Service, name: reviews}]\n".to_owned(),
             vec![
-                &format!("5:3 {UNSERVED}"),
+                &format!("5:3 {AROUND}"),
                 "5:38 Warning IST0101 there is no Service `reviews` in namespace shop",
             ],
         ),
@@ -201,14 +200,12 @@ fn what_nobody_enforces() {
         ("  action: ALLOW\n  rules: [{}]\n", vec![]),
         (
             "  action: AUDIT\n  rules: [{}]\n",
-            vec![
-                "5:3 Warning IST0167 AUDIT is not carried by this version of the mesh: nothing is noted, nothing is refused",
-            ],
+            vec!["5:3 Info IST0167 AUDIT: waypoints note what matches, node agents note nothing"],
         ),
         (
             "  action: CUSTOM\n  provider: {name: opa}\n  rules: [{}]\n",
             vec![
-                "5:3 Warning IST0167 CUSTOM: nobody can ask a provider at layer 4, so what the rules match is refused, \
+                "5:3 Warning IST0167 CUSTOM: this version of the mesh asks no provider, so what the rules match is refused, \
                  whatever it would say",
             ],
         ),

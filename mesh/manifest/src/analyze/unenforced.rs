@@ -31,29 +31,31 @@ fn ineffective(object: &Object, at: Position, field: &str, message: String) -> F
     finding(Level::Warning, Code::IneffectivePolicy, object, at, field, message)
 }
 
-/// A policy for what a waypoint serves, where there are no waypoints.
+/// A policy for what a waypoint serves says nothing of what goes around it.
 fn targets(object: &Object, policy: &AuthorizationPolicy) -> Option<Finding> {
     policy.targets().next()?;
     let field = if policy.target_ref.is_some() { "targetRef" } else { "targetRefs" };
     let at = object.locate(&[Step::Key("spec"), Step::Key(field)]);
-    let message = "a waypoint enforces what is for targetRefs, and this version of the mesh runs none: nothing of \
-                   the policy is in force";
-    let finding = ineffective(object, at, &format!("spec.{field}"), message.to_owned());
-    Some(finding.with_fix("use a `selector` of the pods' labels for what layer 4 can see"))
+    let message =
+        "only waypoints enforce what is for targetRefs: it says nothing of traffic that goes around them";
+    let field = format!("spec.{field}");
+    let finding = finding(Level::Info, Code::IneffectivePolicy, object, at, &field, message.to_owned());
+    Some(finding.with_fix(
+        "set the label lateen.dev/require-waypoint: \"true\", or use a `selector` of the pods' labels",
+    ))
 }
 
 fn action(object: &Object, policy: &AuthorizationPolicy) -> Option<Finding> {
-    let message = match policy.action {
+    let (level, message) = match policy.action {
         Action::Allow | Action::Deny => return None,
-        Action::Audit => {
-            "AUDIT is not carried by this version of the mesh: nothing is noted, nothing is refused"
-        }
-        Action::Custom => {
-            "CUSTOM: nobody can ask a provider at layer 4, so what the rules match is refused, whatever it would say"
-        }
+        Action::Audit => (Level::Info, "AUDIT: waypoints note what matches, node agents note nothing"),
+        Action::Custom => (
+            Level::Warning,
+            "CUSTOM: this version of the mesh asks no provider, so what the rules match is refused, whatever it would say",
+        ),
     };
     let at = object.locate(&[Step::Key("spec"), Step::Key("action")]);
-    Some(ineffective(object, at, "spec.action", message.to_owned()))
+    Some(finding(level, Code::IneffectivePolicy, object, at, "spec.action", message.to_owned()))
 }
 
 /// A rule for workloads that another is for already.

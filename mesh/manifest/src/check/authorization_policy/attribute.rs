@@ -140,25 +140,49 @@ fn port(value: &Cursor<'_>, report: &mut Report<'_>) {
     }
 }
 
-/// `{*}` stands for what is between two slashes and `{**}` for any number of segments; nothing else can stand
-/// in braces, and such a template has no other wildcard.
+/// `{*}` stands for one segment and `{**}` for anything that follows; nothing else can stand in braces, and such a template
+/// has no other wildcard. What no canonical path has (`docs/decisions/0012`) is never matched.
 fn path(value: &Cursor<'_>, report: &mut Report<'_>) {
     let text = value.text();
-    if !text.contains("{*}") && !text.contains("{**}") {
+    if text.contains("{*}") || text.contains("{**}") {
+        template(value, report);
+    }
+    let odd = ["//", "/./", "/../", "?", "#", "\\", "%2F", "%2f", "%5C", "%5c"];
+    if let Some(odd) = odd.iter().find(|odd| text.contains(**odd)) {
+        let message = format!("`{text}`: no path has `{odd}` when it is compared, so this matches none");
+        let fix = "write the path without query, `//`, dot segments and escaped slashes".to_owned();
+        report.warning(value, message, Some(fix));
+    }
+}
+
+fn template(value: &Cursor<'_>, report: &mut Report<'_>) {
+    let text = value.text();
+    let (start, end) = text.split_once("{**}").map_or((text, None), |(start, end)| (start, Some(end)));
+    let literals: Vec<&str> = start.split("{*}").collect();
+    let many = start.len() < text.len();
+    let varies = end.is_some_and(|end| end.contains("{*}") || end.contains("{**}"));
+    let (message, fix) = if varies {
+        (": nothing that varies can follow `{**}`", "let `{**}` come last, and only once")
+    } else if literals.iter().chain(&end).any(|literal| literal.contains(['{', '}', '*'])) {
+        let fix = "use only `{*}` for one segment and `{**}` for several, as in `/shops/{*}/items`";
+        (" is not a path template", fix)
+    } else if !are_segments(&literals, many) {
+        let fix = "put a slash before `{*}` and `{**}`, and behind `{*}`, as in `/shops/{*}/items/{**}`";
+        (": `{*}` and `{**}` stand for whole segments", fix)
+    } else {
         return;
-    }
-    let rest = text.replace("{**}", "").replace("{*}", "");
-    if rest.contains(['{', '}', '*']) {
-        let fix = Some(
-            "use only `{*}` for one segment and `{**}` for several, as in `/shops/{*}/items`".to_owned(),
-        );
-        report.error(value, format!("`{text}` is not a path template"), fix);
-    } else if text.matches("{**}").count() > 1
-        || text.find("{**}").is_some_and(|at| text[at..].contains("{*}"))
-    {
-        let fix = Some("let `{**}` come last, and only once".to_owned());
-        report.error(value, format!("`{text}`: nothing that varies can follow `{{**}}`"), fix);
-    }
+    };
+    report.error(value, format!("`{text}`{message}"), Some(fix.to_owned()));
+}
+
+/// Whether what stands between `{*}`, and before `{**}` if there is one, parts segments.
+fn are_segments(literals: &[&str], many: bool) -> bool {
+    let last = literals.len() - 1;
+    literals.iter().enumerate().all(|(place, literal)| {
+        let ends = place == last && !many;
+        (literal.starts_with('/') || place > 0 && ends && literal.is_empty())
+            && (ends || literal.ends_with('/'))
+    })
 }
 
 fn principal(value: &Cursor<'_>, report: &mut Report<'_>) {
