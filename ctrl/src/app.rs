@@ -41,6 +41,7 @@ use crate::serve::metrics::XdsMetrics;
 use crate::source::Batch;
 use crate::source::file::Files;
 use crate::source::last_good::LastGood;
+use crate::source::routings::Routings;
 use crate::source::waypoints::ReadyWaypoints;
 
 /// The socket of operators, in the state folder.
@@ -66,6 +67,7 @@ pub struct App {
     files: Files,
     last_good: LastGood,
     waypoints: ReadyWaypoints,
+    routings: Routings,
     tasks: Tasks,
 }
 
@@ -152,6 +154,8 @@ impl App {
         let last_good = LastGood::open(&config.state);
         let waypoints = ReadyWaypoints::open(&config.state);
         core.remember(&waypoints.stored());
+        let routings = Routings::open(&config.state);
+        core.remember_routings(routings.stored());
         let tasks = Tasks::default();
         Ok(Self {
             config,
@@ -165,6 +169,7 @@ impl App {
             files,
             last_good,
             waypoints,
+            routings,
             tasks,
         })
     }
@@ -202,11 +207,19 @@ impl App {
         self.tasks.spawn("convergence", measured);
         self.tasks.spawn("authorities", self.admin.upkeep.clone().run());
         // Before anybody is served: a proxy that came back would take what is not there yet for gone.
-        take(&self.core, &self.metrics, &publish, (&mut self.last_good, &self.waypoints), first);
+        take(
+            &self.core,
+            &self.metrics,
+            &publish,
+            (&mut self.last_good, &self.waypoints, &self.routings),
+            first,
+        );
         self.admin.readiness.done(CONFIGURATION);
         tracing::info!(address = %self.config.listen, "serving");
 
-        let Self { core, metrics, limits, mut files, mut last_good, waypoints, tasks, config, .. } = self;
+        let Self {
+            core, metrics, limits, mut files, mut last_good, waypoints, routings, tasks, config, ..
+        } = self;
         let accepted = accept_tls(self.listener, self.tls, bounds(), limits);
         let mut served = serve_calls(&tasks, accepted, self.router, shutdown.clone());
         let outcome = loop {
@@ -215,7 +228,7 @@ impl App {
                 task = tasks.panicked() => break Err(Defect(format!("the task {task:?}"))),
                 _ = &mut served => break Err(Defect("the server of xDS and certificates".into())),
                 batch = files.next() => match batch {
-                    Some(batch) => take(&core, &metrics, &publish, (&mut last_good, &waypoints), batch),
+                    Some(batch) => take(&core, &metrics, &publish, (&mut last_good, &waypoints, &routings), batch),
                     None => break Err(watch_ended()),
                 },
             }
@@ -316,7 +329,7 @@ fn take(
     core: &Core,
     metrics: &XdsMetrics,
     published: &watch::Sender<Published>,
-    (last_good, waypoints): (&mut LastGood, &ReadyWaypoints),
+    (last_good, waypoints, routings): (&mut LastGood, &ReadyWaypoints, &Routings),
     batch: Batch,
 ) {
     let begun = time::Instant::now();
@@ -328,6 +341,11 @@ fn take(
     }
     last_good.flush();
     waypoints.keep(&core.take_kept());
+    if let Some(last_good) = core.take_routings()
+        && let Err(error) = routings.keep(&last_good)
+    {
+        tracing::error!(%error, "routings are in force but not kept for a restart");
+    }
     metrics.batches.inc();
     metrics.revision.set(core.ours.revision() as f64);
     {

@@ -1,5 +1,7 @@
 //! From changes of the index to an edit of what is published: the changed keys are translated, nothing else.
 
+mod routes;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,8 +10,9 @@ use manifest::{Code, Finding, Level, Object};
 use model::address::Str;
 use model::authz::Policy;
 use model::mesh::Trust;
+use model::route::Routing;
 use model::workload::{PolicyName, Workload};
-use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS, REQUEST_AUTHORIZATION};
+use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS, REQUEST_AUTHORIZATION, ROUTING};
 use xds::convert::resource;
 use xds::delta::store::{Edit, Resource};
 
@@ -18,6 +21,14 @@ use crate::source::Batch;
 use crate::translate::{self, Context, authz, peer_authentication, waypoint};
 
 pub use xds::convert::resource::TYPES;
+
+use self::routes::Routes;
+use crate::translate::routing::Outcome;
+
+/// What waypoints are told: the same, and how hosts are routed, behind the endpoints that this is for.
+pub fn layer7_types() -> impl Iterator<Item = &'static str> {
+    TYPES.into_iter().chain([ROUTING])
+}
 
 /// Everything that is known, and what was made of it.
 #[derive(Debug)]
@@ -31,6 +42,7 @@ pub struct Compiler {
     /// The policies that pods name which take only what comes by a waypoint, and how many name each.
     required: HashMap<Name, PolicyName>,
     required_by: BTreeMap<PolicyName, usize>,
+    routes: Routes,
     /// There are waypoints, or have been: they are told more than agents.
     layer7: bool,
     begun: bool,
@@ -49,8 +61,10 @@ pub struct Edits {
     pub kept: Vec<Kept>,
     /// How many keys were translated.
     pub translated: usize,
-    /// Other services than before claim what is not theirs.
+    /// Other services than before claim what is not theirs, or rules name other things that are not there.
     pub claims: bool,
+    /// Other routings than before are the last good ones.
+    pub routings_kept: bool,
     to_layer7: bool,
 }
 
@@ -65,6 +79,7 @@ impl Compiler {
             lost: BTreeMap::new(),
             required: HashMap::new(),
             required_by: BTreeMap::new(),
+            routes: Routes::default(),
             layer7: false,
             begun: false,
         }
@@ -73,6 +88,16 @@ impl Compiler {
     /// Waypoints that have been ready before a restart, by their Gateways as they were.
     pub fn remember(&mut self, gateways: &[Object]) {
         self.index.remember(gateways);
+    }
+
+    /// Routings as they were last good before a restart.
+    pub fn remember_routings(&mut self, routings: impl IntoIterator<Item = Routing>) {
+        self.routes.remember(routings);
+    }
+
+    /// How hosts are routed, and why.
+    pub fn routing(&self) -> &Outcome {
+        self.routes.outcome()
     }
 
     /// What is known.
@@ -102,10 +127,11 @@ impl Compiler {
         self.policies(&changes, &mut edits);
         self.requirements(&changes, &mut edits);
         self.addresses(&changes, &mut edits);
+        self.routes.update(&self.index, &self.context, &changes, &mut edits);
         edits
     }
 
-    /// What is wrong with services that claim addresses of others.
+    /// What is wrong with services that claim addresses of others, and with rules that name what is not there.
     pub fn findings(&self) -> Vec<Finding> {
         let all = self.lost.iter().flat_map(|(name, lost)| lost.iter().map(move |lost| (name, lost)));
         all.filter_map(|(name, (ip, claim))| {
@@ -122,6 +148,7 @@ impl Compiler {
             let fix = "leave the address out to be given one, or choose one that is free";
             Some(finding.in_field("spec.clusterIP").about(object.key().to_string()).with_fix(fix))
         })
+        .chain(self.routes.findings(&self.index))
         .collect()
     }
 

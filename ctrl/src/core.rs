@@ -7,10 +7,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use manifest::{Finding, Level, Object};
 use model::identity::Identity;
 use model::mesh::Trust;
+use model::route::Routing;
 use xds::delta::store::Revision;
 use xds::server::Publisher;
 
-use crate::compile::{Compiler, TYPES};
+use crate::compile::{Compiler, TYPES, layer7_types};
 use crate::index::{Kept, Name};
 use crate::source::Batch;
 use crate::translate::Context;
@@ -40,6 +41,8 @@ pub struct Held {
     settings: Option<Told>,
     /// What of waypoints is still to be kept for a restart.
     kept: Vec<Kept>,
+    /// Other routings than were kept are the last good ones.
+    routings_kept: bool,
 }
 
 /// Revisions of one thing, by what proxies are shown: each view counts its own.
@@ -69,18 +72,31 @@ impl Core {
             given: Vec::new(),
             settings: None,
             kept: Vec::new(),
+            routings_kept: false,
         };
         Self {
             held: Arc::new(RwLock::new(held)),
             ours: Arc::new(Publisher::new(TYPES)),
             foreign: Arc::new(Publisher::new(TYPES)),
-            layer7: Arc::new(Publisher::new(TYPES)),
+            layer7: Arc::new(Publisher::new(layer7_types())),
         }
     }
 
     /// Waypoints that have been ready before a restart, by their Gateways as they were.
     pub fn remember(&self, gateways: &[Object]) {
         self.held.write().unwrap_or_else(PoisonError::into_inner).compiler.remember(gateways);
+    }
+
+    /// Routings as they were last good before a restart.
+    pub fn remember_routings(&self, routings: Vec<Routing>) {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).compiler.remember_routings(routings);
+    }
+
+    /// The last good routings, if they are others than when this was asked last.
+    pub fn take_routings(&self) -> Option<Vec<Arc<Routing>>> {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = std::mem::take(&mut held.routings_kept);
+        changed.then(|| held.compiler.routing().last_good.values().cloned().collect())
     }
 
     /// What of waypoints is to be kept for a restart, with the Gateways of those that are.
@@ -114,6 +130,7 @@ impl Core {
         self.foreign.apply(edits.foreign);
         let layer7 = self.layer7.apply(edits.layer7);
         held.kept.extend(edits.kept);
+        held.routings_kept |= edits.routings_kept;
         let revision = self.ours.apply(edits.ours);
         // With the first batch, and with the first for waypoints.
         if let Some(ours) = revision {

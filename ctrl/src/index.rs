@@ -83,6 +83,8 @@ pub struct Changes {
     pub policies: BTreeSet<Name>,
     /// Policies made of PeerAuthentications.
     pub peer_rules: BTreeSet<Name>,
+    /// VirtualServices or DestinationRules are others.
+    pub routing: bool,
     /// What must outlive a restart.
     pub kept: Vec<Kept>,
 }
@@ -95,6 +97,7 @@ impl Changes {
         self.slices.extend(other.slices);
         self.policies.extend(other.policies);
         self.peer_rules.extend(other.peer_rules);
+        self.routing |= other.routing;
         self.kept.extend(other.kept);
     }
 }
@@ -190,6 +193,14 @@ impl Index {
             ("discovery.k8s.io", "EndpointSlice") => self.change_slice(&name, new, changes),
             ("security.istio.io", "AuthorizationPolicy") => self.change_policy(&name, old, new, changes),
             ("security.istio.io", "PeerAuthentication") => self.change_peer_rule(&name, new, changes),
+            ("networking.istio.io", "VirtualService" | "DestinationRule") => {
+                let same = |old: &Object, new: &Object| {
+                    old.raw.get("spec") == new.raw.get("spec")
+                        && old.metadata.creation_timestamp == new.metadata.creation_timestamp
+                        && matches!(old.spec, Typed::Broken) == matches!(new.spec, Typed::Broken)
+                };
+                changes.routing |= !matches!((old, new), (Some(old), Some(new)) if same(old, new));
+            }
             _ => {}
         }
     }
@@ -421,6 +432,7 @@ impl Index {
             slices: self.slices.all().collect(),
             policies: named("AuthorizationPolicy"),
             peer_rules: named("PeerAuthentication"),
+            routing: true,
             kept: Vec::new(),
         }
     }
@@ -440,11 +452,6 @@ impl Index {
         all.take_while(move |(key, _)| key.group == group && key.kind == kind).map(|(_, object)| object)
     }
 
-    /// All services, by name.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.all()
-    }
-
     /// An object.
     pub fn object(&self, key: &Key) -> Option<&Arc<Object>> {
         self.objects.get(key)
@@ -453,6 +460,13 @@ impl Index {
     /// An AuthorizationPolicy's object.
     pub fn policy_object(&self, name: &Name) -> Option<&Arc<Object>> {
         self.objects.get(&policy_key("AuthorizationPolicy", name))
+    }
+
+    /// A VirtualService's object.
+    pub fn virtual_service_object(&self, name: &Name) -> Option<&Arc<Object>> {
+        let (group, kind) = ("networking.istio.io".to_owned(), "VirtualService".to_owned());
+        let namespace = Some(name.namespace.to_string());
+        self.objects.get(&Key { group, kind, namespace, name: name.name.to_string() })
     }
 
     /// A Service's object.

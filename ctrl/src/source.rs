@@ -3,6 +3,7 @@
 
 pub mod file;
 pub mod last_good;
+pub mod routings;
 pub mod waypoints;
 
 pub use manifest::Batch;

@@ -2,6 +2,7 @@
 //! Pure.
 
 mod authorization;
+mod routing;
 mod waypoint;
 
 use std::fmt::Write as _;
@@ -18,10 +19,6 @@ use crate::translate::authz::{self, Fate};
 const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 /// Whether the mesh heeds an object.
 const ACCEPTED: &str = "Accepted";
-
-/// What is said to who routes.
-const NO_ROUTING: &str =
-    "it is read and checked, and no waypoint of this version routes by it: nothing of it is in force";
 
 /// One condition, as Kubernetes has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,7 +62,7 @@ pub fn conditions(compiler: &Compiler, object: &Object, findings: &[Finding]) ->
         (_, "PeerAuthentication") if is_security(object) => vec![peer_rule(compiler, object, &findings)],
         (Typed::Gateway(gateway), _) => waypoint::gateway(compiler, object, gateway),
         (Typed::VirtualService(_) | Typed::DestinationRule(_), _) => {
-            vec![Condition::new(ACCEPTED, false, "UnsupportedValue", NO_ROUTING)]
+            routing::conditions(compiler, object, &findings)
         }
         (Typed::Service(_), _) if findings.iter().any(|finding| finding.code == Code::AddressTaken) => {
             let taken = Condition::new(ACCEPTED, false, "Conflicted", told(&findings));

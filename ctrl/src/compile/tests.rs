@@ -261,4 +261,5 @@ fn a_change_costs_what_it_changes() {
     assert_eq!(stores[0].resources(AUTHORIZATION).count(), 3);
 }
 
+mod routes;
 mod waypoints;

@@ -1,4 +1,4 @@
-//! Policies as they were last good, over restarts. The files' watcher remembers them while the process runs; what it
+//! Policies and rules as they were last good, over restarts. The files' watcher remembers them while the process runs; what it
 //! cannot know afterwards stands in the state folder: a policy that breaks, or whose file cannot be read, must not
 //! become weaker because the controller was started anew.
 
@@ -16,8 +16,8 @@ use super::Batch;
 const FOLDER: &str = "last-good";
 /// On a stored object: the file that it came from.
 const ORIGIN: &str = "lateen.dev/last-good-of";
-/// The kinds that are kept: those that refuse something.
-const KINDS: [&str; 2] = ["AuthorizationPolicy", "PeerAuthentication"];
+/// The kinds that are kept: those that refuse something, and those whose rules others must not take the place of.
+const KINDS: [&str; 4] = ["AuthorizationPolicy", "PeerAuthentication", "VirtualService", "DestinationRule"];
 
 /// Keeps policies as they were last good.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl LastGood {
                     *object = good.clone();
                 }
             }
-            Typed::AuthorizationPolicy(_) | Typed::PeerAuthentication(_) => {
+            spec if is_kept(spec) => {
                 let before = self.kept.insert(key, object.clone());
                 if before.is_none_or(|before| before.raw != object.raw || before.file() != object.file()) {
                     self.pending.push(Pending::Write(object.clone()));
@@ -153,7 +153,17 @@ fn unmarked(path: &Path) -> Option<Object> {
     let origin: Arc<Path> = Arc::from(Path::new(origin.as_str()?));
     let mut parsed = from_json(&value, &origin);
     let object = parsed.objects.pop().filter(|_| parsed.objects.is_empty())?;
-    matches!(object.spec, Typed::AuthorizationPolicy(_) | Typed::PeerAuthentication(_)).then_some(object)
+    is_kept(&object.spec).then_some(object)
+}
+
+fn is_kept(spec: &Typed) -> bool {
+    matches!(
+        spec,
+        Typed::AuthorizationPolicy(_)
+            | Typed::PeerAuthentication(_)
+            | Typed::VirtualService(_)
+            | Typed::DestinationRule(_)
+    )
 }
 
 #[cfg(test)]

@@ -265,3 +265,42 @@ fn who_asks_for_a_waypoint_is_told_by_table() {
         assert!(messages.contains(part), "{part:?} is missing in {messages:?}");
     }
 }
+
+#[test]
+fn who_routes_is_told_where_and_what_is_missing() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: cart, namespace: shop}\n\
+                   spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n---\n";
+    let route = |spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    let to = |subset: &str| {
+        format!("{{hosts: [cart], http: [{{route: [{{destination: {{host: cart{subset}}}}}]}}]}}")
+    };
+    for (text, condition, part) in [
+        (route(&to("")), "False NoMatchingHost", "there is no service cart.shop.svc.cluster.local"),
+        (service.to_owned() + &route(&to("")), "False NoWaypoint", "no waypoint stands in front"),
+        (service.to_owned() + &route("{hosts: []}"), "False Invalid", "no rule"),
+    ] {
+        let (shown, message) = told(&text).unwrap();
+        assert_eq!(shown, format!("Accepted {condition}"), "{text}{message}");
+        assert!(message.contains(part), "{part:?} is missing in {message:?}");
+    }
+    // The service was there before: its default routing was good, and is held.
+    let file: Arc<Path> = Arc::from(Path::new("mesh.yaml"));
+    let mut compiler = Compiler::new(Context::new(model::mesh::Settings::default()));
+    let mut last = Vec::new();
+    for text in [service.to_owned(), route(&to(", subset: v1"))] {
+        last = parse(&text, &file).objects.into_iter().map(Arc::new).collect();
+        compiler.apply(&Batch { upserted: last.clone(), ..Batch::default() });
+    }
+    let all = conditions(&compiler, &last[0], &compiler.findings());
+    let shown: Vec<String> = all.iter().map(|one| format!("{} {}", one.kind, one.status)).collect();
+    assert_eq!(shown, ["Accepted False", "Held True"]);
+    let expected = "cart.shop.svc.cluster.local: the last good routing is kept; there is no VirtualService shop/v http[0]: \
+                    DestinationRule subset shop/cart v1";
+    assert_eq!(all[1].message, expected);
+    let finding = compiler.findings()[0].to_string();
+    assert!(finding.starts_with("mesh.yaml:1:1: warning: cart.shop.svc.cluster.local keeps"), "{finding}");
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use manifest::Object;
 use model::address::Str;
 
+use crate::index::facts::Service;
 use crate::index::{Index, Name};
 use crate::translate::Context;
 
@@ -36,18 +37,21 @@ pub struct Objects {
     pub root_namespace: Str,
 }
 
+impl Host {
+    /// A service of the index.
+    pub fn of(index: &Index, service: &Service) -> Self {
+        let bound = index.service_bound(service);
+        let seen_from =
+            bound.in_force().map_or(&service.name.namespace, |binding| &binding.waypoint.namespace);
+        Self { ports: service.ports.iter().map(|port| port.number).collect(), seen_from: seen_from.clone() }
+    }
+}
+
 impl Objects {
-    /// What the index has.
-    pub fn of(index: &Index, context: &Context) -> Self {
-        let services = index.services().map(|service| {
-            let bound = index.service_bound(service);
-            let seen_from =
-                bound.in_force().map_or(&service.name.namespace, |binding| &binding.waypoint.namespace);
-            let ports = service.ports.iter().map(|port| port.number).collect();
-            (service.name.clone(), Host { ports, seen_from: seen_from.clone() })
-        });
+    /// What the index has, and services.
+    pub fn of(index: &Index, context: &Context, services: BTreeMap<Name, Host>) -> Self {
         Self {
-            services: services.collect(),
+            services,
             virtual_services: index.objects_of(NETWORKING, "VirtualService").cloned().collect(),
             destination_rules: index.objects_of(NETWORKING, "DestinationRule").cloned().collect(),
             domain: context.domain.clone(),

@@ -171,7 +171,7 @@ fn is_test(text: &str, name: &str) -> bool {
             .strip_prefix(&format!("fn {name}"))
             .is_some_and(|rest| rest.starts_with('('))
     };
-    let Some(at) = lines.iter().position(|line| begins(line)) else { return false };
+    let Some(at) = lines.iter().position(begins) else { return false };
     lines[..at]
         .iter()
         .rev()
