@@ -27,7 +27,7 @@ use tokio::time::sleep;
 use xds::client::{Client, ClientConfig, ClientHandle};
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
-use xds::feed::Feed;
+use xds::feed::routing::RoutingFeed;
 use xds::node::NodeInfo;
 use xds::state::State;
 
@@ -95,9 +95,13 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     tasks.spawn("accept", listen::accept(waypoint.clone(), listener));
     tasks.spawn("expire series", expire_series(waypoint.clone()));
     let subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
-    let taker = waypoint.clone();
-    let feed = Feed::new(Decoder::default(), move |updates| taker.take(updates));
-    let told = Told { feed, waypoint: waypoint.clone(), decoder: Decoder::default() };
+    let (taker, router) = (waypoint.clone(), waypoint.clone());
+    let feed = RoutingFeed::new(
+        Decoder::default(),
+        move |updates| taker.take(updates),
+        move |updates| router.routings.apply(updates),
+    );
+    let told = Told { feed, waypoint: waypoint.clone() };
     let (client, handle) = Client::new(client_config(settings, &waypoint.tls)?, subscriber, told);
     tasks.spawn("controller", async move { match client.run().await {} });
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));

@@ -1,5 +1,5 @@
-//! What the controller sends waypoints: all that every proxy is told, and beside it the labels of workloads and what
-//! becomes of traffic to hosts.
+//! What the controller sends waypoints beside what it tells every proxy: the labels of workloads. What becomes of traffic
+//! to hosts `xds::feed::routing` reads.
 
 use std::sync::Arc;
 
@@ -8,7 +8,6 @@ use model::traffic::balance::Labels;
 use prost::Message as _;
 use proto::type_url;
 use proto::workload::{Address, address};
-use xds::convert::Decoder;
 use xds::convert::routing::features::KNOWN;
 use xds::delta::subscriber::{Delivery, Handler, Received, Rejection};
 
@@ -17,47 +16,19 @@ use crate::Waypoint;
 /// Takes deliveries in.
 #[derive(Debug)]
 pub(crate) struct Told<F> {
-    /// What takes what every proxy is told.
+    /// What takes all the rest.
     pub(crate) feed: F,
     pub(crate) waypoint: Arc<Waypoint>,
-    /// Reads routings.
-    pub(crate) decoder: Decoder,
 }
 
 impl<F: Handler> Handler for Told<F> {
     fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection> {
-        if *delivery.type_url == *type_url::ROUTING {
-            return self.take_routings(delivery);
-        }
         if *delivery.type_url == *type_url::ADDRESS {
             // Before the workloads themselves: an endpoint belongs to its subsets from the first moment.
             delivery.removed.iter().for_each(|name| self.waypoint.labels.set(name, None));
             delivery.resources.iter().for_each(|received| take_labels(&self.waypoint, received));
         }
         self.feed.apply(delivery)
-    }
-}
-
-impl<F> Told<F> {
-    /// One that cannot be read keeps its last good version.
-    fn take_routings(&mut self, delivery: &Delivery) -> Vec<Rejection> {
-        let routings = &self.waypoint.routings;
-        for host in delivery.removed.iter().filter_map(|name| self.decoder.routing_removal(name)) {
-            routings.remove(&host);
-        }
-        let mut rejections = Vec::new();
-        for Received { name, value, .. } in &delivery.resources {
-            match self.decoder.routing(name, value.clone()) {
-                Ok(routing) => routings.set(routing),
-                Err(refused) => {
-                    let error = refused.error;
-                    tracing::error!(%error, "refused a routing; the last good one stays");
-                    let reason = format!("{}: {}", error.field, error.reason);
-                    rejections.push(Rejection { name: name.clone(), reason });
-                }
-            }
-        }
-        rejections
     }
 }
 

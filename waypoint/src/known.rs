@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use model::address::{NamespacedHostname, Str};
 use model::route::Routing;
 use model::traffic::balance::Labels;
+use xds::feed::routing::RoutingUpdate;
 
 /// The labels of workloads, by uid.
 #[derive(Debug, Default)]
@@ -56,9 +57,16 @@ impl Routings {
         all.insert(routing.host.clone(), Arc::new(routing));
     }
 
-    /// Takes that of a host away.
-    pub(crate) fn remove(&self, host: &NamespacedHostname) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(host);
+    /// Takes changes over.
+    pub(crate) fn apply(&self, updates: Vec<RoutingUpdate>) {
+        for update in updates {
+            match update {
+                RoutingUpdate::Put(routing) => self.set(*routing),
+                RoutingUpdate::Remove(host) => {
+                    self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&host);
+                }
+            }
+        }
     }
 
     /// The hosts that have one, in order.
