@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 
 use http::{HeaderMap, Method};
+use proptest::collection::vec;
+use proptest::prelude::{Just, ProptestConfig, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::sample::select;
 
 use crate::address::NamespacedHostname;
 use crate::authz::{
     Action, Addressee, Clause, Facts, GatewayName, Match, PathMatch, Policy, PolicyScope, RequestMatch, Rule,
-    StringMatch, Subject, Target, policies_for,
+    StringMatch, Subject, Target, decide, policies_for,
 };
 use crate::fixtures::{edit, policy_name, socket, workload};
 use crate::identity::Identity;
@@ -249,5 +252,83 @@ fn what_is_on_trial_is_told_as_istios_tags_have_it() {
                 decision.dry_run_tags().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             assert_eq!(tags, expected);
         }
+    }
+}
+
+/// A match of a request, by what it asks; several ways of asking for what is there and for what is not.
+fn asked_for() -> impl Strategy<Value = Match> {
+    let methods = select(&["GET", "POST"][..]).prop_map(methods);
+    let paths = select(&["/a", "/a*", "/{*}", "/a/{**}", "*b", "*", "/b"][..]).prop_map(|text| {
+        let paths = vec![PathMatch::parse(text).unwrap()];
+        Match { request: Some(RequestMatch { paths, ..RequestMatch::default() }.into()), ..Match::default() }
+    });
+    let hosts = select(&["a.example", "b.example", "a."][..]).prop_map(|text| {
+        let hosts = vec![StringMatch::Prefix(text.into()), StringMatch::Exact("c".into())];
+        Match { request: Some(RequestMatch { hosts, ..RequestMatch::default() }.into()), ..Match::default() }
+    });
+    let ports = select(&[80u16, 8080][..]).prop_map(port);
+    let unseen = Just(Match { unseen: vec!["hidden".into()], ..Match::default() });
+    prop_oneof![3 => methods, 6 => paths, 3 => hosts, 2 => ports, 1 => unseen]
+}
+
+fn many() -> impl Strategy<Value = Vec<Policy>> {
+    let clause = vec(asked_for(), 0..3).prop_map(|matches| Clause { matches: matches.into() });
+    let rule = vec(clause, 0..3).prop_map(|clauses| Rule { clauses: clauses.into() });
+    let scope = select(vec![
+        PolicyScope::Global,
+        PolicyScope::Namespace,
+        targets(&[at_gateway("g"), Target::Service(host("a"))]),
+        targets(&[at_gateway("h")]),
+    ]);
+    let action = select(&[Action::Allow, Action::Deny, Action::Audit][..]);
+    let policy = (vec(rule, 0..3), scope, action, 0u8..8).prop_map(|(rules, scope, action, die)| Policy {
+        name: policy_name("ns/unnamed"),
+        scope,
+        action,
+        rules: rules.into(),
+        dry_run: die == 0,
+        invalid: None,
+    });
+    vec(policy, 0..60).prop_map(|all| {
+        let name = |place| policy_name(&format!("ns/p{place:02}"));
+        all.into_iter().enumerate().map(|(place, policy)| Policy { name: name(place), ..policy }).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    /// What the index leaves out has nothing to say, of requests, of connections, and where no endpoint is chosen.
+    #[test]
+    fn the_index_leaves_out_what_has_nothing_to_say(policies in many(), path in select(&["/a", "/a/b", "/c"][..])) {
+        let (w, g, a, headers) = (edit(workload("w", &["10.0.0.2"]), |_| {}), gateway("g"), host("a"), HeaderMap::new());
+        let mesh = known(&policies);
+        let request = Request {
+            method: &Method::GET,
+            scheme: "http",
+            authority: "a.example:80",
+            path,
+            query: None,
+            headers: &headers,
+            client: Client { address: socket("10.0.0.1:1"), identity: None, labels: None },
+            // One address for both kinds of policies, so that one engine can judge by all of them at once.
+            destination: socket(POD),
+        };
+        let subject = subject(POD);
+        let to = Addressee { gateway: &g, service: Some(&a), service_entry: None, endpoint: Some((&w, socket(POD))) };
+        for facts in [Facts::from(&request), Facts::from(&subject)] {
+            let (found, plain) = (mesh.judge_for(&to, facts).unwrap(), decide(&policies_for(&policies, &to), facts));
+            prop_assert_eq!(found.verdict, plain.verdict, "{} or {}", found.cause, plain.cause);
+            prop_assert_eq!(found.on_trial, plain.on_trial);
+            for (mut found, mut plain) in [(found.audited, plain.audited), (found.dry_run, plain.dry_run)] {
+                found.sort_by(|one, other| one.policy.cmp(&other.policy));
+                plain.sort_by(|one, other| one.policy.cmp(&other.policy));
+                prop_assert_eq!(found, plain);
+            }
+        }
+        // What is not known of an endpoint never lets through more than what is.
+        let nowhere = Addressee { endpoint: None, ..to };
+        let allowed = mesh.judge_for(&nowhere, &request).unwrap().allows();
+        prop_assert!(!allowed || mesh.judge_for(&to, &request).unwrap().allows());
     }
 }
