@@ -15,6 +15,7 @@ mod variants;
 
 mod load;
 mod measure;
+mod relay;
 mod rounds;
 mod serve;
 
@@ -48,6 +49,15 @@ enum Command {
         #[arg(long, value_name = "ADDR")]
         listen: SocketAddr,
     },
+    /// Copies between plain sockets and does nothing else: half of the variant `relays`.
+    Relay {
+        /// Where to listen.
+        #[arg(long, value_name = "ADDR")]
+        listen: SocketAddr,
+        /// Where to connect to.
+        #[arg(long, value_name = "ADDR")]
+        to: SocketAddr,
+    },
     /// Sets variants side by side and prints one table of ratios.
     Table(compare::Options),
     /// Attacks, each on each variant, with a bystander who should not notice.
@@ -64,6 +74,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Load(kind) => load::run(&kind).map_err(|error| error.to_string()),
         Command::Serve { listen } => serve::run(listen).map_err(|error| error.to_string()),
+        Command::Relay { listen, to } => relay::run(listen, to).map_err(|error| error.to_string()),
         Command::Table(options) => compare::run(&options).map_err(|error| error.to_string()),
         Command::Attack(options) => attack::run(&options).map_err(|error| error.to_string()),
         Command::Strike(strike) => attack::strike::run(&strike).map_err(|error| error.to_string()),

@@ -56,7 +56,7 @@ pub(crate) fn run(listen: SocketAddr) -> Result<(), LoadError> {
 }
 
 /// A listener whose connections inherit that small messages leave at once.
-fn bind(at: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(at: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;

@@ -5,6 +5,7 @@ mod envoy;
 mod lateen;
 mod node;
 mod plain;
+mod relays;
 mod rules;
 mod zds;
 mod ztunnel;
@@ -29,6 +30,8 @@ use crate::topology::Topology;
 pub(crate) enum Kind {
     /// Client and server with nothing between them but the cable.
     Plain,
+    /// Two processes that only copy between plain sockets: what two hops cost, whatever is done on them.
+    Relays,
     /// Our node agents.
     Lateen,
     /// Two ends of `mesh/hbone` alone: its example `tunnel_end`.
@@ -46,6 +49,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
+            Self::Relays => "relays",
             Self::Lateen => "lateen",
             Self::Bare => "bare",
             Self::EnvoyTls => "envoy-tls",
@@ -214,6 +218,7 @@ pub(crate) fn start(kind: Kind, setting: &Setting) -> Result<Running, VariantErr
     }
     match kind {
         Kind::Plain => Ok(plain::start(topology)),
+        Kind::Relays => relays::start(topology, setting),
         Kind::Lateen => lateen::start(topology, setting),
         Kind::Bare => bare::start(topology, setting),
         Kind::EnvoyTls => envoy::start(envoy::Tunnel::Tls, topology, setting),
