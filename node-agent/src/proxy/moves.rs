@@ -158,8 +158,11 @@ async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
             }
             Err(error) => {
                 let over = is_final(&error) || detached.pod.phase() == Phase::Gone;
-                if over || Instant::now() + pause >= deadline {
-                    worker.agent.hits.hit(Limit::Resuming);
+                let late = Instant::now() + pause >= deadline;
+                if over || late {
+                    if late {
+                        worker.agent.hits.hit(Limit::Resuming);
+                    }
                     detached.give_up(format_args!("taken off its tunnel and not resumed: {error}"));
                     return None;
                 }

@@ -222,31 +222,33 @@ pub(super) fn read(bytes: &[u8]) -> Result<Passed, String> {
 }
 
 impl Passed {
-    /// Puts the connection together, for a pod of this process.
+    /// Puts the connection together, for a pod of this process, and takes its sockets.
     ///
     /// # Errors
-    /// A text: what is missing or makes no sense.
+    /// A text: what is missing or makes no sense. The sockets are where they were.
     pub(super) fn unpack(
         self,
         agent: &Arc<Agent>,
         pod: Arc<Pod>,
-        fds: Vec<OwnedFd>,
+        fds: &mut Vec<OwnedFd>,
         arriving: Arriving,
     ) -> Result<Detached, String> {
         let id: [u8; 16] = self.id.as_slice().try_into().map_err(|_| "an id of another length")?;
-        let mut fds = fds.into_iter();
-        let socket = TcpStream::from(fds.next().ok_or("no socket")?);
-        let far = match self.far {
-            true => Some(TcpStream::from(fds.next().ok_or("no second socket")?)),
-            false => None,
-        };
-        let (residue, unsent) = read_rest(fds.next(), self.residue, self.unsent)?;
+        let sockets = 1 + usize::from(self.far);
+        if fds.len() < sockets {
+            return Err(format!("{} of {sockets} sockets", fds.len()));
+        }
+        let rest = (fds.len() > sockets).then(|| fds.remove(sockets));
+        let (residue, unsent) = read_rest(rest, self.residue, self.unsent)?;
         let progress = self.progress()?;
+        let delivered = optional(&self.delivered_to)?.map(AppAddress::new);
+        let record = self.record.ok_or("no record")?.read(delivered, &agent.state.read())?;
+        let mut sockets = fds.drain(..sockets).map(TcpStream::from);
+        let socket = sockets.next().ok_or("no socket")?;
+        let far = sockets.next();
         let id = ConnectionId::from_bytes(id);
         let parts =
             Parts { id, socket, residue, unsent, progress, far_end_delivered: self.far_end_delivered };
-        let delivered = optional(&self.delivered_to)?.map(AppAddress::new);
-        let record = self.record.ok_or("no record")?.read(delivered, &agent.state.read())?;
         Ok(Detached {
             record: Record::arrive(record, agent),
             connection: Connection::from_parts(parts, &pod.account),

@@ -1,6 +1,6 @@
 //! The successor's side.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,6 +11,7 @@ use socket2::SockRef;
 use super::HandoverError;
 use super::message::{GoneOn, Hello, LARGEST, OLDEST_VERSION, VERSION, read};
 use super::waves::{Arrivals, Arriving};
+use crate::proxy::moves::Detached;
 use crate::proxy::worker::Job;
 use crate::proxy::{Agent, finish};
 use crate::seqpacket::SeqPacket;
@@ -81,15 +82,31 @@ pub(crate) async fn take(predecessor: Predecessor, readiness: &Readiness) -> Res
 
 /// Brings a connection to where it goes on; whether the predecessor wants to hear when it has.
 async fn place(agent: &Arc<Agent>, packet: Packet, arrivals: &Arc<Arrivals>) -> Result<bool, String> {
-    let passed = read(&packet.bytes)?;
+    let Packet { bytes, mut fds, .. } = packet;
+    match understand(agent, &bytes, &mut fds, arrivals) {
+        Ok((detached, counted)) => {
+            agent.workers[detached.pod.home].send(Job::Arrive(Box::new(detached))).await;
+            Ok(counted)
+        }
+        Err(error) => {
+            // What cannot go on is broken off; closed in order, it would look whole to the application.
+            fds.iter().for_each(|fd| finish::reset(&SockRef::from(&fd.as_fd())));
+            Err(error)
+        }
+    }
+}
+
+/// The connection of a message, and whether the predecessor wants to hear when it has gone on. Sockets of what makes no
+/// sense stay where they are.
+fn understand(
+    agent: &Arc<Agent>,
+    bytes: &[u8],
+    fds: &mut Vec<OwnedFd>,
+    arrivals: &Arc<Arrivals>,
+) -> Result<(Detached, bool), String> {
+    let passed = read(bytes)?;
     let (counted, arriving) = (passed.counted, Arriving::new(arrivals));
-    let Some(pod) = agent.pods().get(passed.pod.as_str()).cloned() else {
-        // As at any end of a pod: what closes is broken off.
-        packet.fds.iter().for_each(|fd| finish::reset(&SockRef::from(&fd.as_fd())));
-        return Err(format!("its pod {} is not served here", passed.pod));
-    };
-    let home = pod.home;
-    let detached = passed.unpack(agent, pod, packet.fds, arriving)?;
-    agent.workers[home].send(Job::Arrive(Box::new(detached))).await;
-    Ok(counted)
+    let pod = agent.pods().get(passed.pod.as_str()).cloned();
+    let pod = pod.ok_or_else(|| format!("its pod {} is not served here", passed.pod))?;
+    Ok((passed.unpack(agent, pod, fds, arriving)?, counted))
 }

@@ -17,7 +17,7 @@ use prost::Message;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::message::{Hello, LARGEST, Packed, read};
+use super::message::{Hello, LARGEST, Packed, Passed, read};
 use super::{Arriving, HandoverError, Predecessor, Successor};
 use crate::proxy::Agent;
 use crate::proxy::app::tests::{a_pod, one_thread};
@@ -246,10 +246,11 @@ async fn what_is_between_travels_too() {
         assert_eq!(before.received, 5 + residue.len() as u64);
 
         let packed = Packed::new(connection).ok().expect("there is memory");
-        let descriptors = packed.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+        let mut descriptors =
+            packed.descriptors().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
         let passed = read(packed.bytes()).unwrap();
         let arriving = Arriving::new(&Arc::default());
-        let taken = passed.unpack(&agent, pod.clone(), descriptors, arriving).unwrap();
+        let taken = passed.unpack(&agent, pod.clone(), &mut descriptors, arriving).unwrap();
         for same in [packed.unpack(), taken] {
             assert_eq!(same.connection.progress(), before);
             let parts = same.connection.into_parts().unwrap();
@@ -258,6 +259,43 @@ async fn what_is_between_travels_too() {
         }
     }
     assert_eq!((pod.account.connections(), pod.account.buffered()), (0, 0));
+}
+
+/// What a newer proxy cannot make sense of ends for the applications on both sides, and not as if it were whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_broken_off() {
+    let message = |pod: &str| {
+        let mut passed = Passed::default();
+        passed.pod = pod.into();
+        passed.encode_to_vec()
+    };
+    let spoiled = [
+        ("no message", vec![0xff; 4]),
+        ("a pod that is not here", message("gone")),
+        ("no id", message("uid")),
+    ];
+    let ((before, _old), (after, _new)) = (one_thread(), one_thread());
+    let (pod, _pod_after) = (a_pod(&before), a_pod(&after));
+    let (ours, theirs) = ways();
+    let taking = taking(&after, theirs);
+    ours.receive(LARGEST).await.unwrap().expect("it serves");
+    for (name, bytes) in spoiled {
+        let (application, mut plain) = detached(&before, &pod, Reporter::Source);
+        let (client, far) = sockets();
+        plain.far = Some(far);
+        let packed = Packed::new(plain).ok().expect("nothing is between");
+        ours.send(&bytes, &packed.descriptors()).await.unwrap();
+        drop(packed);
+        for mut end in [application, client] {
+            end.set_nonblocking(false).unwrap();
+            end.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let ended = end.read(&mut [0]);
+            let ended = ended.map_err(|error| error.kind());
+            assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset), "{name}");
+        }
+    }
+    drop(ours);
+    assert_eq!(taking.await.unwrap().unwrap(), 0);
 }
 
 /// A proxy that is replaced while another still hands over to it passes on what comes.
