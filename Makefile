@@ -24,7 +24,7 @@ e2e: ## only the end-to-end tests
 
 lint: ## formatting, lints, licences
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): licences were not checked"; fi
 

@@ -44,13 +44,16 @@ pub fn handover(bytes: &[u8], rest: &[u8]) -> Result<Vec<u8>, String> {
     handover::message::fuzz(bytes, rest)
 }
 
+/// What a saved file has of something: kind, name, version, value.
+pub type Part = (u8, String, String, Vec<u8>);
+
 /// A saved state of one file: kind, name, version and value of what counts in the end, `None` if it is of no use.
 #[must_use]
-pub fn saved(bytes: &[u8]) -> Option<Vec<(u8, String, String, Vec<u8>)>> {
+pub fn saved(bytes: &[u8]) -> Option<Vec<Part>> {
     let file = Saved::new().ok()?;
     file.write_at(bytes, 0).ok()?;
     let file = Arc::new(file);
-    let before = content(&[file.clone()])?;
+    let before = content(std::slice::from_ref(&file))?;
     let end = file.length().ok()?;
     let compacted = compact::compact(&vec![(file, end)]).ok()?;
     let after = content(&[Arc::new(compacted.file)])?;
@@ -58,7 +61,7 @@ pub fn saved(bytes: &[u8]) -> Option<Vec<(u8, String, String, Vec<u8>)>> {
     Some(before)
 }
 
-fn content(files: &[Arc<Saved>]) -> Option<Vec<(u8, String, String, Vec<u8>)>> {
+fn content(files: &[Arc<Saved>]) -> Option<Vec<Part>> {
     let mut content = std::collections::BTreeMap::new();
     let read = journal::read(files, |entry| {
         let key = (entry.kind as u8, entry.name.to_owned());
