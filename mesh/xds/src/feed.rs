@@ -1,5 +1,7 @@
 //! From what the controller sends to updates of a [`model::mesh::Mesh`]: the handler of proxies.
 
+pub mod routing;
+
 use model::mesh::Update;
 
 use crate::convert::{Decoder, Refused};
