@@ -11,9 +11,13 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use model::Identity;
 use model::address::{NamespacedHostname, NetworkAddress, OriginalDestination, Str};
-use model::authz::{Action, Clause, Match, Policy, PolicyScope, Rule, StringMatch, Subject, decide};
+use model::authz::{
+    Action, Addressee, Clause, GatewayName, Match, PathMatch, Policy, PolicyScope, RequestMatch, Rule,
+    StringMatch, Subject, decide,
+};
 use model::mesh::{Mesh, Update};
 use model::plan::plan;
+use model::request::{Client, Request};
 use model::select::select;
 use model::service::{AppProtocol, IpFamilies, LoadBalancing, Port, Ports, Service, Visibility};
 use model::workload::{Health, Locality, PolicyName, Profile, TunnelProtocol, Workload, WorkloadKind};
@@ -276,6 +280,56 @@ fn authorization(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Requests by their paths, as a waypoint judges them: each rule is for a path of its own.
+fn requests(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("authz of requests");
+    let destination = workload(1, &profile(&[]));
+    let gateway = GatewayName { namespace: "ns".into(), name: "w".into(), class: "istio-waypoint".into() };
+    let endpoint = Some((&destination, SocketAddr::new(pod_ip(1), 8080)));
+    let to = Addressee { gateway: &gateway, service: None, service_entry: None, endpoint };
+    let rule = |number: u32| {
+        let paths = vec![PathMatch::parse(&format!("/v1/things-{number}/{{*}}")).expect("it is a template")];
+        let methods = vec![StringMatch::Exact("GET".into())];
+        let request = RequestMatch { methods, paths, ..RequestMatch::default() };
+        let one = Match { request: Some(request.into()), ..Match::default() };
+        Rule { clauses: [Clause { matches: [one].into() }].into() }
+    };
+    for count in [1, 10_000] {
+        let mut mesh = Mesh::new("".into(), None);
+        for number in 0..count {
+            mesh.apply(Update::Policy(Policy {
+                name: PolicyName { namespace: "ns".into(), name: format!("p{number}").into() },
+                scope: PolicyScope::Namespace,
+                action: Action::Allow,
+                rules: (0..RULES).map(|place| rule(number * RULES + place)).collect(),
+                dry_run: false,
+                invalid: None,
+            }));
+        }
+        let (headers, path) = (http::HeaderMap::new(), format!("/v1/things-{}/x", count * RULES - 1));
+        let request = Request {
+            method: &http::Method::GET,
+            scheme: "http",
+            authority: "a.example",
+            path: &path,
+            query: None,
+            headers: &headers,
+            client: Client { address: SocketAddr::new(pod_ip(7), 1), identity: None, labels: None },
+            destination: SocketAddr::new(pod_ip(1), 8080),
+        };
+        assert!(mesh.judge_for(&to, &request).expect("it names none").allows());
+        group.bench_function(BenchmarkId::new("as judged, by path", count), |bencher| {
+            bencher.iter(|| mesh.judge_for(&to, black_box(&request)));
+        });
+    }
+    for raw in ["/api/v1/things/42", "/api/%761/./things/../things/42"] {
+        group.bench_function(BenchmarkId::new("canonical path", raw.len()), |bencher| {
+            bencher.iter(|| model::path::canonical(black_box(raw)));
+        });
+    }
+    group.finish();
+}
+
 fn settings() -> Criterion {
     Criterion::default()
         .sample_size(20)
@@ -283,5 +337,5 @@ fn settings() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
-criterion_group! { name = decisions; config = settings(); targets = lookups, endpoints, authorization, changed_policy }
+criterion_group! { name = decisions; config = settings(); targets = lookups, endpoints, authorization, requests, changed_policy }
 criterion_main!(decisions);
