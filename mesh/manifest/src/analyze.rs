@@ -8,6 +8,7 @@ mod enrolment;
 mod inventory;
 mod layer7;
 mod references;
+mod routing;
 mod selectors;
 mod uncarried;
 mod unenforced;
@@ -29,6 +30,7 @@ pub fn analyze(objects: &[Arc<Object>], root_namespace: &str) -> Vec<Finding> {
         findings.extend(selectors::check(object, &inventory));
         findings.extend(layer7::check(object, &inventory));
         findings.extend(references::check(object, &inventory));
+        findings.extend(routing::check(object, &inventory));
         findings.extend(uncarried::check(object, &inventory));
         findings.extend(unenforced::check(object, &inventory));
         findings.extend(enrolment::check(object));

@@ -55,6 +55,12 @@ pub enum Code {
     SchemaWarning,
     /// A policy that cannot do what it says (Istio: `IneffectivePolicy`).
     IneffectivePolicy,
+    /// A rule behind one that takes everything (Istio: `VirtualServiceUnreachableRule`).
+    UnreachableRule,
+    /// A match that a rule before has already (Istio: `VirtualServiceIneffectiveMatch`).
+    IneffectiveMatch,
+    /// A DestinationRule for a host that is not there (Istio: `UnknownDestinationRuleHost`).
+    UnknownDestinationRuleHost,
 }
 
 impl Code {
@@ -73,6 +79,9 @@ impl Code {
             Self::NoMatchingWorkloads => "IST0127",
             Self::SchemaWarning => "IST0133",
             Self::IneffectivePolicy => "IST0167",
+            Self::UnreachableRule => "IST0130",
+            Self::IneffectiveMatch => "IST0131",
+            Self::UnknownDestinationRuleHost => "IST0174",
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    istio::{MutualTlsMode, PeerAuthentication, WorkloadSelector},
+    istio::{DestinationRule, MutualTlsMode, PeerAuthentication, WorkloadSelector},
     object::{Object, Typed},
 };
 
@@ -37,6 +37,8 @@ pub(super) struct Inventory<'a> {
     /// Everything with a namespace, by kind, namespace and name.
     named: HashMap<(&'a str, &'a str, &'a str), &'a Object>,
     services: Vec<&'a Object>,
+    /// With their namespaces.
+    destination_rules: Vec<(&'a str, &'a DestinationRule)>,
     /// Namespace and account that a waypoint stands in front of.
     account_waypoints: HashSet<(&'a str, &'a str)>,
     /// The mode of a PeerAuthentication for a whole namespace.
@@ -53,6 +55,7 @@ impl<'a> Inventory<'a> {
             accounts: HashSet::new(),
             named: HashMap::new(),
             services: Vec::new(),
+            destination_rules: Vec::new(),
             account_waypoints: HashSet::new(),
             peer_modes: HashMap::new(),
             peer_rules: Vec::new(),
@@ -77,6 +80,7 @@ impl<'a> Inventory<'a> {
                 self.accounts.insert((namespace, name));
             }
             Typed::Service(_) => self.services.push(object),
+            Typed::DestinationRule(rule) => self.destination_rules.push((namespace, rule)),
             Typed::PeerAuthentication(peer) => {
                 self.peer_rules.push(object);
                 let labels = peer.selector.as_ref().map(|selector| &selector.match_labels);
@@ -135,6 +139,11 @@ impl<'a> Inventory<'a> {
     pub(super) fn services_of(&self, workload: &Workload<'_>) -> impl Iterator<Item = &'a Object> {
         let own = |service: &&Object| service.metadata.namespace.as_deref() == Some(workload.namespace);
         self.services.iter().copied().filter(own).filter(|service| service_selects(service, &workload.labels))
+    }
+
+    /// The DestinationRules, with their namespaces.
+    pub(super) fn destination_rules(&self) -> impl Iterator<Item = (&'a str, &'a DestinationRule)> {
+        self.destination_rules.iter().copied()
     }
 
     /// The object of this kind, namespace and name.

@@ -284,3 +284,55 @@ fn labels_that_enrol_nobody() {
         assert_eq!(said(&[&labelled(label)]), expected, "{label}");
     }
 }
+
+#[test]
+fn rules_that_name_what_is_not_there_or_are_never_used() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: shop}\nspec: {ports: [{port: 80}]}";
+    let of = |kind: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: v, namespace: shop}}\nspec: {spec}"
+        )
+    };
+    let subsets = of("DestinationRule", "{host: reviews.shop.svc.cluster.local, subsets: [{name: v1}]}");
+    let route = |to: &str| {
+        of("VirtualService", &format!("{{hosts: [reviews], http: [{{route: [{{destination: {to}}}]}}]}}"))
+    };
+    for (text, expected) in [
+        (route("{host: reviews, subset: v1}"), vec![]),
+        (route("{host: example.com}"), vec![]),
+        (
+            route("{host: ratings}"),
+            vec!["4:63 Warning IST0101 there is no Service `ratings` in namespace shop"],
+        ),
+        (
+            route("{host: reviews, subset: v2}"),
+            vec![
+                "4:80 Warning IST0101 no DestinationRule of shop/reviews has the subset `v2` => until there is one, what \
+                 was in force for the host stays",
+            ],
+        ),
+        (
+            of("VirtualService", "{hosts: [reviews], http: [{delegate: {name: d}}]}"),
+            vec!["4:51 Warning IST0101 there is no VirtualService `d` in namespace shop"],
+        ),
+        (
+            of("DestinationRule", "{host: rating}").replace("name: v,", "name: w,"),
+            vec![
+                "4:8 Warning IST0174 there is no Service `rating` in namespace shop: the rule is for nobody",
+            ],
+        ),
+        (
+            of(
+                "VirtualService",
+                "{hosts: [reviews], http: [{match: [{port: 80}], redirect: {uri: /a}}, {match: [{port: 80}], redirect: \
+                 {uri: /b}}, {redirect: {uri: /c}}, {redirect: {uri: /d}}]}",
+            ),
+            vec![
+                "4:86 Warning IST0131 the match is never used: spec.http[0] has the same",
+                "4:144 Warning IST0130 the rule is never used: spec.http[2] takes everything => put it before that one",
+            ],
+        ),
+    ] {
+        assert_eq!(said(&[&text, MESH, service, &subsets]), expected, "{text}");
+    }
+}
