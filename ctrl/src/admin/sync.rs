@@ -59,8 +59,10 @@ fn client(core: &Core, status: &ClientStatus<Caller>) -> Client {
     let publisher = crate::serve::view_of(core, &status.node);
     let short = |type_url: &str| type_url.rsplit('.').next().unwrap_or(type_url).to_owned();
     let revision = publisher.revision();
-    let subscribed = status.in_force.contains_key(proto::type_url::ADDRESS)
-        && status.in_force.contains_key(proto::type_url::AUTHORIZATION);
+    let has = |type_url| status.in_force.contains_key(type_url);
+    // Agents are told of policies in Istio's own form, waypoints in full.
+    let subscribed = has(proto::type_url::ADDRESS)
+        && (has(proto::type_url::AUTHORIZATION) || has(proto::type_url::REQUEST_AUTHORIZATION));
     let refused = status.refused.iter().map(|((type_url, name), reason)| Refused {
         r#type: short(type_url),
         name: name.to_string(),
