@@ -58,8 +58,20 @@ fn accepted(index: &Index, standing: &Standing, findings: &[&Finding]) -> Condit
     if !why_not.is_empty() {
         let _ = write!(message, "; {why_not}");
     }
-    let reason = if bound.is_empty() { "NoWaypoint" } else { "Accepted" };
-    Condition::new(ACCEPTED, !bound.is_empty(), reason, kept(message, findings))
+    if !standing.not_carried.is_empty() {
+        let fields: Vec<&str> = standing.not_carried.iter().map(String::as_str).collect();
+        let _ = write!(
+            message,
+            "; waypoints of this version do not carry out, and leave out: {}",
+            fields.join(", ")
+        );
+    }
+    let reason = match (bound.is_empty(), standing.not_carried.is_empty()) {
+        (true, _) => "NoWaypoint",
+        (false, true) => "Accepted",
+        (false, false) => "PartiallyInvalid",
+    };
+    Condition::new(ACCEPTED, reason == "Accepted", reason, kept(message, findings))
 }
 
 /// Whether a waypoint routes what is for a host.

@@ -16,6 +16,7 @@ mod http;
 mod http_match;
 mod layer4;
 mod lookup;
+mod not_carried;
 mod objects;
 mod references;
 
@@ -60,6 +61,8 @@ pub struct Standing {
     pub hosts: BTreeSet<Str>,
     /// Why it has no effect somewhere, in words.
     pub without_effect: BTreeSet<String>,
+    /// Fields of it that waypoints do not carry out yet.
+    pub not_carried: BTreeSet<String>,
 }
 
 /// Compiles all hosts.

@@ -11,8 +11,8 @@ use model::route::ResourceName;
 use model::traffic;
 
 use super::Outcome;
-use super::destination_rule;
 use super::objects::{Host, Objects};
+use super::{destination_rule, not_carried};
 use crate::index::Name;
 
 /// A VirtualService whose names are all full ones.
@@ -194,6 +194,7 @@ impl<'a> Lookup<'a> {
     pub(super) fn without_effect(&self, outcome: &mut Outcome) {
         for rules in &self.rules {
             let standing = outcome.virtual_services.entry(rules.name.clone()).or_default();
+            standing.not_carried.extend(not_carried::of_virtual_service(&rules.spec));
             if rules.spec.is_delegate() {
                 if standing.hosts.is_empty() {
                     standing.without_effect.insert("no VirtualService delegates to it".to_owned());
@@ -213,6 +214,7 @@ impl<'a> Lookup<'a> {
         }
         for rule in &self.destination_rules {
             let standing = outcome.destination_rules.entry(rule.name.clone()).or_default();
+            standing.not_carried.extend(not_carried::of_destination_rule(rule.spec));
             if standing.hosts.is_empty() {
                 let why = format!(
                     "no service that is heeded there has the name {}, or another rule comes first",

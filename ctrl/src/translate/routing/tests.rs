@@ -342,3 +342,41 @@ fn what_cannot_be_read_takes_everything_and_answers_that() {
     );
     assert!(outcome.unresolved.contains_key(&key("shop/cart")));
 }
+
+/// What waypoints cannot do yet is said of who asked for it, by its name.
+#[test]
+fn what_is_not_carried_out_is_named() {
+    let rule = |policy: &str| format!("{{host: cart, trafficPolicy: {policy}}}");
+    for (spec, expected) in [
+        (rule("{loadBalancer: {simple: RANDOM}}"), &[][..]),
+        (rule("{loadBalancer: {consistentHash: {httpHeaderName: x}}}"), &[]),
+        (rule("{outlierDetection: {interval: 5s}}"), &["trafficPolicy.outlierDetection"]),
+        (rule("{retryBudget: {percent: 20}}"), &["trafficPolicy.retryBudget"]),
+        (
+            rule("{loadBalancer: {consistentHash: {httpCookie: {name: c, ttl: 0s}}}}"),
+            &["trafficPolicy.loadBalancer.consistentHash.httpCookie"],
+        ),
+        (
+            rule("{portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 1}}}]}"),
+            &["trafficPolicy.portLevelSettings[0].connectionPool"],
+        ),
+        (
+            "{host: cart, subsets: [{name: a}, {name: b, trafficPolicy: {outlierDetection: {}}}]}".into(),
+            &["subsets[1].trafficPolicy.outlierDetection"],
+        ),
+    ] {
+        let outcome = fresh(&objects(SERVICES, &destination_rule("shop/cart", &spec)));
+        let said = &outcome.destination_rules[&Name::new("shop", "cart")].not_carried;
+        assert!(said.iter().eq(expected), "{spec}: {said:?}");
+    }
+    for (more, expected) in [
+        ("http: [{route: [{destination: {host: cart}}]}]", &[][..]),
+        ("http: [{route: [{destination: {host: cart}}], mirror: {host: cart}}]", &["http[0].mirror"]),
+        ("tcp: [{route: [{destination: {host: cart}}]}]", &["tcp"]),
+    ] {
+        let outcome =
+            fresh(&objects(SERVICES, &virtual_service("shop/cart", &format!("{{hosts: [cart], {more}}}"))));
+        let said = &outcome.virtual_services[&Name::new("shop", "cart")].not_carried;
+        assert!(said.iter().eq(expected), "{more}: {said:?}");
+    }
+}
