@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -66,7 +67,24 @@ struct Seen {
     tcp_by_port: BTreeMap<u16, u64>,
     /// Packets with the marker in them.
     marked: u64,
+    /// When and between whom some of them were seen: at most one a second.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sightings: Vec<Sighting>,
 }
+
+/// A packet with the marker.
+#[derive(Debug, Serialize)]
+struct Sighting {
+    /// Milliseconds since 1970.
+    at: u64,
+    from: IpAddr,
+    to: IpAddr,
+}
+
+/// Sightings that are kept.
+const SIGHTINGS: usize = 256;
+/// Between two of them.
+const APART: u64 = 1000;
 
 /// Captures, and prints what was seen as JSON.
 pub(crate) fn run(args: &CaptureArgs) -> Outcome {
@@ -110,10 +128,37 @@ impl Seen {
             && packet.windows(wanted.len()).any(|window| window == wanted)
         {
             self.marked += 1;
+            self.sighted(packet, SystemTime::now());
         }
         if let Some(port) = server_port(packet) {
             *self.tcp_by_port.entry(port).or_default() += 1;
         }
+    }
+}
+
+impl Seen {
+    fn sighted(&mut self, packet: &[u8], now: SystemTime) {
+        let at = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let is_new = self.sightings.last().is_none_or(|last| at >= last.at + APART);
+        if is_new
+            && self.sightings.len() < SIGHTINGS
+            && let Some((from, to)) = ends(packet)
+        {
+            self.sightings.push(Sighting { at, from, to });
+        }
+    }
+}
+
+/// The addresses of an IP packet.
+fn ends(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    fn address<const N: usize>(packet: &[u8], at: usize) -> Option<[u8; N]> {
+        packet.get(at..at + N)?.try_into().ok()
+    }
+    match packet.first()? >> 4 {
+        4 => Some((address::<4>(packet, 12)?.into(), address::<4>(packet, 16)?.into())),
+        6 => Some((address::<16>(packet, 8)?.into(), address::<16>(packet, 24)?.into())),
+        _ => None,
     }
 }
 
@@ -181,6 +226,13 @@ mod tests {
         seen.take(&v4(TCP, 1, 2, b"the lateen sail"), Some(&marker));
         seen.take(&v4(TCP, 1, 2, b"a square sail"), Some(&marker));
         assert_eq!(seen.marked, 1);
+        let second = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let mut seen = Seen::default();
+        for at in [5, 5, 6, 9] {
+            seen.sighted(&v4(TCP, 1, 2, b""), second(at));
+        }
+        let at: Vec<u64> = seen.sightings.iter().map(|sighting| sighting.at).collect();
+        assert_eq!(at, [5000, 6000, 9000]);
         assert!(bytes("6c6").is_err());
         assert!(bytes("zz000000").is_err());
     }

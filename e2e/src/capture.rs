@@ -64,6 +64,9 @@ impl Capture {
             let seen: serde_json::Value = serde_json::from_str(&told).unwrap_or_else(|error| {
                 panic!("{error}: {told} {}", String::from_utf8_lossy(&output.stderr))
             });
+            if let Some(sightings) = seen.get("sightings") {
+                eprintln!("in the clear, in milliseconds since 1970: {sightings}");
+            }
             let number = |name: &str| seen[name].as_u64().unwrap_or_else(|| panic!("no {name} in {seen}"));
             sums = (sums.0 + number("packets"), sums.1 + number("marked"));
         }

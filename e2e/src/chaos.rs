@@ -257,9 +257,10 @@ pub fn cause<'a>(done: &'a [Done], flow: Flow, wrong: Wrong, trouble: &Trouble) 
         Wrong::Broken => trouble.ended,
         Wrong::Failed | Wrong::Slow => trouble.begun,
     };
+    // What came later first, since it is said at once: what until when is excused looks through all that was done.
     let explains = |at: usize| {
-        excused_until(done, at, flow, wrong)
-            .is_some_and(|until| done[at].begun <= trouble.ended && begun <= until)
+        done[at].begun <= trouble.ended
+            && excused_until(done, at, flow, wrong).is_some_and(|until| begun <= until)
     };
     (0..done.len()).rev().find(|at| explains(*at)).map(|at| &done[at])
 }

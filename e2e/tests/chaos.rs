@@ -613,9 +613,13 @@ fn nothing_is_lost_in_chaos() {
         most(|seen| seen.slowest_message),
         most(|seen| seen.slowest_request),
     ));
-    assert_eq!(marked, 0, "of {packets} packets on the nodes");
     let shown = &defects[..defects.len().min(20)];
-    assert!(defects.is_empty(), "{shown:#?}, around it was done {:#?}", around(&done, &defects));
+    assert!(
+        defects.is_empty(),
+        "{shown:#?}, around it was done {:#?}; {marked} of {packets} packets in the clear",
+        around(&done, &defects)
+    );
+    assert_eq!(marked, 0, "of {packets} packets on the nodes");
     let after = nothing_left(&mesh, &before, &was);
     counted(&format!("memory (KiB) and descriptors of the proxies: {before:?} before, {after:?} after"));
 }
