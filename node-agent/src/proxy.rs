@@ -184,14 +184,12 @@ impl Agent {
     /// Takes over what the controller said.
     fn take(&self, updates: Vec<Update>) {
         let settings = updates.iter().rev().find_map(|update| match update {
-            Update::Settings(settings) => Some(settings.clone()),
+            Update::Settings(settings) => Some(settings),
             _ => None,
         });
         if let Some(settings) = settings {
-            trust::take(self, &settings.trust, self.own_roots);
             // Before any connection is judged by a workload of the new trust domain.
-            let aliases = settings.trust_domain_aliases.into_iter();
-            self.tls.trust_domains().set(std::iter::once(settings.trust_domain).chain(aliases));
+            identity::trust::take(&self.certificates, &self.tls, settings, self.own_roots);
         }
         if self.demand.is_on() {
             self.demand.note(&self.state.read(), &updates);

@@ -25,7 +25,6 @@ mod route;
 mod target;
 mod tcp;
 mod telemetry;
-mod trust;
 mod upstream;
 mod worker;
 
@@ -105,9 +104,7 @@ impl Waypoint {
             _ => None,
         });
         if let Some(settings) = settings {
-            trust::take(self, &settings.trust);
-            let aliases = settings.trust_domain_aliases.iter().cloned();
-            self.tls.trust_domains().set(std::iter::once(settings.trust_domain.clone()).chain(aliases));
+            identity::trust::take(&self.certificates, &self.tls, settings, self.own_roots);
         }
         self.state.apply(updates);
     }

@@ -32,4 +32,6 @@ pub mod tls;
 
 pub mod revocation;
 
+pub mod trust;
+
 pub mod verify;

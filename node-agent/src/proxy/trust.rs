@@ -1,5 +1,5 @@
-//! Whose certificates count, as the controller says it; and what that means for tunnels that are there already: one at
-//! whose ends a certificate is revoked is ended, one whose root is trusted no more takes no new connections, and those on it go on through another
+//! What the controller's word on certificates (`identity::trust`) means for tunnels that are there already: one at whose
+//! ends a certificate is revoked is ended, one whose root is trusted no more takes no new connections, and those on it go on through another
 //! ([`super::moves`]).
 
 use std::cell::{Cell, RefCell};
@@ -12,10 +12,9 @@ use std::time::{Duration, SystemTime};
 use hbone::transport::HandshakeError;
 use hbone::tunnel::{Driver, Gone, Handle};
 use identity::bundle::RootBundle;
-use identity::revocation::{MAX_LISTS, RevocationList, RevokedSet, Side};
+use identity::revocation::{RevokedSet, Side};
 use identity::tls::Credentials;
 use identity::verify::leads_to;
-use model::mesh::Trust;
 use rustls::pki_types::CertificateDer;
 use slab::Slab;
 
@@ -30,44 +29,6 @@ pub(crate) const OWN_REVOKED: &str = "the pod's own certificate is revoked";
 /// How long before the end of the last root the log speaks of it, once a day.
 const ROOT_WARNING: Duration = Duration::from_secs(30 * 24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// Takes what the controller says; `own_roots` is false where another authority than the controller issues: its roots
-/// come with its certificates.
-pub(crate) fn take(agent: &Agent, trust: &Trust, own_roots: bool) {
-    // Before the roots: what a list takes away is never trusted for a moment.
-    agent.certificates.revoke(revoked(trust, &agent.tls.revocations().current()));
-    if !own_roots {
-        return;
-    }
-    let der = |bytes: &Arc<[u8]>| CertificateDer::from(bytes.to_vec());
-    let roots: Vec<_> = trust.roots.iter().map(der).collect();
-    let roots = (!roots.is_empty()).then(|| RootBundle::new(roots));
-    if let Err(error) = agent.certificates.announce(roots, trust.issuer.as_ref().map(der)) {
-        tracing::error!(%error, "the controller's roots cannot be used; those in force stay");
-    }
-}
-
-/// What is revoked from now on. If a list cannot be read, those that can are heeded beside those in force: nothing counts
-/// again because of it, and nothing that can be read is put off.
-fn revoked(trust: &Trust, in_force: &RevokedSet) -> RevokedSet {
-    let mut lists = Vec::new();
-    let mut all_read = true;
-    for der in &trust.crls {
-        match RevocationList::from_der(der) {
-            Ok(list) => lists.push(list),
-            Err(error) => {
-                all_read = false;
-                tracing::error!(%error, "a list of revoked certificates cannot be read; those in force stay");
-            }
-        }
-    }
-    if !all_read {
-        let missing = in_force.lists.iter().filter(|list| !lists.contains(list)).cloned().collect::<Vec<_>>();
-        lists.extend(missing);
-        lists.truncate(MAX_LISTS);
-    }
-    RevokedSet { lists, identities: trust.identities.iter().cloned().collect() }
-}
 
 /// What a failed handshake means: a refusal of this side in its own words.
 pub(crate) fn explain(error: &HandshakeError) -> String {
@@ -204,39 +165,4 @@ pub(crate) fn ends_by_kind(agent: &Agent) -> BTreeMap<&'static str, SystemTime> 
     let ends = agent.certificates.expiries();
     let kinds = [("root", ends.root), ("intermediate", ends.intermediate), ("workload", ends.workload)];
     kinds.into_iter().filter_map(|(kind, end)| Some((kind, end?))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use testkit::certificates::TestAuthority;
-
-    #[test]
-    fn a_list_that_cannot_be_read_puts_nothing_else_off_and_takes_nothing_back() {
-        let (authority, other) = (TestAuthority::default(), TestAuthority::new("another"));
-        let now = SystemTime::now();
-        let der = |authority: &TestAuthority, serial: &[u8]| -> Arc<[u8]> {
-            authority.revoke([serial], now).into()
-        };
-        let read = |der: &Arc<[u8]>| RevocationList::from_der(der).unwrap();
-        let identity: model::identity::Identity = "spiffe://cluster.local/ns/n/sa/a".parse().unwrap();
-        let (old, new, garbled) = (der(&authority, b"\x01"), der(&other, b"\x02"), Arc::from(*b"no list"));
-        let in_force = RevokedSet { lists: vec![read(&old)], ..RevokedSet::default() };
-        let trust = |crls: &[&Arc<[u8]>]| Trust {
-            crls: crls.iter().map(|list| Arc::clone(list)).collect(),
-            identities: vec![identity.clone()],
-            ..Trust::default()
-        };
-        for (crls, lists) in [
-            (&[&new][..], &[&new][..]),
-            (&[&garbled], &[&old]),
-            (&[&garbled, &new], &[&new, &old]),
-            (&[&old, &garbled], &[&old]),
-            (&[], &[]),
-        ] {
-            let now_revoked = revoked(&trust(crls), &in_force);
-            assert_eq!(now_revoked.lists, lists.iter().map(|list| read(list)).collect::<Vec<_>>());
-            assert!(now_revoked.identities.contains(&identity), "whatever becomes of the lists");
-        }
-    }
 }
