@@ -2,12 +2,13 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "istio/workload.proto",
     "istio/authorization.proto",
     "istio/ca.proto",
     "istio/zds.proto",
     "envoy/discovery.proto",
+    "lateen/diagnostics.proto",
     "lateen/mesh.proto",
     "lateen/routing/v1.proto",
     "lateen/security.proto",

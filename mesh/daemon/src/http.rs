@@ -131,11 +131,11 @@ impl Routes {
         let answers =
             |route: &str| route == path || (route.ends_with('/') && route != "/" && path.starts_with(route));
         let mut known = false;
-        for (allowed, route, handler) in self.0.iter().filter(|(_, route, _)| answers(route)) {
+        for (allowed, _, handler) in self.0.iter().filter(|(_, route, _)| answers(route)) {
             if allowed == method {
                 return Ok(handler.clone());
             }
-            known = known || !route.is_empty();
+            known = true;
         }
         Err(if known { StatusCode::METHOD_NOT_ALLOWED } else { StatusCode::NOT_FOUND })
     }

@@ -7,6 +7,7 @@
 mod format;
 pub mod sink;
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -30,6 +31,9 @@ pub const ACCESS: &str = "access";
 
 /// The levels of its lines, those that matter most first.
 const ACCESS_LEVELS: [Level; 3] = [Level::ERROR, Level::WARN, Level::INFO];
+
+/// What a thread keeps for its next line, in bytes.
+const LONG_LINE: usize = 4096;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,9 +152,17 @@ impl Log {
 
     /// Writes one line of the access log in a form of the caller's own, with the line's end.
     pub fn access_line(&self, level: Level, fill: impl FnOnce(&mut Vec<u8>, Format)) {
-        if self.access_enabled(level) {
-            self.sink.write(None, |buffer| fill(buffer, self.format));
+        if !self.access_enabled(level) {
+            return;
         }
+        // Put together outside the lock that all threads share.
+        thread_local!(static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+        let mut line = LINE.take();
+        fill(&mut line, self.format);
+        self.sink.write(None, |buffer| buffer.extend_from_slice(&line));
+        line.clear();
+        line.shrink_to(LONG_LINE);
+        LINE.set(line);
     }
 
     /// How many lines were dropped because what was written before them did not go out.

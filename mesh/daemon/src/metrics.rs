@@ -1,6 +1,7 @@
 //! Metrics in OpenMetrics text, with the names and labels of Istio.
 
 pub mod process;
+pub mod proxy;
 pub mod traffic;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,8 @@
 //! Every setting of a binary once: its name, its default and what it means. The help text, the page of the
 //! documentation and the values themselves all come from the one table, so they cannot disagree.
 
+pub mod shared;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -25,6 +27,11 @@ impl Setting {
     pub fn flag(&self) -> String {
         format!("--{}", self.name.to_ascii_lowercase().replace('_', "-"))
     }
+}
+
+/// A row of a table.
+pub const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default, meaning }
 }
 
 /// Why the settings given cannot be used.
@@ -98,6 +105,16 @@ impl Settings {
         let default =
             || self.table.iter().find(|setting| setting.name == name).map_or("", |found| found.default);
         self.given.get(name).and_then(|values| values.last()).map_or_else(default, String::as_str)
+    }
+
+    /// The value of a setting, if it has one.
+    pub fn optional(&self, name: &'static str) -> Option<&str> {
+        Some(self.text(name)).filter(|text| !text.is_empty())
+    }
+
+    /// The value of every setting, by its name.
+    pub fn in_force(&self) -> BTreeMap<&'static str, &str> {
+        self.table.iter().map(|setting| (setting.name, self.text(setting.name))).collect()
     }
 
     /// Every value of a setting that may be given more than once (or as a list with commas).
@@ -228,54 +245,4 @@ fn nearest(table: &[Setting], flag: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TABLE: &[Setting] = &[
-        Setting { name: "XDS_ADDRESS", default: "https://istiod:15012", meaning: "where the controller is" },
-        Setting { name: "DRAIN", default: "5s", meaning: "how long to drain" },
-    ];
-
-    fn read(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, SettingsError> {
-        let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Settings::read(TABLE, args.iter().map(|arg| (*arg).to_owned()), env)
-    }
-
-    #[test]
-    fn flags_come_before_the_environment_and_that_before_defaults() {
-        assert_eq!(read(&[], &[]).unwrap().text("DRAIN"), "5s");
-        assert_eq!(read(&[], &[("DRAIN", "6s")]).unwrap().text("DRAIN"), "6s");
-        assert_eq!(read(&["--drain=7s"], &[("DRAIN", "6s")]).unwrap().text("DRAIN"), "7s");
-        let settings = read(&["--xds-address", "a,b", "--xds-address", "c"], &[]).unwrap();
-        assert_eq!(settings.list("XDS_ADDRESS"), ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn says_what_is_wrong() {
-        let unknown = read(&["--xds-adress", "x"], &[]).unwrap_err();
-        assert_eq!(
-            unknown.to_string(),
-            "unknown flag --xds-adress (did you mean --xds-address?); --help lists them"
-        );
-        assert_eq!(read(&["--drain"], &[]).unwrap_err().to_string(), "--drain needs a value");
-        let settings = read(&["--drain", "soon"], &[]).unwrap();
-        assert!(settings.duration("DRAIN").unwrap_err().to_string().contains("\"soon\" is not a duration"));
-    }
-
-    #[test]
-    fn reads_durations() {
-        for (text, millis) in
-            [("5ms", Some(5)), ("2s", Some(2000)), ("1h", Some(3_600_000)), ("5", None), ("s", None)]
-        {
-            assert_eq!(parse_duration(text), millis.map(Duration::from_millis), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_section_takes_the_place_of_the_one_before() {
-        let first = with_section("# Page\n\n", "a", "old\n");
-        let both = with_section(&format!("{first}\n"), "b", "other\n");
-        assert_eq!(with_section(&both, "b", "other\n"), both);
-        assert_eq!(with_section(&both, "a", "new\n"), both.replace("old", "new"));
-    }
-}
+mod tests;

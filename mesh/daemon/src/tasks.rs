@@ -2,10 +2,22 @@
 //! not silence.
 
 use std::future::Future;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Between two looks at threads that never end.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A part of a process that never ends has ended.
+#[derive(Debug, Error)]
+#[error("{0} has ended, which is a defect: please report it; the process ends, to be started anew")]
+pub struct Defect(pub String);
 
 /// The tasks of one owner. Dropping it asks them all to end.
 #[derive(Debug, Default)]
@@ -46,6 +58,22 @@ impl Tasks {
         panicked.wait_for(Option::is_some).await.ok().and_then(|name| *name).unwrap_or_default()
     }
 
+    /// Waits until a task has panicked, or one of the threads `worker-0`, `worker-1`, … has ended.
+    pub async fn defect(&self, workers: &[JoinHandle<()>]) -> Defect {
+        let ended = async {
+            loop {
+                if let Some(index) = workers.iter().position(JoinHandle::is_finished) {
+                    return index;
+                }
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            task = self.panicked() => Defect(format!("the task {task:?}")),
+            index = ended => Defect(format!("the thread worker-{index}")),
+        }
+    }
+
     /// Ends all tasks and waits until they have.
     pub async fn stop(&self) {
         self.stop.cancel();
@@ -74,11 +102,21 @@ mod tests {
         let tasks = Tasks::default();
         tasks.spawn("ends", async {});
         tasks.spawn("stays", std::future::pending());
-        let before = tokio::time::timeout(std::time::Duration::from_millis(20), tasks.panicked()).await;
+        let before = tokio::time::timeout(Duration::from_millis(20), tasks.panicked()).await;
         assert!(before.is_err(), "{before:?}");
         tasks.spawn("breaks", async { panic!("on purpose") });
         assert_eq!(tasks.panicked().await, "breaks");
+        assert!(tasks.defect(&[]).await.to_string().starts_with("the task \"breaks\" has ended"));
         tasks.stop().await;
         assert_eq!(tasks.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn tells_which_thread_has_ended() {
+        let (_open, gate) = std::sync::mpsc::sync_channel::<()>(1);
+        let lasting = std::thread::spawn(move || gate.recv().unwrap_or_default());
+        let ended = std::thread::spawn(|| {});
+        let defect = Tasks::default().defect(&[lasting, ended]).await;
+        assert!(defect.to_string().starts_with("the thread worker-1 has ended"), "{defect}");
     }
 }

@@ -16,7 +16,7 @@
 //!   state machine without I/O, `frame` and `hpack` are what it reads and writes;
 //! * [`transport`]: the bytes below, TLS or plain, one large read and one large write a turn;
 //! * [`pool`]: tunnels by key, per thread;
-//! * [`limits`]: every bound, with its default and source.
+//! * [`limits`]: every bound, with its default and source; [`windows`]: what flow control lets peers send ahead.
 //!
 //! A tunnel belongs to one thread for life (`docs/decisions/0001-own-framing.md` says why): its handles are
 //! `!Send`, its driver is a future that the owner spawns with `tokio::task::spawn_local`. Only
@@ -49,6 +49,8 @@ pub mod transport;
 pub mod pool;
 
 pub mod limits;
+
+pub mod windows;
 
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

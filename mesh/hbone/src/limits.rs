@@ -7,12 +7,19 @@ mod hits;
 
 pub use self::hits::{Hits, Limit};
 
+use crate::windows::Windows;
+
 /// The bounds of one tunnel. Defaults are right for a node agent and for a waypoint.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Flow-control window we grant each stream, bytes. 2 MiB: with 1 MiB a sender in full flow waited for every
     /// grant, and this bounds what a slow application can make us hold.
     pub stream_window: u32,
+    /// What it may grow to, bytes, while there is something left in `windows`. As large as `stream_window`: it does not
+    /// grow, where the account of who does not read bounds what it holds.
+    pub largest_stream_window: u32,
+    /// What windows of streams may have beyond `stream_window`, all tunnels together.
+    pub windows: Arc<Windows>,
     /// Flow-control window we grant the whole tunnel, bytes. Four times the stream window, or one stalled
     /// stream would block its neighbours.
     pub connection_window: u32,
@@ -80,6 +87,9 @@ pub struct Limits {
     pub detach_timeout: Duration,
     /// Bytes of a cause text on the control stream; longer ones are cut there. 512.
     pub cause_text: usize,
+    /// Whether connections can be taken off a tunnel and go on through another: this end shows it and keeps to it. Not
+    /// where streams are read as bytes: what nobody splices is never given back.
+    pub hands_over: bool,
     /// How often which was hit.
     pub hits: Arc<Hits>,
 }
@@ -88,6 +98,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             stream_window: 2 << 20,
+            largest_stream_window: 2 << 20,
+            windows: Windows::new(0),
             connection_window: 8 << 20,
             max_frame: 1 << 20,
             server_streams: 200,
@@ -115,6 +127,7 @@ impl Default for Limits {
             pool_surplus_idle: Duration::from_secs(10),
             detach_timeout: Duration::from_secs(30),
             cause_text: 512,
+            hands_over: true,
             hits: Arc::default(),
         }
     }

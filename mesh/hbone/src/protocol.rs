@@ -11,6 +11,7 @@ use crate::frame::{self, code, setting};
 use crate::headers::Headers;
 use crate::hpack;
 use crate::limits::{Limit, Limits};
+use crate::windows::Wider;
 
 mod credit;
 mod heads;
@@ -121,6 +122,8 @@ pub(crate) struct Engine<T> {
     receive_window: i64,
     /// Bytes consumed but not granted again yet.
     uncredited: u32,
+    /// What windows of its streams have beyond the least.
+    wider: Wider,
     peer_first_window: i64,
     peer_max_streams: u32,
     next_id: u32,
@@ -149,6 +152,7 @@ impl<T: Default> Engine<T> {
             send_window: frame::FIRST_WINDOW,
             receive_window: i64::from(limits.connection_window),
             uncredited: 0,
+            wider: limits.windows.none(),
             peer_first_window: frame::FIRST_WINDOW,
             peer_max_streams: limits.client_streams,
             next_id: 1,
@@ -282,6 +286,8 @@ impl<T: Default> Engine<T> {
             send_window: self.peer_first_window as i32,
             receive_window: i32::try_from(self.limits.stream_window).unwrap_or(i32::MAX),
             uncredited: 0,
+            window: self.limits.stream_window,
+            carried: 0,
             answered: false,
             local_ended: false,
             remote_ended: false,
@@ -309,7 +315,9 @@ impl<T: Default> Engine<T> {
             code::CANCEL
         };
         self.reset(key, code);
-        self.streams.remove(key).ext
+        let stream = self.streams.remove(key);
+        self.wider.give_back(stream.window - self.limits.stream_window);
+        stream.ext
     }
 
     /// Asks for a sign of life.

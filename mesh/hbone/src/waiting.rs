@@ -33,6 +33,11 @@ impl Waiting {
                 waiting.bytes.drain(..waiting.at);
                 waiting.at = 0;
             }
+            // A vector that grows doubles: who does not read would hold twice what its window lets come.
+            let lacks = (waiting.bytes.len() + more.len()).saturating_sub(waiting.bytes.capacity());
+            if lacks > 0 {
+                waiting.bytes.reserve_exact(more.len().max(waiting.bytes.len() / 4));
+            }
             waiting.bytes.extend_from_slice(more);
         }
     }

@@ -24,3 +24,5 @@ mod passthrough;
 mod pool;
 #[path = "tunnel/tls.rs"]
 mod tls;
+#[path = "tunnel/windows.rs"]
+mod windows;

@@ -1,14 +1,74 @@
-//! Whose certificates count, as the controller says it: what is revoked, and which roots vouch.
+//! Whose certificates count, as the controller says it: what is revoked, which roots vouch, and what that means for a
+//! tunnel that is there already.
+
+mod tunnels;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::mesh::{Settings, Trust};
 use rustls_pki_types::CertificateDer;
 
 use crate::bundle::RootBundle;
-use crate::revocation::{MAX_LISTS, RevocationList, RevokedSet};
+use crate::revocation::{MAX_LISTS, RevocationList, Revocations, RevokedSet, Side};
 use crate::rotation::Certificates;
 use crate::tls::Tls;
+use crate::verify::leads_to;
+
+pub use self::tunnels::{Trusted, Tunnel, Tunnels};
+
+/// Why a tunnel is ended, as the access log has it.
+pub const PEER_REVOKED: &str = "the peer's certificate is revoked";
+/// The same where the certificate is that of this end.
+pub const OWN_REVOKED: &str = "the pod's own certificate is revoked";
+
+/// What becomes of a tunnel that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It ends now, for this cause.
+    End(&'static str),
+    /// It takes no new connections, and those on it leave: it is vouched for by a root that is trusted no more.
+    Drain,
+}
+
+/// What becomes of a tunnel between these two certificates; nothing where it stays. The pure decision.
+pub fn judge(
+    revoked: &RevokedSet,
+    roots: Option<&RootBundle>,
+    peer: &[CertificateDer<'_>],
+    own: &[CertificateDer<'_>],
+) -> Option<Fate> {
+    if revoked.check(peer).is_err() {
+        return Some(Fate::End(PEER_REVOKED));
+    }
+    if revoked.check(own).is_err() {
+        return Some(Fate::End(OWN_REVOKED));
+    }
+    let roots = roots?.certificates();
+    let trusted = leads_to(peer, roots) && leads_to(own, roots);
+    (!trusted).then_some(Fate::Drain)
+}
+
+/// Tunnels that were ended because of a revoked certificate: as their server, as their client.
+#[derive(Debug, Default)]
+pub struct Ended([AtomicU64; 2]);
+
+impl Ended {
+    /// Counts one; its peer was of that side.
+    pub fn count(&self, peer: Side) {
+        self.0[peer as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were whose peer was of that side.
+    pub fn of(&self, peer: Side) -> u64 {
+        self.0[peer as usize].load(Ordering::Relaxed)
+    }
+
+    /// The same with the handshakes that were refused.
+    pub fn and_refused(&self, revocations: &Revocations, peer: Side) -> u64 {
+        self.of(peer) + revocations.refused(peer)
+    }
+}
 
 /// Takes what the controller says, before anybody is judged by it; `own_roots` is false where another authority than the
 /// controller issues: its roots come with its certificates.

@@ -320,6 +320,14 @@ pub fn explain(error: &TlsError) -> String {
     }
 }
 
+/// The same of an error that TLS's may be the source of; any other in its own words.
+pub fn explain_handshake(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(tls) => format!("TLS handshake: {}", explain(tls)),
+        None => error.to_string(),
+    }
+}
+
 fn listed(identities: &[Identity]) -> String {
     if identities.is_empty() {
         return "nobody".to_owned();

@@ -8,6 +8,7 @@
 //! | [`mesh`] | controller → proxies: what only Lateen says |
 //! | [`routing`] | controller → waypoints: routes, subsets and traffic policies of a host |
 //! | [`request_security`] | controller → waypoints: policies in full |
+//! | [`diagnostics`] | controller → proxies: questions of people |
 //! | [`ca`] | proxies → controller: certificates |
 //! | [`zds`] | redirector ⇄ proxy of one node |
 
@@ -59,12 +60,30 @@ generated! {
 /// `lateen.security.v1`: authorization policies as waypoints enforce them.
 pub use lateen::security::v1 as request_security;
 
-/// As deep as its package, because it speaks of another one by the way to it.
+/// `lateen.diagnostics.v1`: what the controller asks its proxies on behalf of people.
+pub use lateen::diagnostics::v1 as diagnostics;
+
+/// As deep as their packages, because they speak of others by the way to them.
 mod lateen {
+    #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
+    pub mod diagnostics {
+        pub mod v1 {
+            tonic::include_proto!("lateen.diagnostics.v1");
+        }
+    }
     #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
     pub mod security {
         pub mod v1 {
             tonic::include_proto!("lateen.security.v1");
+        }
+    }
+}
+
+/// What generated code calls [`discovery`].
+mod envoy {
+    pub(crate) mod service {
+        pub(crate) mod discovery {
+            pub(crate) use crate::discovery as v3;
         }
     }
 }

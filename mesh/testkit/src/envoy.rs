@@ -4,6 +4,8 @@
 //! speak it; many connections share a tunnel. TLS: one mutual TLS connection for each TCP connection, the
 //! classic tunnel, as a reference for speed. The files are JSON, which Envoy takes wherever it takes YAML.
 
+mod waypoint;
+
 use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use identity::bundle::{CertificateBundle, certificate_pem};
 use serde_json::{Value, json};
+
+pub use self::waypoint::{Waypoint, waypoint};
 
 /// Certificates of one end, all PEM, and whom it accepts.
 #[derive(Debug, Clone)]

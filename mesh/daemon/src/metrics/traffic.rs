@@ -202,7 +202,7 @@ struct Kept {
 
 /// Whether a workload that has `own` of `all` sets of labels may have one more: at most twice what is left. What a peer
 /// says of itself makes series too, and must not take those of the others.
-fn may_have_more(own: usize, all: usize, most: usize) -> bool {
+pub fn may_have_more(own: usize, all: usize, most: usize) -> bool {
     own < most.saturating_sub(all).saturating_mul(2)
 }
 

@@ -1,11 +1,12 @@
 //! Flow control, both directions and both levels.
 //!
 //! Credit is given when an application has taken the bytes, never when they arrive: what a slow one makes us hold is
-//! bounded by its stream's window.
+//! bounded by its stream's window, which grows with what the stream has carried ([`crate::windows`]).
 
 use super::{Engine, Event, Fault, Key};
 use crate::frame::{self, LARGEST_WINDOW, code};
 use crate::limits::Limit;
+use crate::windows::growth;
 
 impl<T: Default> Engine<T> {
     /// Payload bytes that may be sent on a stream now.
@@ -28,11 +29,18 @@ impl<T: Default> Engine<T> {
     /// a sender in full flow never waits for it.
     pub(crate) fn consumed(&mut self, key: Key, bytes: usize) {
         self.consumed_unowned(bytes);
-        let step = self.limits.stream_window / 4;
         let stream = &mut self.streams[key];
+        let step = stream.window / 4;
         stream.uncredited += bytes as u32;
         if stream.uncredited >= step && !stream.remote_ended && !stream.reset {
-            let grant = std::mem::take(&mut stream.uncredited);
+            let consumed = std::mem::take(&mut stream.uncredited);
+            stream.carried = stream.carried.saturating_add(consumed);
+            let mut grant = consumed;
+            let more = growth(stream.window, self.limits.largest_stream_window, stream.carried);
+            if more > 0 && self.wider.take(more) {
+                stream.window += more;
+                grant += more;
+            }
             stream.receive_window += grant as i32;
             frame::window_update(&mut self.control, stream.id, grant);
             // The connection's credit goes along, or it would leave in a send of its own soon after.

@@ -25,7 +25,9 @@ struct Fields {
     method: Option<Vec<u8>>,
     authority: Option<Vec<u8>>,
     status: Option<u16>,
-    other_pseudo: bool,
+    scheme: Option<()>,
+    path: Option<()>,
+    protocol: Option<()>,
     malformed: bool,
     headers: Headers,
 }
@@ -52,10 +54,9 @@ impl Fields {
                 let status = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
                 status >= 100 && self.status.replace(status).is_none()
             }
-            b":scheme" | b":path" | b":protocol" => {
-                self.other_pseudo = true;
-                true
-            }
+            b":scheme" => self.scheme.replace(()).is_none(),
+            b":path" => !value.is_empty() && self.path.replace(()).is_none(),
+            b":protocol" => self.protocol.replace(()).is_none(),
             _ => false,
         }
     }
@@ -84,10 +85,16 @@ enum Refusal {
 }
 
 fn request(fields: Fields) -> Result<RequestHead, Refusal> {
-    if fields.malformed || fields.status.is_some() || fields.method.is_none() {
+    let connects = match fields.method.as_deref() {
+        None => return Err(Refusal::Malformed),
+        Some(method) => method == b"CONNECT",
+    };
+    let target = (fields.scheme.is_some(), fields.path.is_some());
+    // Any other request has both (RFC 9113, section 8.3.1).
+    if fields.malformed || fields.status.is_some() || (!connects && target != (true, true)) {
         return Err(Refusal::Malformed);
     }
-    if fields.method.as_deref() != Some(b"CONNECT") || fields.other_pseudo {
+    if !connects || target != (false, false) || fields.protocol.is_some() {
         return Err(Refusal::Status(400));
     }
     let authority = fields.authority.and_then(|bytes| String::from_utf8(bytes).ok());

@@ -15,6 +15,10 @@ pub(crate) struct StreamState<T> {
     pub(crate) send_window: i32,
     pub(crate) receive_window: i32,
     pub(crate) uncredited: u32,
+    /// What it may have sent and not been granted again at once.
+    pub(crate) window: u32,
+    /// What it was granted again so far; no more than the most that the type holds.
+    pub(crate) carried: u32,
     /// Client: the answer came. Server: the answer was sent.
     pub(crate) answered: bool,
     pub(crate) local_ended: bool,

@@ -103,7 +103,11 @@ impl Client {
         }
         let id = id.to_string();
         let extra = [(CAPABILITY, CAPABILITY_VALUE), (CONNECTION, &id), (RESUME, resume.unwrap_or_default())];
-        let count = if resume.is_some() { 3 } else { 2 };
+        let count = match resume {
+            _ if !inner.limits.hands_over => 0,
+            Some(_) => 3,
+            None => 2,
+        };
         match inner.open(authority, headers, &extra[..count]) {
             Some(key) => Ok(Stream { shared: self.shared.clone(), key }),
             None if inner.engine.draining() => {

@@ -196,7 +196,7 @@ impl Inner {
     }
 
     fn requested(&mut self, key: Key, head: Box<RequestHead>) {
-        if control::capable(&head.headers) {
+        if self.limits.hands_over && control::capable(&head.headers) {
             self.control.capable = true;
         }
         if head.authority == control::AUTHORITY && self.control.capable && self.control.key.is_none() {
@@ -239,7 +239,7 @@ impl Inner {
         let shown = head.status == 200 && control::capable(&head.headers);
         slot.used = Use::Bytes { pending: Waiting::default(), head: Some(head) };
         slot.wake();
-        if shown && !self.control.capable {
+        if shown && self.limits.hands_over && !self.control.capable {
             self.control.capable = true;
             self.open_control();
         }

@@ -26,6 +26,14 @@ impl Handle {
         inner.transport.as_ref().map(|transport| transport.peer_certificates().to_vec()).unwrap_or_default()
     }
 
+    /// Whether the tunnel takes new streams: it has neither ended nor been told to go by either end.
+    pub fn usable(&self) -> bool {
+        self.shared.upgrade().is_some_and(|shared| {
+            let inner = shared.borrow();
+            inner.gone.is_none() && !inner.engine.draining()
+        })
+    }
+
     /// GOAWAY: no new streams; the driver ends when the last one has.
     pub fn drain(&self) {
         if let Some(shared) = self.shared.upgrade() {

@@ -159,8 +159,9 @@ impl Request {
 
     fn answer(&self, status: u16, headers: &Headers, end: bool) {
         let shown = [(CAPABILITY, CAPABILITY_VALUE)];
-        let extra = if self.capable() { &shown[..] } else { &[] };
         let inner = &mut *self.stream.shared.borrow_mut();
+        let capable = inner.limits.hands_over && capable(&self.headers);
+        let extra = if capable { &shown[..] } else { &[] };
         inner.engine.respond(self.stream.key, status, fields(headers, extra), end);
         inner.mark();
     }

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Handle;
 use super::inner::{Shared, Use, keep};
 use crate::connection::Connection;
 use crate::frame::code;
@@ -27,6 +29,11 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Stream {
+    /// The tunnel that it is a stream of.
+    pub fn tunnel(&self) -> Handle {
+        Handle::new(Rc::downgrade(&self.shared))
+    }
+
     /// Whether the far end is ours: detach, resume and causes work.
     pub fn capable(&self) -> bool {
         self.shared.borrow().control.capable
