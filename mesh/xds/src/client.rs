@@ -4,9 +4,12 @@
 
 mod backoff;
 mod connect;
+mod patience;
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use model::address::Str;
@@ -18,8 +21,11 @@ use tokio::time::{self, Instant};
 
 use self::backoff::Backoff;
 pub use self::backoff::Ending;
+pub(crate) use self::connect::add_headers;
 pub use self::connect::{ConnectError, Dial};
+use self::patience::Patience;
 use crate::delta::subscriber::{Handler, Subscriber, Wish};
+use crate::diagnostics::{Answers, attend};
 
 /// Changes of what is asked for that wait to be sent.
 const COMMANDS: usize = 256;
@@ -69,6 +75,8 @@ pub struct Client<H> {
     subscriber: Subscriber,
     handler: H,
     observer: Arc<dyn Observer>,
+    /// Answers what people ask by the controller.
+    answers: Option<Arc<dyn Answers>>,
     link: watch::Sender<Link>,
     commands: mpsc::Receiver<Command>,
 }
@@ -98,7 +106,8 @@ impl<H: Handler> Client<H> {
         let (link, link_seen) = watch::channel(link);
         let (commands, commands_seen) = mpsc::channel(COMMANDS);
         let observer = Arc::new(());
-        let client = Self { config, subscriber, handler, observer, link, commands: commands_seen };
+        let client =
+            Self { config, subscriber, handler, observer, answers: None, link, commands: commands_seen };
         (client, ClientHandle { link: link_seen, commands })
     }
 
@@ -109,13 +118,21 @@ impl<H: Handler> Client<H> {
         self
     }
 
+    /// Answers what the controller asks on behalf of people.
+    #[must_use]
+    pub fn answering(mut self, answers: Arc<dyn Answers>) -> Self {
+        self.answers = Some(answers);
+        self
+    }
+
     /// Stays connected until dropped. The handler is called on this task: give it a thread that nothing urgent
     /// shares if the mesh is large.
     pub async fn run(mut self) -> Infallible {
         let mut backoff = Backoff::default();
+        let mut patience = Patience::new(Instant::now());
         loop {
             let start = Instant::now();
-            let error = match self.connection().await {
+            let error = match self.connection(&mut patience).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -133,14 +150,34 @@ impl<H: Handler> Client<H> {
     }
 
     /// One connection, until it breaks.
-    async fn connection(&mut self) -> Result<Infallible, ConnectError> {
+    async fn connection(&mut self, patience: &mut Patience) -> Result<Infallible, ConnectError> {
         let opening = self.subscriber.connect();
-        let (requests, mut responses) = connect::open(&self.config, opening).await?;
+        let node = opening.first().and_then(|first| first.node.clone());
+        let (requests, mut responses, channel) = connect::open(&self.config, opening).await?;
         self.link.send_modify(|link| link.connected = true);
         tracing::info!(controller = self.config.address, "connected to the controller");
+        let config = self.config.clone();
+        let asked = node.zip(self.answers.clone());
+        let mut attending = pin!(async {
+            match asked {
+                Some((node, answers)) => attend(&config, channel, node, answers).await,
+                None => pending().await,
+            }
+        });
+        let mut listens = Instant::now();
         loop {
             let request = tokio::select! {
-                response = responses.message() => Some(self.answer(response)?),
+                never = attending.as_mut() => match never {},
+                response = async {
+                    time::sleep_until(listens).await;
+                    responses.message().await
+                } => {
+                    let answer = self.answer(response)?;
+                    if answer.error_detail.is_some() {
+                        listens = patience.refused(Instant::now());
+                    }
+                    Some(answer)
+                }
                 Some(command) = self.commands.recv() => self.command(command),
             };
             if let Some(request) = request {

@@ -2,9 +2,11 @@
 
 pub mod routing;
 
+use std::cmp::Ordering;
+
 use model::mesh::Update;
 
-use crate::convert::{Decoder, Refused};
+use crate::convert::{ConvertError, Decoder, Refused};
 use crate::delta::subscriber::{Delivery, Handler, Received, Rejection};
 
 /// Decodes deliveries and passes the updates of each on together. A policy that cannot be read keeps its last good
@@ -25,6 +27,7 @@ impl<F: FnMut(Vec<Update>) + Send> Feed<F> {
         &mut self,
         type_url: &str,
         received: &Received,
+        nth: usize,
         updates: &mut Vec<Update>,
     ) -> Option<Rejection> {
         let Received { name, value, replaces, .. } = received;
@@ -40,7 +43,7 @@ impl<F: FnMut(Vec<Update>) + Send> Feed<F> {
             (false, Some(_)) => "everything it covers is denied",
             (false, None) => "it is unknown here",
         };
-        tracing::error!(%error, effect, "refused what the controller sent");
+        say_refused(&error, effect, nth);
         updates.extend(instead.filter(|_| !replaces).map(|policy| Update::Policy(*policy)));
         Some(Rejection { name: name.clone(), reason: format!("{}: {}", error.field, error.reason) })
     }
@@ -54,10 +57,22 @@ impl<F: FnMut(Vec<Update>) + Send> Handler for Feed<F> {
         updates.extend(removed.iter().filter_map(|name| self.decoder.removal(type_url, name)));
         let mut rejections = Vec::new();
         for received in resources {
-            rejections.extend(self.decode(type_url, received, &mut updates));
+            rejections.extend(self.decode(type_url, received, rejections.len(), &mut updates));
         }
         (self.sink)(updates);
         rejections
+    }
+}
+
+/// Refusals of one response that are logged one by one: a few name what is wrong, and the controller is told of all.
+const SAID: usize = 10;
+
+/// Logs the refusal of one resource, the `nth` (from 0) of its response.
+fn say_refused(error: &ConvertError, effect: &str, nth: usize) {
+    match nth.cmp(&SAID) {
+        Ordering::Less => tracing::error!(%error, effect, "refused what the controller sent"),
+        Ordering::Equal => tracing::error!("refused more of the same response; the controller is told what"),
+        Ordering::Greater => {}
     }
 }
 

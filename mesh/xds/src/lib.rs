@@ -14,6 +14,7 @@ pub mod node;
 pub mod server;
 
 pub mod client;
+pub mod diagnostics;
 pub mod feed;
 pub mod names;
 pub mod state;

@@ -19,6 +19,8 @@ const INSTANCE_IPS: &str = "INSTANCE_IPS";
 const VERSION: &str = "LATEEN_VERSION";
 /// Metadata: the node it runs on.
 const NODE_NAME: &str = "NODE_NAME";
+/// Metadata: the cluster it is in, as Istio's proxies say it.
+const CLUSTER_ID: &str = "CLUSTER_ID";
 /// Metadata: which of our extensions the client heeds. It is sent no policy that would mean more without them.
 const UNDERSTANDS: &str = "LATEEN_UNDERSTANDS";
 
@@ -33,7 +35,7 @@ pub struct NodeInfo {
     pub pod: String,
     /// Its namespace.
     pub namespace: String,
-    /// What else it says: `NODE_NAME` and more.
+    /// What else it says: `NODE_NAME`, `CLUSTER_ID` and more.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -66,8 +68,15 @@ impl NodeInfo {
         self
     }
 
+    /// In this cluster.
+    #[must_use]
+    pub fn in_cluster(mut self, cluster: &str) -> Self {
+        self.metadata.insert(CLUSTER_ID.to_owned(), cluster.to_owned());
+        self
+    }
+
     /// That heeds this, too: a waypoint what
-    /// [routings may require](crate::convert::routing::features::KNOWN).
+    /// [routings may require](crate::convert::routing::features::Feature).
     #[must_use]
     pub fn understanding(mut self, names: &[&str]) -> Self {
         let understood = self.metadata.entry(UNDERSTANDS.to_owned()).or_default();
@@ -83,6 +92,11 @@ impl NodeInfo {
     /// The node it runs on, if it says.
     pub fn node_name(&self) -> Option<&str> {
         self.metadata.get(NODE_NAME).map(String::as_str)
+    }
+
+    /// The cluster it is in, if it says.
+    pub fn cluster(&self) -> Option<&str> {
+        self.metadata.get(CLUSTER_ID).map(String::as_str)
     }
 
     /// Whether it heeds an extension of ours.
@@ -140,11 +154,12 @@ mod tests {
     #[test]
     fn reads_what_it_writes() {
         let ip = "fd00::5".parse().ok();
-        let node = NodeInfo::new("ztunnel", ip, "agent-x", "istio-system").on_node("node-1");
+        let node =
+            NodeInfo::new("ztunnel", ip, "agent-x", "istio-system").on_node("node-1").in_cluster("east");
         let wire = node.to_wire();
         assert_eq!(wire.id, "ztunnel~fd00::5~agent-x.istio-system~istio-system.svc.cluster.local");
         assert_eq!(NodeInfo::from_wire(&wire), Ok(node.clone()));
-        assert_eq!(node.node_name(), Some("node-1"));
+        assert_eq!((node.node_name(), node.cluster()), (Some("node-1"), Some("east")));
         assert!(node.understands(extension::UNSEEN) && !node.understands("lateen.dev"));
     }
 
@@ -158,14 +173,15 @@ mod tests {
 
     #[test]
     fn a_waypoint_says_what_it_can_route() {
-        use crate::convert::routing::features::KNOWN;
+        use crate::convert::routing::features::Feature;
+        let known = Feature::ALL.map(Feature::name);
         let agent = NodeInfo::new("ztunnel", None, "agent-x", "istio-system");
-        let waypoint = NodeInfo::new("waypoint", None, "w", "shop").understanding(&KNOWN);
+        let waypoint = NodeInfo::new("waypoint", None, "w", "shop").understanding(&known);
         let waypoint = NodeInfo::from_wire(&waypoint.to_wire()).unwrap();
-        for feature in KNOWN.into_iter().chain([extension::UNSEEN]) {
+        for feature in known.into_iter().chain([extension::UNSEEN]) {
             assert!(waypoint.understands(feature), "{feature}");
         }
-        assert!(KNOWN.iter().all(|feature| !agent.understands(feature)));
+        assert!(known.iter().all(|feature| !agent.understands(feature)));
         assert!(!waypoint.understands("lateen.dev/routing"));
     }
 

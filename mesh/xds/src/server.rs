@@ -25,7 +25,7 @@ pub use self::clients::{ClientId, ClientStatus, Clients};
 pub use self::publisher::Publisher;
 use self::responses::Responses;
 use self::stream::Connection;
-use crate::delta::session::Event;
+use crate::delta::session::{Event, Fit};
 use crate::node::NodeInfo;
 
 /// The largest request. A client of another's that comes back names everything it has: 200,000 resources by some 80
@@ -58,6 +58,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// It is shown nothing; the status ends its stream.
     fn view(&self, caller: &Self::Caller, node: &NodeInfo) -> Result<Arc<Publisher>, Status>;
+
+    /// What a client is sent in the place of what it would not understand, by what it says of itself.
+    fn fit(&self, node: &NodeInfo) -> Option<Fit> {
+        let _ = node;
+        None
+    }
 
     /// How many streams a caller may have; the oldest ends for a further one.
     fn streams_of(&self, caller: &Self::Caller) -> usize {

@@ -72,9 +72,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-type Stream = (mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>);
+type Stream = (mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>, Channel);
 
-/// Opens a stream that begins with these requests.
+/// Opens a stream that begins with these requests; what it goes over takes other streams too.
 pub(super) async fn open(
     config: &ClientConfig,
     opening: Vec<DeltaDiscoveryRequest>,
@@ -87,14 +87,18 @@ pub(super) async fn open(
     }
     let mut request = Request::new(ReceiverStream::new(outbound));
     add_headers(config, &mut request).await?;
-    let mut client = AggregatedDiscoveryServiceClient::<Channel>::new(channel)
+    let mut client = AggregatedDiscoveryServiceClient::<Channel>::new(channel.clone())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let response = client.delta_aggregated_resources(request).await.map_err(ConnectError::from_status)?;
-    Ok((requests, response.into_inner()))
+    Ok((requests, response.into_inner(), channel))
 }
 
-async fn add_headers<T>(config: &ClientConfig, request: &mut Request<T>) -> Result<(), ConnectError> {
+/// Adds what proves to the controller who calls.
+pub(crate) async fn add_headers<T>(
+    config: &ClientConfig,
+    request: &mut Request<T>,
+) -> Result<(), ConnectError> {
     let metadata = request.metadata_mut();
     if let Some(path) = &config.token_file {
         let token = read(path).await?;

@@ -92,8 +92,10 @@ pub(super) fn read(strings: &mut Strings, name: &str, value: Bytes) -> Result<Po
         Ok(wire::Action::Deny) => Action::Deny,
         Err(_) => return Err(FieldError::new("action", Reason::UnknownValue(wire.action))),
     };
-    let read = |(index, rule): (usize, &wire::Rule)| {
-        self::rule(strings, rule).map_err(|error| error.within(format_args!("rules[{index}]")))
+    let read = |(index, wire): (usize, &wire::Rule)| {
+        let clauses = wire.clauses.iter().map(|clause| &*clause.matches);
+        rule(clauses, |one| condition(strings, one))
+            .map_err(|error| error.within(format_args!("rules[{index}]")))
     };
     let rules = wire.rules.iter().enumerate().map(read).collect::<Result<_, _>>()?;
     Ok(Policy {
@@ -137,13 +139,17 @@ pub(super) fn stand_in(name: PolicyName, value: &Bytes, mesh_wide: bool, reason:
     }
 }
 
-fn rule(strings: &mut Strings, wire: &wire::Rule) -> Result<Rule, FieldError> {
-    let mut clauses = Vec::with_capacity(wire.clauses.len());
-    for (index, clause) in wire.clauses.iter().enumerate() {
-        let mut matches = Vec::with_capacity(clause.matches.len());
-        for (place, one) in clause.matches.iter().enumerate() {
-            let read = condition(strings, one)
-                .map_err(|error| error.within(format_args!("clauses[{index}].matches[{place}]")))?;
+/// Reads a rule by the matches of its clauses.
+fn rule<'a, M: 'a>(
+    wire: impl ExactSizeIterator<Item = &'a [M]>,
+    mut read: impl FnMut(&M) -> Result<Match, FieldError>,
+) -> Result<Rule, FieldError> {
+    let mut clauses = Vec::with_capacity(wire.len());
+    for (index, clause) in wire.enumerate() {
+        let mut matches = Vec::with_capacity(clause.len());
+        for (place, one) in clause.iter().enumerate() {
+            let read =
+                read(one).map_err(|error| error.within(format_args!("clauses[{index}].matches[{place}]")))?;
             matches.push(read);
         }
         clauses.push(Clause { matches: matches.into() });

@@ -31,7 +31,7 @@ pub(super) fn read(strings: &mut Strings, sent_as: &str, value: Bytes) -> Result
     let length = value.len();
     let wire: wire::Routing = parse(value)?;
     for feature in &wire.requires {
-        if !features::KNOWN.contains(&feature.as_str()) {
+        if features::Feature::named(feature).is_none() {
             return Err(FieldError::new("requires", Reason::Required(feature.clone())));
         }
     }
@@ -129,7 +129,7 @@ pub fn to_wire(routing: &Routing) -> wire::Routing {
     let tls = routing.tls.iter().map(|rule| stream::tls_rule_to_wire(&mut sources, rule)).collect();
     let tcp = routing.tcp.iter().map(|rule| stream::tcp_rule_to_wire(&mut sources, rule)).collect();
     wire::Routing {
-        requires: features::required(routing).into_iter().map(ToOwned::to_owned).collect(),
+        requires: features::required(routing).into_iter().map(|feature| feature.name().to_owned()).collect(),
         namespace: routing.host.namespace.to_string(),
         hostname: routing.host.hostname.to_string(),
         sources: sources.wire,

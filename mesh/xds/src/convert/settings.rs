@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use model::Identity;
 use model::mesh::{Settings, Trust};
 use proto::mesh as wire;
@@ -12,19 +13,14 @@ use super::{FieldError, Reason, fields};
 
 pub(super) fn read(strings: &mut Strings, wire: &wire::MeshSettings) -> Result<Settings, FieldError> {
     let default = Settings::default();
-    let pod_ranges = wire
-        .pod_ranges
-        .iter()
-        .map(|range| fields::range(&range.address, range.length))
-        .collect::<Result<_, _>>()
-        .map_err(|reason| FieldError::new("pod_ranges", reason))?;
     let trust_domain = strings.get_or(&wire.trust_domain, &default.trust_domain);
     Ok(Settings {
         trust_domain: fields::identity_part("trust_domain", trust_domain)?,
         trust_domain_aliases: wire.trust_domain_aliases.iter().map(|alias| strings.get(alias)).collect(),
         root_namespace: strings.get_or(&wire.root_namespace, &default.root_namespace),
         cluster: strings.get_or(&wire.cluster_id, &default.cluster),
-        pod_ranges,
+        pod_ranges: ranges("pod_ranges", &wire.pod_ranges)?,
+        service_ranges: ranges("service_ranges", &wire.service_ranges)?,
         trust: Trust {
             roots: owned(&wire.roots),
             crls: owned(&wire.crls),
@@ -32,6 +28,11 @@ pub(super) fn read(strings: &mut Strings, wire: &wire::MeshSettings) -> Result<S
             issuer: Some(&wire.issuer).filter(|der| !der.is_empty()).map(|der| Arc::from(&**der)),
         },
     })
+}
+
+fn ranges(field: &'static str, wire: &[wire::AddressRange]) -> Result<Vec<IpNet>, FieldError> {
+    let read = wire.iter().map(|range| fields::range(&range.address, range.length));
+    read.collect::<Result<_, _>>().map_err(|reason| FieldError::new(field, reason))
 }
 
 fn identities(texts: &[String]) -> Result<Vec<Identity>, FieldError> {
@@ -50,10 +51,11 @@ fn owned(ders: &[Bytes]) -> Vec<Arc<[u8]>> {
 
 /// The settings as they are sent; `network` is the one that addresses without a network belong to.
 pub fn to_wire(settings: &Settings, network: &str) -> wire::MeshSettings {
-    let range = |range: &ipnet::IpNet| wire::AddressRange {
+    let range = |range: &IpNet| wire::AddressRange {
         address: fields::ip_bytes(range.addr()),
         length: range.prefix_len().into(),
     };
+    let ranges = |all: &[IpNet]| all.iter().map(range).collect();
     let bytes = |ders: &[Arc<[u8]>]| ders.iter().map(|der| Bytes::copy_from_slice(der)).collect();
     let trust = &settings.trust;
     wire::MeshSettings {
@@ -62,7 +64,8 @@ pub fn to_wire(settings: &Settings, network: &str) -> wire::MeshSettings {
         root_namespace: settings.root_namespace.to_string(),
         cluster_id: settings.cluster.to_string(),
         network: network.to_owned(),
-        pod_ranges: settings.pod_ranges.iter().map(range).collect(),
+        pod_ranges: ranges(&settings.pod_ranges),
+        service_ranges: ranges(&settings.service_ranges),
         roots: bytes(&trust.roots),
         crls: bytes(&trust.crls),
         issuer: trust.issuer.as_deref().map(Bytes::copy_from_slice).unwrap_or_default(),
@@ -82,6 +85,7 @@ mod tests {
             root_namespace: "mesh".into(),
             cluster: "east".into(),
             pod_ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/56".parse().unwrap()],
+            service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
             trust: Trust {
                 roots: vec![Arc::from(*b"one"), Arc::from(*b"two")],
                 crls: vec![Arc::from(*b"list")],

@@ -10,6 +10,8 @@
 mod topic;
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 
 use model::address::Str;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -17,7 +19,7 @@ use thiserror::Error;
 
 use self::topic::{Chunk, Topic};
 use super::digest;
-use super::store::{Revision, Store};
+use super::store::{Resource, Revision, Store};
 
 /// Responses that may be on their way unacknowledged.
 const MAX_UNACKED: usize = 4;
@@ -33,6 +35,26 @@ const MAX_TYPE: usize = 256;
 /// Names that one client may subscribe to, of one type.
 const MAX_NAMES: usize = 1 << 17;
 
+/// What a client is sent in the place of what it would not understand (design decision D14): by type and resource,
+/// nothing where it understands it. What it gives has to be another version than what it stands for.
+#[derive(Clone)]
+pub struct Fit(Arc<Fitting>);
+
+type Fitting = dyn Fn(&str, &Resource) -> Option<Resource> + Send + Sync;
+
+impl Fit {
+    /// By this function.
+    pub fn new(fitting: impl Fn(&str, &Resource) -> Option<Resource> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(fitting))
+    }
+}
+
+impl fmt::Debug for Fit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fit")
+    }
+}
+
 /// One client.
 #[derive(Debug)]
 pub struct Session {
@@ -43,6 +65,7 @@ pub struct Session {
     response_bytes: usize,
     /// What a client that names resources is sent all the same: what goes with this name.
     unasked: Option<Str>,
+    fit: Option<Fit>,
 }
 
 /// A response that has not been acknowledged.
@@ -108,7 +131,21 @@ impl Session {
 
     /// The same, with responses of about so many bytes.
     pub(crate) fn with_response_bytes(response_bytes: usize) -> Self {
-        Self { topics: Vec::new(), in_flight: VecDeque::new(), sent: 0, response_bytes, unasked: None }
+        Self {
+            topics: Vec::new(),
+            in_flight: VecDeque::new(),
+            sent: 0,
+            response_bytes,
+            unasked: None,
+            fit: None,
+        }
+    }
+
+    /// The same for a client that does not understand everything.
+    #[must_use]
+    pub fn fitted(mut self, fit: Option<Fit>) -> Self {
+        self.fit = fit;
+        self
     }
 
     /// The same for a client that, where it names resources, is sent what goes with this name without asking.
@@ -149,7 +186,8 @@ impl Session {
             }
             empty => {
                 let unasked = self.unasked.clone();
-                *empty = Some(Topic::open(&shelves[place], store.revision(), &request, unasked));
+                let fit = self.fit.clone();
+                *empty = Some(Topic::open(&shelves[place], store.revision(), &request, unasked, fit));
             }
         }
         let event = answered.and_then(|response| response.event(&shelves[place].type_url, request));

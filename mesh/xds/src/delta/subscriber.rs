@@ -1,6 +1,6 @@
 //! The client's side: what it subscribes to, what it has, and what it answers.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -8,7 +8,7 @@ use model::address::Str;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status};
 use thiserror::Error;
 
-use super::digest::{self, Digests};
+use super::digest::{self, Buckets, Digests};
 use super::version::Version;
 
 /// Names all resources.
@@ -19,8 +19,9 @@ pub const REFUSED: &str = "refused";
 /// Refusals named in one answer, and the length of each, in bytes.
 const MAX_REFUSALS_NAMED: usize = 16;
 const MAX_REFUSAL_LENGTH: usize = 512;
-/// With more resources than this, their digests are shorter than their names.
-const DIGESTS_ABOVE: usize = 512;
+/// With more resources than this, their digests are sent: far shorter than their names, and where something has changed
+/// the names in question are asked for.
+const DIGESTS_ABOVE: usize = 8;
 
 /// What to subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,8 +134,8 @@ struct Topic {
     other: Map<Other>,
     demanded: HashSet<Str, RandomState>,
     answered: bool,
-    /// On this stream, digests stand for the names.
-    digested: bool,
+    /// On this stream, digests of so many buckets stand for the names; none do where there are no buckets.
+    buckets: usize,
 }
 
 /// What is there of a resource, if not a version of ours.
@@ -162,7 +163,7 @@ impl Subscriber {
             other: Map::default(),
             demanded: HashSet::default(),
             answered: false,
-            digested: false,
+            buckets: 0,
         };
         let topics = subscriptions.into_iter().map(topic).collect();
         Self { node, topics, ours: false, digests_above: DIGESTS_ABOVE }
@@ -183,10 +184,13 @@ impl Subscriber {
     /// The requests that open a stream: what is wanted and what is there already.
     pub fn connect(&mut self) -> Vec<DeltaDiscoveryRequest> {
         for topic in &mut self.topics {
-            let many = topic.has.len() + topic.other.len() > self.digests_above;
-            topic.digested = self.ours && many && topic.subscription.mode == Mode::All;
+            let names = topic.has.len() + topic.other.len();
+            let digested = self.ours && names > self.digests_above && topic.subscription.mode == Mode::All;
+            topic.buckets = if digested { digest::buckets_for(names) } else { 0 };
         }
-        self.topics.iter().map(|topic| topic.open(self.node.clone())).collect()
+        // Who calls is said once a stream.
+        let node = |place: usize| (place == 0).then(|| self.node.clone());
+        self.topics.iter().enumerate().map(|(place, topic)| topic.open(node(place))).collect()
     }
 
     /// Hands a response to the handler and returns the answer to it.
@@ -199,7 +203,7 @@ impl Subscriber {
         handler: &mut dyn Handler,
     ) -> Result<DeltaDiscoveryRequest, StartOver> {
         self.ours = digest::is_ours(&response.nonce);
-        if !self.ours && self.topics.iter().any(|topic| topic.digested) {
+        if !self.ours && self.topics.iter().any(|topic| topic.buckets > 0) {
             return Err(StartOver);
         }
         let answer = DeltaDiscoveryRequest {
@@ -271,17 +275,17 @@ impl Subscriber {
 }
 
 impl Topic {
-    fn open(&self, node: Node) -> DeltaDiscoveryRequest {
+    fn open(&self, node: Option<Node>) -> DeltaDiscoveryRequest {
         let demand = self.subscription.mode == Mode::Demand;
         let asterisk = || if demand { vec![WILDCARD.to_owned()] } else { Vec::new() };
         // "Nothing" cannot be said but by asking for all and taking it back.
         let names = self.demanded.iter().map(ToString::to_string);
         DeltaDiscoveryRequest {
-            node: Some(node),
+            node,
             type_url: self.subscription.type_url.to_string(),
             resource_names_subscribe: asterisk().into_iter().chain(names).collect(),
             resource_names_unsubscribe: asterisk(),
-            initial_resource_versions: if self.digested { self.digests() } else { self.versions() },
+            initial_resource_versions: if self.buckets > 0 { self.digests() } else { self.versions() },
             ..Default::default()
         }
     }
@@ -293,16 +297,19 @@ impl Topic {
 
     fn digests(&self) -> BTreeMap<String, String> {
         let versions = self.versions();
-        Digests::of(versions.iter().map(|(name, version)| (name.as_str(), version))).to_versions()
+        let all = Digests::of(versions.iter().map(|(name, version)| (name.as_str(), version)));
+        all.in_buckets(self.buckets).to_versions()
     }
 
     /// What is there of the names that the server asks for, if that is what it does.
     fn asked(&self, response: &DeltaDiscoveryResponse) -> Option<BTreeMap<String, String>> {
-        let buckets: Option<BTreeSet<u8>> =
-            response.removed_resources.iter().map(|name| digest::bucket_named(name)).collect();
-        let buckets = buckets.filter(|buckets| self.digested && !buckets.is_empty())?;
+        // A controller of ours that knows no other number of buckets than all takes these for resources that are gone, and
+        // sends everything beside that.
+        let asks = self.buckets > 0 && response.resources.is_empty();
+        let buckets = Buckets::named(self.buckets, &response.removed_resources).filter(|_| asks);
+        let buckets = buckets.filter(|buckets| !buckets.is_empty())?;
         let mut versions = self.versions();
-        versions.retain(|name, _| buckets.contains(&digest::bucket(name)));
+        versions.retain(|name, _| buckets.hold(name));
         Some(versions)
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use model::address::Str;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 
-use super::session::{Event, Session};
+use super::session::{Event, Fit, Session};
 use super::store::{Edit, Resource, Store};
 use super::subscriber::{Delivery, Handler, Mode, Rejection, Subscriber, Subscription, Wish};
 
@@ -101,6 +101,7 @@ struct Link {
     upstream: Vec<DeltaDiscoveryRequest>,
     events: Vec<Event>,
     response_bytes: usize,
+    fit: Option<Fit>,
 }
 
 impl Link {
@@ -121,6 +122,7 @@ impl Link {
             upstream: Vec::new(),
             events: Vec::new(),
             response_bytes,
+            fit: None,
         };
         link.reconnect();
         link
@@ -128,7 +130,7 @@ impl Link {
 
     /// Loses everything on its way and starts a new stream.
     fn reconnect(&mut self) {
-        self.session = Session::with_response_bytes(self.response_bytes);
+        self.session = Session::with_response_bytes(self.response_bytes).fitted(self.fit.clone());
         self.downstream.clear();
         self.upstream = self.subscriber.connect();
     }

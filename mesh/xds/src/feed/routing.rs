@@ -5,8 +5,9 @@ use model::mesh::Update;
 use model::route::Routing;
 use proto::type_url;
 
-use super::Feed;
-use crate::convert::Decoder;
+use super::{Feed, say_refused};
+use crate::convert::routing::features::required;
+use crate::convert::{ConvertError, Decoder, Reason};
 use crate::delta::subscriber::{Delivery, Handler, Received, Rejection};
 
 /// A host is routed otherwise.
@@ -19,7 +20,7 @@ pub enum RoutingUpdate {
 }
 
 /// Passes updates of the mesh on as a [`Feed`] does, and those of [`type_url::ROUTING`] beside them. A routing that cannot
-/// be read changes nothing: its last good version stays in force.
+/// be read, or asks for what waypoints do not do, changes nothing: its last good version stays in force.
 #[derive(Debug)]
 pub struct RoutingFeed<F, R> {
     mesh: Feed<F>,
@@ -33,21 +34,30 @@ impl<F: FnMut(Vec<Update>) + Send, R: FnMut(Vec<RoutingUpdate>) + Send> RoutingF
         Self { mesh: Feed::new(decoder, mesh), sink: routings }
     }
 
-    fn routing(&mut self, received: &Received, updates: &mut Vec<RoutingUpdate>) -> Option<Rejection> {
+    fn routing(
+        &mut self,
+        received: &Received,
+        nth: usize,
+        updates: &mut Vec<RoutingUpdate>,
+    ) -> Option<Rejection> {
         let Received { name, value, replaces, .. } = received;
-        match self.mesh.decoder.routing(name, value.clone()) {
-            Ok(routing) => {
-                updates.push(RoutingUpdate::Put(Box::new(routing)));
-                None
-            }
-            Err(refused) => {
-                let error = refused.error;
-                let effect =
-                    if *replaces { "its last good version stays in force" } else { "it is unknown here" };
-                tracing::error!(%error, effect, "refused what the controller sent");
-                Some(Rejection { name: name.clone(), reason: format!("{}: {}", error.field, error.reason) })
-            }
-        }
+        let error = match self.mesh.decoder.routing(name, value.clone()) {
+            Ok(routing) => match required(&routing).into_iter().find(|feature| !feature.is_carried()) {
+                None => {
+                    updates.push(RoutingUpdate::Put(Box::new(routing)));
+                    return None;
+                }
+                Some(feature) => ConvertError {
+                    resource: name.to_string(),
+                    field: "requires".to_owned(),
+                    reason: Reason::Required(feature.name().to_owned()),
+                },
+            },
+            Err(refused) => refused.error,
+        };
+        let effect = if *replaces { "its last good version stays in force" } else { "it is unknown here" };
+        say_refused(&error, effect, nth);
+        Some(Rejection { name: name.clone(), reason: format!("{}: {}", error.field, error.reason) })
     }
 }
 
@@ -62,7 +72,7 @@ impl<F: FnMut(Vec<Update>) + Send, R: FnMut(Vec<RoutingUpdate>) + Send> Handler 
         updates.extend(removed.iter().filter_map(gone));
         let mut rejections = Vec::new();
         for received in resources {
-            rejections.extend(self.routing(received, &mut updates));
+            rejections.extend(self.routing(received, rejections.len(), &mut updates));
         }
         (self.sink)(updates);
         rejections

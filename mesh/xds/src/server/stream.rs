@@ -112,7 +112,9 @@ impl<C: Control> Shown<C> {
             caller: caller.clone(),
             state: publisher.subscribe(),
             publisher,
-            session: Session::new().sent_unasked(node.node_name().map(names::node)),
+            session: Session::new()
+                .sent_unasked(node.node_name().map(names::node))
+                .fitted(control.fit(&node)),
             node,
             seat,
         })

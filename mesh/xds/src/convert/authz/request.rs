@@ -105,8 +105,10 @@ pub(in crate::convert) fn read(
             return Err(FieldError::new("action", Reason::UnknownValue(wire.action)));
         }
     };
-    let read = |(index, rule): (usize, &wire::Rule)| {
-        self::rule(strings, rule).map_err(|error| error.within(format_args!("rules[{index}]")))
+    let read = |(index, wire): (usize, &wire::Rule)| {
+        let clauses = wire.clauses.iter().map(|clause| &*clause.matches);
+        super::rule(clauses, |one| full_match(strings, one))
+            .map_err(|error| error.within(format_args!("rules[{index}]")))
     };
     let rules = wire.rules.iter().enumerate().map(read).collect::<Result<_, _>>()?;
     let invalid = (!wire.invalid.is_empty()).then(|| wire.invalid.as_str().into());
@@ -170,20 +172,6 @@ pub(in crate::convert) fn stand_in(
 
 const AUTHORIZATION_TARGETS: Schema =
     Schema { fields: &[(4, "targets", Kind::Message(&TARGET))], others: Others::Ignore, exclusive: false };
-
-fn rule(strings: &mut Strings, wire: &wire::Rule) -> Result<Rule, FieldError> {
-    let mut clauses = Vec::with_capacity(wire.clauses.len());
-    for (index, clause) in wire.clauses.iter().enumerate() {
-        let mut matches = Vec::with_capacity(clause.matches.len());
-        for (place, one) in clause.matches.iter().enumerate() {
-            let read = full_match(strings, one)
-                .map_err(|error| error.within(format_args!("clauses[{index}].matches[{place}]")))?;
-            matches.push(read);
-        }
-        clauses.push(Clause { matches: matches.into() });
-    }
-    Ok(Rule { clauses: clauses.into() })
-}
 
 fn full_match(strings: &mut Strings, wire: &wire::Match) -> Result<Match, FieldError> {
     let connection = match &wire.connection {

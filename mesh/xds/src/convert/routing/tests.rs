@@ -1,6 +1,6 @@
 //! What is read of the wire and written to it, field by field, and what is refused.
 
-mod full;
+pub(in crate::convert::routing) mod full;
 mod policies;
 mod rules;
 
@@ -86,7 +86,7 @@ fn objects_are_named_once() {
 #[test]
 fn says_what_it_requires() {
     assert_eq!(to_wire(&bare()).requires, [""; 0]);
-    assert_eq!(to_wire(&full()).requires, features::KNOWN);
+    assert_eq!(to_wire(&full()).requires, features::Feature::ALL.map(features::Feature::name));
     let default = Routing { default: full().default, ..bare() };
     assert_eq!(to_wire(&default).requires, ["lateen.dev/routing.retry"]);
     let mut wire = to_wire(&bare());

@@ -1,7 +1,7 @@
 //! One client's subscription to one type.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use model::address::Str;
 use proto::Any;
 use proto::discovery::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
-use super::super::digest::{self, Digests};
+use super::super::digest::{Buckets, Digests};
 use super::super::store::{Resource, Revision, Shelf};
 use super::super::version::Version;
+use super::Fit;
 
 /// Names all resources.
 const WILDCARD: &str = "*";
@@ -23,13 +24,15 @@ pub(super) struct Topic {
     named: HashSet<Str>,
     /// What goes with this name is wanted beside what was named.
     unasked: Option<Str>,
+    /// What the client is sent in the place of what it would not understand.
+    fit: Option<Fit>,
     /// What a client that names resources has. For a wildcard client this is empty: it has all but `pending`.
     has: HashMap<Str, Version>,
     /// What may have to be sent, with what the client has of it.
     pending: BTreeMap<Str, Had>,
     walk: Walk,
     /// Buckets of names in which the client has something else, until it has said what.
-    differing: BTreeSet<u8>,
+    differing: Buckets,
     /// It has not been asked yet.
     ask_due: bool,
     /// A first response is due even if there is nothing to send: the client waits for it.
@@ -82,6 +85,7 @@ impl Topic {
         revision: Revision,
         request: &DeltaDiscoveryRequest,
         unasked: Option<Str>,
+        fit: Option<Fit>,
     ) -> Self {
         let DeltaDiscoveryRequest {
             resource_names_subscribe: subscribe,
@@ -95,10 +99,11 @@ impl Topic {
             wildcard,
             named: HashSet::new(),
             unasked,
+            fit,
             has: HashMap::new(),
             pending: BTreeMap::new(),
             walk: Walk::Done,
-            differing: BTreeSet::new(),
+            differing: Buckets::default(),
             ask_due: false,
             first_due: wildcard,
             promised: false,
@@ -125,7 +130,7 @@ impl Topic {
         if !std::mem::replace(&mut self.ask_due, false) {
             return None;
         }
-        let removed = self.differing.iter().map(|bucket| digest::bucket_name(*bucket).into()).collect();
+        let removed = self.differing.names().map(Str::from).collect();
         Some(Chunk { removed, ..Chunk::default() })
     }
 
@@ -137,9 +142,15 @@ impl Topic {
     /// The client has said what it has in the buckets that differ. What the log said of them was about another's.
     pub(super) fn listed(&mut self, shelf: &Shelf, has: &BTreeMap<String, String>) {
         let differing = std::mem::take(&mut self.differing);
-        let differs = |name: &str| differing.contains(&digest::bucket(name));
+        let differs = |name: &str| differing.hold(name);
         self.pending.retain(|name, _| !differs(name));
         self.compare(shelf, has, differs);
+    }
+
+    /// A resource as this client is sent it.
+    fn fitting(&self, shelf: &Shelf, resource: &Arc<Resource>) -> Arc<Resource> {
+        let lesser = self.fit.as_ref().and_then(|fit| (fit.0)(&shelf.type_url, resource));
+        lesser.map_or_else(|| resource.clone(), Arc::new)
     }
 
     /// What a wildcard client lacks, given all it has of the names that are in question.
@@ -147,7 +158,8 @@ impl Topic {
         for (name, version) in has.iter().filter(|(name, _)| asked(name)) {
             let had = had(version);
             let current = shelf.resources.get_key_value(name.as_str());
-            if current.is_none_or(|(_, resource)| had != Had::Version(resource.version())) {
+            let version = |resource| self.fitting(shelf, resource).version();
+            if current.is_none_or(|(_, resource)| had != Had::Version(version(resource))) {
                 let name = current.map_or_else(|| Str::from(name.as_str()), |(name, _)| name.clone());
                 self.pending.insert(name, had);
             }
@@ -163,8 +175,8 @@ impl Topic {
         for (name, version) in has {
             let had = had(version);
             let name = Str::from(name.as_str());
-            let current = shelf.resources.get(&name);
-            if current.is_none_or(|resource| had != Had::Version(resource.version())) {
+            let current = shelf.resources.get(&name).map(|resource| self.fitting(shelf, resource));
+            if current.as_ref().is_none_or(|resource| had != Had::Version(resource.version())) {
                 self.pending.insert(name.clone(), had);
             }
             let version = current.map_or_else(|| Version::of([]), |resource| resource.version());
@@ -220,7 +232,7 @@ impl Topic {
             return;
         }
         self.walk = Walk::Done;
-        self.differing.clear();
+        self.differing = Buckets::default();
         self.ask_due = false;
         self.pending.clear();
         for name in self.named.clone() {
@@ -322,7 +334,8 @@ impl Topic {
             if chunk.is_full() {
                 break;
             }
-            match verdict(*had, shelf.resources.get(name)) {
+            let current = shelf.resources.get(name).map(|resource| self.fitting(shelf, resource));
+            match verdict(*had, current) {
                 Verdict::Skip => {}
                 Verdict::Send(resource) => chunk.push(resource),
                 Verdict::Remove if removals => chunk.remove(name),
@@ -355,6 +368,7 @@ impl Topic {
                 return;
             }
             // It may have been named before all were wanted.
+            let resource = self.fitting(shelf, resource);
             if self.has.remove(name) != Some(resource.version()) {
                 chunk.push(resource);
             }
@@ -415,14 +429,14 @@ fn had(version: &str) -> Had {
     version.parse().map_or(Had::Other, Had::Version)
 }
 
-enum Verdict<'a> {
+enum Verdict {
     Skip,
-    Send(&'a Arc<Resource>),
+    Send(Arc<Resource>),
     Remove,
 }
 
 /// What a client is to be told of a resource, by what it has of it and what there is.
-fn verdict(had: Had, current: Option<&Arc<Resource>>) -> Verdict<'_> {
+fn verdict(had: Had, current: Option<Arc<Resource>>) -> Verdict {
     match (had, current) {
         (Had::Unwanted, _) => Verdict::Remove,
         (Had::Version(version), Some(current)) if version == current.version() => Verdict::Skip,
@@ -433,11 +447,11 @@ fn verdict(had: Had, current: Option<&Arc<Resource>>) -> Verdict<'_> {
 }
 
 impl Chunk {
-    fn push(&mut self, resource: &Arc<Resource>) {
+    fn push(&mut self, resource: Arc<Resource>) {
         let aliases: usize = resource.aliases().iter().map(|alias| alias.len()).sum();
         self.bytes += resource.value().len() + resource.name().len();
         self.bytes += if self.aliases { aliases } else { 0 };
-        self.resources.push(resource.clone());
+        self.resources.push(resource);
     }
 
     fn remove(&mut self, name: &Str) {

@@ -45,7 +45,7 @@ fn exact(value: &str) -> TextMatch {
     TextMatch::Exact(value.into())
 }
 
-pub(super) fn host(hostname: &str) -> NamespacedHostname {
+pub(in crate::convert::routing) fn host(hostname: &str) -> NamespacedHostname {
     NamespacedHostname { namespace: "default".into(), hostname: hostname.into() }
 }
 
@@ -352,7 +352,7 @@ fn reviews() -> model::traffic::Destination {
     }
 }
 
-pub(super) fn full() -> Routing {
+pub(in crate::convert::routing) fn full() -> Routing {
     let sni = ["a.example", "*.b.example", "*"].map(SniMatch::new).into();
     let tls_matches = [
         TlsMatch { sni_hosts: sni, tcp: tcp_match() },
