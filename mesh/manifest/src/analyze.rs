@@ -27,16 +27,26 @@ pub fn analyze(objects: &[Arc<Object>], root_namespace: &str) -> Vec<Finding> {
     let inventory = Inventory::new(objects, root_namespace);
     let mut findings = Vec::new();
     for object in objects {
-        findings.extend(selectors::check(object, &inventory));
-        findings.extend(layer7::check(object, &inventory));
-        findings.extend(references::check(object, &inventory));
-        findings.extend(routing::check(object, &inventory));
-        findings.extend(uncarried::check(object, &inventory));
-        findings.extend(unenforced::check(object, &inventory));
-        findings.extend(enrolment::check(object));
+        findings.extend(of_one(object, &inventory));
     }
     findings.extend(references::undeclared_namespaces(objects, &inventory));
     findings.sort_by(|a, b| a.position.cmp(&b.position));
+    findings
+}
+
+/// What the same says about `object`, one of `objects`.
+pub fn analyze_one(object: &Object, objects: &[Arc<Object>], root_namespace: &str) -> Vec<Finding> {
+    of_one(object, &Inventory::new(objects, root_namespace))
+}
+
+fn of_one(object: &Object, inventory: &Inventory<'_>) -> Vec<Finding> {
+    let mut findings = Vec::from_iter(selectors::check(object, inventory));
+    findings.extend(layer7::check(object, inventory));
+    findings.extend(references::check(object, inventory));
+    findings.extend(routing::check(object, inventory));
+    findings.extend(uncarried::check(object, inventory));
+    findings.extend(unenforced::check(object, inventory));
+    findings.extend(enrolment::check(object));
     findings
 }
 

@@ -59,6 +59,13 @@ pub enum Code {
     UnreachableRule,
     /// A match that a rule before has already (Istio: `VirtualServiceIneffectiveMatch`).
     IneffectiveMatch,
+    /// Several VirtualServices for one host (Istio: `ConflictingMeshGatewayVirtualServiceHosts`).
+    SharedHost,
+    /// A destination without a port, of a service that has several (Istio:
+    /// `VirtualServiceDestinationPortSelectorRequired`).
+    PortSelectorRequired,
+    /// A subset that no pod belongs to (Istio: `DestinationRuleSubsetNotSelectPods`).
+    SubsetNotSelectPods,
     /// A DestinationRule for a host that is not there (Istio: `UnknownDestinationRuleHost`).
     UnknownDestinationRuleHost,
 }
@@ -81,6 +88,9 @@ impl Code {
             Self::IneffectivePolicy => "IST0167",
             Self::UnreachableRule => "IST0130",
             Self::IneffectiveMatch => "IST0131",
+            Self::SharedHost => "IST0109",
+            Self::PortSelectorRequired => "IST0112",
+            Self::SubsetNotSelectPods => "IST0173",
             Self::UnknownDestinationRuleHost => "IST0174",
         }
     }

@@ -2,6 +2,7 @@
 //! force when a file breaks, disappears, or says something that another file says already.
 
 mod some;
+mod sweep;
 mod walk;
 mod watch;
 

@@ -115,6 +115,29 @@ pub(crate) const KINDS: &[Kind] = &[
     cluster(ignored("apiregistration.k8s.io", V1, "APIService")),
 ];
 
+/// A kind of the mesh's own API groups, for whoever has to ask an API server for its objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeshKind {
+    /// API group.
+    pub group: &'static str,
+    /// Versions that are read alike, the preferred one first.
+    pub versions: &'static [&'static str],
+    /// The kind's name.
+    pub name: &'static str,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+}
+
+/// The kinds of the mesh's own groups: those that are read, and those that are refused by name.
+pub fn mesh_kinds() -> impl Iterator<Item = MeshKind> {
+    KINDS.iter().filter(|kind| is_mesh(kind.group)).map(|kind| MeshKind {
+        group: kind.group,
+        versions: kind.versions,
+        name: kind.name,
+        namespaced: kind.namespaced,
+    })
+}
+
 /// What `apiVersion` and `kind` stand for.
 #[derive(Debug)]
 pub(crate) enum Lookup {

@@ -27,13 +27,16 @@ mod object;
 mod parse;
 mod position;
 mod scalar;
+#[cfg(test)]
+mod schema;
 mod state;
 mod suggest;
 mod yaml;
 
-pub use analyze::analyze;
+pub use analyze::{analyze, analyze_one};
 pub use finding::{Code, Finding, Level};
 pub use folder::{Batch, Folder, Watch};
+pub use kinds::{MeshKind, mesh_kinds};
 pub use node::{Entry, Node, Step, Value};
 pub use object::{BrokenScope, Key, Metadata, Object, Typed};
 pub use parse::{Parsed, from_json, parse};

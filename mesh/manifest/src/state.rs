@@ -148,13 +148,15 @@ fn replace(path: &Path, object: &Value) -> Result<(), StateError> {
     let number = UNFINISHED.fetch_add(1, Ordering::Relaxed);
     let unfinished = path.with_file_name(format!(".unfinished-{}-{number}", std::process::id()));
     let write = || {
+        // At once: a file has no buffer, and each brace would be a system call of its own.
+        let mut text = serde_json::to_vec_pretty(object)?;
+        text.push(b'\n');
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
         // Secrets may be among the objects.
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        serde_json::to_writer_pretty(&mut file, object)?;
-        file.write_all(b"\n")?;
+        file.write_all(&text)?;
         fs::rename(&unfinished, path)
     };
     write().map_err(|source| {

@@ -35,6 +35,9 @@ pub struct Settings {
     /// The mesh's own pod ranges: an address inside one that no workload has is waited for, never passed in
     /// plain. Empty where the controller does not say.
     pub pod_ranges: Vec<IpNet>,
+    /// The ranges of its services' addresses, to the same effect: a service made a moment ago, or while the controller
+    /// is away, is balanced by the node to its pods long before we are told of it.
+    pub service_ranges: Vec<IpNet>,
     /// Whose certificates count.
     pub trust: Trust,
 }
@@ -60,6 +63,7 @@ impl Default for Settings {
             root_namespace: Str::from("istio-system"),
             cluster: Str::from("Kubernetes"),
             pod_ranges: Vec::new(),
+            service_ranges: Vec::new(),
             trust: Trust::default(),
         }
     }
@@ -189,6 +193,19 @@ impl Mesh {
         self.settings.pod_ranges.iter().any(|range| range.contains(&ip))
     }
 
+    /// Whether an address that no workload has must be one of the mesh's own all the same: it is waited for, and never
+    /// passed in plain.
+    pub fn is_to_come(&self, address: &NetworkAddress) -> bool {
+        self.is_pod_address(address.ip) || self.lacks_service_at(address)
+    }
+
+    /// Whether an address lies in the ranges of the mesh's own services and is none's: of one that we have not been told
+    /// of. Those that are hidden from whoever asks are known.
+    pub fn lacks_service_at(&self, address: &NetworkAddress) -> bool {
+        let ip = address.ip.to_canonical();
+        self.settings.service_ranges.iter().any(|range| range.contains(&ip)) && !self.services.any_at(address)
+    }
+
     /// The workload that has an address. Where several claim it, a pod is believed before anything else, then one that
     /// speaks HBONE, then one that is ready.
     pub fn workload_at(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
@@ -236,7 +253,7 @@ impl Mesh {
         self.services.iter()
     }
 
-    /// The endpoints of a service.
+    /// The endpoints of a service; none where it has none.
     pub fn endpoints(&self, key: &NamespacedHostname) -> Option<&Endpoints> {
         self.services.endpoints(key)
     }

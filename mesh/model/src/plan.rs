@@ -1,11 +1,11 @@
 //! Where an outgoing connection goes: the one function that decides whether it is tunnelled.
 //!
 //! The order is Istio ambient's, except that ours is stricter: only what lies outside the mesh goes in
-//! plain. So an address of the mesh's own pod ranges that no workload has is waited for and then
+//! plain. So an address of the mesh's own ranges that no workload and no service has is waited for and then
 //! refused, and a service that only covers a workload's address by a range, or passes through to it, does not take
 //! the workload's tunnel away.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -14,7 +14,7 @@ use crate::address::{NamespacedHostname, NetworkAddress, NextHop, OriginalDestin
 use crate::identity::Identity;
 use crate::mesh::{Endpoints, Mesh};
 use crate::ports;
-use crate::select::{Draw, Selected, select};
+use crate::select::{Draw, Selected, select, select_but};
 use crate::service::{LoadBalancingMode, Service};
 use crate::workload::{GatewayAddress, GatewayDestination, Health, TunnelProtocol, Workload};
 
@@ -25,8 +25,8 @@ pub enum Plan {
     Tunnel(Tunnel),
     /// Connect in plain.
     Plain(Plain),
-    /// The destination is a pod of the mesh that the controller has not told of yet: ask again for up to 5 s,
-    /// then refuse.
+    /// The destination is a pod or a service of the mesh that the controller has not told of yet: ask again for up
+    /// to 5 s, then refuse.
     Wait(NetworkAddress),
     /// Close it.
     Refuse(Refusal),
@@ -84,13 +84,37 @@ pub enum Refusal {
 
 /// Decides where a connection of `source` to `destination` goes.
 pub fn plan(mesh: &Mesh, source: &Workload, destination: OriginalDestination, draw: Draw<'_>) -> Plan {
-    decide(mesh, source, destination, draw).unwrap_or_else(Plan::Refuse)
+    decide(mesh, source, destination, &[], draw).unwrap_or_else(Plan::Refuse)
+}
+
+/// Another replica of the waypoint that a connection goes by than those at these addresses, which could not be reached.
+pub fn other_replica(
+    mesh: &Mesh,
+    source: &Workload,
+    destination: OriginalDestination,
+    unreachable: &[IpAddr],
+    draw: Draw<'_>,
+) -> Option<Tunnel> {
+    match decide(mesh, source, destination, unreachable, draw) {
+        Ok(Plan::Tunnel(tunnel)) if tunnel.waypoint && !unreachable.contains(&tunnel.next_hop.ip()) => {
+            Some(tunnel)
+        }
+        _ => None,
+    }
+}
+
+/// Whether what is refused may be possible in a moment: a waypoint has replicas, and none is ready.
+pub fn may_come_back(mesh: &Mesh, source: &Workload, refusal: &Refusal) -> bool {
+    let Refusal::NoWaypoint(GatewayDestination::Hostname(name)) = refusal else { return false };
+    let here = |replica: &Arc<Workload>| replica.profile.network == source.profile.network;
+    mesh.endpoints(name).is_some_and(|endpoints| endpoints.all().iter().any(here))
 }
 
 fn decide(
     mesh: &Mesh,
     source: &Workload,
     destination: OriginalDestination,
+    unreachable: &[IpAddr],
     draw: Draw<'_>,
 ) -> Result<Plan, Refusal> {
     if destination.ip().is_loopback() && ports::is_own(destination.port()) {
@@ -108,24 +132,24 @@ fn decide(
         && let Some(waypoint) = &service.waypoint
         && !is_waypoint(mesh, source, waypoint)
     {
-        return to_waypoint(mesh, source, destination, waypoint, Some(service), draw);
+        return to_waypoint(mesh, source, destination, waypoint, Some(service), (unreachable, draw));
     }
     let balanced = |service: &&Arc<Service>| service.load_balancing.mode != LoadBalancingMode::Passthrough;
     match (service.filter(balanced), workload) {
         (Some(service), _) => to_service(mesh, source, destination, service, draw),
-        (None, Some(workload)) => to_workload(mesh, source, destination, workload, draw),
+        (None, Some(workload)) => to_workload(mesh, source, destination, workload, (unreachable, draw)),
         (None, None) => Ok(to_unknown(mesh, address, destination, service)),
     }
 }
 
-/// To an address that no workload has: in plain, unless it must be one of the mesh's own pods.
+/// To an address that no workload has: in plain, unless it must be one of the mesh's own.
 fn to_unknown(
     mesh: &Mesh,
     address: NetworkAddress,
     destination: OriginalDestination,
     service: Option<&Arc<Service>>,
 ) -> Plan {
-    if mesh.is_pod_address(address.ip) {
+    if mesh.is_to_come(&address) {
         return Plan::Wait(address);
     }
     let next_hop = NextHop::new(destination.addr());
@@ -164,12 +188,12 @@ fn to_workload(
     source: &Workload,
     destination: OriginalDestination,
     workload: &Arc<Workload>,
-    draw: Draw<'_>,
+    choice: Choice<'_>,
 ) -> Result<Plan, Refusal> {
     if let Some(waypoint) = &workload.profile.waypoint
         && !is_waypoint(mesh, source, waypoint)
     {
-        return to_waypoint(mesh, source, destination, waypoint, None, draw);
+        return to_waypoint(mesh, source, destination, waypoint, None, choice);
     }
     let selected = Selected { workload: workload.clone(), port: destination.port(), ip: destination.ip() };
     Ok(direct(selected, None))
@@ -194,6 +218,9 @@ pub fn direct(selected: Selected, service: Option<&Arc<Service>>) -> Plan {
     })
 }
 
+/// Addresses at which nobody was reached, and the draw among the others.
+type Choice<'a> = (&'a [IpAddr], Draw<'a>);
+
 /// To a replica of a waypoint, which is asked for the address that the client asked for.
 fn to_waypoint(
     mesh: &Mesh,
@@ -201,9 +228,9 @@ fn to_waypoint(
     destination: OriginalDestination,
     waypoint: &GatewayAddress,
     service: Option<&Arc<Service>>,
-    draw: Draw<'_>,
+    choice: Choice<'_>,
 ) -> Result<Plan, Refusal> {
-    let (selected, gateway) = replica(mesh, source, destination, waypoint, draw)?;
+    let (selected, gateway) = replica(mesh, source, destination, waypoint, choice)?;
     Ok(Plan::Tunnel(Tunnel {
         next_hop: NextHop::new(SocketAddr::new(selected.ip, selected.port)),
         authority: destination.addr(),
@@ -220,13 +247,13 @@ fn replica<'a>(
     source: &Workload,
     destination: OriginalDestination,
     waypoint: &GatewayAddress,
-    draw: Draw<'_>,
+    (unreachable, draw): Choice<'_>,
 ) -> Result<(Selected, Option<&'a Arc<Service>>), Refusal> {
     let none = || Refusal::NoWaypoint(waypoint.destination.clone());
     if let Some(gateway) = gateway_service(mesh, source, waypoint) {
         let endpoints = mesh.endpoints(&gateway.key).ok_or_else(none)?;
         let port = OriginalDestination::new(SocketAddr::new(destination.ip(), waypoint.hbone_port));
-        let selected = select(gateway, endpoints, source, port, draw)
+        let selected = select_but(gateway, endpoints, source, port, unreachable, draw)
             .ok_or_else(|| elsewhere(endpoints, source).unwrap_or_else(none))?;
         return Ok((selected, Some(gateway)));
     }

@@ -23,6 +23,7 @@ pub mod cors;
 pub mod fault;
 pub mod head;
 pub mod headers;
+pub mod index;
 pub mod mirror;
 pub mod redirect;
 pub mod regex;
@@ -67,6 +68,30 @@ pub struct Routing {
     pub default: Option<Box<Forward>>,
     /// Subsets and traffic policies of the hosts that the rules name. A host that is not here has the defaults.
     pub destinations: BTreeMap<NamespacedHostname, Arc<traffic::Destination>>,
+}
+
+impl Routing {
+    /// That of a service for which there are no rules: to its endpoints. What a waypoint has of a service that it was told
+    /// no routing of.
+    pub fn by_default(host: NamespacedHostname) -> Self {
+        Self {
+            default: Some(Box::new(Forward::to_service(host.clone()))),
+            host,
+            http: Box::default(),
+            tls: Box::default(),
+            tcp: Box::default(),
+            destinations: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it says no more than [`Routing::by_default`], so that nobody has to be told of it.
+    pub fn is_by_default(&self) -> bool {
+        self.http.is_empty()
+            && self.tls.is_empty()
+            && self.tcp.is_empty()
+            && self.destinations.is_empty()
+            && self.default.as_deref().is_some_and(|to| *to == Forward::to_service(self.host.clone()))
+    }
 }
 
 /// A rule for HTTP requests (`VirtualService.spec.http[]`).

@@ -38,8 +38,22 @@ pub fn select(
     destination: OriginalDestination,
     draw: Draw<'_>,
 ) -> Option<Selected> {
+    select_but(service, endpoints, source, destination, &[], draw)
+}
+
+/// The same, and none at these addresses.
+pub fn select_but(
+    service: &Service,
+    endpoints: &Endpoints,
+    source: &Workload,
+    destination: OriginalDestination,
+    but: &[IpAddr],
+    draw: Draw<'_>,
+) -> Option<Selected> {
     let all = endpoints.all();
-    let usable = |workload: &Arc<Workload>| usable(service, source, workload, destination);
+    let usable = |workload: &Arc<Workload>| {
+        usable(service, source, workload, destination).filter(|(_, ip)| !but.contains(ip))
+    };
     if all.is_empty() {
         return None;
     }

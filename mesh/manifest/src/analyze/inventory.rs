@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    istio::{DestinationRule, MutualTlsMode, PeerAuthentication, WorkloadSelector},
+    istio::{DestinationRule, MutualTlsMode, PeerAuthentication, VirtualService, WorkloadSelector},
     object::{Object, Typed},
 };
 
@@ -37,6 +37,7 @@ pub(super) struct Inventory<'a> {
     /// Everything with a namespace, by kind, namespace and name.
     named: HashMap<(&'a str, &'a str, &'a str), &'a Object>,
     services: Vec<&'a Object>,
+    virtual_services: Vec<(&'a Object, &'a VirtualService)>,
     /// With their namespaces.
     destination_rules: Vec<(&'a str, &'a DestinationRule)>,
     /// Namespace and account that a waypoint stands in front of.
@@ -55,6 +56,7 @@ impl<'a> Inventory<'a> {
             accounts: HashSet::new(),
             named: HashMap::new(),
             services: Vec::new(),
+            virtual_services: Vec::new(),
             destination_rules: Vec::new(),
             account_waypoints: HashSet::new(),
             peer_modes: HashMap::new(),
@@ -80,6 +82,7 @@ impl<'a> Inventory<'a> {
                 self.accounts.insert((namespace, name));
             }
             Typed::Service(_) => self.services.push(object),
+            Typed::VirtualService(service) => self.virtual_services.push((object, service)),
             Typed::DestinationRule(rule) => self.destination_rules.push((namespace, rule)),
             Typed::PeerAuthentication(peer) => {
                 self.peer_rules.push(object);
@@ -139,6 +142,18 @@ impl<'a> Inventory<'a> {
     pub(super) fn services_of(&self, workload: &Workload<'_>) -> impl Iterator<Item = &'a Object> {
         let own = |service: &&Object| service.metadata.namespace.as_deref() == Some(workload.namespace);
         self.services.iter().copied().filter(own).filter(|service| service_selects(service, &workload.labels))
+    }
+
+    /// The VirtualServices.
+    pub(super) fn virtual_services(&self) -> impl Iterator<Item = (&'a Object, &'a VirtualService)> {
+        self.virtual_services.iter().copied()
+    }
+
+    /// The workloads behind a Service, as far as the files say.
+    pub(super) fn pods_of<'s>(&'s self, service: &'s Object) -> impl Iterator<Item = &'s Workload<'a>> {
+        let own =
+            |workload: &&Workload<'a>| service.metadata.namespace.as_deref() == Some(workload.namespace);
+        self.workloads.iter().filter(own).filter(|workload| service_selects(service, &workload.labels))
     }
 
     /// The DestinationRules, with their namespaces.

@@ -1,6 +1,8 @@
 //! VirtualServices and DestinationRules beside what else there is: names that lead nowhere, rules that are never used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
 
 use super::{Inventory, finding};
 use crate::{
@@ -17,7 +19,7 @@ pub(super) fn check(object: &Object, inventory: &Inventory<'_>) -> Vec<Finding> 
     let Some(spec) = Cursor::root(object.tree()).get("spec") else { return Vec::new() };
     match &object.spec {
         Typed::VirtualService(_) => {
-            let mut findings = Vec::new();
+            let mut findings: Vec<Finding> = shared_hosts(object, &spec, inventory).collect();
             for list in ["http", "tls", "tcp"] {
                 let rules = spec.items(list);
                 findings.extend(unused(object, &rules));
@@ -27,7 +29,10 @@ pub(super) fn check(object: &Object, inventory: &Inventory<'_>) -> Vec<Finding> 
             }
             findings
         }
-        Typed::DestinationRule(rule) => unknown_host(object, rule, inventory).into_iter().collect(),
+        Typed::DestinationRule(rule) => {
+            let unknown = unknown_host(object, rule, inventory).into_iter();
+            unknown.chain(empty_subsets(object, rule, &spec, inventory)).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -92,9 +97,18 @@ fn destination(object: &Object, own: &str, at: &Cursor<'_>, inventory: &Inventor
     if !inventory.describes(namespace) {
         return None;
     }
-    if inventory.named("Service", namespace, name).is_none() {
+    let Some(found) = inventory.named("Service", namespace, name) else {
         let message = format!("there is no Service `{name}` in namespace {namespace}");
         return Some(warning(object, Code::ReferencedResourceNotFound, &host, message));
+    };
+    let ports = found.raw.pointer("/spec/ports").and_then(Value::as_array).map_or(0, Vec::len);
+    if ports > 1 && at.get("port").is_none() {
+        let message = format!(
+            "Service {namespace}/{name} has {ports} ports, and none is said here: it is the one that the client asked for, \
+             where that is one of them"
+        );
+        let fix = "add `port: {number: ...}`";
+        return Some(warning(object, Code::PortSelectorRequired, &host, message).with_fix(fix));
     }
     let subset = at.get("subset").filter(|subset| !subset.text().is_empty())?;
     let defined = inventory.destination_rules().any(|(of, rule)| {
@@ -106,6 +120,77 @@ fn destination(object: &Object, own: &str, at: &Cursor<'_>, inventory: &Inventor
         let fix = "until there is one, what was in force for the host stays";
         warning(object, Code::ReferencedResourceNotFound, &subset, message).with_fix(fix)
     })
+}
+
+/// Hosts that an earlier VirtualService is for, too: the rules of the oldest come first, and what they take does not come
+/// here. Of those whose age is not known the first by namespace and name counts as the oldest.
+fn shared_hosts<'a>(
+    object: &'a Object,
+    spec: &'a Cursor<'a>,
+    inventory: &'a Inventory<'_>,
+) -> impl Iterator<Item = Finding> + 'a {
+    let own = object.metadata.namespace.as_deref().unwrap_or_default();
+    let age = |object: &'a Object| {
+        let created = object.metadata.creation_timestamp.as_deref();
+        (created.is_none(), created, object.metadata.namespace.as_deref(), object.metadata.name.as_str())
+    };
+    let hosts = spec.items("hosts").into_iter();
+    hosts.filter_map(move |host| {
+        let wanted = service(host.text(), own)?;
+        let (before, rules) = inventory
+            .virtual_services()
+            .filter(|(other, rules)| {
+                let of = other.metadata.namespace.as_deref().unwrap_or_default();
+                age(other) < age(object)
+                    && rules.is_for_mesh()
+                    && rules.hosts.iter().any(|host| service(host, of) == Some(wanted))
+            })
+            .min_by_key(|(other, _)| age(other))?;
+        let takes_all = rules.http.iter().any(|rule| rule.matches.is_empty());
+        let fate = match takes_all {
+            true => "and one of them takes everything: no rule for HTTP here is ever used for it",
+            false => "what they take does not come here",
+        };
+        let name = &before.metadata.name;
+        let message = format!(
+            "VirtualService `{name}` is for {} too, and older: its rules come first, {fate}",
+            host.text()
+        );
+        let fix = "put the rules into one VirtualService, or let one delegate to the others";
+        Some(warning(object, Code::SharedHost, &host, message).with_fix(fix))
+    })
+}
+
+/// Subsets that none of the pods behind the service belongs to.
+fn empty_subsets(
+    object: &Object,
+    rule: &DestinationRule,
+    spec: &Cursor<'_>,
+    inventory: &Inventory<'_>,
+) -> Vec<Finding> {
+    let own = object.metadata.namespace.as_deref().unwrap_or_default();
+    let found =
+        service(&rule.host, own).and_then(|(namespace, name)| inventory.named("Service", namespace, name));
+    let Some(found) = found.filter(|found| inventory.pods_of(found).next().is_some()) else {
+        return Vec::new();
+    };
+    let subsets = rule.subsets.iter().zip(spec.items("subsets"));
+    let empty = subsets.filter(|(subset, _)| {
+        let selects = |labels: &BTreeMap<String, String>| {
+            subset.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        };
+        !inventory.pods_of(found).any(|workload| selects(&workload.labels))
+    });
+    empty
+        .map(|(subset, at)| {
+            let message = format!(
+                "no pod behind Service `{}` belongs to the subset `{}`",
+                found.metadata.name, subset.name
+            );
+            let fix = "requests that are routed to it are answered with 503";
+            warning(object, Code::SubsetNotSelectPods, &at, message).with_fix(fix)
+        })
+        .collect()
 }
 
 /// Namespace and name of the service that a host is; `None` for hosts that are not Kubernetes'.

@@ -336,3 +336,79 @@ fn rules_that_name_what_is_not_there_or_are_never_used() {
         assert_eq!(said(&[&text, MESH, service, &subsets]), expected, "{text}");
     }
 }
+
+#[test]
+fn rules_that_share_a_host_lack_a_port_or_select_nobody() {
+    let of = |kind: &str, name: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}"
+        )
+    };
+    let service = |ports: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: reviews, namespace: shop}}\nspec: {{selector: {{app: reviews}}, \
+             ports: [{ports}]}}"
+        )
+    };
+    let one = service("{port: 80}");
+    let two = service("{name: a, port: 80}, {name: b, port: 81}");
+    let to = "route: [{destination: {host: reviews}}]";
+    let rule = |name: &str, rule: &str| {
+        of("VirtualService", name, &format!("{{hosts: [reviews], http: [{{{rule}}}]}}"))
+    };
+    let with_port = to.replace("reviews}", "reviews, port: {number: 81}}");
+    let old = rule("w", to).replace("name: w,", "name: w, creationTimestamp: '2020-01-01T00:00:00Z',");
+    let subset = |labels: &str| {
+        of(
+            "DestinationRule",
+            "d",
+            &format!("{{host: reviews, subsets: [{{name: s, labels: {{{labels}}}}}]}}"),
+        )
+    };
+    for (text, others, expected) in [
+        (rule("v", to), vec![one.clone()], vec![]),
+        (
+            rule("v", to),
+            vec![two.clone()],
+            vec![
+                "Warning IST0112 Service shop/reviews has 2 ports, and none is said here: it is the one that the client asked \
+                  for, where that is one of them => add `port: {number: ...}`",
+            ],
+        ),
+        (rule("v", &with_port), vec![two], vec![]),
+        // By name `v` comes first, but the other is older.
+        (
+            rule("v", to),
+            vec![one.clone(), old],
+            vec![
+                "Warning IST0109 VirtualService `w` is for reviews too, and older: its rules come first, and one of them takes \
+                  everything: no rule for HTTP here is ever used for it => put the rules into one VirtualService, or let one \
+                  delegate to the others",
+            ],
+        ),
+        (
+            rule("w", to),
+            vec![one.clone(), rule("v", &format!("match: [{{uri: {{prefix: /a}}}}], {to}"))],
+            vec![
+                "Warning IST0109 VirtualService `v` is for reviews too, and older: its rules come first, what they take does \
+                  not come here => put the rules into one VirtualService, or let one delegate to the others",
+            ],
+        ),
+        (subset("app: reviews"), vec![one.clone()], vec![]),
+        (
+            subset("version: v9"),
+            vec![one],
+            vec![
+                "Warning IST0173 no pod behind Service `reviews` belongs to the subset `s` => requests that are routed to it \
+                  are answered with 503",
+            ],
+        ),
+    ] {
+        let all: Vec<&str> =
+            [text.as_str(), MESH].into_iter().chain(others.iter().map(String::as_str)).collect();
+        let found = said(&all);
+        let found: Vec<&str> =
+            found.iter().filter_map(|one| one.split_once(' ').map(|(_, rest)| rest)).collect();
+        assert_eq!(found, expected, "{text}");
+    }
+}

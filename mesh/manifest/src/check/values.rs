@@ -3,6 +3,7 @@
 
 use std::time;
 
+use model::route::template::is_command;
 use regex::bytes::RegexBuilder;
 
 use super::Report;
@@ -169,43 +170,10 @@ pub(super) fn header_value(value: &Cursor<'_>, report: &mut Report<'_>) {
             return report.error(value, format!("`{text}`: a `%` without its partner"), fix);
         }
         let name = command.split('(').next().unwrap_or_default();
-        if !command.is_empty() && !COMMANDS.contains(&name) {
+        if !command.is_empty() && !is_command(name) {
             report.error(value, format!("`%{command}%` is not supported in a header's value"), fix);
         }
     }
-}
-
-/// What a header's value can be made of, by Envoy's names: those that waypoints fill in.
-const COMMANDS: [&str; 12] = [
-    "REQ",
-    "RESP",
-    "DOWNSTREAM_REMOTE_ADDRESS",
-    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
-    "DOWNSTREAM_REMOTE_PORT",
-    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
-    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
-    "DOWNSTREAM_LOCAL_ADDRESS",
-    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
-    "DOWNSTREAM_LOCAL_PORT",
-    "DOWNSTREAM_PEER_URI_SAN",
-    "RESPONSE_CODE",
-];
-
-/// Headers that frame messages: who changes them smuggles.
-const FRAMING: [&str; 8] = [
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "upgrade",
-    "te",
-    "trailer",
-    "keep-alive",
-    "proxy-connection",
-];
-
-/// Whether a header frames messages, so that no rule may change it.
-pub(super) fn is_framing(name: &str) -> bool {
-    FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name))
 }
 
 /// Only one of these keys; the first two that are there are told of.

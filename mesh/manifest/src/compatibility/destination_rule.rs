@@ -4,12 +4,24 @@ use super::{Message, Test, planned, refused, yes};
 
 const TRAFFIC: &str = "ctrl/src/translate/routing/tests/traffic.rs";
 
+const CARRIED: &str = "waypoint/src/tests/traffic.rs";
+
 const WHOSE: &[Test] = &[(TRAFFIC, "whose_rule_counts")];
 const MERGED: &[Test] = &[(TRAFFIC, "several_rules_for_one_host_are_merged")];
 const BALANCERS: &[Test] = &[(TRAFFIC, "load_balancers")];
+const HASHES: &[Test] = &[(TRAFFIC, "load_balancers"), (CARRIED, "the_same_key_leads_to_the_same_endpoint")];
+const COOKIES: &[Test] =
+    &[(TRAFFIC, "load_balancers"), (CARRIED, "who_has_no_cookie_is_given_one_that_leads_there_again")];
 const PLACES: &[Test] = &[(TRAFFIC, "warm_up_and_places")];
-const POOLS: &[Test] = &[(TRAFFIC, "connection_pools")];
-const OUTLIERS: &[Test] = &[(TRAFFIC, "outliers_and_retry_budgets")];
+const POOLS: &[Test] = &[(TRAFFIC, "connection_pools"), (CARRIED, "a_pool_that_is_full_overflows")];
+const PROBES: &[Test] =
+    &[(TRAFFIC, "connection_pools"), (CARRIED, "probes_are_on_the_sockets_of_who_asks_for_them")];
+const LASTING: &[Test] =
+    &[(TRAFFIC, "connection_pools"), (CARRIED, "connections_of_plain_tcp_end_when_idle_or_old")];
+const OUTLIERS: &[Test] =
+    &[(TRAFFIC, "outliers_and_retry_budgets"), (CARRIED, "a_circuit_breaker_opens_and_closes_again")];
+const BUDGETS: &[Test] =
+    &[(TRAFFIC, "outliers_and_retry_budgets"), (CARRIED, "retries_go_elsewhere_and_no_more_than_may")];
 const PORTS: &[Test] = &[(TRAFFIC, "single_ports_and_tls")];
 const OUTSIDE: &str = "TLS towards hosts outside the mesh is not there yet";
 
@@ -53,7 +65,7 @@ const TRAFFIC_POLICY: Message = Message {
         planned("tunnel", "no waypoint speaks CONNECT to what is outside the mesh").of(&TUNNEL),
         planned("proxyProtocol", "workloads of the mesh see the client's own address already")
             .of(&PROXY_PROTOCOL),
-        yes("retryBudget", OUTLIERS).of(&RETRY_BUDGET),
+        yes("retryBudget", BUDGETS).of(&RETRY_BUDGET),
     ],
 };
 
@@ -84,11 +96,7 @@ const PROXY_PROTOCOL: Message =
 
 const RETRY_BUDGET: Message = Message {
     name: "TrafficPolicy.RetryBudget",
-    fields: &[
-        yes("percent", OUTLIERS),
-        yes("minRetryConcurrency", OUTLIERS),
-        yes("budgetInterval", OUTLIERS),
-    ],
+    fields: &[yes("percent", BUDGETS), yes("minRetryConcurrency", BUDGETS), yes("budgetInterval", BUDGETS)],
 };
 
 const LOAD_BALANCER: Message = Message {
@@ -107,12 +115,12 @@ const LOAD_BALANCER: Message = Message {
 const CONSISTENT_HASH: Message = Message {
     name: "LoadBalancerSettings.ConsistentHashLB",
     fields: &[
-        yes("httpHeaderName", BALANCERS),
-        yes("httpCookie", BALANCERS).of(&COOKIE),
-        yes("useSourceIp", BALANCERS),
-        yes("httpQueryParameterName", BALANCERS),
-        yes("ringHash", BALANCERS).of(&RING),
-        yes("maglev", BALANCERS).of(&MAGLEV),
+        yes("httpHeaderName", HASHES),
+        yes("httpCookie", COOKIES).of(&COOKIE),
+        yes("useSourceIp", HASHES),
+        yes("httpQueryParameterName", HASHES),
+        yes("ringHash", HASHES).of(&RING),
+        yes("maglev", HASHES).of(&MAGLEV),
         yes("minimumRingSize", BALANCERS).note("the older form of `ringHash.minimumRingSize`"),
     ],
 };
@@ -120,10 +128,10 @@ const CONSISTENT_HASH: Message = Message {
 const COOKIE: Message = Message {
     name: "ConsistentHashLB.HTTPCookie",
     fields: &[
-        yes("name", BALANCERS),
-        yes("path", BALANCERS),
-        yes("ttl", BALANCERS).note("without it the cookie is only read"),
-        yes("attributes", BALANCERS).of(&ATTRIBUTE),
+        yes("name", COOKIES),
+        yes("path", COOKIES),
+        yes("ttl", COOKIES).note("without it the cookie is only read"),
+        yes("attributes", COOKIES).of(&ATTRIBUTE),
     ],
 };
 
@@ -185,15 +193,15 @@ const TCP: Message = Message {
     fields: &[
         yes("maxConnections", POOLS),
         yes("connectTimeout", POOLS),
-        yes("tcpKeepalive", POOLS).of(&KEEPALIVE),
-        yes("maxConnectionDuration", POOLS),
-        yes("idleTimeout", POOLS),
+        yes("tcpKeepalive", PROBES).of(&KEEPALIVE),
+        yes("maxConnectionDuration", LASTING),
+        yes("idleTimeout", LASTING),
     ],
 };
 
 const KEEPALIVE: Message = Message {
     name: "TCPSettings.TcpKeepalive",
-    fields: &[yes("probes", POOLS), yes("time", POOLS), yes("interval", POOLS)],
+    fields: &[yes("probes", PROBES), yes("time", PROBES), yes("interval", PROBES)],
 };
 
 const HTTP: Message = Message {

@@ -17,7 +17,10 @@ const MATCHES: &[Test] = &[(FIELDS, "matches")];
 const WEIGHTS: &[Test] = &[(FIELDS, "weights_and_headers_of_destinations")];
 const TRIES: &[Test] = &[(FIELDS, "timeouts_and_retries")];
 const FAULTS: &[Test] = &[(FIELDS, "faults")];
-const MIRRORS: &[Test] = &[(FIELDS, "mirrors")];
+const MIRRORS: &[Test] = &[
+    (FIELDS, "mirrors"),
+    ("waypoint/src/tests/traffic.rs", "a_mirror_gets_the_whole_body_and_its_failure_is_nobody_s"),
+];
 const CHANGES: &[Test] = &[(FIELDS, "headers_of_requests_and_responses")];
 const REWRITES: &[Test] = &[(FIELDS, "rewrites")];
 const REDIRECTS: &[Test] = &[(FIELDS, "redirects")];

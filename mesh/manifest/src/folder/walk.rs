@@ -15,7 +15,7 @@ use crate::{
 /// How many files one path may stand for.
 pub(super) const MAX_FILES: usize = 250_000;
 /// How deep folders may nest.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// What a path stands for.
 #[derive(Debug, Default)]

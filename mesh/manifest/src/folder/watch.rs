@@ -1,5 +1,6 @@
 //! Looking again when files change: the kernel says when, a short quiet tells that writing has ended, and a
-//! look every few seconds finds what the kernel did not tell (network file systems, a folder replaced whole).
+//! look every few seconds finds what the kernel did not tell (network file systems, a folder replaced whole). That look
+//! gives way to what the kernel tells.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +21,10 @@ use notify::{
     event::{AccessKind, AccessMode, CreateKind, ModifyKind},
 };
 
-use super::{Batch, Folder};
+use super::{
+    Batch, Folder,
+    sweep::{Sweep, Swept},
+};
 
 /// How long nothing may happen before files are read.
 const QUIET: Duration = Duration::from_millis(5);
@@ -30,6 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const RESCAN: Duration = Duration::from_secs(2);
 /// but no more often than takes this part of a processor's time.
 const SHARE: u32 = 20;
+/// Between two steps of such a look.
+const PAUSE: Duration = Duration::from_millis(1);
 /// How many changed files are remembered by name between two looks; beyond, stamps have to tell.
 const MAX_TOUCHED: usize = 1024;
 
@@ -61,23 +67,22 @@ impl Watch {
             if !on_batch(folder.scan()) {
                 return;
             }
-            let (mut looked, mut rescan) = (Instant::now(), RESCAN);
-            while wait(&woken, &events, (looked + rescan).saturating_duration_since(Instant::now()))
-                && !stop.load(Ordering::Acquire)
-            {
+            let mut regular = Regular::new();
+            while wait(&woken, &events, regular.due()) && !stop.load(Ordering::Acquire) {
                 kernel.watch_roots(&folder);
                 let (touched, lost) = lock(&events).take();
-                let due = looked.elapsed() >= rescan;
-                let some = if lost || due { None } else { folder.scan_some(&touched) };
-                let batch = some.unwrap_or_else(|| {
-                    let begun = Instant::now();
-                    let batch = folder.scan_touched(&touched);
-                    looked = Instant::now();
-                    rescan = RESCAN.max(begun.elapsed() * SHARE);
-                    batch
-                });
-                if !batch.is_empty() && !on_batch(batch) {
-                    return;
+                if lost || !touched.is_empty() {
+                    let some = if lost { None } else { folder.scan_some(&touched) };
+                    let batch = some.unwrap_or_else(|| regular.whole(&mut folder, &touched));
+                    if !batch.is_empty() && !on_batch(batch) {
+                        return;
+                    }
+                }
+                if regular.due().is_zero() {
+                    let batch = regular.step(&mut folder);
+                    if !batch.is_empty() && !on_batch(batch) {
+                        return;
+                    }
                 }
             }
         })?;
@@ -90,6 +95,69 @@ impl Drop for Watch {
         self.stop.store(true, Ordering::Release);
         // Full means that the thread is about to look anyway.
         let _ = self.wake.try_send(());
+    }
+}
+
+/// The look that comes every few seconds.
+#[derive(Debug)]
+struct Regular {
+    /// It has begun.
+    sweep: Option<Sweep>,
+    /// When its next step is due, or the next look.
+    next: Instant,
+    /// How long its steps took so far.
+    took: Duration,
+}
+
+impl Regular {
+    /// One that has just been.
+    fn new() -> Self {
+        Self { sweep: None, next: Instant::now() + RESCAN, took: Duration::ZERO }
+    }
+
+    /// In how long there is something to do.
+    fn due(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
+    }
+
+    /// Looks at a few files, and reads what has changed once all have been looked at.
+    fn step(&mut self, folder: &mut Folder) -> Batch {
+        let begun = Instant::now();
+        let swept = self.sweep.take().unwrap_or_else(|| Sweep::of(folder)).step(folder);
+        self.took += begun.elapsed();
+        match swept {
+            Swept::Begun(sweep) => {
+                self.sweep = Some(sweep);
+                self.next = Instant::now() + PAUSE;
+                Batch::default()
+            }
+            Swept::All(found) if found.is_empty() => {
+                self.done();
+                Batch::default()
+            }
+            Swept::All(found) => match folder.scan_some(&found) {
+                Some(batch) => {
+                    self.done();
+                    batch
+                }
+                None => self.whole(folder, &found),
+            },
+            Swept::Unclear => self.whole(folder, &HashSet::new()),
+        }
+    }
+
+    /// Looks at everything at once.
+    fn whole(&mut self, folder: &mut Folder, touched: &HashSet<PathBuf>) -> Batch {
+        let begun = Instant::now();
+        let batch = folder.scan_touched(touched);
+        self.took += begun.elapsed();
+        self.done();
+        batch
+    }
+
+    fn done(&mut self) {
+        self.sweep = None;
+        self.next = Instant::now() + RESCAN.max(std::mem::take(&mut self.took) * SHARE);
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::matcher::{contains, restricts};
@@ -46,14 +46,15 @@ pub struct RequestMatch {
     pub not_sni: Vec<StringMatch>,
 }
 
-/// What a rule asks of one header. Each of its values stands for itself: they are never joined.
+/// What a rule asks of one header. Each of its values stands for itself: they are never joined, and where a rule holds of
+/// some only, it is [`Truth::Unknown`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderMatch {
     /// Its name.
     pub name: HeaderName,
-    /// One of its values is one of these; [`StringMatch::Presence`] is met by an empty value, too.
+    /// Its value is one of these; [`StringMatch::Presence`] is met by an empty value, too.
     pub values: Vec<StringMatch>,
-    /// None of its values is one of these; so it is where there is no such header.
+    /// Its value is none of these; so it is where there is no such header.
     pub not_values: Vec<StringMatch>,
 }
 
@@ -159,14 +160,26 @@ impl HeaderMatch {
     }
 
     fn holds(&self, facts: &Facts<'_>) -> Truth {
-        restricts(&self.values, &self.not_values, |wanted| {
-            asked(facts, |request| self.has(request.headers, wanted).into())
+        asked(facts, |request| {
+            let among = |wanted: &[StringMatch]| self.among(request.headers, wanted);
+            let wanted = if self.values.is_empty() { Truth::Yes } else { among(&self.values) };
+            wanted.and(among(&self.not_values).not())
         })
     }
 
-    fn has(&self, headers: &HeaderMap, wanted: &StringMatch) -> bool {
-        let mut values = headers.get_all(&self.name).iter();
-        values.any(|value| *wanted == StringMatch::Presence || wanted.matches_bytes(value.as_bytes()))
+    /// Whether the header's value is one of these. Of several that disagree nobody knows which one the application goes
+    /// by: no rule lets such a request through for one of them, and none is walked around by a second.
+    fn among(&self, headers: &HeaderMap, wanted: &[StringMatch]) -> Truth {
+        let is_one = |value: &HeaderValue| {
+            let is = |one: &StringMatch| *one == StringMatch::Presence || one.matches_bytes(value.as_bytes());
+            wanted.iter().any(is)
+        };
+        let mut values = headers.get_all(&self.name).iter().map(is_one);
+        match values.next() {
+            None => Truth::No,
+            Some(first) if values.all(|other| other == first) => first.into(),
+            Some(_) => Truth::Unknown,
+        }
     }
 }
 

@@ -34,11 +34,17 @@ impl<V> ByAddress<V> {
     }
 
     pub(super) fn remove(&mut self, address: &NetworkAddress) {
+        self.take(address);
+    }
+
+    /// Takes out what is at an address.
+    pub(super) fn take(&mut self, address: &NetworkAddress) -> Option<V> {
         let of_network = self.of_network(&address.network);
-        of_network.remove(&address.ip);
+        let taken = of_network.remove(&address.ip);
         if of_network.is_empty() {
             self.0.retain(|(_, of_network)| !of_network.is_empty());
         }
+        taken
     }
 
     fn of_network(&mut self, network: &Str) -> &mut Map<IpAddr, V> {
@@ -52,12 +58,5 @@ impl<V> ByAddress<V> {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-impl<V: Default> ByAddress<V> {
-    /// What is at an address, nothing at first.
-    pub(super) fn entry(&mut self, address: &NetworkAddress) -> &mut V {
-        self.of_network(&address.network).entry(address.ip).or_default()
     }
 }

@@ -233,16 +233,24 @@ fn a_node_knows_its_own_pods() {
 }
 
 #[test]
-fn pod_ranges_hold_ipv4_however_it_is_written() {
+fn own_ranges_hold_ipv4_however_it_is_written() {
     let mut mesh = Mesh::new("net".into(), None);
     assert_eq!(&**mesh.network(), "net");
     assert!(!mesh.is_pod_address(at("10.244.0.1").ip));
     let pod_ranges = vec!["10.244.0.0/16".parse().unwrap(), "fd00::/32".parse().unwrap()];
-    mesh.apply(Update::Settings(Settings { pod_ranges, ..Settings::default() }));
-    for (address, inside) in
-        [("10.244.0.1", true), ("::ffff:10.244.0.1", true), ("fd00::1", true), ("10.245.0.1", false)]
-    {
+    let service_ranges = vec!["10.96.0.0/16".parse().unwrap()];
+    mesh.apply(Update::Settings(Settings { pod_ranges, service_ranges, ..Settings::default() }));
+    for (address, inside) in [
+        ("10.244.0.1", true),
+        ("::ffff:10.244.0.1", true),
+        ("fd00::1", true),
+        ("10.96.7.7", false),
+        ("10.245.0.1", false),
+    ] {
         assert_eq!(mesh.is_pod_address(address.parse().unwrap()), inside, "{address}");
     }
     assert_eq!(mesh.settings().pod_ranges.len(), 2);
+    for (address, lacks) in [("10.96.7.7", true), ("::ffff:10.96.7.7", true), ("10.244.0.1", false)] {
+        assert_eq!(mesh.lacks_service_at(&at(address)), lacks, "{address}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Plan, plan};
+use super::{Plan, may_come_back, other_replica, plan};
 use crate::address::OriginalDestination;
 use crate::fixtures::{at, draws, edit, key, ports, service, socket, tunnelled, waypoint, workload};
 use crate::mesh::{Mesh, Settings, Update};
@@ -31,7 +31,7 @@ fn resources() -> Vec<Update> {
         service(name, &[&format!("10.96.0.{number}"), &format!("fd00:96::{number}")])
     };
     vec![
-        settings(&["10.244.0.0/16", "fd00:244::/32"]),
+        settings(&["10.244.0.0/16", "fd00:244::/32"], &["10.96.0.0/16", "fd00:96::/32"]),
         Update::Workload(client()),
         Update::Workload(tunnelled("web", &["10.244.0.2", "fd00:244::2"], &["ns/web", "ns/headless"])),
         Update::Workload(plain),
@@ -49,9 +49,10 @@ fn resources() -> Vec<Update> {
     ]
 }
 
-fn settings(ranges: &[&str]) -> Update {
-    let pod_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
-    Update::Settings(Settings { pod_ranges, ..Settings::default() })
+fn settings(pods: &[&str], services: &[&str]) -> Update {
+    let read = |ranges: &[&str]| ranges.iter().map(|range| range.parse().unwrap()).collect();
+    let (pod_ranges, service_ranges) = (read(pods), read(services));
+    Update::Settings(Settings { pod_ranges, service_ranges, ..Settings::default() })
 }
 
 fn client() -> Workload {
@@ -148,6 +149,7 @@ fn each_kind_of_destination_has_its_way() {
         ("127.0.0.1:8080", "plain 127.0.0.1:8080"),
         // Inside, but nobody's (yet).
         ("10.244.7.7:80", "wait for 10.244.7.7"),
+        ("10.96.0.77:80", "wait for 10.96.0.77"),
         // In a circle.
         (
             "127.0.0.1:15001",
@@ -169,9 +171,10 @@ fn each_kind_of_destination_has_its_way() {
 }
 
 #[test]
-fn without_known_pod_ranges_an_unknown_address_is_outside() {
-    let mesh = mesh_of(resources().into_iter().chain([settings(&[])]));
+fn without_known_ranges_an_unknown_address_is_outside() {
+    let mesh = mesh_of(resources().into_iter().chain([settings(&[], &[])]));
     assert_eq!(goes(&mesh, &client(), "10.244.7.7:80"), "plain 10.244.7.7:80");
+    assert_eq!(goes(&mesh, &client(), "10.96.7.7:80"), "plain 10.96.7.7:80");
 }
 
 #[test]
@@ -257,6 +260,53 @@ fn connections_are_spread_over_the_ready_replicas_of_a_waypoint() {
         }
         assert_eq!(counts.keys().collect::<Vec<_>>(), ["gate-1", "gate-2", "gate-3"], "to {destination}");
         assert!(counts.values().all(|count| (900..1100).contains(count)), "to {destination}: {counts:?}");
+    }
+}
+
+/// A replica that cannot be reached is passed over for as long as there is another.
+#[test]
+fn another_replica_is_none_of_those_that_cannot_be_reached() {
+    let replica = |number: u8| {
+        let uid = format!("gate-{number}");
+        Update::Workload(tunnelled(&uid, &[&format!("10.244.1.{number}")], &["ns/gate"]))
+    };
+    let more = [Update::RemoveAddress("gate".into()), replica(1), replica(2)];
+    let mesh = mesh_of(resources().into_iter().chain(more));
+    let [one, two] = ["10.244.1.1", "10.244.1.2"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
+    for (destination, unreachable, found) in [
+        ("10.96.0.4:80", &[one][..], Some(two)),
+        ("10.244.0.4:8080", &[two], Some(one)),
+        ("10.96.0.4:80", &[one, two], None),
+        // Not by a waypoint: what its endpoint does not take, nobody takes.
+        ("10.96.0.1:80", &[], None),
+    ] {
+        let destination = OriginalDestination::new(socket(destination));
+        for seed in 0..50 {
+            let other = other_replica(&mesh, &client(), destination, unreachable, &mut draws(seed));
+            assert_eq!(other.map(|tunnel| tunnel.next_hop.ip()), found, "{destination:?} {unreachable:?}");
+        }
+    }
+}
+
+#[test]
+fn only_a_waypoint_with_replicas_is_soon_back() {
+    let unready = Workload {
+        status: Health::Unhealthy,
+        ..edit(tunnelled("gate", &["10.244.0.9"], &["ns/gate"]), |_| {})
+    };
+    let gone = Update::RemoveAddress("gate".into());
+    for (change, destination, soon) in [
+        (Update::Workload(unready.clone()), "10.96.0.4:80", true),
+        (Update::Workload(unready), "10.244.0.4:80", true),
+        (gone.clone(), "10.96.0.4:80", false),
+        (gone, "10.244.0.4:80", false),
+    ] {
+        let mesh = mesh_of(resources().into_iter().chain([change.clone()]));
+        let destination = OriginalDestination::new(socket(destination));
+        let Plan::Refuse(refusal) = plan(&mesh, &client(), destination, &mut draws(0)) else {
+            panic!("it is refused")
+        };
+        assert_eq!(may_come_back(&mesh, &client(), &refusal), soon, "after {change:?}");
     }
 }
 

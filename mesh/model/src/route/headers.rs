@@ -78,18 +78,25 @@ pub static CONTROL_HEADERS: [HeaderName; 12] = [
     HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
 ];
 
-/// Whether a rule may change a header. Not what frames a message or says how it goes on: to change that is to smuggle.
+/// Headers that frame messages or say how they go on: to change them is to smuggle.
+static FRAMING: [HeaderName; 8] = [
+    http::header::CONTENT_LENGTH,
+    http::header::TRANSFER_ENCODING,
+    http::header::CONNECTION,
+    http::header::UPGRADE,
+    http::header::TE,
+    http::header::TRAILER,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Whether a header, whatever its case, frames messages, so that no rule may change it.
+pub fn is_framing(name: &str) -> bool {
+    FRAMING.iter().any(|framing| framing.as_str().eq_ignore_ascii_case(name))
+}
+
+/// Whether a rule may change a header. Not what frames a message.
 pub fn may_change(name: &HeaderName) -> bool {
-    const FRAMING: [HeaderName; 8] = [
-        http::header::CONTENT_LENGTH,
-        http::header::TRANSFER_ENCODING,
-        http::header::CONNECTION,
-        http::header::UPGRADE,
-        http::header::TE,
-        http::header::TRAILER,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ];
     !FRAMING.contains(name) && *name != http::header::HOST
 }
 

@@ -92,6 +92,11 @@ pub fn select<'a>(routing: &'a Routing, request: &Request<'_>, draw: Draw<'_>) -
             }
         }
     }
+    undecided(routing, concerned, draw)
+}
+
+/// Where no condition holds: whether any was for this client and port says what that means.
+pub(super) fn undecided<'a>(routing: &'a Routing, concerned: bool, draw: Draw<'_>) -> Decision<'a> {
     match &routing.default {
         Some(forward) if !concerned => by_default(routing, forward, draw),
         _ => Decision {
@@ -103,7 +108,11 @@ pub fn select<'a>(routing: &'a Routing, request: &Request<'_>, draw: Draw<'_>) -
     }
 }
 
-fn by_rule<'a>(rule: &'a HttpRule, matched: Option<&'a HttpMatch>, draw: Draw<'_>) -> Decision<'a> {
+pub(super) fn by_rule<'a>(
+    rule: &'a HttpRule,
+    matched: Option<&'a HttpMatch>,
+    draw: Draw<'_>,
+) -> Decision<'a> {
     let outcome = match &rule.action {
         Action::Forward(forward) => forwarding(forward, Some(rule), matched, draw),
         Action::Redirect(redirect) => Outcome::Redirect(redirect),

@@ -154,6 +154,20 @@ impl Template {
     }
 }
 
+/// Whether there is a command of this name, without its arguments.
+pub fn is_command(name: &str) -> bool {
+    side(name).is_some() || FACTS.iter().any(|(known, _)| *known == name)
+}
+
+/// Whose header a command with arguments is about.
+fn side(command: &str) -> Option<Side> {
+    match command {
+        "REQ" => Some(Side::Request),
+        "RESP" => Some(Side::Response),
+        _ => None,
+    }
+}
+
 /// What stands between two percent signs.
 fn command(text: &str) -> Result<Part, InvalidTemplate> {
     if let Some((_, fact)) = FACTS.iter().find(|(name, _)| *name == text) {
@@ -161,11 +175,7 @@ fn command(text: &str) -> Result<Part, InvalidTemplate> {
     }
     let invalid = || InvalidTemplate::Command(text.to_owned());
     let (name, rest) = text.split_once('(').ok_or_else(invalid)?;
-    let of = match name {
-        "REQ" => Side::Request,
-        "RESP" => Side::Response,
-        _ => return Err(invalid()),
-    };
+    let of = side(name).ok_or_else(invalid)?;
     let (headers, length) = rest.split_once(')').ok_or_else(invalid)?;
     let longest = match length.strip_prefix(':') {
         Some(number) => Some(number.parse().map_err(|_| invalid())?),

@@ -1,7 +1,7 @@
 //! What things are called, and shares of all requests.
 
 use super::fixtures::{host, source};
-use super::{Cause, Fraction, RuleList, RuleSource};
+use super::{Cause, Forward, Fraction, Routing, RuleList, RuleSource};
 
 #[test]
 fn causes_name_the_rule() {
@@ -60,4 +60,19 @@ fn a_share_is_drawn_exactly() {
     let mut never = |_| panic!("there is nothing to draw");
     assert!(Fraction::ALL.drawn(&mut never));
     assert!(!Fraction::NONE.drawn(&mut never));
+}
+
+#[test]
+fn only_what_says_nothing_is_by_default() {
+    let (reviews, ratings) = (host("reviews"), host("ratings"));
+    assert!(Routing::by_default(reviews.clone()).is_by_default());
+    let elsewhere = Forward::to_service(ratings.clone());
+    let without_retries = Forward { retry: None, ..Forward::to_service(reviews.clone()) };
+    for default in [None, Some(elsewhere), Some(without_retries)] {
+        let routing = Routing { default: default.map(Box::new), ..Routing::by_default(reviews.clone()) };
+        assert!(!routing.is_by_default(), "{routing:?}");
+    }
+    let traffic = std::sync::Arc::new(crate::traffic::Destination::default());
+    let destinations = [(reviews.clone(), traffic)].into();
+    assert!(!Routing { destinations, ..Routing::by_default(reviews) }.is_by_default());
 }

@@ -40,6 +40,14 @@ impl Hashed {
             Self::Missing => None,
         }
     }
+
+    /// What follows `set-cookie: `, where the client is to be given a cookie.
+    pub fn into_set_cookie(self) -> Option<String> {
+        match self {
+            Self::NewCookie { set_cookie, .. } => Some(set_cookie),
+            Self::Hash(_) | Self::Missing => None,
+        }
+    }
 }
 
 impl HashKey {

@@ -131,5 +131,5 @@ fn endpoints_wait_for_their_service_and_outlive_it() {
     assert_eq!(all.iter().count(), 0);
     all.remove_endpoint(&endpoint);
     assert_eq!(count(&all), None);
-    assert!(all.by_key.is_empty());
+    assert!(all.by_key.is_empty() && all.endpoints.is_empty());
 }

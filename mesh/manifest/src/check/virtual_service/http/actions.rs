@@ -1,5 +1,7 @@
 //! What a rule for HTTP does with requests: changes them, answers them, harms them on purpose.
 
+use model::route::fault::GRPC_STATUS;
+
 use super::super::matches;
 use crate::{
     check::{Report, values},
@@ -14,27 +16,6 @@ const MAX_BODY: usize = 1024 * 1024;
 
 const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"];
-
-/// The names of gRPC's statuses.
-const GRPC: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 fn text<'a>(of: &Cursor<'a>, key: &str) -> Option<Cursor<'a>> {
     of.get(key).filter(|value| !value.text().is_empty())
@@ -161,8 +142,8 @@ pub(super) fn fault(rule: &Cursor<'_>, report: &mut Report<'_>) {
     if let Some(at) = abort.get("httpStatus") {
         status(&at, report);
     } else if let Some(grpc) = abort.get("grpcStatus") {
-        if !GRPC.contains(&grpc.text()) {
-            let fix = nearest(grpc.text(), GRPC).map(|near| format!("did you mean `{near}`?"));
+        if !GRPC_STATUS.contains(&grpc.text()) {
+            let fix = nearest(grpc.text(), GRPC_STATUS).map(|near| format!("did you mean `{near}`?"));
             report.error(&grpc, format!("`{}` is not a status of gRPC", grpc.text()), fix);
         }
     } else if abort.get("http2Error").is_none() {

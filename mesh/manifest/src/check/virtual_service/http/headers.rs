@@ -1,5 +1,7 @@
 //! Changes of headers, of a rule and of one of its destinations.
 
+use model::route::headers::is_framing;
+
 use crate::{
     check::{Report, values},
     cursor::Cursor,
@@ -38,7 +40,7 @@ fn name_of(name: &str, at: &Cursor<'_>, authority: bool, report: &mut Report<'_>
         report.error_at_key(at, format!("`{name}` is not a header that can be changed here"), fix);
     } else if !values::is_header_name(name) {
         report.error_at_key(at, format!("`{name}` cannot be the name of a header"), None);
-    } else if values::is_framing(name) {
+    } else if is_framing(name) {
         report.error_at_key(at, format!("`{name}` frames messages and cannot be changed"), None);
     }
 }
