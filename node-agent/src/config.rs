@@ -3,14 +3,17 @@
 
 use std::path::PathBuf;
 
-use daemon::settings::{Setting, Settings, SettingsError};
+use daemon::settings::{Setting, Settings, SettingsError, setting, shared};
 
 /// The settings' names.
 pub mod name {
     #![allow(missing_docs, reason = "the table beside it says what each means")]
 
-    pub const NODE_NAME: &str = "NODE_NAME";
+    pub use daemon::settings::shared::name::*;
+
     pub const RUN_DIR: &str = "RUN_DIR";
+    pub const CONFIG_SOURCE: &str = "CONFIG_SOURCE";
+    pub const KUBECONFIG: &str = "KUBECONFIG";
     pub const SOURCE: &str = "SOURCE";
     pub const OBJECTS: &str = "OBJECTS";
     pub const ZDS_SOCKET: &str = "INPOD_UDS";
@@ -22,40 +25,18 @@ pub mod name {
     pub const LEAVE_GRACE: &str = "LEAVE_GRACE";
     pub const NFT: &str = "NFT";
     pub const CLEANUP: &str = "CLEANUP";
-    pub const DRAIN: &str = "TERMINATION_GRACE_PERIOD";
+    pub const INSTALL_CNI: &str = "INSTALL_CNI";
+    pub const CNI_BIN_DIR: &str = "CNI_BIN_DIR";
+    pub const CNI_CONF_DIR: &str = "CNI_CONF_DIR";
+    pub const CNI_EXEMPT: &str = "CNI_EXEMPT_NAMESPACES";
+    pub const DAEMON_SET: &str = "DAEMON_SET";
     pub const HANDOVER_GRACE: &str = "HANDOVER_GRACE";
-    pub const XDS_ADDRESS: &str = "XDS_ADDRESS";
-    pub const XDS_ROOT_CA: &str = "XDS_ROOT_CA";
-    pub const ALT_XDS_HOSTNAME: &str = "ALT_XDS_HOSTNAME";
     pub const ON_DEMAND: &str = "XDS_ON_DEMAND";
     pub const ON_DEMAND_IDLE: &str = "XDS_ON_DEMAND_IDLE";
-    pub const CA_ADDRESS: &str = "CA_ADDRESS";
-    pub const CA_ROOT_CA: &str = "CA_ROOT_CA";
-    pub const ALT_CA_HOSTNAME: &str = "ALT_CA_HOSTNAME";
-    pub const TOKEN_FILE: &str = "TOKEN_FILE";
-    pub const CLUSTER_ID: &str = "CLUSTER_ID";
-    pub const NETWORK: &str = "NETWORK";
-    pub const INSTANCE_IP: &str = "INSTANCE_IP";
-    pub const POD_NAME: &str = "POD_NAME";
-    pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
-    pub const SECRET_TTL: &str = "SECRET_TTL";
-    pub const KEY_EXCHANGE: &str = "KEY_EXCHANGE";
     pub const TUNNEL_CONGESTION_CONTROL: &str = "TUNNEL_CONGESTION_CONTROL";
-    pub const WORKER_THREADS: &str = "WORKER_THREADS";
     pub const MEMORY_LIMIT: &str = "MEMORY_LIMIT";
-    pub const OPEN_FILES: &str = "OPEN_FILES";
-    pub const METRIC_SERIES: &str = "METRIC_SERIES";
     pub const CLUSTER_DOMAIN: &str = "CLUSTER_DOMAIN";
     pub const DNS_UPSTREAMS: &str = "DNS_UPSTREAMS";
-    pub const ADMIN_PORT: &str = "ADMIN_PORT";
-    pub const STATS_PORT: &str = "STATS_PORT";
-    pub const READINESS_PORT: &str = "READINESS_PORT";
-    pub const LOG_LEVEL: &str = "LOG_LEVEL";
-    pub const LOG_FORMAT: &str = "LOG_FORMAT";
-}
-
-const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default, meaning }
 }
 
 /// The table.
@@ -63,9 +44,19 @@ pub const TABLE: &[Setting] = &[
     setting(name::NODE_NAME, "", "The node this agent runs on."),
     setting(name::RUN_DIR, "/var/run/lateen", "Folder of the redirecting role's sockets."),
     setting(
+        name::CONFIG_SOURCE,
+        "files",
+        "Where the redirecting role learns of this node's pods: files (SOURCE and OBJECTS) or kubernetes (the API server).",
+    ),
+    setting(
+        name::KUBECONFIG,
+        "",
+        "File with address and credentials of the API server. None: those of the pod that this runs in.",
+    ),
+    setting(
         name::SOURCE,
         "",
-        "Files and folders of manifests that the redirecting role reads namespaces from; may be repeated. None: the Kubernetes API.",
+        "Files and folders of manifests that the redirecting role reads namespaces from; may be repeated.",
     ),
     setting(
         name::OBJECTS,
@@ -113,17 +104,26 @@ pub const TABLE: &[Setting] = &[
         "false",
         "Whether the redirecting role takes pods' rules away when it ends. Otherwise they stay, so that nothing passes in the clear.",
     ),
-    setting(name::XDS_ADDRESS, "https://istiod.istio-system.svc:15012", "Where the controller is."),
     setting(
-        name::XDS_ROOT_CA,
-        "/var/run/secrets/istio/root-cert.pem",
-        "PEM file with the roots that vouch for the controller.",
+        name::INSTALL_CNI,
+        "true",
+        "On Kubernetes: whether the redirecting role puts its CNI plugin on the node and chains it to the one that connects pods.",
+    ),
+    setting(name::CNI_BIN_DIR, "/opt/cni/bin", "Folder of the node's CNI plugins."),
+    setting(name::CNI_CONF_DIR, "/etc/cni/net.d", "Folder of the node's CNI configurations."),
+    setting(
+        name::CNI_EXEMPT,
+        "kube-system",
+        "Namespaces, beside this agent's own, whose pods start also while no agent is there to ask; may be repeated.",
     ),
     setting(
-        name::ALT_XDS_HOSTNAME,
-        "",
-        "The name in the controller's certificate, where it is not the address's host.",
+        name::DAEMON_SET,
+        "lateen-node-agent",
+        "The DaemonSet that this is a pod of, in POD_NAMESPACE: if it is gone when the redirecting role ends, everything of ours leaves the node.",
     ),
+    shared::XDS_ADDRESS,
+    shared::XDS_ROOT_CA,
+    shared::ALT_XDS_HOSTNAME,
     setting(
         name::ON_DEMAND,
         "false",
@@ -134,33 +134,21 @@ pub const TABLE: &[Setting] = &[
         "5m",
         "With XDS_ON_DEMAND: how long a workload or service that nobody uses is kept.",
     ),
-    setting(name::CA_ADDRESS, "https://istiod.istio-system.svc:15012", "Where certificates are issued."),
-    setting(
-        name::CA_ROOT_CA,
-        "/var/run/secrets/istio/root-cert.pem",
-        "PEM file with the roots that vouch for the certificate authority.",
-    ),
-    setting(
-        name::ALT_CA_HOSTNAME,
-        "",
-        "The name in the authority's certificate, where it is not the address's host.",
-    ),
+    shared::CA_ADDRESS,
+    shared::CA_ROOT_CA,
+    shared::ALT_CA_HOSTNAME,
     setting(
         name::TOKEN_FILE,
         "/var/run/secrets/tokens/istio-token",
         "File with the token that proves this agent to the controller.",
     ),
-    setting(name::CLUSTER_ID, "Kubernetes", "This cluster's name."),
+    shared::CLUSTER_ID,
     setting(name::NETWORK, "", "This node's network, where there are several."),
     setting(name::INSTANCE_IP, "", "This agent's own address."),
     setting(name::POD_NAME, "node-agent", "This agent's own pod."),
     setting(name::POD_NAMESPACE, "istio-system", "The namespace of this agent's own pod."),
-    setting(name::SECRET_TTL, "24h", "Lifetime asked for certificates; they are renewed at half of it."),
-    setting(
-        name::KEY_EXCHANGE,
-        "x25519",
-        "Key exchange offered first: x25519, hybrid (post-quantum X25519MLKEM768 where the peer has it) or hybrid-only (also pqc).",
-    ),
+    shared::SECRET_TTL,
+    shared::KEY_EXCHANGE,
     setting(
         name::TUNNEL_CONGESTION_CONTROL,
         "",
@@ -182,6 +170,11 @@ pub const TABLE: &[Setting] = &[
         "Files that the proxy may have open, nearly all of them connections of pods, who share them; 0 for as many as the system allows.",
     ),
     setting(
+        name::DECISION_RECORDS,
+        "1000",
+        "Connections that are remembered for lateen why: the newest that passed, and as many that were refused or failed; 0 for none.",
+    ),
+    setting(
         name::METRIC_SERIES,
         "2000",
         "Sets of labels that the istio_tcp_* metrics have at most; what is more is counted as unknown, and lateen_limit_hits_total{limit=\"metric_series\"} goes up.",
@@ -196,17 +189,17 @@ pub const TABLE: &[Setting] = &[
         "",
         "Name servers (IP or IP:PORT) for what is not the mesh's; may be repeated. None: those of /etc/resolv.conf.",
     ),
-    setting(name::ADMIN_PORT, "15000", "Port of the admin page, on loopback."),
-    setting(name::STATS_PORT, "15020", "Port of the metrics."),
-    setting(name::READINESS_PORT, "15021", "Port of readiness."),
+    shared::ADMIN_PORT,
+    shared::STATS_PORT,
+    shared::READINESS_PORT,
     setting(name::DRAIN, "5s", "How long connections may take to end after SIGTERM."),
     setting(
         name::HANDOVER_GRACE,
         "10m",
         "How long a proxy whose place a newer one has taken goes on with what it cannot hand over: connections of peers that are not Lateen's, and all of them where the newer one takes nothing over.",
     ),
-    setting(name::LOG_LEVEL, "info", "Levels of the log: LEVEL or SCOPE=LEVEL, with commas between."),
-    setting(name::LOG_FORMAT, "plain", "Form of the log: plain or json."),
+    shared::LOG_LEVEL,
+    shared::LOG_FORMAT,
 ];
 
 /// Flags that set several settings, or one under a shorter name.
@@ -264,7 +257,7 @@ pub fn sockets(settings: &Settings) -> [PathBuf; 3] {
 }
 
 /// Settings that may be repeated; of others the last one counts.
-const LISTS: [&str; 2] = [name::SOURCE, name::DNS_UPSTREAMS];
+const LISTS: [&str; 3] = [name::SOURCE, name::DNS_UPSTREAMS, name::CNI_EXEMPT];
 
 fn given(settings: &Settings, name: &'static str) -> String {
     if LISTS.contains(&name) { settings.list(name).join(",") } else { settings.text(name).to_owned() }

@@ -154,9 +154,37 @@ pub struct Feed {
 #[derive(Clone, Debug)]
 pub struct FeedHandle {
     private: watch::Receiver<Option<Arc<PrivateClient>>>,
+    superseded: Arc<AtomicBool>,
+    ours: bool,
 }
 
 impl FeedHandle {
+    /// Whether the redirector is ours: it holds the listeners, too, and starts proxies.
+    pub fn is_ours(&self) -> bool {
+        self.ours
+    }
+
+    /// Connects to no other redirector: whoever ends must not be given what the proxy after it is to serve.
+    pub fn leave(&self) {
+        self.superseded.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the redirector for another proxy, which is to take this one's place.
+    pub async fn ask_for_another(&self) {
+        let private = self.private.borrow().clone();
+        if let Some(private) = private
+            && let Err(error) = private.leaving().await
+        {
+            debug!(%error, "could not ask for another proxy; this one ends without");
+        }
+    }
+
+    /// Waits until there is no redirector.
+    pub async fn lost(&mut self) {
+        // Nobody follows it any more: there is none either.
+        let _ = self.private.wait_for(Option::is_none).await;
+    }
+
     /// Keeps these files (state and certificates) for this proxy's successor, in place of those before. Does nothing
     /// while there is no private socket: call it again when there is one ([`reconnected`](Self::reconnected)).
     ///
@@ -198,10 +226,16 @@ impl Feed {
     pub async fn open(sources: Sources) -> (Self, Vec<Saved>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         let (private_sender, private) = watch::channel(None);
-        let shared =
-            Shared { table: Arc::default(), events, private: private.clone(), superseded: Arc::default() };
+        let superseded = Arc::<AtomicBool>::default();
+        let shared = Shared {
+            table: Arc::default(),
+            events,
+            private: private.clone(),
+            superseded: superseded.clone(),
+        };
         let mut tasks = JoinSet::new();
         let mut saved = Vec::new();
+        let ours = sources.private.is_some();
         if let Some(path) = sources.private {
             let (client, state) = connect_private(&path).await;
             saved = state;
@@ -218,7 +252,7 @@ impl Feed {
         } else {
             tasks.spawn(shared.follow_zds(sources.zds));
         }
-        (Self { events: receiver, handle: FeedHandle { private }, _tasks: tasks }, saved)
+        (Self { events: receiver, handle: FeedHandle { private, superseded, ours }, _tasks: tasks }, saved)
     }
 
     /// The next event.
@@ -274,7 +308,7 @@ struct Shared {
     table: Arc<Mutex<BTreeMap<String, Entry>>>,
     events: mpsc::Sender<PodEvent>,
     private: watch::Receiver<Option<Arc<PrivateClient>>>,
-    /// A newer proxy is there: one that connected again would take its place.
+    /// A newer proxy is there or will be: one that connected again would take its place.
     superseded: Arc<AtomicBool>,
 }
 
@@ -317,7 +351,7 @@ impl Shared {
             };
             current.send_replace(None);
             if self.superseded.load(Ordering::Relaxed) {
-                return info!(%error, "lost the redirector, which has a newer proxy");
+                return info!(%error, "lost the redirector; this proxy ends or has a successor");
             }
             warn!(%error, "lost the redirector; serving goes on");
             // The state of a redirector that was restarted is older than ours, if it has one at all: whoever holds

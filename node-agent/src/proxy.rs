@@ -26,6 +26,8 @@ pub(crate) mod traceparent;
 
 pub(crate) mod record;
 
+pub(crate) mod decisions;
+
 pub(crate) mod carry;
 
 pub(crate) mod finish;
@@ -96,8 +98,10 @@ use hbone::limits::Limits;
 use identity::rotation::Certificates;
 use identity::tls::Tls;
 use model::mesh::Update;
+use xds::diagnostics::Ring;
 use xds::state::{self, State};
 
+use self::decisions::Decided;
 use self::demand::Demand;
 use self::dns::Upstreams;
 use self::dns_metrics::DnsMetrics;
@@ -118,8 +122,10 @@ pub(crate) struct Agent {
     pub(crate) tls: Tls,
     /// Whether the controller is the one who issues certificates, so that its roots are theirs.
     pub(crate) own_roots: bool,
-    pub(crate) revoked_tunnels: trust::Ended,
+    pub(crate) revoked_tunnels: identity::trust::Ended,
     pub(crate) traffic: Traffic,
+    /// What was decided lately.
+    pub(crate) decisions: Ring<Decided>,
     pub(crate) log: Log,
     pub(crate) limits: Limits,
     pub(crate) account_limits: AccountLimits,

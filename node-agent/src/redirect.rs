@@ -2,16 +2,22 @@
 //! over its own restarts. This file joins its parts.
 //!
 //! ```text
-//! manifests ─► catalog ─► reconcile ─┬► enrol ─► rules, listeners ─► private socket, ZDS ─► proxy
-//!          CNI plugin ──► cni ───────┘                                        ▲
-//!                                     supervise ── starts, restarts ──────────┘
+//! source ─► catalog ─► reconcile ─┬► enrol ─► rules, listeners ─► private socket, ZDS ─► proxy
+//!       CNI plugin ──► cni ───────┘                                        ▲
+//!                                  supervise ── starts, restarts ──────────┘
 //! ```
+
+pub mod source;
 
 pub mod catalog;
 pub mod eligible;
+pub mod whereabouts;
 
 pub mod cni;
+pub mod install;
 pub mod reconcile;
+mod taint;
+mod uninstall;
 
 pub mod enrol;
 
@@ -19,10 +25,17 @@ pub mod apply;
 pub mod rules;
 
 pub mod notes;
+pub mod probes;
 
 pub mod supervise;
 
-use std::{io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use daemon::{
     http::{Answer, Routes, serve_unix},
@@ -31,20 +44,20 @@ use daemon::{
 };
 use futures_util::future::join_all;
 use http::Method;
-use manifest::{Folder, State, Watch};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use kube::Client;
 use serde_json::json;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{net::UnixStream, sync::watch, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
 use self::{
     catalog::Catalog,
     cni::Endpoint,
-    eligible::Verdict,
+    eligible::{PodFacts, Verdict},
     enrol::{Enroller, Policy},
-    notes::Notes,
-    reconcile::Capturer,
+    install::{Installation, PLUGIN, Places},
+    reconcile::{Capturer, Counts},
     rules::RuleSet,
+    source::Source,
     supervise::{Orders, Program},
 };
 use crate::{
@@ -55,6 +68,12 @@ use crate::{
     },
     zds::server::ZdsServer,
 };
+
+/// How often a node that is not ready yet is looked at.
+const LOOK_FOR_PROXY: Duration = Duration::from_millis(200);
+/// How often one that was superseded looks whether its heir is there, and how many times in vain before it ends.
+const LOOK_FOR_HEIR: Duration = Duration::from_millis(500);
+const MISSED: u32 = 6;
 
 /// What the role needs to be told.
 #[derive(Clone, Debug)]
@@ -67,10 +86,8 @@ pub struct Options {
     pub private: PathBuf,
     /// The socket of the CNI plugin.
     pub cni: PathBuf,
-    /// Manifests.
-    pub sources: Vec<PathBuf>,
-    /// Folder of the mesh's own objects.
-    pub objects: PathBuf,
+    /// Where pods are known from.
+    pub source: Source,
     /// How pods are enrolled.
     pub policy: Policy,
     /// What rules do where a pod does not say.
@@ -79,6 +96,10 @@ pub struct Options {
     pub proxy: Option<Program>,
     /// Whether rules are taken out at the end.
     pub clean_up: bool,
+    /// Where the CNI plugin is to be put; `None`: somebody else does that.
+    pub plugin: Option<Places>,
+    /// Namespace and name of the DaemonSet that this is of: once that is gone, everything of ours leaves the node.
+    pub daemon_set: (String, String),
 }
 
 /// Why the role cannot run.
@@ -93,6 +114,11 @@ pub enum RedirectError {
     /// Another one runs here, and does not let go.
     #[error(transparent)]
     TakeOver(#[from] takeover::TakeOverError),
+    /// The API server.
+    #[error(
+        "the API server cannot be asked: {0}; outside a pod of its cluster, name a kubeconfig with --kubeconfig"
+    )]
+    Cluster(String),
     /// A socket or folder.
     #[error("{what}: {source}")]
     System {
@@ -129,8 +155,18 @@ impl Options {
             zds,
             private,
             cni,
-            sources: settings.list(name::SOURCE).into_iter().map(PathBuf::from).collect(),
-            objects: required(name::OBJECTS, "give the folder of the mesh's objects with --objects")?.into(),
+            source: match settings.text(name::CONFIG_SOURCE) {
+                "kubernetes" => Source::Kubernetes {
+                    kubeconfig: Some(settings.text(name::KUBECONFIG))
+                        .filter(|path| !path.is_empty())
+                        .map(PathBuf::from),
+                },
+                _ => Source::Files {
+                    manifests: settings.list(name::SOURCE).into_iter().map(PathBuf::from).collect(),
+                    objects: required(name::OBJECTS, "give the folder of the mesh's objects with --objects")?
+                        .into(),
+                },
+            },
             policy: Policy {
                 nft: settings.text(name::NFT).to_owned(),
                 foreign_proxy,
@@ -143,8 +179,33 @@ impl Options {
             },
             proxy: if start { Some(proxy_program(settings)?) } else { None },
             clean_up: settings.switch(name::CLEANUP)?,
+            plugin: places(settings)?,
+            daemon_set: (
+                settings.text(name::POD_NAMESPACE).to_owned(),
+                settings.text(name::DAEMON_SET).to_owned(),
+            ),
         })
     }
+}
+
+/// On Kubernetes, unless somebody else installs the plugin.
+fn places(settings: &Settings) -> Result<Option<Places>, RedirectError> {
+    let is_cluster = settings.text(name::CONFIG_SOURCE) == "kubernetes";
+    if !is_cluster || !settings.switch(name::INSTALL_CNI)? {
+        return Ok(None);
+    }
+    let program =
+        std::env::current_exe().map_err(RedirectError::system("cannot tell this program's path"))?;
+    let mut exempt = settings.list(name::CNI_EXEMPT);
+    exempt.push(settings.text(name::POD_NAMESPACE).to_owned());
+    let [_, _, socket] = config::sockets(settings);
+    Ok(Some(Places {
+        binary: program.with_file_name(PLUGIN),
+        bin: settings.text(name::CNI_BIN_DIR).into(),
+        configurations: settings.text(name::CNI_CONF_DIR).into(),
+        socket,
+        exempt,
+    }))
 }
 
 /// This binary in its other role, with the same settings.
@@ -171,14 +232,16 @@ fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
 /// # Errors
 /// When a socket cannot be made, the manifests cannot be watched, or another one runs and does not hand over.
 pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result<(), RedirectError> {
-    raise_open_files();
+    // Nine descriptors a pod, here and in the proxy: the usual soft limit of 1,024 is a hundred pods.
+    daemon::files::raise_limit(u64::MAX);
     for folder in [&options.zds, &options.private, &options.cni].into_iter().filter_map(|path| path.parent())
     {
         std::fs::create_dir_all(folder)
             .map_err(RedirectError::system(format!("cannot make {}", folder.display())))?;
     }
     // Before that: reading the manifests takes longer than anything else, and meanwhile nobody would capture.
-    let (_watch, catalog) = watch_manifests(&options).await?;
+    let fed = options.source.read(&options.node, &options.policy.nft).await?;
+    let catalog = fed.catalog.clone();
     let foreign = options.policy.foreign_proxy;
     let taken = if foreign { None } else { takeover::take_over(&options.private).await? };
     let (private, mut drained) = match &taken {
@@ -189,19 +252,42 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
     let enroller = Enroller::new(options.policy.clone(), zds.clone(), private.clone())
         .map_err(RedirectError::system("cannot tell the agent's own network namespace; is /proc mounted?"))?;
     enroller.adopt(taken.map(|taken| taken.pods).unwrap_or_default()).await;
-    let notes = Notes::new(State::at(&options.objects));
-    let capturer = Capturer { enroller: enroller.clone(), notes, defaults: options.defaults.clone() };
+    let capturer = Capturer {
+        enroller: enroller.clone(),
+        notes: fed.notes.clone(),
+        defaults: options.defaults.clone(),
+        whereabouts: fed.whereabouts.clone(),
+        probes: fed.probes.clone(),
+        counts: Arc::default(),
+    };
     let first = catalog.borrow().clone();
     prepare_all(&capturer, &first).await;
 
-    let mut proxy = pin!(keep_proxy(options.proxy.clone(), orders.clone(), shutdown));
+    let installation = options.plugin.clone().map(Installation::new);
+    let mut proxy = pin!(keep_proxy(options.proxy.clone(), orders.clone(), shutdown.clone()));
     let handed_over = loop {
-        let parts = Parts { private: &private, zds: &zds, capturer: &capturer, catalog: &catalog };
+        let parts = Parts {
+            private: &private,
+            zds: &zds,
+            capturer: &capturer,
+            catalog: &catalog,
+            installation: installation.as_ref(),
+            client: fed.client.as_ref(),
+        };
         let mut tasks = parts.start(&options)?;
         info!(node = options.node, "redirecting");
         tokio::select! {
             () = proxy.as_mut() => break None,
             () = follow_drained(&enroller, &mut drained) => {}
+            () = replace_leaving(&private, &orders) => {}
+            () = shutdown.begun(), if !foreign => {
+                // Nobody would take the connections that wait in listeners held here: those of the proxy alone are left,
+                // and it learns from the lost connection that it is to serve until its end.
+                tasks.shutdown().await;
+                private.let_go();
+                proxy.as_mut().await;
+                break None;
+            }
             heir = private.heir() => {
                 // What has been begun is finished first; nothing changes any more from here on.
                 let still = enroller.stand_still().await;
@@ -219,13 +305,44 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
         private.let_go();
         orders.let_go();
         proxy.await;
+        if fed.client.is_some() {
+            linger(&options.cni, &shutdown).await;
+        }
         return Ok(());
     }
     enroller.stop().await;
-    if options.clean_up {
+    let uninstalled = match &fed.client {
+        Some(client) => uninstall::is_wanted(client, &options.daemon_set).await,
+        None => false,
+    };
+    if uninstalled {
+        info!("the DaemonSet is gone: taking everything of ours off the node");
+        uninstall::plugin(installation.as_ref());
+    }
+    if uninstalled || options.clean_up {
         enroller.clean_up().await;
     }
+    if uninstalled {
+        // Let go at once: what is borrowed stops the watch, and with it this thread, at the first pod that changes.
+        let last = catalog.borrow().clone();
+        uninstall::traces(&capturer, &last).await;
+    }
     Ok(())
+}
+
+/// Its kubelet would start the container of one that ends before its pod is deleted, and so bring it back over the one that
+/// has just taken its place. So it stays, idle; until nobody serves in its place, as when an update is taken back: then it
+/// ends, to be started again.
+async fn linger(socket: &Path, shutdown: &Shutdown) {
+    let mut missed = 0;
+    while missed < MISSED {
+        tokio::select! {
+            () = shutdown.begun() => return,
+            () = sleep(LOOK_FOR_HEIR) => {}
+        }
+        missed = if UnixStream::connect(socket).await.is_ok() { 0 } else { missed + 1 };
+    }
+    warn!("the redirector that has taken over is gone; ending, to be started again");
 }
 
 /// Keeps the proxy running, if that is this role's business.
@@ -245,6 +362,8 @@ struct Parts<'a> {
     zds: &'a ZdsServer,
     capturer: &'a Capturer,
     catalog: &'a watch::Receiver<Arc<Catalog>>,
+    installation: Option<&'a Installation>,
+    client: Option<&'a Client>,
 }
 
 impl Parts<'_> {
@@ -258,66 +377,78 @@ impl Parts<'_> {
         tasks.spawn(self.zds.serve(&options.zds).map_err(listening(&options.zds))?);
         tasks.spawn(reconcile::run(self.capturer.clone(), self.catalog.clone()));
         let endpoint = Endpoint { capturer: self.capturer.clone(), catalog: self.catalog.clone() };
-        let routes = health(endpoint.routes(Routes::default()), self.zds.clone());
-        let routes = status(routes, self.private.clone());
+        let routes = health(endpoint.routes(Routes::default()), self.zds.clone(), self.installation.cloned());
+        let routes = status(routes, self.private.clone(), self.capturer.counts.clone());
         tasks.spawn(serve_unix(&options.cni, routes).map_err(listening(&options.cni))?);
+        // Last: from now on pods wait for what is behind that socket.
+        if let Some(installation) = self.installation {
+            tasks.spawn(installation.clone().run(self.catalog.clone()));
+            if let Some(client) = self.client {
+                let captures = captures(installation.clone(), self.zds.clone());
+                tasks.spawn(taint::lift(client.clone(), options.node.clone(), captures));
+            }
+        }
         Ok(tasks)
     }
 }
 
-/// `GET /status`: the processes of the agent, so that who upgrades it sees when the new ones have taken over.
-fn status(routes: Routes, private: PrivateServer) -> Routes {
+/// Waits until whatever starts on the node is captured.
+async fn captures(installation: Installation, zds: ZdsServer) {
+    while installation.failing().is_some() || !zds.is_connected() {
+        sleep(LOOK_FOR_PROXY).await;
+    }
+}
+
+/// `GET /status`: the processes of the agent, so that who upgrades it sees when the new ones have taken over, and how many
+/// pods it has captured.
+fn status(routes: Routes, private: PrivateServer, counts: Arc<Counts>) -> Routes {
     routes.on(Method::GET, "/status", move |_| {
         let (proxy, superseded) = private.processes();
         let version = env!("CARGO_PKG_VERSION");
         let process = std::process::id();
-        let page = json!({"version": version, "process": process, "proxy": proxy, "superseded": superseded});
+        let (started, running) =
+            (counts.started.load(Ordering::Relaxed), counts.running.load(Ordering::Relaxed));
+        let page = json!({
+            "version": version, "process": process, "proxy": proxy, "superseded": superseded,
+            "captured": {"before_start": started, "while_running": running},
+        });
         async move { Answer::json(&page) }
     })
 }
 
-/// `GET /healthz`: whether a proxy is connected.
-fn health(routes: Routes, zds: ZdsServer) -> Routes {
+/// `GET /healthz`: whether a proxy is connected, and new pods ask for it.
+fn health(routes: Routes, zds: ZdsServer, installation: Option<Installation>) -> Routes {
     routes.on(Method::GET, "/healthz", move |_| {
         let connected = zds.is_connected();
+        let failing = installation.as_ref().and_then(Installation::failing);
         async move {
-            if connected {
-                Answer::text(200, "ok\n")
-            } else {
-                Answer::text(
+            match failing {
+                Some(failing) => Answer::text(503, format!("the CNI plugin is not in force: {failing}\n")),
+                None if connected => Answer::text(200, "ok\n"),
+                None => Answer::text(
                     503,
                     "no proxy is connected; look at the log of `node-agent proxy` on this node\n",
-                )
+                ),
             }
         }
     })
 }
 
-/// Watches the manifests; returns once everything that is there has been read.
-async fn watch_manifests(options: &Options) -> Result<(Watch, watch::Receiver<Arc<Catalog>>), RedirectError> {
-    let mut catalog = Catalog::new(&options.node);
-    let (sender, mut catalogs) = watch::channel(Arc::default());
-    let folder = Folder::new(options.sources.clone()).with_state(options.objects.clone());
-    let watch = Watch::start(folder, move |batch| {
-        catalog.apply(&batch);
-        sender.send(Arc::new(catalog.clone())).is_ok()
-    })
-    .map_err(RedirectError::system("cannot watch the manifests"))?;
-    // The first batch is everything that is there, also if that is nothing.
-    catalogs.changed().await.map_err(|_| RedirectError::System {
-        what: "cannot watch the manifests".into(),
-        source: io::Error::other("the watch has ended"),
-    })?;
-    Ok((watch, catalogs))
-}
-
 /// Rules and listeners of every pod that was captured by an earlier run, before the first proxy may connect: its
 /// snapshot must name them all, or it would let them go.
 async fn prepare_all(capturer: &Capturer, catalog: &Catalog) {
-    let captured = catalog.pods().filter(|pod| pod.is_noted() && catalog.verdict(pod) == Verdict::Captured);
+    // After a restart of its node a pod's object may say that it was captured while it is only being made again.
+    let is_there = |pod: &&PodFacts| pod.is_noted() && !capturer.whereabouts.is_left_to_cni(pod);
+    let captured = || catalog.pods().filter(is_there).filter(|pod| catalog.verdict(pod) == Verdict::Captured);
+    if let Some(probes) = &capturer.probes
+        && let Err(error) = probes.admit(captured()).await
+    {
+        warn!(%error, "the kubelet's probes of captured pods may fail until this is set");
+    }
+    let captured = captured();
     join_all(captured.map(|pod| async move {
         let prepared = async {
-            let spec = capturer.spec(pod, None)?;
+            let spec = capturer.spec(pod, None).await?;
             capturer.enroller.prepare(spec).await.map_err(reconcile::CaptureError::from)
         };
         if let Err(error) = prepared.await {
@@ -327,19 +458,18 @@ async fn prepare_all(capturer: &Capturer, catalog: &Catalog) {
     .await;
 }
 
+/// A proxy that somebody else told to end hands over to another instead.
+async fn replace_leaving(private: &PrivateServer, orders: &Orders) {
+    loop {
+        private.proxy_leaves().await;
+        info!("the proxy was told to end; another takes its place");
+        orders.replace();
+    }
+}
+
 /// Never waits for one of them: it may be dropped at any time.
 async fn follow_drained(enroller: &Enroller, drained: &mut Drained) {
     loop {
         enroller.finish_leaving(drained.next().await);
-    }
-}
-
-/// Nine descriptors a pod, here and in the proxy: the usual soft limit of 1,024 is a hundred pods.
-fn raise_open_files() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        warn!(%error, soft, "the limit of open files could not be raised");
     }
 }

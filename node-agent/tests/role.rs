@@ -20,7 +20,7 @@ use manifest::State;
 use node_agent::{
     listeners::Listeners,
     pods::{Feed, Pod, PodEvent, Sources},
-    redirect::{self, Options, rules::RuleSet, supervise::Orders},
+    redirect::{self, Options, rules::RuleSet, source::Source, supervise::Orders},
     seqpacket::{SeqListener, SeqPacket},
 };
 use serde_json::{Value, json};
@@ -73,12 +73,13 @@ fn options(folder: &Path) -> Options {
         zds: at("run/zds.sock"),
         private: at("run/redirect.sock"),
         cni: at("run/cni.sock"),
-        sources: vec![at("source")],
-        objects: at("objects"),
+        source: Source::Files { manifests: vec![at("source")], objects: at("objects") },
         policy: policy(),
         defaults: RuleSet::default(),
         proxy: None,
         clean_up: false,
+        plugin: None,
+        daemon_set: (String::new(), String::new()),
     }
 }
 

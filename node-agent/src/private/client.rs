@@ -134,6 +134,14 @@ impl PrivateClient {
         self.say(Said::Drained(uid.to_owned())).await
     }
 
+    /// Asks for another proxy, which is to take this one's place.
+    ///
+    /// # Errors
+    /// When the connection ended. One that does not know this ends it.
+    pub async fn leaving(&self) -> Result<(), PrivateError> {
+        self.say(Said::Leaving(true)).await
+    }
+
     async fn say(&self, said: Said) -> Result<(), PrivateError> {
         Ok(self.socket.send(&FromProxy { said: Some(said) }.encode_to_vec(), &[]).await?)
     }

@@ -37,6 +37,8 @@ struct Shared {
     /// Another redirector that wants everything, until it is asked for.
     heir: Mutex<Option<SeqPacket>>,
     heir_came: Notify,
+    /// The current proxy was told to end.
+    leaving: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -118,9 +120,15 @@ impl PrivateServer {
             connected,
             heir: Mutex::default(),
             heir_came: Notify::new(),
+            leaving: Notify::new(),
         });
         let server = Self { shared };
         (server.clone(), Drained(server))
+    }
+
+    /// Waits until a proxy has been told to end by somebody else.
+    pub(crate) async fn proxy_leaves(&self) {
+        self.shared.leaving.notified().await;
     }
 
     /// Waits for another redirector that is to take this one's place, and returns the way to it.

@@ -5,7 +5,7 @@ use prost::{Message, Oneof};
 /// Proxy to redirector.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct FromProxy {
-    #[prost(oneof = "Said", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Said", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub(crate) said: Option<Said>,
 }
 
@@ -28,6 +28,9 @@ pub(crate) enum Said {
     /// It has everything.
     #[prost(bool, tag = "6")]
     Taken(bool),
+    /// It was told to end: another is to take its place, and its connections.
+    #[prost(bool, tag = "7")]
+    Leaving(bool),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

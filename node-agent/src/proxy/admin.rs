@@ -1,14 +1,17 @@
 //! What an operator asks of the proxy: readiness (15021), metrics (15020), and the admin page on loopback (15000).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::http::{Answer, Routes, serve_tcp};
 use daemon::metrics::Metrics;
+use daemon::metrics::proxy::Build;
+use daemon::ports::{any, listen};
 use daemon::readiness::Readiness;
 use daemon::settings::Settings;
 use daemon::shutdown::Shutdown;
+use daemon::start::StartError;
 use http::Method;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -19,7 +22,6 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use xds::client::{Ending, Observer};
 
-use super::app::StartError;
 use super::connections::Listed;
 use super::demand::Asked;
 use super::dump::dump;
@@ -65,19 +67,19 @@ impl Addresses {
     ///
     /// # Errors
     /// One is taken.
-    pub(crate) async fn listen_unless_taken(self, allowed: bool) -> Result<Result<Ports, Self>, StartError> {
-        match self.listen().await {
+    pub(crate) fn listen_unless_taken(self, allowed: bool) -> Result<Result<Ports, Self>, StartError> {
+        match self.listen() {
             Ok(ports) => Ok(Ok(ports)),
             Err(_) if allowed => Ok(Err(self)),
             Err(error) => Err(error),
         }
     }
 
-    async fn listen(self) -> Result<Ports, StartError> {
+    fn listen(self) -> Result<Ports, StartError> {
         Ok(Ports {
-            admin: bind(self.admin).await?,
-            stats: bind(self.stats).await?,
-            readiness: bind(self.readiness).await?,
+            admin: listen(self.admin)?,
+            stats: listen(self.stats)?,
+            readiness: listen(self.readiness)?,
         })
     }
 
@@ -85,34 +87,12 @@ impl Addresses {
     async fn listen_in_time(self) -> Result<Ports, StartError> {
         let deadline = Instant::now() + PREDECESSOR;
         loop {
-            match self.listen().await {
+            match self.listen() {
                 Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(2)).await,
                 outcome => return outcome,
             }
         }
     }
-}
-
-fn any(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(listener),
-        // A node without IPv6 has no [::].
-        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-            let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
-            TcpListener::bind(v4).await.map_err(|error| taken(v4, &error))
-        }
-        Err(error) => Err(taken(address, &error)),
-    }
-}
-
-fn taken(address: SocketAddr, error: &std::io::Error) -> StartError {
-    StartError::Value(format!(
-        "cannot listen on {address}: {error}; is another node agent running here? The ports are settings, see --help"
-    ))
 }
 
 /// What is served there.
@@ -141,8 +121,8 @@ pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
         }
     };
     metrics.register_istio(|registry| {
-        let labels = vec![("component", "ztunnel"), ("tag", env!("CARGO_PKG_VERSION"))];
-        registry.register_collector(Box::new(Build(labels)));
+        let build = Build { component: "ztunnel", tag: env!("CARGO_PKG_VERSION") };
+        registry.register_collector(Box::new(build));
     });
     metrics
         .register(|registry| registry.register_collector(Box::new(members_metrics::Members(agent.clone()))));
@@ -166,23 +146,6 @@ pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
     tokio::select! {
         _ = serving => {}
         () = superseded.begun() => {}
-    }
-}
-
-/// `istio_build`, whose value is its labels.
-#[derive(Debug)]
-struct Build(Vec<(&'static str, &'static str)>);
-
-impl prometheus_client::collector::Collector for Build {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
-        use prometheus_client::encoding::EncodeMetric;
-        use prometheus_client::metrics::MetricType;
-        use prometheus_client::metrics::gauge::ConstGauge;
-        let mut metric = encoder.encode_descriptor("build", "What this is", None, MetricType::Gauge)?;
-        ConstGauge::new(1i64).encode(metric.encode_family(&self.0)?)
     }
 }
 

@@ -1,18 +1,20 @@
 //! The proxying role from its start to its end: settings in, threads, controller, certificates and pods joined.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use daemon::log::Log;
 use daemon::metrics::Metrics;
 use daemon::metrics::traffic::Traffic;
 use daemon::readiness::Readiness;
-use daemon::settings::{Settings, SettingsError};
+use daemon::settings::Settings;
 use daemon::shutdown::Shutdown;
+use daemon::start::StartError;
 use daemon::tasks::Tasks;
 use hbone::account::{AccountLimits, Ledger};
 use hbone::limits::Limits;
@@ -26,9 +28,11 @@ use tokio::time::{sleep, timeout};
 use xds::client::{Client, ClientConfig, ClientHandle};
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
+use xds::diagnostics::Ring;
 use xds::feed::Feed as Updates;
 use xds::node::NodeInfo;
 
+use super::decisions::Desk;
 use super::demand::{self, Demand};
 use super::dns::Upstreams;
 use super::dns_metrics::DnsMetrics;
@@ -44,23 +48,6 @@ use super::{Agent, admin, files, members, memory, retire, save, top, trust, work
 use crate::config::name;
 use crate::pods::{Feed, Sources};
 use crate::socket::check_congestion_control;
-
-/// Why the role could not start, or go on; the text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
-    /// A setting cannot be used.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// A setting's value makes no sense.
-    #[error("{0}")]
-    Value(String),
-    /// The system refused something.
-    #[error("{0}: {1}")]
-    System(&'static str, std::io::Error),
-    /// A part of the process has ended that never does.
-    #[error("{0} has ended, which is a defect: please report it; the process ends, to be started anew")]
-    Defect(String),
-}
 
 /// Runs the role until it is told to end.
 ///
@@ -79,16 +66,16 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     readiness.pending(STATE);
     readiness.pending(PODS);
     let shutdown = Shutdown::default();
+    let parent = nix::unistd::getppid();
     // One future from the start to the end: a signal between two would be nobody's.
     let mut signalled = pin!(shutdown.signalled());
     let tasks = Tasks::default();
 
     let (agent, mailboxes) = agent(settings, log, &metrics)?;
     let workers = start_workers(&agent, mailboxes)?;
-    let private = settings.text(name::REDIRECT_SOCKET);
     let sources = Sources {
         zds: settings.text(name::ZDS_SOCKET).into(),
-        private: (!private.is_empty()).then(|| PathBuf::from(private)),
+        private: settings.optional(name::REDIRECT_SOCKET).map(PathBuf::from),
     };
     let keeps_state = sources.private.is_some();
     let page = admin::Page {
@@ -98,7 +85,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         shutdown: shutdown.clone(),
     };
     // Where there may be a predecessor it has the ports until it hears of this one.
-    let ports = admin::Addresses::of(settings)?.listen_unless_taken(keeps_state).await?;
+    let ports = admin::Addresses::of(settings)?.listen_unless_taken(keeps_state)?;
     tasks.spawn("admin", admin::serve(ports, page));
     tasks.spawn("parking", parking::expire(agent.clone()));
     tasks.spawn("certificates", certificates(settings, &agent)?);
@@ -126,6 +113,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let handler = Recorded { handler, agent: agent.clone(), journal: journal.clone() };
     let (client, handle) = Client::new(client_config(settings, &agent.tls)?, subscriber, handler);
     let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
+    let client = client.answering(Arc::new(Desk(agent.clone())));
     tasks.spawn("controller", async move { match client.run().await {} });
     if restored {
         agent.state.restored();
@@ -137,26 +125,33 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     }
     tasks.spawn("ready", ready(agent.clone(), handle, journal.clone(), readiness.clone()));
     let feed_handle = feed.handle();
-    tasks.spawn("save", save::keep(agent.clone(), journal, feed_handle));
-    let (retirement, successors) = mpsc::channel(retire::SUCCESSORS);
+    tasks.spawn("save", save::keep(agent.clone(), journal, feed_handle.clone()));
+    let (retirement, mut successors) = mpsc::channel(retire::SUCCESSORS);
     let ends = members::Ends { shutdown: shutdown.clone(), retirement };
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, ends));
 
     let cause = ending(signalled, &tasks, &workers).await?;
     tracing::info!(cause, "draining");
-    let grace = retire::Grace {
+    let mut grace = retire::Grace {
         drain: settings.duration(name::DRAIN)?,
         hand_over: settings.duration(name::HANDOVER_GRACE)?,
     };
+    let end = async {
+        let mut feed = feed_handle;
+        let replaced = retire::until_replaced(&agent, &mut feed, &mut successors, grace.drain, parent);
+        let (first, left) = replaced.await;
+        grace.drain = left;
+        retire::retire(&agent, first, successors, grace).await;
+    };
     tokio::select! {
-        () = retire::retire(&agent, successors, grace) => {}
-        defect = defect(&tasks, &workers) => return Err(defect),
+        () = end => {}
+        defect = tasks.defect(&workers) => return Err(defect.into()),
     }
     tasks.stop().await;
     Ok(())
 }
 
-type Threads = Vec<std::thread::JoinHandle<()>>;
+type Threads = Vec<JoinHandle<()>>;
 
 fn start_workers(agent: &Arc<Agent>, mailboxes: Vec<worker::Mailbox>) -> Result<Threads, StartError> {
     let start = |(index, mailbox)| worker::start(index, agent.clone(), mailbox);
@@ -167,33 +162,15 @@ fn start_workers(agent: &Arc<Agent>, mailboxes: Vec<worker::Mailbox>) -> Result<
 /// Waits until the role is told to end, and says by what.
 ///
 /// # Errors
-/// As [`defect`].
+/// Something has ended without being told: the pods of a thread would not be served, or the controller not heard.
 async fn ending(
     signalled: impl Future<Output = std::io::Result<&'static str>>,
     tasks: &Tasks,
-    workers: &Threads,
+    workers: &[JoinHandle<()>],
 ) -> Result<&'static str, StartError> {
     tokio::select! {
         cause = signalled => cause.map_err(|error| StartError::System("signals cannot be handled", error)),
-        defect = defect(tasks, workers) => Err(defect),
-    }
-}
-
-/// Waits until something has ended without being told: the pods of a thread would not be served, or the controller not
-/// heard.
-async fn defect(tasks: &Tasks, workers: &Threads) -> StartError {
-    const LOOK: Duration = Duration::from_secs(1);
-    let ended = async {
-        loop {
-            if let Some(index) = workers.iter().position(std::thread::JoinHandle::is_finished) {
-                return index;
-            }
-            sleep(LOOK).await;
-        }
-    };
-    tokio::select! {
-        task = tasks.panicked() => StartError::Defect(format!("the task {task:?}")),
-        index = ended => StartError::Defect(format!("the thread worker-{index}")),
+        defect = tasks.defect(workers) => Err(defect.into()),
     }
 }
 
@@ -210,7 +187,6 @@ pub(super) fn agent(
     let key_exchange: KeyExchange = settings.parse(name::KEY_EXCHANGE, "x25519, hybrid or pqc")?;
     // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
     let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
-    gather_entropy(&tls);
     let traffic = Traffic::new(settings.parse(name::METRIC_SERIES, "a number of sets of labels")?);
     metrics.register_istio(|registry| registry.register_collector(Box::new(traffic.clone())));
     let dns_metrics = metrics.register_istio(DnsMetrics::new);
@@ -230,7 +206,7 @@ pub(super) fn agent(
     };
     let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
     let memory_limit = memory::limit(settings.text(name::MEMORY_LIMIT)).map_err(StartError::Value)?;
-    let open_files = files::set_limit(settings.parse(name::OPEN_FILES, "a number of files, or 0")?);
+    let open_files = daemon::files::set_limit(settings.parse(name::OPEN_FILES, "a number of files, or 0")?);
     let limits = Limits::default();
     let buffers = memory::for_buffers(memory_limit);
     let ledger = Ledger::new(files::for_pods(open_files), buffers, limits.hits.clone());
@@ -240,7 +216,8 @@ pub(super) fn agent(
         certificates: Certificates::new(tls.clone(), RotationSettings::default()),
         tls,
         own_roots: settings.text(name::CA_ADDRESS) == settings.text(name::XDS_ADDRESS),
-        revoked_tunnels: trust::Ended::default(),
+        revoked_tunnels: identity::trust::Ended::default(),
+        decisions: Ring::new(settings.parse(name::DECISION_RECORDS, "a number of records")?),
         traffic,
         log,
         limits,
@@ -264,25 +241,9 @@ pub(super) fn agent(
         superseded: Shutdown::default(),
         over: Shutdown::default(),
         refused_before: AtomicU64::new(0),
-        config: config_page(settings),
+        config: serde_json::json!(settings.in_force()),
     };
     Ok((Arc::new(agent), mailboxes))
-}
-
-/// Draws a first random number beside the hand-over: it takes the library some 20 ms of a CPU, which the first
-/// connection after a restart would wait for.
-fn gather_entropy(tls: &Tls) {
-    let tls = tls.clone();
-    let started = std::thread::Builder::new().name("entropy".to_owned()).spawn(move || tls.chance());
-    // Without it the first handshake does the same.
-    drop(started);
-}
-
-/// The settings in force, as `/config_dump` shows them; there are no secrets among them.
-fn config_page(settings: &Settings) -> serde_json::Value {
-    let values: BTreeMap<&str, &str> =
-        crate::config::TABLE.iter().map(|setting| (setting.name, settings.text(setting.name))).collect();
-    serde_json::json!(values)
 }
 
 fn certificates(
@@ -292,7 +253,7 @@ fn certificates(
     let authority =
         control_plane(settings, &agent.tls, [name::CA_ADDRESS, name::CA_ROOT_CA, name::ALT_CA_HOSTNAME])?;
     let ca = CaClientSettings {
-        token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
+        token_file: settings.optional(name::TOKEN_FILE).map(PathBuf::from),
         cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
         lifetime: settings.duration(name::SECRET_TTL)?,
         impersonate: true,
@@ -303,14 +264,11 @@ fn certificates(
     Ok(agent.certificates.drive(client))
 }
 
-fn optional(settings: &Settings, name: &'static str) -> Option<String> {
-    Some(settings.text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
-}
-
 fn node(settings: &Settings) -> NodeInfo {
     let ip = settings.text(name::INSTANCE_IP).parse().ok();
     NodeInfo::new("ztunnel", ip, settings.text(name::POD_NAME), settings.text(name::POD_NAMESPACE))
         .on_node(settings.text(name::NODE_NAME))
+        .in_cluster(settings.text(name::CLUSTER_ID))
 }
 
 /// A controller by the names of the settings that hold its address, its roots and its name.
@@ -320,7 +278,7 @@ fn control_plane(
     [address, roots, server_name]: [&'static str; 3],
 ) -> Result<ControlPlane, StartError> {
     let mut plane = ControlPlaneSettings::new(settings.text(address), settings.text(roots));
-    plane.server_name = optional(settings, server_name);
+    plane.server_name = settings.optional(server_name).map(str::to_owned);
     ControlPlane::new(tls, &plane).map_err(|error| StartError::Value(format!("{address}: {error}")))
 }
 
@@ -330,7 +288,7 @@ fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartEr
     Ok(ClientConfig {
         address: settings.text(name::XDS_ADDRESS).to_owned(),
         dial: Arc::new(move || Box::pin(controller.connect())),
-        token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
+        token_file: settings.optional(name::TOKEN_FILE).map(PathBuf::from),
         cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
         headers: Vec::new(),
     })

@@ -62,7 +62,7 @@ pub(crate) enum DialError {
     #[error("connection timed out: no answer within {CONNECT_TIME:?}")]
     Timeout,
     /// TLS failed.
-    #[error("{}", trust::explain(.0))]
+    #[error("{}", identity::verify::explain_handshake(.0))]
     Tls(Arc<HandshakeError>),
     /// The tunnel is there, the far side refused.
     #[error("http status: {status}{}", .cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]

@@ -14,6 +14,7 @@ use hbone::transport::Tls;
 use hbone::tunnel::{Gone, Request, Resume, Server};
 use identity::revocation::Side;
 use identity::tls::Credentials;
+use identity::verify::explain_handshake;
 use model::Identity;
 use model::accept::{Authority, accept};
 use model::address::{AppAddress, NetworkAddress, NextHop, PeerAddress};
@@ -113,7 +114,7 @@ async fn handshake(
     let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
     let transport = Tls::accept(socket, credentials.server_config(), &agent.limits, &pod.account)
         .await
-        .map_err(|error| trust::explain(&error))?;
+        .map_err(|error| explain_handshake(&error))?;
     let identity =
         identity::verify::peer_identity(hbone::transport::Transport::peer_certificates(&transport))
             .map_err(|error| error.to_string())?;
@@ -228,7 +229,8 @@ async fn go_on(
 ) -> Option<Carried> {
     let agent = &worker.agent;
     let rightful = |detached: &Detached| is_rightful(detached, pod, client, &resume);
-    let detached = match agent.parking.claim(&pod.uid, resume.id, rightful).await {
+    let coming = || !agent.predecessors.none();
+    let detached = match agent.parking.claim(&pod.uid, resume.id, rightful, coming).await {
         Ok(detached) => detached,
         Err(Unclaimed::TooMany) => {
             agent.hits.hit(Limit::Claims);

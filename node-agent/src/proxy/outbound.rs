@@ -1,5 +1,7 @@
 //! An outgoing connection: who sends it, where it goes ([`model::plan`]), the way there, and the bytes.
 
+mod search;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,10 +10,11 @@ use hbone::account::Full;
 use hbone::connection::{Connection, ConnectionId};
 use model::address::{NetworkAddress, NextHop};
 use model::mesh::Mesh;
-use model::plan::{Plain, Plan, Tunnel, plan};
+use model::plan::{Plain, Plan, Tunnel, may_come_back, plan};
 use model::workload::Workload;
 use socket2::SockRef;
 
+use self::search::Search;
 use super::accept::{Accepted, MAILBOX_FULL};
 use super::carry::Carried;
 use super::dial;
@@ -72,11 +75,11 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<C
 }
 
 fn not_known(mesh: &Mesh, address: &NetworkAddress) -> String {
-    if !mesh.is_pod_address(address.ip) {
+    if !mesh.is_to_come(address) {
         return format!("the controller does not say what {} is; it is not passed in plain", address.ip);
     }
     format!(
-        "{} is an address of the mesh's own pods, but the controller knows no such pod; it is not passed in plain",
+        "{} is an address of the mesh's own, but the controller knows no such pod or service; it is not passed in plain",
         address.ip
     )
 }
@@ -102,8 +105,10 @@ async fn decide(worker: &Worker, pod: &Pod, accepted: &Accepted) -> Result<(Arc<
                     last = Some((source.clone(), undecided));
                     None
                 }
-                refused @ Plan::Refuse(_) if worker.agent.state.is_provisional() => {
-                    last = Some((source.clone(), refused));
+                Plan::Refuse(refusal)
+                    if worker.agent.state.is_provisional() || may_come_back(mesh, source, &refusal) =>
+                {
+                    last = Some((source.clone(), Plan::Refuse(refusal)));
                     None
                 }
                 plan => Some((source.clone(), plan)),
@@ -166,18 +171,21 @@ async fn through_tunnel(
     let host = tunnel.service.as_ref().map(|service| &*service.key.hostname);
     let headers = dial::request_headers(Some(&source), accepted.peer, host);
     let identity = source.identity().clone();
-    let ends = Ends {
-        next_hop: tunnel.next_hop,
-        authority: Some(tunnel.authority.to_string().into()),
-        source_identity: Some(identity.clone()),
-        destination_identity: tunnel.expect.first().cloned(),
-        service: tunnel.service.clone(),
-        ..ends(&accepted, source, Some(tunnel.workload.clone()))
-    };
-    let record = Record::open(accepted.peer, ends, &worker.agent);
-    let opened = match dial::tunnel(&worker, &pod, &identity, &tunnel, &headers).await {
-        Ok(opened) => opened,
-        Err(error) => return fail(&accepted, record, &error.into()),
+    let mut record = Record::open(accepted.peer, ends_by(&accepted, source.clone(), &tunnel), &worker.agent);
+    let mut search = Search::default();
+    let mut tunnel = tunnel;
+    let opened = loop {
+        let error = match dial::tunnel(&worker, &pod, &identity, &tunnel, &headers).await {
+            Ok(opened) => break opened,
+            Err(error) => error,
+        };
+        match search.next(&worker, &pod, &accepted, &tunnel, &error).await {
+            Some(other) => {
+                tunnel = other;
+                record.rerouted(ends_by(&accepted, source.clone(), &tunnel), &worker.agent);
+            }
+            None => return fail(&accepted, record, &error.into()),
+        }
     };
     let connection = match Connection::from_std(opened.id, accepted.socket, &pod.account) {
         Ok(connection) => connection,
@@ -185,6 +193,18 @@ async fn through_tunnel(
     };
     let registered = worker.connections.register(pod, record, connection.live().clone());
     Some(Carried::by_tunnel(opened.stream, connection, registered))
+}
+
+/// What is known of a connection that goes by a tunnel.
+fn ends_by(accepted: &Accepted, source: Arc<Workload>, tunnel: &Tunnel) -> Ends {
+    Ends {
+        next_hop: tunnel.next_hop,
+        authority: Some(tunnel.authority.to_string().into()),
+        source_identity: Some(source.identity().clone()),
+        destination_identity: tunnel.expect.first().cloned(),
+        service: tunnel.service.clone(),
+        ..ends(accepted, source, Some(tunnel.workload.clone()))
+    }
 }
 
 /// Opens the way in plain.

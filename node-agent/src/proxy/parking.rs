@@ -15,8 +15,11 @@ use super::Agent;
 use super::limits::Limit;
 use super::moves::{Detached, PATIENCE};
 
-/// How long a request to resume waits for its connection: it may still be on its way from another process. Shorter than a
-/// CONNECT's own time, so that the client gets an answer.
+/// How long a request to resume waits for its connection, which may still be on its way from another thread, or another
+/// process may just have been heard of.
+const HERE: Duration = Duration::from_secs(1);
+/// How long it waits in all while another process hands over. Shorter than a CONNECT's own time, so that the client gets
+/// an answer.
 const ARRIVAL: Duration = Duration::from_secs(8);
 /// Requests for connections of one pod that wait at a time: many more than a hand-over has on its way.
 const WAITING: usize = 1024;
@@ -81,7 +84,8 @@ impl Parking {
     }
 
     /// Takes a connection of a pod out for who resumes it, if it is `rightful`; waits a moment for one that is not here
-    /// yet. A later request for it takes the place of one that waits: that one's tunnel has ended.
+    /// yet, and longer where some are `coming` from another process. A later request for it takes the place of one that
+    /// waits: that one's tunnel has ended.
     ///
     /// # Errors
     /// Why not; one that is not rightful stays.
@@ -90,6 +94,7 @@ impl Parking {
         pod: &Arc<str>,
         id: ConnectionId,
         rightful: impl Fn(&Detached) -> bool,
+        coming: impl Fn() -> bool,
     ) -> Result<Box<Detached>, Unclaimed> {
         let (_waiting, mut arrival) = {
             let mut slots = self.slots();
@@ -110,7 +115,11 @@ impl Parking {
             slots.of.insert(id, Slot::Awaited(sender));
             (Waiting { parking: self, pod, id }, arrival)
         };
-        let detached = match timeout(ARRIVAL, &mut arrival).await {
+        let mut arrived = timeout(HERE, &mut arrival).await;
+        if arrived.is_err() && coming() {
+            arrived = timeout(ARRIVAL.saturating_sub(HERE), &mut arrival).await;
+        }
+        let detached = match arrived {
             Ok(arrived) => arrived.ok(),
             Err(_) => {
                 // It may come at this very moment.

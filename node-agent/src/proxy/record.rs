@@ -21,6 +21,7 @@ mod shared;
 
 use self::shared::Shared;
 use super::Agent;
+use super::decisions::Decided;
 use super::pod::Pod;
 
 /// Flags that say how a connection failed (`features.md` D1).
@@ -208,6 +209,11 @@ impl Record {
         }
     }
 
+    /// It goes another way than it was opened for, before it was there; it is the same connection.
+    pub(crate) fn rerouted(&mut self, ends: Ends, agent: &Arc<Agent>) {
+        self.shared = Shared::of(ends, agent);
+    }
+
     /// What another process that goes on with it has to know.
     pub(crate) fn luggage(&self, live: &Live) -> Travelling {
         self.count(live);
@@ -277,6 +283,7 @@ impl Record {
         }
         let flags = failure.map_or(flags::NONE, |failure| failure.flags);
         self.close(flags);
+        self.remember(failure);
         let level = match failure {
             Some(_) => Level::ERROR,
             None => Level::INFO,
@@ -295,6 +302,16 @@ impl Record {
                 line.text("error", &failure.error);
             }
         });
+    }
+
+    /// Keeps what was decided for who asks later.
+    fn remember(&self, failure: Option<&Failure>) {
+        let decisions = &self.shared.agent.decisions;
+        if decisions.is_on() {
+            let decided = Decided::new(self.peer, self.ends(), self.started.elapsed(), failure);
+            let went_well = decided.went_well();
+            decisions.push(decided, went_well);
+        }
     }
 
     fn close(&self, flags: &'static str) {
@@ -358,28 +375,36 @@ pub(crate) fn refused_early(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::SocketAddr;
 
     use daemon::log::Format;
 
     use super::*;
 
-    #[test]
-    fn a_client_is_not_logged_under_a_namespace_that_its_certificate_does_not_name() {
-        let said = "k8s.namespace.name=payments,k8s.pod.name=till";
-        let address = SocketAddr::from(([10, 0, 0, 9], 4711));
-        let ends = Ends {
+    /// A connection that arrived, of a client that proved who it is and of whom nothing more is known.
+    pub(crate) fn arriving(source_identity: Identity) -> Ends {
+        Ends {
             reporter: Reporter::Destination,
             source: None,
-            baggage: Some(Box::new(Baggage::read(std::iter::once(said.as_bytes())))),
-            source_identity: Some(Identity::new("cluster.local", "shop", "visitor")),
-            next_hop: NextHop::new(address),
+            baggage: None,
+            source_identity: Some(source_identity),
+            next_hop: NextHop::new(SocketAddr::from(([10, 0, 0, 9], 4711))),
             authority: None,
             destination: None,
             destination_identity: None,
             service: None,
             delivered: None,
+        }
+    }
+
+    #[test]
+    fn a_client_is_not_logged_under_a_namespace_that_its_certificate_does_not_name() {
+        let said = "k8s.namespace.name=payments,k8s.pod.name=till";
+        let address = SocketAddr::from(([10, 0, 0, 9], 4711));
+        let ends = Ends {
+            baggage: Some(Box::new(Baggage::read(std::iter::once(said.as_bytes())))),
+            ..arriving(Identity::new("cluster.local", "shop", "visitor"))
         };
         let mut text = Vec::new();
         let mut line = Line::begin(&mut text, Format::Plain, Level::INFO, "access", "connection complete");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use daemon::shutdown::Shutdown;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Agent;
 use super::connections::OVER;
@@ -15,6 +15,7 @@ use super::handover::{HandoverError, Retirement, give};
 use super::pod::Phase;
 use super::worker::Job;
 use crate::listeners::Listeners;
+use crate::pods::FeedHandle;
 
 /// Successors that may be there before this proxy has dealt with the first.
 pub(crate) const SUCCESSORS: usize = 4;
@@ -22,6 +23,9 @@ pub(crate) const SUCCESSORS: usize = 4;
 const CUT: Duration = Duration::from_secs(1);
 /// How often it is looked who is left.
 const AGAIN: Duration = Duration::from_millis(50);
+/// For how long new connections are taken after the redirecting role was killed: until then it has been started again, with
+/// listeners of its own.
+const UNTIL_ANOTHER: Duration = Duration::from_millis(500);
 
 /// How long what is carried may go on.
 #[derive(Debug, Clone, Copy)]
@@ -32,14 +36,54 @@ pub(crate) struct Grace {
     pub(crate) hand_over: Duration,
 }
 
+/// After this process was told to end: goes on as before until another proxy is there, which the redirecting role is asked
+/// for. Where that role ends as well, and waits for this proxy, goes on until no connection is left or time is over, as
+/// nobody else would take new ones; where it was killed, it is back in a moment. Returns what is to be done first, and how
+/// much of the time is left.
+pub(crate) async fn until_replaced(
+    agent: &Agent,
+    feed: &mut FeedHandle,
+    successors: &mut mpsc::Receiver<Retirement>,
+    within: Duration,
+    parent: nix::unistd::Pid,
+) -> (Option<Retirement>, Duration) {
+    let started = Instant::now();
+    let left = || within.saturating_sub(started.elapsed());
+    if let Ok(first) = successors.try_recv() {
+        return (Some(first), left());
+    }
+    feed.leave();
+    if !feed.is_ours() {
+        return (None, left());
+    }
+    feed.ask_for_another().await;
+    tokio::select! {
+        first = successors.recv() => return (first, left()),
+        () = sleep(left()) => {}
+        () = feed.lost() => {
+            if nix::unistd::getppid() == parent {
+                let _ = timeout(left(), none_left(agent)).await;
+            } else {
+                sleep(UNTIL_ANOTHER.min(left())).await;
+            }
+        }
+    }
+    (None, left())
+}
+
 /// Comes to an end.
-pub(crate) async fn retire(agent: &Arc<Agent>, mut successors: mpsc::Receiver<Retirement>, grace: Grace) {
+pub(crate) async fn retire(
+    agent: &Arc<Agent>,
+    first: Option<Retirement>,
+    successors: mpsc::Receiver<Retirement>,
+    grace: Grace,
+) {
     // From the beginning, so that no signal is nobody's.
     let signal = Shutdown::default();
     let mut signalled = pin!(signal.signalled());
     stop_accepting(agent).await;
-    let left = match successors.try_recv() {
-        Ok(first) => {
+    let left = match first {
+        Some(first) => {
             let stop = Shutdown::default();
             let mut handing_over = pin!(hand_over(agent, first, successors, &stop));
             let left = tokio::select! {
@@ -52,7 +96,7 @@ pub(crate) async fn retire(agent: &Arc<Agent>, mut successors: mpsc::Receiver<Re
             handing_over.await;
             left
         }
-        Err(_) => grace.drain,
+        None => grace.drain,
     };
     drain(agent, left).await;
 }

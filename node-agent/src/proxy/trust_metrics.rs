@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use daemon::metrics::proxy::encode_rejections;
 use identity::revocation::Side;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Agent;
@@ -44,13 +44,7 @@ impl Collector for Trust {
         let late = encoder.encode_descriptor("lateen_certificates_late", help, None, MetricType::Gauge)?;
         let count = i64::try_from(self.0.certificates.expiries().late).unwrap_or(i64::MAX);
         ConstGauge::new(count).encode(late)?;
-        let help = "Handshakes refused and tunnels ended because of a revoked certificate";
-        let name = "istio_crl_policy_rejections";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (reporter, peer) in [("destination", Side::Client), ("source", Side::Server)] {
-            let count = self.0.tls.revocations().refused(peer) + self.0.revoked_tunnels.of(peer);
-            ConstCounter::new(count).encode(family.encode_family(&[("reporter", reporter)])?)?;
-        }
-        Ok(())
+        let count = |peer| self.0.revoked_tunnels.and_refused(self.0.tls.revocations(), peer);
+        encode_rejections(&mut encoder, count(Side::Client), count(Side::Server))
     }
 }

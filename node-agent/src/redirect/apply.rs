@@ -167,7 +167,7 @@ fn set_up_tracking() {
 }
 
 /// Runs one nftables transaction inside `namespace`.
-async fn run_nft(namespace: &NetnsFd, nft: &str, transaction: &str) -> Result<(), ApplyError> {
+pub(super) async fn run_nft(namespace: &NetnsFd, nft: &str, transaction: &str) -> Result<(), ApplyError> {
     let missing = |source| ApplyError::NftMissing { command: nft.to_owned(), source };
     let mut command = Command::new(nft);
     command

@@ -1,11 +1,13 @@
 //! What this node's redirecting role knows of the cluster: its own pods and the labels of namespaces. Fed by an
-//! adapter (a folder of manifests here), read by the reconciler and the CNI endpoint.
+//! adapter ([`super::source`]), read by the reconciler and the CNI endpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use manifest::{Batch, Key, Object, Typed};
 
-use super::eligible::{Names, PodFacts, Verdict};
+use super::eligible::{MODE_LABEL, Names, PodFacts, Verdict};
 
 /// The pods of one node and all namespaces' labels.
 #[derive(Clone, Debug, Default)]
@@ -35,12 +37,8 @@ impl Catalog {
 
     fn remove(&mut self, key: &Key) {
         match (key.group.as_str(), key.kind.as_str(), &key.namespace) {
-            ("", "Pod", Some(namespace)) => {
-                self.pods.remove(&(namespace.clone(), key.name.clone()));
-            }
-            ("", "Namespace", _) => {
-                self.namespaces.remove(&key.name);
-            }
+            ("", "Pod", Some(namespace)) => self.remove_pod(namespace, &key.name),
+            ("", "Namespace", _) => self.remove_namespace(&key.name),
             _ => {}
         }
     }
@@ -48,20 +46,62 @@ impl Catalog {
     fn upsert(&mut self, object: &Object) {
         let metadata = &object.metadata;
         match &object.spec {
-            Typed::Pod(_) => {
-                let Some(facts) = facts(object) else { return };
-                let key = (facts.namespace.clone(), facts.name.clone());
-                if facts.node == self.node && !facts.uid.is_empty() {
-                    self.pods.insert(key, facts);
-                } else {
-                    self.pods.remove(&key);
-                }
-            }
-            Typed::Namespace(_) => {
-                self.namespaces.insert(metadata.name.clone(), metadata.labels.clone());
-            }
+            Typed::Pod(pod) => self.set_pod(facts(pod)),
+            Typed::Namespace(_) => self.set_namespace(metadata.name.clone(), metadata.labels.clone()),
             _ => {}
         }
+    }
+
+    /// A pod as it is now; one of another node, or without a uid, is none of this catalog's.
+    pub fn set_pod(&mut self, facts: PodFacts) {
+        let key = (facts.namespace.clone(), facts.name.clone());
+        if facts.node == self.node && !facts.uid.is_empty() {
+            self.pods.insert(key, facts);
+        } else {
+            self.pods.remove(&key);
+        }
+    }
+
+    /// A pod is gone.
+    pub fn remove_pod(&mut self, namespace: &str, name: &str) {
+        self.pods.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// These are all pods there are.
+    pub fn set_pods(&mut self, all: impl IntoIterator<Item = PodFacts>) {
+        self.pods.clear();
+        for facts in all {
+            self.set_pod(facts);
+        }
+    }
+
+    /// A namespace as it is labelled now.
+    pub fn set_namespace(&mut self, name: String, labels: Names) {
+        self.namespaces.insert(name, labels);
+    }
+
+    /// A namespace is gone.
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+    }
+
+    /// These are all namespaces there are.
+    pub fn set_namespaces(&mut self, all: BTreeMap<String, Names>) {
+        self.namespaces = all;
+    }
+
+    /// Namespaces whose pods are no part of the mesh, as far as can be told without looking at each pod: they have no
+    /// label that enrols, and none of their pods on this node has one of its own.
+    #[must_use]
+    pub fn namespaces_apart(&self) -> BTreeSet<String> {
+        let labelled = |labels: &Names| labels.get(MODE_LABEL).is_some_and(|mode| mode == "ambient");
+        let mixed: BTreeSet<&str> =
+            self.pods().filter(|pod| labelled(&pod.labels)).map(|pod| pod.namespace.as_str()).collect();
+        let apart = self
+            .namespaces
+            .iter()
+            .filter(|(name, labels)| !labelled(labels) && !mixed.contains(name.as_str()));
+        apart.map(|(name, _)| name.clone()).collect()
     }
 
     /// The node's pods.
@@ -73,7 +113,7 @@ impl Catalog {
     #[must_use]
     pub fn find(&self, namespace: &str, name: &str, uid: Option<&str>) -> Option<&PodFacts> {
         let found = self.pods.get(&(namespace.to_owned(), name.to_owned()))?;
-        uid.is_none_or(|uid| uid == found.uid).then_some(found)
+        uid.is_none_or(|uid| uid == found.uid || uid == found.runtime_uid()).then_some(found)
     }
 
     /// Whether a pod is to be captured.
@@ -85,25 +125,61 @@ impl Catalog {
 }
 
 /// What matters of a Pod object.
-fn facts(object: &Object) -> Option<PodFacts> {
-    let Typed::Pod(pod) = &object.spec else { return None };
-    let metadata = &object.metadata;
+#[must_use]
+pub fn facts(pod: &Pod) -> PodFacts {
+    let metadata = &pod.metadata;
     let spec = pod.spec.as_ref();
     let status = pod.status.as_ref();
     let ips = status.iter().flat_map(|status| status.pod_ips.iter().flatten());
     let account = spec.and_then(|spec| spec.service_account_name.clone()).filter(|name| !name.is_empty());
-    Some(PodFacts {
-        uid: metadata.uid.clone().unwrap_or_default(),
-        name: metadata.name.clone(),
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    PodFacts {
+        uid: text(&metadata.uid),
+        name: text(&metadata.name),
         namespace: metadata.namespace.clone().unwrap_or_else(|| "default".into()),
         service_account: account.unwrap_or_else(|| "default".into()),
         node: spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
         ips: ips.filter_map(|ip| ip.ip.parse().ok()).collect(),
-        labels: metadata.labels.clone(),
-        annotations: metadata.annotations.clone(),
+        labels: metadata.labels.clone().unwrap_or_default(),
+        annotations: metadata.annotations.clone().unwrap_or_default(),
         host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
         phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
-    })
+        probed: probed(pod),
+    }
+}
+
+/// The ports that a kubelet calls by itself: of probes and of hooks of every container that has them.
+fn probed(pod: &Pod) -> BTreeSet<u16> {
+    let Some(spec) = &pod.spec else { return BTreeSet::new() };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    containers.flat_map(|container| called(container).filter_map(|port| number(&port, container))).collect()
+}
+
+fn called(container: &Container) -> impl Iterator<Item = IntOrString> {
+    let probes = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
+    let lifecycle = container.lifecycle.as_ref();
+    let hooks = lifecycle.into_iter().flat_map(|lifecycle| [&lifecycle.post_start, &lifecycle.pre_stop]);
+    let hooks = hooks.flatten().filter_map(|hook| hook.http_get.as_ref()).map(|get| get.port.clone());
+    probes.into_iter().flatten().filter_map(port_of).chain(hooks)
+}
+
+fn port_of(probe: &Probe) -> Option<IntOrString> {
+    let http = probe.http_get.as_ref().map(|get| get.port.clone());
+    let tcp = || probe.tcp_socket.as_ref().map(|socket| socket.port.clone());
+    http.or_else(tcp).or_else(|| probe.grpc.as_ref().map(|grpc| IntOrString::Int(grpc.port)))
+}
+
+/// A port's number; a name is one of the container's own ports.
+fn number(port: &IntOrString, container: &Container) -> Option<u16> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let mut ports = container.ports.iter().flatten();
+            let named = ports.find(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port);
+            named.or_else(|| name.parse().ok())?
+        }
+    };
+    u16::try_from(number).ok().filter(|port| *port != 0)
 }
 
 #[cfg(test)]
@@ -112,7 +188,7 @@ mod tests {
 
     use manifest::{Batch, parse};
 
-    use super::Catalog;
+    use super::{Catalog, facts};
     use crate::redirect::eligible::Verdict;
 
     const MANIFESTS: &str = r"
@@ -156,6 +232,46 @@ spec: {nodeName: node-1, containers: [{name: c, image: i}]}
         assert_eq!(catalog.verdict(reviews), Verdict::Captured);
         assert!(catalog.find("books", "reviews", Some("another")).is_none());
         assert!(catalog.find("books", "elsewhere", None).is_none());
+    }
+
+    #[test]
+    fn knows_what_a_kubelet_calls() {
+        let pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {
+                "initContainers": [{"name": "i", "startupProbe": {"grpc": {"port": 9000}}}],
+                "containers": [{
+                    "name": "c", "ports": [{"name": "web", "containerPort": 8080}],
+                    "readinessProbe": {"httpGet": {"port": "web"}},
+                    "livenessProbe": {"tcpSocket": {"port": "7000"}},
+                    "lifecycle": {"preStop": {"httpGet": {"port": 8081}}, "postStart": {"exec": {"command": ["x"]}}},
+                }, {
+                    "name": "d", "livenessProbe": {"exec": {"command": ["x"]}},
+                    "readinessProbe": {"httpGet": {"port": "web"}},
+                }],
+            },
+        }))
+        .expect("a pod");
+        assert_eq!(facts(&pod).probed, [7000, 8080, 8081, 9000].into());
+    }
+
+    #[test]
+    fn tells_which_namespaces_are_apart() {
+        let mut catalog = Catalog::new("node-1");
+        catalog.apply(&batch(MANIFESTS));
+        for (name, mode) in [("kube-system", ""), ("monitoring", ""), ("closed", "none")] {
+            catalog
+                .set_namespace(name.into(), [("istio.io/dataplane-mode".to_owned(), mode.to_owned())].into());
+        }
+        assert_eq!(
+            catalog.namespaces_apart(),
+            ["closed", "kube-system", "monitoring"].map(String::from).into()
+        );
+        catalog.apply(&batch(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: monitoring, uid: u-9, \
+             labels: {istio.io/dataplane-mode: ambient}}\nspec: {nodeName: node-1, containers: [{name: c, image: i}]}\n",
+        ));
+        assert_eq!(catalog.namespaces_apart(), ["closed", "kube-system"].map(String::from).into());
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! The endpoint of the CNI plugin: before a pod's containers start, its runtime asks here, and gets its answer
 //! once the pod is captured and served. A pod that belongs to the mesh and could not be captured does not start.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use daemon::http::{Answer, Call, Routes};
 use http::Method;
@@ -15,6 +20,7 @@ use tracing::{info, warn};
 use super::{
     catalog::Catalog,
     eligible::{PodFacts, Verdict},
+    enrol::Status,
     reconcile::{CaptureError, Capturer},
 };
 
@@ -82,14 +88,32 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// `POST /cmdadd`, as Istio's plugin calls it.
+    /// `POST /cmdadd`, as Istio's plugin calls it, and `POST /cmdcheck` with the same message.
     #[must_use]
     pub fn routes(&self, routes: Routes) -> Routes {
-        let endpoint = self.clone();
-        routes.on(Method::POST, "/cmdadd", move |call: Call| {
-            let endpoint = endpoint.clone();
+        let (adds, checks) = (self.clone(), self.clone());
+        let routes = routes.on(Method::POST, "/cmdadd", move |call: Call| {
+            let endpoint = adds.clone();
             async move { endpoint.answer(&call.body).await }
+        });
+        routes.on(Method::POST, "/cmdcheck", move |call: Call| {
+            let answer = checks.check(&call.body);
+            async move { answer }
         })
+    }
+
+    /// Whether a pod that runs is as it should be.
+    fn check(&self, body: &[u8]) -> Answer {
+        let Ok(asked) = serde_json::from_slice::<Added>(body) else {
+            return refusal(400, "not a message of the CNI plugin");
+        };
+        let catalog = self.catalog.borrow().clone();
+        let pod = catalog.find(&asked.pod_namespace, &asked.pod_name, asked.pod_uid.as_deref());
+        let captured = pod.filter(|pod| catalog.verdict(pod) == Verdict::Captured);
+        match captured.map(|pod| self.capturer.enroller.statuses().remove(&pod.uid)) {
+            None | Some(Some(Status::Served(_))) => Answer::text(200, ""),
+            Some(_) => refusal(500, "the pod belongs to the mesh and is not captured"),
+        }
     }
 
     async fn answer(&self, body: &[u8]) -> Answer {
@@ -123,8 +147,9 @@ impl Endpoint {
         let outcome = self.capturer.capture(&pod, Some(&added.netns), deadline).await;
         if outcome.is_err() {
             // Its runtime takes the namespace down, and asks again with another.
-            self.capturer.enroller.forget(&pod.uid).await;
+            self.capturer.forget(&pod.uid).await;
         }
+        self.capturer.counts.started.fetch_add(u64::from(outcome.is_ok()), Ordering::Relaxed);
         Ok(outcome?)
     }
 

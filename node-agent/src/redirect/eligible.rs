@@ -1,6 +1,10 @@
 //! Whether a pod belongs to the mesh, and what its rules should do: pure functions of the pod and its namespace.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use super::rules::{RuleSet, is_interface_name};
 
@@ -16,6 +20,8 @@ const BYPASS_INBOUND_ANNOTATION: &str = "ambient.istio.io/bypass-inbound-capture
 const DNS_ANNOTATION: &str = "ambient.istio.io/dns-capture";
 /// Annotation with interfaces behind which something else speaks for the pod.
 const VIRTUAL_INTERFACES_ANNOTATION: &str = "istio.io/reroute-virtual-interfaces";
+/// Annotation, of the kubelet, with the uid under which it runs a pod that comes from a file of the node's.
+const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.hash";
 /// Annotation by which the redirecting role notes what it did.
 pub const REDIRECTION_ANNOTATION: &str = "ambient.istio.io/redirection";
 
@@ -45,6 +51,8 @@ pub struct PodFacts {
     pub host_network: bool,
     /// `status.phase`.
     pub phase: String,
+    /// Ports that its node's kubelet calls: those of its containers' probes and hooks.
+    pub probed: BTreeSet<u16>,
 }
 
 /// Whether a pod is to be captured.
@@ -100,6 +108,19 @@ impl PodFacts {
     #[must_use]
     pub fn netns(&self) -> Option<PathBuf> {
         self.annotations.get(NETNS_ANNOTATION).map(PathBuf::from)
+    }
+
+    /// The uid by which its node's kubelet and runtime know it: its own, but for a pod that comes from a file of the
+    /// node's, whose object is only its image.
+    #[must_use]
+    pub fn runtime_uid(&self) -> &str {
+        self.annotations.get(STATIC_UID_ANNOTATION).map_or(&self.uid, String::as_str)
+    }
+
+    /// Whether peers have been told that it takes tunnels.
+    #[must_use]
+    pub fn is_noted_enabled(&self) -> bool {
+        self.annotations.get(REDIRECTION_ANNOTATION).is_some_and(|note| note == "enabled")
     }
 
     /// Whether it is marked as captured (or to be captured) already.

@@ -488,7 +488,7 @@ fn same_listeners(old: &PodSpec, new: &PodSpec) -> bool {
 }
 
 /// The addresses of the namespace this thread is in.
-fn addresses() -> io::Result<HashSet<IpAddr>> {
+pub(super) fn addresses() -> io::Result<HashSet<IpAddr>> {
     let mut found = HashSet::new();
     for interface in getifaddrs()? {
         let Some(address) = interface.address else { continue };

@@ -4,7 +4,10 @@
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,14 +19,16 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    apply,
+    apply::{self, ApplyError},
     catalog::Catalog,
     eligible::{PodFacts, Verdict},
     enrol::{EnrolError, Enroller, PodSpec, Status},
     notes::{Note, Notes},
+    probes::Probes,
     rules::RuleSet,
+    whereabouts::{self, Whereabouts, WhereaboutsError},
 };
-use crate::{netns::NetnsFd, zds::WorkloadInfo};
+use crate::zds::WorkloadInfo;
 
 /// How long one attempt waits for the proxy.
 const ATTEMPT_TIME: Duration = Duration::from_secs(5);
@@ -34,17 +39,12 @@ const RETRY_LAST: Duration = Duration::from_secs(15);
 /// Why a pod could not be captured.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// Nobody said where its network namespace is.
-    #[error("the network namespace of the pod is not known: its object has no annotation lateen.dev/netns")]
-    NoPath,
-    /// The path does not lead to it.
-    #[error("cannot open the pod's network namespace at {path}: {source}")]
-    Open {
-        /// The path.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// Its network namespace was not found.
+    #[error(transparent)]
+    Where(#[from] WhereaboutsError),
+    /// The node's own rules for probes: under STRICT the pod would never be ready.
+    #[error("the kubelet's probes cannot be let through: {0}")]
+    Probes(#[source] ApplyError),
     /// See [`EnrolError`].
     #[error(transparent)]
     Enrol(#[from] EnrolError),
@@ -59,17 +59,33 @@ pub struct Capturer {
     pub notes: Notes,
     /// The node's default rules.
     pub defaults: RuleSet,
+    /// Finds pods' network namespaces.
+    pub whereabouts: Whereabouts,
+    /// Lets the kubelet's probes through; `None` where probes come with that source address by themselves.
+    pub probes: Option<Probes>,
+    /// What was done.
+    pub counts: Arc<Counts>,
+}
+
+/// How many pods were captured, and when.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Before anything of them started, since their runtime asked.
+    pub started: AtomicU64,
+    /// While they ran: those that were enrolled, and those that had slipped through.
+    pub running: AtomicU64,
 }
 
 impl Capturer {
-    /// What is to be done for this pod, in the namespace at `netns`, or where the pod's annotation says.
+    /// What is to be done for this pod, in the namespace at `netns`, or in the one that is found.
     ///
     /// # Errors
     /// When the namespace cannot be found.
-    pub fn spec(&self, pod: &PodFacts, netns: Option<&Path>) -> Result<PodSpec, CaptureError> {
-        let path = netns.map(Path::to_owned).or_else(|| pod.netns()).ok_or(CaptureError::NoPath)?;
-        let netns = NetnsFd::open(&path)
-            .map_err(|source| CaptureError::Open { path: path.display().to_string(), source })?;
+    pub async fn spec(&self, pod: &PodFacts, netns: Option<&Path>) -> Result<PodSpec, CaptureError> {
+        let netns = match netns {
+            Some(path) => whereabouts::open(path)?,
+            None => self.whereabouts.find(pod).await?,
+        };
         let info = WorkloadInfo {
             name: pod.name.clone(),
             namespace: pod.namespace.clone(),
@@ -82,19 +98,30 @@ impl Capturer {
     /// Captures a pod and notes it once the proxy has acknowledged.
     ///
     /// # Errors
-    /// See [`CaptureError`]. The rules may stand: the pod is then cut off, and noted as pending.
+    /// See [`CaptureError`]. The rules may stand: the pod is then cut off, and noted as pending if it never was served.
     pub async fn capture(
         &self,
         pod: &PodFacts,
         netns: Option<&Path>,
         deadline: Instant,
     ) -> Result<(), CaptureError> {
-        let outcome = match self.spec(pod, netns) {
-            Ok(spec) => self.enroller.enrol(spec, deadline).await.map_err(CaptureError::from),
-            Err(error) => Err(error),
-        };
+        let outcome = self.enrol(pod, netns, deadline).await;
         self.note(pod, if outcome.is_ok() { Note::Enabled } else { Note::Pending }).await;
         outcome
+    }
+
+    async fn enrol(
+        &self,
+        pod: &PodFacts,
+        netns: Option<&Path>,
+        deadline: Instant,
+    ) -> Result<(), CaptureError> {
+        let spec = self.spec(pod, netns).await?;
+        // First: a probe that came between the two would fail.
+        if let Some(probes) = &self.probes {
+            probes.admit([pod]).await.map_err(CaptureError::Probes)?;
+        }
+        Ok(self.enroller.enrol(spec, deadline).await?)
     }
 
     /// Lets a living pod go. The note goes first: peers should stop opening tunnels.
@@ -103,7 +130,9 @@ impl Capturer {
     /// When its rules cannot be changed.
     pub async fn release(&self, pod: &PodFacts) -> Result<(), CaptureError> {
         self.note(pod, Note::Absent).await;
-        Ok(self.enroller.release(&pod.uid).await?)
+        self.enroller.release(&pod.uid).await?;
+        self.forget_probes(&pod.uid).await;
+        Ok(())
     }
 
     /// Clears a pod that an earlier run of this role captured and that no longer belongs to the mesh.
@@ -111,19 +140,29 @@ impl Capturer {
     /// # Errors
     /// When its rules cannot be removed.
     pub async fn clear(&self, pod: &PodFacts) -> Result<(), CaptureError> {
-        let spec = self.spec(pod, None)?;
+        let spec = self.spec(pod, None).await?;
         self.enroller.check(&spec)?;
         apply::remove(&spec.netns, self.enroller.nft()).await.map_err(EnrolError::from)?;
         self.note(pod, Note::Absent).await;
         Ok(())
     }
 
-    async fn note(&self, pod: &PodFacts, note: Note) {
-        let (notes, facts) = (self.notes.clone(), pod.clone());
-        match tokio::task::spawn_blocking(move || notes.write(&facts, note)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, pod = pod.name, "a pod's redirection could not be noted"),
-            Err(error) => warn!(%error, pod = pod.name, "a pod's redirection could not be noted"),
+    /// A pod is gone.
+    pub async fn forget(&self, uid: &str) {
+        self.enroller.forget(uid).await;
+        self.forget_probes(uid).await;
+        self.notes.forget(uid);
+    }
+
+    async fn forget_probes(&self, uid: &str) {
+        if let Some(probes) = &self.probes {
+            probes.forget(uid).await;
+        }
+    }
+
+    pub(super) async fn note(&self, pod: &PodFacts, note: Note) {
+        if let Err(error) = self.notes.write(pod, note).await {
+            warn!(%error, pod = pod.name, namespace = pod.namespace, "a pod's redirection could not be noted");
         }
     }
 }
@@ -132,6 +171,8 @@ impl Capturer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Action {
     Capture(PodFacts),
+    /// It is captured, and its object does not say so.
+    Note(PodFacts),
     Release(PodFacts),
     Clear(PodFacts),
     Forget,
@@ -142,13 +183,16 @@ fn actions(
     catalog: &Catalog,
     stand: &HashMap<String, Status>,
     defaults: &RuleSet,
+    whereabouts: &Whereabouts,
 ) -> HashMap<String, Action> {
     let mut actions = HashMap::new();
     for pod in catalog.pods() {
         let status = stand.get(&pod.uid).unwrap_or(&Status::Out);
         let action = match (catalog.verdict(pod), status) {
-            (Verdict::Captured, Status::Served(rules)) if *rules == pod.rules(defaults) => None,
-            (Verdict::Captured, Status::Out) if is_left_to_cni(pod) => None,
+            (Verdict::Captured, Status::Served(rules)) if *rules == pod.rules(defaults) => {
+                (!pod.is_noted_enabled()).then(|| Action::Note(pod.clone()))
+            }
+            (Verdict::Captured, Status::Out) if whereabouts.is_left_to_cni(pod) => None,
             (Verdict::Captured, _) => Some(Action::Capture(pod.clone())),
             (Verdict::Left(_), Status::Out) => pod.is_noted().then(|| Action::Clear(pod.clone())),
             (Verdict::Left(_), Status::Draining) | (Verdict::Ended, Status::Out) => None,
@@ -166,12 +210,6 @@ fn actions(
     actions
 }
 
-/// A pod that is just being made: its runtime asks before it starts anything in it. Also one whose namespace
-/// nobody has told.
-fn is_left_to_cni(pod: &PodFacts) -> bool {
-    pod.netns().is_none() || (!pod.is_noted() && pod.phase != "Running")
-}
-
 /// How often what should be is compared with what is, besides when something changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -182,7 +220,7 @@ pub async fn run(capturer: Capturer, mut catalog: watch::Receiver<Arc<Catalog>>)
     let mut pauses: HashMap<String, (Duration, Instant)> = HashMap::new();
     loop {
         let current = catalog.borrow_and_update().clone();
-        let due = actions(&current, &capturer.enroller.statuses(), &capturer.defaults);
+        let due = actions(&current, &capturer.enroller.statuses(), &capturer.defaults, &capturer.whereabouts);
         pauses.retain(|uid, _| due.contains_key(uid));
         for (uid, action) in due {
             let waiting = pauses.get(&uid).is_some_and(|(_, until)| Instant::now() < *until);
@@ -210,11 +248,20 @@ pub async fn run(capturer: Capturer, mut catalog: watch::Receiver<Arc<Catalog>>)
 /// Performs one action; whether it succeeded.
 async fn perform(capturer: Capturer, uid: String, action: Action) -> (String, bool) {
     let outcome = match &action {
-        Action::Capture(pod) => capturer.capture(pod, None, Instant::now() + ATTEMPT_TIME).await,
+        Action::Capture(pod) => {
+            let captured = capturer.capture(pod, None, Instant::now() + ATTEMPT_TIME).await;
+            capturer.counts.running.fetch_add(u64::from(captured.is_ok()), Ordering::Relaxed);
+            captured
+        }
+        Action::Note(pod) => {
+            capturer.note(pod, Note::Enabled).await;
+            // Done once its object says so, of which there will be news.
+            return (uid, false);
+        }
         Action::Release(pod) => capturer.release(pod).await,
         Action::Clear(pod) => capturer.clear(pod).await,
         Action::Forget => {
-            capturer.enroller.forget(&uid).await;
+            capturer.forget(&uid).await;
             Ok(())
         }
     };

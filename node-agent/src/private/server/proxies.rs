@@ -134,9 +134,9 @@ impl PrivateServer {
     /// Goes on with a proxy that is connected already. What it was being told when its conversation broke off, it is told
     /// again.
     async fn go_on_with(self, connected: Connected, mut mail: Mail) {
-        let pods: Vec<_> = self.state().pods.values().cloned().collect();
         let outcome = async {
             if !mail.letters.is_closed() {
+                let pods: Vec<_> = self.state().pods.values().cloned().collect();
                 for held in pods {
                     send(&connected.socket, 0, held.message(), &held.descriptors()).await?;
                 }
@@ -166,7 +166,9 @@ impl PrivateServer {
         info!(pods = pods.len(), state = !saved.is_empty(), "handing everything over to a new proxy");
         let outcome = async {
             hand_over(&connected.socket, version, &saved, &pods, &predecessors).await?;
-            drop(predecessors);
+            // Not kept for the conversation: a listener of a pod that has left, held here, would go on getting its part of
+            // the pod's connections once it has joined again, and nobody would accept them.
+            drop((saved, pods, predecessors));
             self.converse(&connected, &mut mail).await
         };
         let reason = outcome.await.err().unwrap_or_default();
@@ -272,6 +274,11 @@ impl PrivateServer {
                 if current && state.pods.get(&uid).is_some_and(|held| held.draining) {
                     state.drained.insert(uid);
                     self.shared.drained.notify_one();
+                }
+            }
+            Said::Leaving(_) => {
+                if self.state().proxy.as_ref().is_some_and(|proxy| proxy.connected.id == id) {
+                    self.shared.leaving.notify_one();
                 }
             }
             Said::Hello(_) | Said::Received(_) | Said::TakeOver(_) | Said::Taken(_) => {}

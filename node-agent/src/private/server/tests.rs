@@ -52,6 +52,21 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(10), what).await.expect("in time")
 }
 
+/// What was handed over is held by the table alone: a pod that leaves takes its listeners with it.
+#[tokio::test]
+async fn a_conversation_holds_no_listeners() {
+    let bed = bed();
+    bed.server.hold(pod(0), Listeners::default(), 0).await;
+    let _proxy = connect(&bed).await;
+    let held = || Arc::strong_count(&bed.server.state().pods[&pod(0).uid].listeners);
+    soon(async {
+        while held() > 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// As the proxy does it: says of every leaving pod again and again that its last connection has ended, while whoever
 /// is told takes its time and has something to send about each.
 #[tokio::test]

@@ -122,7 +122,7 @@ async fn plain_pairs_go_on_in_the_successor_and_parked_ones_wait_there() {
     answer(&application, &client, b"by the new one");
     answer(&client, &application, b"and back");
     assert_eq!(pod_after.account.connections(), 2);
-    let resumed = after.parking.claim(&pod.uid, id, |_| true).await.unwrap();
+    let resumed = after.parking.claim(&pod.uid, id, |_| true, || true).await.unwrap();
     let expected = ends(Reporter::Destination);
     let ends = resumed.record.ends();
     assert_eq!(format!("{ends:?}"), format!("{expected:?}"), "nothing of what is known gets lost");
@@ -364,7 +364,7 @@ async fn what_is_left_at_the_end_is_reset() {
     agent.parking.park(parked);
     let (_nobody, successors) = tokio::sync::mpsc::channel(1);
     let grace = Grace { drain: Duration::ZERO, hand_over: Duration::ZERO };
-    timeout(Duration::from_secs(10), retire(&agent, successors, grace)).await.unwrap();
+    timeout(Duration::from_secs(10), retire(&agent, None, successors, grace)).await.unwrap();
     assert!(agent.has_no_connection());
     for mut end in [&application, &client, &parked_application] {
         let error = end.read(&mut [0]).expect_err("a reset");
@@ -381,7 +381,7 @@ async fn only_the_rightful_client_gets_a_parked_connection() {
     let id = parked.connection.id();
     let waiting = |allowed: bool| {
         let (agent, pod) = (agent.clone(), pod.clone());
-        tokio::spawn(async move { agent.parking.claim(&pod.uid, id, |_| allowed).await.map(|_| ()) })
+        tokio::spawn(async move { agent.parking.claim(&pod.uid, id, |_| allowed, || true).await.map(|_| ()) })
     };
     // The request comes first; a later one for the same connection takes its place.
     let earlier = waiting(true);
@@ -390,11 +390,26 @@ async fn only_the_rightful_client_gets_a_parked_connection() {
     assert_eq!(earlier.await.unwrap(), Err(Unclaimed::NotHere));
     agent.parking.park(parked);
     assert_eq!(later.await.unwrap(), Err(Unclaimed::NotHere));
-    let claim = async |allowed: bool| agent.parking.claim(&pod.uid, id, |_| allowed).await.map(|_| ());
+    let claim =
+        async |allowed: bool| agent.parking.claim(&pod.uid, id, |_| allowed, || true).await.map(|_| ());
     assert_eq!(claim(false).await, Err(Unclaimed::NotHere));
     assert_eq!(pod.account.connections(), 1);
     assert_eq!(claim(true).await, Ok(()));
     assert!(agent.parking.all().is_empty());
+}
+
+/// Who asks for a connection that went with a killed process is told so soon; while another process hands over it may
+/// still come.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_cannot_come_is_not_waited_for() {
+    let (agent, _threads) = one_thread();
+    let pod: Arc<str> = "pod".into();
+    for (coming, seconds) in [(false, 1), (true, 8)] {
+        let started = tokio::time::Instant::now();
+        let claimed = agent.parking.claim(&pod, ConnectionId::random(), |_| true, || coming).await;
+        assert!(matches!(claimed, Err(Unclaimed::NotHere)));
+        assert_eq!(started.elapsed().as_secs(), seconds, "{coming}");
+    }
 }
 
 /// Requests for connections that do not come are bounded, by pod.
@@ -406,7 +421,7 @@ async fn waiting_requests_of_a_pod_are_bounded() {
     let mut ask = |pod: &Arc<str>| {
         let (agent, pod) = (agent.clone(), pod.clone());
         waiting.spawn(async move {
-            agent.parking.claim(&pod, ConnectionId::random(), |_| true).await.map(|_| ())
+            agent.parking.claim(&pod, ConnectionId::random(), |_| true, || true).await.map(|_| ())
         });
     };
     (0..2000).for_each(|_| ask(&greedy));

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 use manifest::{Batch, parse};
 
 use super::{Action, actions};
-use crate::redirect::{catalog::Catalog, enrol::Status, rules::RuleSet};
+use crate::redirect::{catalog::Catalog, enrol::Status, rules::RuleSet, whereabouts::Whereabouts};
 
 /// A catalog with one pod of this namespace label, phase and annotations.
 fn catalog(mode: &str, phase: &str, annotations: &str) -> Catalog {
@@ -23,10 +23,11 @@ fn catalog(mode: &str, phase: &str, annotations: &str) -> Catalog {
 }
 
 /// A word for the action on the pod.
-fn action(catalog: &Catalog, status: Status) -> &'static str {
+fn action(catalog: &Catalog, status: Status, whereabouts: &Whereabouts) -> &'static str {
     let stand = HashMap::from([("u".to_owned(), status)]);
-    match actions(catalog, &stand, &RuleSet::default()).remove("u") {
+    match actions(catalog, &stand, &RuleSet::default(), whereabouts).remove("u") {
         Some(Action::Capture(_)) => "capture",
+        Some(Action::Note(_)) => "note",
         Some(Action::Release(_)) => "release",
         Some(Action::Clear(_)) => "clear",
         Some(Action::Forget) => "forget",
@@ -44,7 +45,8 @@ fn what_should_be_and_what_is() {
         ("ambient", "Pending", "", Status::Out, ""),
         ("ambient", "Pending", NOTED, Status::Out, "capture"),
         ("ambient", "Running", "", Status::Pending, "capture"),
-        ("ambient", "Running", "", served(), ""),
+        ("ambient", "Running", NOTED, served(), ""),
+        ("ambient", "Running", "", served(), "note"),
         ("ambient", "Running", NO_DNS, served(), "capture"),
         ("ambient", "Running", "", Status::Draining, "capture"),
         ("none", "Running", "", Status::Out, ""),
@@ -57,11 +59,31 @@ fn what_should_be_and_what_is() {
         ("ambient", "Succeeded", "", Status::Out, ""),
     ] {
         let catalog = catalog(mode, phase, annotations);
-        assert_eq!(action(&catalog, status.clone()), expected, "{mode} {phase} {annotations:?} {status:?}");
+        let action = action(&catalog, status.clone(), &Whereabouts::Annotated);
+        assert_eq!(action, expected, "{mode} {phase} {annotations:?} {status:?}");
     }
 }
 
 #[test]
 fn a_pod_that_is_gone_is_forgotten() {
-    assert_eq!(action(&Catalog::new("n"), Status::Served(RuleSet::default())), "forget");
+    let served = Status::Served(RuleSet::default());
+    assert_eq!(action(&Catalog::new("n"), served, &Whereabouts::Annotated), "forget");
+}
+
+#[test]
+fn in_a_cluster_a_pod_that_has_an_address_and_no_redirection_has_slipped_through() {
+    let whereabouts = Whereabouts::Processes("/proc".into());
+    for (ips, phase, expected) in [
+        ("", "Pending", ""),
+        // Its first init container runs.
+        ("10.244.1.2", "Pending", "capture"),
+        ("10.244.1.2", "Running", "capture"),
+        ("10.244.1.2", "Succeeded", ""),
+    ] {
+        let mut catalog = catalog("ambient", phase, "");
+        let mut pod = catalog.pods().next().expect("there is one").clone();
+        pod.ips.extend(ips.parse::<std::net::IpAddr>());
+        catalog.set_pod(pod);
+        assert_eq!(action(&catalog, Status::Out, &whereabouts), expected, "{ips:?} {phase}");
+    }
 }
