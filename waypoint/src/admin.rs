@@ -1,23 +1,21 @@
 //! What an operator asks of the waypoint: readiness (15021), metrics (15020), and the admin page on loopback (15000).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use daemon::http::{Answer, Routes, serve_tcp};
 use daemon::metrics::Metrics;
+use daemon::metrics::proxy::Build;
+use daemon::ports::{any, listen};
 use daemon::readiness::Readiness;
 use daemon::settings::Settings;
 use daemon::shutdown::Shutdown;
+use daemon::start::StartError;
 use http::Method;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::gauge::ConstGauge;
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::Waypoint;
-use crate::app::StartError;
 use crate::config::name;
 
 /// The three ports, open.
@@ -33,42 +31,15 @@ impl Ports {
     ///
     /// # Errors
     /// Something that is no port, or one that is taken.
-    pub(crate) async fn open(settings: &Settings) -> Result<Self, StartError> {
+    pub(crate) fn open(settings: &Settings) -> Result<Self, StartError> {
         let port = |name| settings.parse::<u16>(name, "a port");
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port(name::ADMIN_PORT)?);
         Ok(Self {
-            admin: bind(loopback).await?,
-            stats: bind(any(port(name::STATS_PORT)?)).await?,
-            readiness: bind(any(port(name::READINESS_PORT)?)).await?,
+            admin: listen(loopback)?,
+            stats: listen(any(port(name::STATS_PORT)?))?,
+            readiness: listen(any(port(name::READINESS_PORT)?))?,
         })
     }
-}
-
-/// Every address of this machine.
-pub(crate) fn any(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
-}
-
-/// Listens on an address.
-///
-/// # Errors
-/// It is taken, or not ours.
-pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(listener),
-        // A node without IPv6 has no [::].
-        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-            let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
-            TcpListener::bind(v4).await.map_err(|error| taken(v4, &error))
-        }
-        Err(error) => Err(taken(address, &error)),
-    }
-}
-
-fn taken(address: SocketAddr, error: &std::io::Error) -> StartError {
-    StartError::Value(format!(
-        "cannot listen on {address}: {error}; is another proxy running here? The ports are settings, see --help"
-    ))
 }
 
 /// What is served there.
@@ -87,8 +58,8 @@ pub(crate) struct Page {
 pub(crate) async fn serve(ports: Ports, page: Page) {
     let metrics = page.metrics.clone();
     metrics.register_istio(|registry| {
-        let labels = vec![("component", "waypoint"), ("tag", env!("CARGO_PKG_VERSION"))];
-        registry.register_collector(Box::new(Build(labels)));
+        let build = Build { component: "waypoint", tag: env!("CARGO_PKG_VERSION") };
+        registry.register_collector(Box::new(build));
     });
     let ready = ready(Routes::default(), &page.readiness);
     tokio::join!(
@@ -146,15 +117,4 @@ fn config_dump(waypoint: &Waypoint, settings: &serde_json::Value) -> serde_json:
         "certificates": serde_json::to_value(waypoint.certificates.list()).unwrap_or_default(),
         "config": settings,
     })
-}
-
-/// `istio_build`, whose value is its labels.
-#[derive(Debug)]
-struct Build(Vec<(&'static str, &'static str)>);
-
-impl Collector for Build {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut metric = encoder.encode_descriptor("build", "What this is", None, MetricType::Gauge)?;
-        ConstGauge::new(1i64).encode(metric.encode_family(&self.0)?)
-    }
 }

@@ -9,11 +9,15 @@ use std::time::Duration;
 use daemon::log::Log;
 use daemon::metrics::Metrics;
 use daemon::readiness::Readiness;
-use daemon::settings::{Settings, SettingsError};
+use daemon::settings::Settings;
 use daemon::shutdown::Shutdown;
+use daemon::start::StartError;
 use daemon::tasks::Tasks;
+use daemon::trace::TraceSettings;
+use daemon::{files, ports};
 use hbone::account::Ledger;
 use hbone::limits::Limits;
+use hbone::windows::Windows;
 use identity::ca_client::{CaClient, CaClientSettings};
 use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::rotation::{Certificates, RotationSettings};
@@ -31,33 +35,29 @@ use xds::feed::routing::RoutingFeed;
 use xds::node::NodeInfo;
 use xds::state::State;
 
+use crate::balance::{AllClusters, EjectionMetrics};
 use crate::config::name;
+use crate::ending::{self, Ending};
 use crate::feed::Told;
 use crate::known::{AllLabels, Routings};
 use crate::limits::{Bounds, Hits, LimitMetrics};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Desk, Place, Records, Spans, Telemetry};
+use crate::trust::RevokedMetrics;
 use crate::{Own, Waypoint, admin, feed, listen, worker};
-
-/// Why the waypoint could not start, or go on; the text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A setting cannot be used.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// A setting's value makes no sense.
-    #[error("{0}")]
-    Value(String),
-    /// The system refused something.
-    #[error("{0}: {1}")]
-    System(&'static str, std::io::Error),
-    /// A part of the process has ended that never does.
-    #[error("{0} has ended, which is a defect: please report it; the process ends, to be started anew")]
-    Defect(String),
-}
 
 const STATE: &str = "state from the controller";
 const CERTIFICATE: &str = "own certificate";
 const SELF: &str = "own workload from the controller";
+const LEAVING: &str = "its end";
+/// Windows of a tunnel and of each stream in it, bytes: what a stream has at first, and once it has carried 16 MiB while
+/// there is something left in [`WINDOWS`]. A tunnel carries the connections of many clients: all of them may stall, and the
+/// tunnel still has room for the next.
+const TUNNEL_STREAM_WINDOW: u32 = 64 << 10;
+const LARGEST_TUNNEL_STREAM_WINDOW: u32 = 512 << 10;
+const TUNNEL_WINDOW: u32 = 64 << 20;
+/// What windows may have beyond their least, bytes, those of tunnels and of HTTP/2 connections together. 48 MiB: two HTTP/2
+/// connections to endpoints at full width, or a hundred streams of tunnels.
+const WINDOWS: u64 = 48 << 20;
 
 /// Runs the waypoint until it is told to end.
 ///
@@ -80,20 +80,24 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let tasks = Tasks::default();
 
     let (waypoint, mailboxes) = waypoint(settings, log, &metrics)?;
-    let listener = admin::bind(tunnels_at(settings)?).await?;
-    let ports = admin::Ports::open(settings).await?;
+    // Taken now, so that it fails now where another has it; opened when there is something to answer with.
+    let port = listen::Port::take(tunnels_at(settings)?)?;
+    let ports = admin::Ports::open(settings)?;
     let workers = worker::start_all(&waypoint, mailboxes)?;
     let page = admin::Page {
         waypoint: waypoint.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
-        settings: config_page(settings),
+        settings: serde_json::json!(settings.in_force()),
     };
     tasks.spawn("admin", admin::serve(ports, page));
     tasks.spawn("certificates", certificates(settings, &waypoint)?);
-    tasks.spawn("accept", listen::accept(waypoint.clone(), listener));
     tasks.spawn("expire series", expire_series(waypoint.clone()));
+    if let Some(exporter) = waypoint.spans.as_ref().and_then(Spans::exporter) {
+        tasks.spawn("spans", exporter.run());
+    }
+    tasks.spawn("endpoints", upkeep(waypoint.clone()));
     let subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
     let (taker, router) = (waypoint.clone(), waypoint.clone());
     let feed = RoutingFeed::new(
@@ -103,47 +107,50 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     );
     let told = Told { feed, waypoint: waypoint.clone() };
     let (client, handle) = Client::new(client_config(settings, &waypoint.tls)?, subscriber, told);
+    let client = client.answering(Arc::new(Desk(waypoint.clone())));
     tasks.spawn("controller", async move { match client.run().await {} });
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));
 
-    let cause = tokio::select! {
-        cause = signalled.as_mut() => {
-            cause.map_err(|error| StartError::System("signals cannot be handled", error))?
+    let told_to_end = async {
+        tokio::select! {
+            cause = signalled.as_mut() => {
+                cause.map_err(|error| StartError::System("signals cannot be handled", error))
+            }
+            defect = tasks.defect(&workers) => Err(defect.into()),
         }
-        defect = defect(&tasks, &workers) => return Err(defect),
+    };
+    let mut told_to_end = pin!(told_to_end);
+    let cause = tokio::select! {
+        biased;
+        cause = told_to_end.as_mut() => cause?,
+        () = readiness.ready() => {
+            let listener = port.open();
+            let listener =
+                listener.map_err(|error| StartError::System("tunnels cannot be listened for", error))?;
+            tasks.spawn("accept", listen::accept(waypoint.clone(), listener));
+            told_to_end.await?
+        }
     };
     tracing::info!(cause, "draining");
-    waypoint.draining.begin();
+    readiness.pending(LEAVING);
     tokio::select! {
-        () = worker::drained(&waypoint) => tracing::info!("everything has ended in order"),
-        () = sleep(settings.duration(name::DRAIN)?) => tracing::warn!("ending what has not ended by itself"),
-        defect = defect(&tasks, &workers) => return Err(defect),
+        in_order = ending::end(&waypoint, settings.duration(name::DRAIN)?) => match in_order {
+            true => tracing::info!("everything has ended in order"),
+            false => tracing::warn!("ending what has not ended by itself"),
+        },
+        defect = tasks.defect(&workers) => return Err(defect.into()),
+    }
+    if let Some(spans) = &waypoint.spans {
+        spans.flush().await;
     }
     tasks.stop().await;
     Ok(())
 }
 
-/// Waits until something has ended without being told.
-async fn defect(tasks: &Tasks, workers: &worker::Threads) -> StartError {
-    const LOOK: Duration = Duration::from_secs(1);
-    let ended = async {
-        loop {
-            if let Some(index) = workers.iter().position(std::thread::JoinHandle::is_finished) {
-                return index;
-            }
-            sleep(LOOK).await;
-        }
-    };
-    tokio::select! {
-        task = tasks.panicked() => StartError::Defect(format!("the task {task:?}")),
-        index = ended => StartError::Defect(format!("the thread worker-{index}")),
-    }
-}
-
 fn tunnels_at(settings: &Settings) -> Result<SocketAddr, StartError> {
     let port = settings.parse::<u16>(name::HBONE_PORT, "a port")?;
     match settings.text(name::INSTANCE_IP) {
-        "" => Ok(admin::any(port)),
+        "" => Ok(ports::any(port)),
         _ => Ok(SocketAddr::new(settings.parse(name::INSTANCE_IP, "an IP address")?, port)),
     }
 }
@@ -162,8 +169,19 @@ pub(crate) fn waypoint(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         given => given,
     };
-    let files = open_files(settings.parse(name::OPEN_FILES, "a number of files, or 0")?);
-    let (limits, bounds) = (Limits::default(), Bounds::default());
+    let files = files::set_limit(settings.parse(name::OPEN_FILES, "a number of files, or 0")?);
+    // A sixteenth is kept back for the controller, metrics and what is open for a moment only.
+    let files = files - files / 16;
+    // Bytes are read here, and nothing is spliced that could go on elsewhere.
+    let limits = Limits {
+        hands_over: false,
+        stream_window: TUNNEL_STREAM_WINDOW,
+        largest_stream_window: LARGEST_TUNNEL_STREAM_WINDOW,
+        windows: Windows::new(WINDOWS),
+        connection_window: TUNNEL_WINDOW,
+        ..Limits::default()
+    };
+    let bounds = Bounds::default();
     let series = settings.parse(name::METRIC_SERIES, "a number of sets of labels")?;
     let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
     let waypoint = Waypoint {
@@ -171,6 +189,7 @@ pub(crate) fn waypoint(
         own: own(settings)?,
         labels: AllLabels::default(),
         routings: Routings::default(),
+        clusters: AllClusters::default(),
         certificates: Certificates::new(tls.clone(), RotationSettings::default()),
         tls,
         own_roots: settings.text(name::CA_ADDRESS) == settings.text(name::XDS_ADDRESS),
@@ -181,26 +200,42 @@ pub(crate) fn waypoint(
         bounds,
         hits: Hits::default(),
         telemetry: Telemetry::new(metrics, threads, series),
+        records: Records::new(threads, settings.parse(name::DECISION_RECORDS, "a number of records")?),
+        spans: spans(settings, &own(settings)?, metrics)?,
         workers,
-        draining: Shutdown::default(),
+        ending: Ending::default(),
+        revoked_tunnels: identity::trust::Ended::default(),
     };
     let waypoint = Arc::new(waypoint);
-    metrics.register(|registry| registry.register_collector(Box::new(LimitMetrics(waypoint.clone()))));
+    metrics.register(|registry| {
+        registry.register_collector(Box::new(LimitMetrics(waypoint.clone())));
+        registry.register_collector(Box::new(RevokedMetrics(waypoint.clone())));
+        registry.register_collector(Box::new(EjectionMetrics(waypoint.clone())));
+    });
     Ok((waypoint, mailboxes))
+}
+
+/// Spans, if there is somebody to send them to.
+fn spans(settings: &Settings, own: &Own, metrics: &Metrics) -> Result<Option<Spans>, StartError> {
+    let Some(collector) = settings.optional(name::COLLECTOR) else { return Ok(None) };
+    let trace = TraceSettings {
+        collector: collector.to_owned(),
+        sampling: settings.parse(name::TRACE_SAMPLING, "a percentage")?,
+        formats: settings.parse(name::PROPAGATORS, "a list of tracecontext, b3 and b3multi")?,
+        resource: Vec::new(),
+    };
+    let place = Place {
+        pod: settings.text(name::POD_NAME),
+        node: settings.text(name::NODE_NAME),
+        cluster: settings.text(name::CLUSTER_ID),
+    };
+    let spans = Spans::new(own, &place, trace).map_err(|error| StartError::Value(error.to_string()))?;
+    spans.tracer.register(metrics);
+    Ok(Some(spans))
 }
 
 /// Bytes that slow peers may make the tunnels hold.
 const BUFFERS: u64 = 512 << 20;
-
-/// Raises the limit of open files, 0 for as far as the system allows, and returns what tunnels may have of it.
-fn open_files(wanted: u64) -> u64 {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 512 };
-    let wanted = if wanted == 0 { hard } else { wanted.min(hard) };
-    let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
-    // A sixteenth is kept back for the controller, metrics and what is open for a moment only.
-    limit - limit / 16
-}
 
 fn own(settings: &Settings) -> Result<Own, StartError> {
     let account = settings.text(name::SERVICE_ACCOUNT);
@@ -222,25 +257,12 @@ fn own(settings: &Settings) -> Result<Own, StartError> {
 
 /// The Gateway that this waypoint is of.
 fn gateway(settings: &Settings) -> GatewayName {
-    let name = match settings.text(name::GATEWAY_NAME) {
+    let gateway = match settings.text(name::GATEWAY_NAME) {
         "" => settings.text(name::SERVICE_ACCOUNT),
         given => given,
     };
     let namespace = Str::from(settings.text(name::POD_NAMESPACE));
-    GatewayName { namespace, name: Str::from(name), class: Str::from(CLASS) }
-}
-
-/// The GatewayClass of waypoints.
-const CLASS: &str = "istio-waypoint";
-
-/// The settings in force, as `/config_dump` shows them; there are no secrets among them.
-fn config_page(settings: &Settings) -> serde_json::Value {
-    let values = crate::config::TABLE.iter();
-    values.map(|setting| (setting.name.to_owned(), serde_json::json!(settings.text(setting.name)))).collect()
-}
-
-fn optional(settings: &Settings, name: &'static str) -> Option<String> {
-    Some(settings.text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
+    GatewayName { namespace, name: Str::from(gateway), class: Str::from(settings.text(name::GATEWAY_CLASS)) }
 }
 
 fn certificates(
@@ -250,7 +272,7 @@ fn certificates(
     let names = [name::CA_ADDRESS, name::CA_ROOT_CA, name::ALT_CA_HOSTNAME];
     let authority = control_plane(settings, &waypoint.tls, names)?;
     let ca = CaClientSettings {
-        token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
+        token_file: settings.optional(name::TOKEN_FILE).map(PathBuf::from),
         cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
         lifetime: settings.duration(name::SECRET_TTL)?,
         impersonate: false,
@@ -265,6 +287,7 @@ fn node(settings: &Settings) -> NodeInfo {
     let ip = settings.text(name::INSTANCE_IP).parse().ok();
     NodeInfo::new("waypoint", ip, settings.text(name::POD_NAME), settings.text(name::POD_NAMESPACE))
         .on_node(settings.text(name::NODE_NAME))
+        .in_cluster(settings.text(name::CLUSTER_ID))
         .understanding(&feed::abilities())
 }
 
@@ -275,7 +298,7 @@ fn control_plane(
     [address, roots, server_name]: [&'static str; 3],
 ) -> Result<ControlPlane, StartError> {
     let mut plane = ControlPlaneSettings::new(settings.text(address), settings.text(roots));
-    plane.server_name = optional(settings, server_name);
+    plane.server_name = settings.optional(server_name).map(str::to_owned);
     ControlPlane::new(tls, &plane).map_err(|error| StartError::Value(format!("{address}: {error}")))
 }
 
@@ -285,7 +308,7 @@ fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartEr
     Ok(ClientConfig {
         address: settings.text(name::XDS_ADDRESS).to_owned(),
         dial: Arc::new(move || Box::pin(controller.connect())),
-        token_file: optional(settings, name::TOKEN_FILE).map(PathBuf::from),
+        token_file: settings.optional(name::TOKEN_FILE).map(PathBuf::from),
         cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
         headers: Vec::new(),
     })
@@ -335,4 +358,9 @@ async fn expire_series(waypoint: Arc<Waypoint>) {
         sleep(Duration::from_secs(60)).await;
         waypoint.telemetry.expire();
     }
+}
+
+/// Endpoints that were ejected return.
+async fn upkeep(waypoint: Arc<Waypoint>) {
+    waypoint.clusters.upkeep().await;
 }

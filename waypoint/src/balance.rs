@@ -1,20 +1,30 @@
 //! Whose turn it is among the endpoints of a service, or of one of its subsets: `model::traffic` decides, by what the
-//! DestinationRules say. Each thread has its own turns; what they go by is looked at again when something has changed.
+//! DestinationRules say. Each thread has its own turns; who there is, what is under way to them and who is ejected they
+//! share ([`shared`]), and what they go by is looked at again when something has changed.
+
+mod all;
+mod ejections;
+mod in_use;
+mod shared;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use model::address::{NamespacedHostname, OriginalDestination, Str};
-use model::mesh::Mesh;
-use model::route::Routing;
-use model::select::{Selected, usable};
+use model::address::{NamespacedHostname, Str};
+use model::select::Selected;
 use model::service::Service;
-use model::traffic::balance::{Active, Balancer, Members, NoEndpoint, Picked, Plan, Proxy, Wanted};
-use model::traffic::{self, Destination, EffectivePolicy};
+use model::traffic::balance::{Balancer, Endpoint, NoEndpoint, Picked, Wanted};
+use model::traffic::hash::Hashed;
+use model::traffic::{Algorithm, Destination, EffectivePolicy};
 use model::workload::Workload;
 
+pub(crate) use self::all::AllClusters;
+pub(crate) use self::ejections::EjectionMetrics;
+pub(crate) use self::in_use::InUse;
+use self::shared::{Current, Seen, Shared, View};
 use crate::route::draw;
 use crate::worker::Worker;
 
@@ -29,6 +39,14 @@ pub(crate) struct Cluster {
     pub(crate) subset: Option<Str>,
 }
 
+impl fmt::Display for Cluster {
+    /// As Istio names clusters.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subset = self.subset.as_deref().unwrap_or_default();
+        write!(f, "outbound|{}|{subset}|{}", self.port, self.service.hostname)
+    }
+}
+
 /// The turns of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Clusters(RefCell<HashMap<Cluster, Turns, foldhash::fast::RandomState>>);
@@ -39,147 +57,133 @@ const MOST: usize = 4096;
 
 #[derive(Debug)]
 struct Turns {
-    seen: Seen,
-    members: Members,
-    /// What the DestinationRules say.
-    policy: EffectivePolicy,
+    /// What they were last looked at by.
+    mesh: u64,
+    labels: u64,
+    edition: u64,
+    shared: Arc<Shared>,
+    current: Arc<Current>,
     balancer: Balancer,
 }
 
-/// What turns were made of.
-#[derive(Debug)]
-struct Seen {
-    mesh: u64,
-    labels: u64,
-    rules: Option<Arc<Destination>>,
+/// The rules that are asked for by a request, and how new they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    /// Those of the cluster's service; none where it has none.
+    pub(crate) of: Option<&'a Arc<Destination>>,
+    /// Grows with every change.
+    pub(crate) edition: u64,
 }
 
-impl Seen {
-    fn is(&self, other: &Self) -> bool {
-        let same_rules = match (&self.rules, &other.rules) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (None, None) => true,
-            _ => false,
-        };
-        same_rules && (self.mesh, self.labels) == (other.mesh, other.labels)
-    }
+/// What a request wants of its endpoint.
+pub(crate) struct Asked<'a, H> {
+    /// Its hash, for `consistentHash`.
+    pub(crate) hash: H,
+    /// What was tried before.
+    pub(crate) tried: &'a Tried,
 }
 
-/// An endpoint whose turn it is, counted until the value beside it is dropped.
-pub(crate) type Chosen = (Selected, Active);
+/// Where a request has been tried.
+#[derive(Debug, Default)]
+pub(crate) struct Tried {
+    /// To be kept away from if there are others.
+    pub(crate) endpoints: Vec<SocketAddr>,
+    /// The priorities of them all (`retryRemoteLocalities`).
+    pub(crate) priorities: Vec<usize>,
+    /// Whether they are kept away from (`retryIgnorePreviousHosts`); where nothing is said, unless a hash leads there.
+    pub(crate) ignore_previous: Option<bool>,
+}
 
-/// Picks an endpoint; one that is to be avoided only if there is no other. `None` is where the client wanted to, as it is.
+/// What was picked, and what goes with it; no endpoint is where the client wanted to, as it is.
+pub(crate) type Chosen = (Option<Selected>, InUse);
+
+/// Picks an endpoint; one that is to be avoided only if there is no other.
 ///
 /// # Errors
-/// Nobody can be picked.
+/// Nobody can be picked; the rule is named that has it so, if one does.
 pub(crate) fn pick(
     worker: &Worker,
-    own: &Workload,
+    own: &Arc<Workload>,
     service: &Service,
     cluster: &Cluster,
-    routing: Option<&Routing>,
-    hash: impl FnOnce(&EffectivePolicy) -> Option<u64>,
-    avoid: Option<SocketAddr>,
-) -> Result<Option<Chosen>, NoEndpoint> {
-    let rules = routing.and_then(|routing| routing.destinations.get(&cluster.service));
-    let seen = Seen {
-        mesh: worker.revision.borrow().any,
-        labels: worker.waypoint.labels.revision(),
-        rules: rules.cloned(),
-    };
+    rules: Rules<'_>,
+    asked: Asked<'_, impl FnOnce(&EffectivePolicy) -> Option<Hashed>>,
+) -> Result<Chosen, (NoEndpoint, Str)> {
     let mut all = worker.clusters.0.borrow_mut();
     if all.len() >= MOST && !all.contains_key(cluster) {
         all.clear();
     }
-    let current = all.get(cluster).is_some_and(|turns| turns.seen.is(&seen));
-    if !current {
-        let mesh = worker.waypoint.state.read();
-        let before = all.remove(cluster);
-        let turns = renewed(worker, &mesh, own, service, cluster, seen, before);
-        all.insert(cluster.clone(), turns);
+    let view = View { waypoint: &worker.waypoint, own, service };
+    let (mesh, labels) = (worker.revision.borrow().any, worker.waypoint.labels.revision());
+    let seen = || Seen { mesh, labels, edition: rules.edition, rules: rules.of.cloned() };
+    if !all.contains_key(cluster) {
+        all.insert(cluster.clone(), Turns::new(&view, cluster, &seen()));
     }
-    let turns = all.get_mut(cluster).ok_or(NoEndpoint::Absent)?;
-    let keep_away = |endpoint: &traffic::balance::Endpoint| {
-        avoid == Some(SocketAddr::new(endpoint.target.ip, endpoint.target.port))
-    };
-    let wanted =
-        Wanted { hash: hash(&turns.policy), avoid: &keep_away, ..Wanted::at(worker.began.elapsed()) };
-    match turns.balancer.pick(&wanted, &mut draw)? {
-        Picked::Endpoint { endpoint, .. } => Ok(Some((endpoint.target.clone(), endpoint.begin()))),
-        Picked::Original => Ok(None),
+    let Some(turns) = all.get_mut(cluster) else { return Err((NoEndpoint::Absent, Str::default())) };
+    let looked = (turns.mesh, turns.labels) == (mesh, labels) && rules.edition <= turns.edition;
+    if !looked || turns.shared.version() != turns.current.version {
+        turns.renew(&view, &seen());
     }
+    turns.pick(asked).map_err(|none| (none, turns.current.cause.clone()))
 }
 
-fn effective(rules: &Destination, cluster: &Cluster) -> EffectivePolicy {
-    let subset = cluster.subset.as_deref().and_then(|name| rules.subset(name));
-    rules.effective(subset, cluster.port)
-}
-
-/// The turns by what is known now; rounds go on where they were, and what is under way stays counted.
-fn renewed(
-    worker: &Worker,
-    mesh: &Mesh,
-    own: &Workload,
-    service: &Service,
-    cluster: &Cluster,
-    seen: Seen,
-    before: Option<Turns>,
-) -> Turns {
-    let now = worker.began.elapsed();
-    let (mut members, balancer) = match before {
-        Some(turns) => (turns.members, Some(turns.balancer)),
-        None => (Members::default(), None),
-    };
-    let found = endpoints(worker, mesh, own, service, cluster, seen.rules.as_deref());
-    let gone: Vec<Str> = members
-        .iter()
-        .map(|endpoint| endpoint.uid().clone())
-        .filter(|uid| !found.iter().any(|(target, _)| target.workload.uid == *uid))
-        .collect();
-    gone.iter().for_each(|uid| {
-        members.remove(uid);
-    });
-    for (target, labels) in found {
-        members.put(target, labels, now);
-    }
-    let policy = seen.rules.as_deref().map(|rules| effective(rules, cluster)).unwrap_or_default();
-    let labels = worker.waypoint.labels.of(&own.uid).unwrap_or_default();
-    let proxy = Proxy { workload: own, labels: &labels };
-    let plan = Arc::new(Plan::new(&policy, &service.load_balancing, &proxy, members.iter()));
-    let balancer = match balancer {
-        Some(mut balancer) => {
-            balancer.replace(plan, now, &mut draw);
-            balancer
+impl Turns {
+    fn new(view: &View<'_>, cluster: &Cluster, seen: &Seen) -> Self {
+        let clusters = &view.waypoint.clusters;
+        let shared = clusters.of(cluster);
+        let current = shared.renew(view, seen);
+        let balancer = Balancer::new(current.plan.clone(), shared.now(), &mut draw);
+        if current.policy.outlier_detection.is_some() {
+            clusters.judged.notify_one();
         }
-        None => Balancer::new(plan, now, &mut draw),
-    };
-    Turns { seen, members, policy, balancer }
-}
+        let Seen { mesh, labels, edition, .. } = *seen;
+        Self { mesh, labels, edition, shared, current, balancer }
+    }
 
-/// The endpoints that can take something, with their labels.
-fn endpoints(
-    worker: &Worker,
-    mesh: &Mesh,
-    own: &Workload,
-    service: &Service,
-    cluster: &Cluster,
-    rules: Option<&Destination>,
-) -> Vec<(Selected, traffic::balance::Labels)> {
-    let subset = cluster.subset.as_deref().map(|name| rules.and_then(|rules| rules.subset(name)));
-    let vip = service.vips.first().map_or(Ipv4Addr::UNSPECIFIED.into(), |vip| vip.ip);
-    let asked = OriginalDestination::new(SocketAddr::new(vip, cluster.port));
-    let Some(all) = mesh.endpoints(&cluster.service) else { return Vec::new() };
-    let mut found = Vec::with_capacity(all.all().len());
-    for workload in all.all() {
-        let labels = worker.waypoint.labels.of(&workload.uid).unwrap_or_default();
-        let belongs = match subset {
-            None => true,
-            // One that is named and not there has no endpoint.
-            Some(subset) => subset.is_some_and(|subset| subset.selects(&labels)),
+    fn renew(&mut self, view: &View<'_>, seen: &Seen) {
+        let current = self.shared.renew(view, seen);
+        (self.mesh, self.labels, self.edition) = (seen.mesh, seen.labels, self.edition.max(seen.edition));
+        if current.version != self.current.version {
+            self.balancer.replace(current.plan.clone(), self.shared.now(), &mut draw);
+            self.current = current;
+            if self.current.policy.outlier_detection.is_some() {
+                view.waypoint.clusters.judged.notify_one();
+            }
+        }
+    }
+
+    fn pick(
+        &mut self,
+        asked: Asked<'_, impl FnOnce(&EffectivePolicy) -> Option<Hashed>>,
+    ) -> Result<Chosen, NoEndpoint> {
+        let policy = &self.current.policy;
+        let by_hash = matches!(policy.load_balancer.algorithm, Algorithm::ConsistentHash(_));
+        let tried = asked.tried;
+        let avoids = !tried.endpoints.is_empty() && tried.ignore_previous.unwrap_or(!by_hash);
+        let keep_away = |endpoint: &Endpoint| {
+            avoids && tried.endpoints.contains(&SocketAddr::new(endpoint.target.ip, endpoint.target.port))
         };
-        if belongs && let Some((port, ip)) = usable(service, own, workload, asked) {
-            found.push((Selected { workload: workload.clone(), port, ip }, labels));
-        }
+        let hashed = (asked.hash)(policy);
+        let wanted = Wanted {
+            hash: hashed.as_ref().and_then(Hashed::hash),
+            avoid: &keep_away,
+            tried: &tried.priorities,
+            now: self.shared.now(),
+        };
+        let (endpoint, priority) = match self.balancer.pick(&wanted, &mut draw)? {
+            Picked::Endpoint { endpoint, priority } => (Some(endpoint), priority),
+            Picked::Original => (None, 0),
+        };
+        let target = endpoint.as_ref().map(|endpoint| endpoint.target.clone());
+        let in_use = InUse {
+            shared: self.shared.clone(),
+            current: self.current.clone(),
+            _active: endpoint.as_ref().map(|endpoint| endpoint.begin()),
+            endpoint,
+            priority,
+            set_cookie: hashed.and_then(Hashed::into_set_cookie),
+            held: RefCell::default(),
+        };
+        Ok((target, in_use))
     }
-    found
 }

@@ -1,44 +1,22 @@
 //! Every setting of the waypoint once: name, default, meaning. The help text and `docs/configuration.md` are made from
 //! this table. Names are Istio's where Istio has the setting.
 
-use daemon::settings::{Setting, Settings, SettingsError};
+use daemon::settings::{Setting, Settings, SettingsError, setting, shared};
 
 /// The settings' names.
 pub mod name {
     #![allow(missing_docs, reason = "the table beside it says what each means")]
 
-    pub const POD_NAME: &str = "POD_NAME";
-    pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
+    pub use daemon::settings::shared::name::*;
+
     pub const SERVICE_ACCOUNT: &str = "SERVICE_ACCOUNT";
     pub const GATEWAY_NAME: &str = "GATEWAY_NAME";
-    pub const NODE_NAME: &str = "NODE_NAME";
-    pub const INSTANCE_IP: &str = "INSTANCE_IP";
+    pub const GATEWAY_CLASS: &str = "GATEWAY_CLASS";
     pub const TRUST_DOMAIN: &str = "TRUST_DOMAIN";
-    pub const NETWORK: &str = "NETWORK";
-    pub const CLUSTER_ID: &str = "CLUSTER_ID";
-    pub const XDS_ADDRESS: &str = "XDS_ADDRESS";
-    pub const XDS_ROOT_CA: &str = "XDS_ROOT_CA";
-    pub const ALT_XDS_HOSTNAME: &str = "ALT_XDS_HOSTNAME";
-    pub const CA_ADDRESS: &str = "CA_ADDRESS";
-    pub const CA_ROOT_CA: &str = "CA_ROOT_CA";
-    pub const ALT_CA_HOSTNAME: &str = "ALT_CA_HOSTNAME";
-    pub const TOKEN_FILE: &str = "TOKEN_FILE";
-    pub const SECRET_TTL: &str = "SECRET_TTL";
-    pub const KEY_EXCHANGE: &str = "KEY_EXCHANGE";
-    pub const WORKER_THREADS: &str = "WORKER_THREADS";
-    pub const OPEN_FILES: &str = "OPEN_FILES";
-    pub const METRIC_SERIES: &str = "METRIC_SERIES";
-    pub const DRAIN: &str = "TERMINATION_GRACE_PERIOD";
+    pub const COLLECTOR: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    pub const PROPAGATORS: &str = "OTEL_PROPAGATORS";
+    pub const TRACE_SAMPLING: &str = "TRACE_SAMPLING";
     pub const HBONE_PORT: &str = "HBONE_PORT";
-    pub const ADMIN_PORT: &str = "ADMIN_PORT";
-    pub const STATS_PORT: &str = "STATS_PORT";
-    pub const READINESS_PORT: &str = "READINESS_PORT";
-    pub const LOG_LEVEL: &str = "LOG_LEVEL";
-    pub const LOG_FORMAT: &str = "LOG_FORMAT";
-}
-
-const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default, meaning }
 }
 
 /// The table.
@@ -51,6 +29,11 @@ pub const TABLE: &[Setting] = &[
         "",
         "The Gateway that this waypoint is of, in POD_NAMESPACE: policies are attached to it. None: the service account's name, which is the same where the account was made for the Gateway.",
     ),
+    setting(
+        name::GATEWAY_CLASS,
+        "istio-waypoint",
+        "The class of that Gateway: policies are attached to all Gateways of a class, too.",
+    ),
     setting(name::NODE_NAME, "", "The node that this waypoint runs on."),
     setting(
         name::INSTANCE_IP,
@@ -59,40 +42,20 @@ pub const TABLE: &[Setting] = &[
     ),
     setting(name::TRUST_DOMAIN, "cluster.local", "The trust domain of this waypoint's own identity."),
     setting(name::NETWORK, "", "This waypoint's network, where there are several."),
-    setting(name::CLUSTER_ID, "Kubernetes", "This cluster's name."),
-    setting(name::XDS_ADDRESS, "https://istiod.istio-system.svc:15012", "Where the controller is."),
-    setting(
-        name::XDS_ROOT_CA,
-        "/var/run/secrets/istio/root-cert.pem",
-        "PEM file with the roots that vouch for the controller.",
-    ),
-    setting(
-        name::ALT_XDS_HOSTNAME,
-        "",
-        "The name in the controller's certificate, where it is not the address's host.",
-    ),
-    setting(name::CA_ADDRESS, "https://istiod.istio-system.svc:15012", "Where certificates are issued."),
-    setting(
-        name::CA_ROOT_CA,
-        "/var/run/secrets/istio/root-cert.pem",
-        "PEM file with the roots that vouch for the certificate authority.",
-    ),
-    setting(
-        name::ALT_CA_HOSTNAME,
-        "",
-        "The name in the authority's certificate, where it is not the address's host.",
-    ),
+    shared::CLUSTER_ID,
+    shared::XDS_ADDRESS,
+    shared::XDS_ROOT_CA,
+    shared::ALT_XDS_HOSTNAME,
+    shared::CA_ADDRESS,
+    shared::CA_ROOT_CA,
+    shared::ALT_CA_HOSTNAME,
     setting(
         name::TOKEN_FILE,
         "/var/run/secrets/tokens/istio-token",
         "File with the service account's token, which proves this waypoint to the controller and the authority.",
     ),
-    setting(name::SECRET_TTL, "24h", "Lifetime asked for certificates; they are renewed at half of it."),
-    setting(
-        name::KEY_EXCHANGE,
-        "x25519",
-        "Key exchange offered first: x25519, hybrid (post-quantum X25519MLKEM768 where the peer has it) or hybrid-only (also pqc).",
-    ),
+    shared::SECRET_TTL,
+    shared::KEY_EXCHANGE,
     setting(
         name::WORKER_THREADS,
         "0",
@@ -105,16 +68,36 @@ pub const TABLE: &[Setting] = &[
         "Sets of labels that the istio_* metrics of each thread have at most; what is more is counted as unknown, and lateen_limit_hits_total{limit=\"metric_series\"} goes up.",
     ),
     setting(
+        name::DECISION_RECORDS,
+        "1000",
+        "Requests and connections that are remembered for lateen why: the newest that passed, and as many that were refused or failed; 0 for none.",
+    ),
+    setting(
+        name::COLLECTOR,
+        "",
+        "Where spans go: http://HOST:PORT of a collector that takes OTLP over gRPC. None: requests leave no spans, and their trace headers pass as they are.",
+    ),
+    setting(
+        name::PROPAGATORS,
+        "tracecontext,b3,b3multi",
+        "How requests say which trace they belong to, with commas between; of formats that disagree the first in this order counts. tracecontext is written always, the others where a request came with them.",
+    ),
+    setting(
+        name::TRACE_SAMPLING,
+        "1",
+        "Per cent of the requests of which nobody before has decided whether they leave a span.",
+    ),
+    setting(
         name::DRAIN,
-        "30s",
-        "How long requests and connections may take to end after SIGTERM; no new tunnel is taken meanwhile.",
+        "10s",
+        "How long requests and connections may take to end after SIGTERM. Until the controller sends nothing new here, at most a third of it, everything is served as before; then clients are told to go elsewhere; in the last second what waits for a request is closed.",
     ),
     setting(name::HBONE_PORT, "15008", "Port that tunnels are taken on."),
-    setting(name::ADMIN_PORT, "15000", "Port of the admin page, on loopback."),
-    setting(name::STATS_PORT, "15020", "Port of the metrics."),
-    setting(name::READINESS_PORT, "15021", "Port of readiness."),
-    setting(name::LOG_LEVEL, "info", "Levels of the log: LEVEL or SCOPE=LEVEL, with commas between."),
-    setting(name::LOG_FORMAT, "plain", "Form of the log: plain or json."),
+    shared::ADMIN_PORT,
+    shared::STATS_PORT,
+    shared::READINESS_PORT,
+    shared::LOG_LEVEL,
+    shared::LOG_FORMAT,
 ];
 
 /// Reads flags and, for what they leave out, the environment.

@@ -8,7 +8,7 @@ use model::traffic::balance::Labels;
 use prost::Message as _;
 use proto::type_url;
 use proto::workload::{Address, address};
-use xds::convert::routing::features::KNOWN;
+use xds::convert::routing::features::Feature;
 use xds::delta::subscriber::{Delivery, Handler, Received, Rejection};
 
 use crate::Waypoint;
@@ -34,9 +34,7 @@ impl<F: Handler> Handler for Told<F> {
 
 /// What this waypoint can do with a routing: it is sent nothing that requires more.
 pub(crate) fn abilities() -> Vec<&'static str> {
-    const NOT_YET: [&str; 3] = ["routing.mirror", "routing.tcp", "routing.tls"];
-    let can = |ability: &&str| !NOT_YET.iter().any(|missing| ability.ends_with(missing));
-    KNOWN.into_iter().filter(can).collect()
+    Feature::carried().map(Feature::name).collect()
 }
 
 fn take_labels(waypoint: &Waypoint, received: &Received) {
@@ -50,15 +48,4 @@ fn take_labels(waypoint: &Waypoint, received: &Received) {
         Labels::new(pairs.collect())
     });
     waypoint.labels.set(&workload.uid.into(), labels);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{KNOWN, abilities};
-
-    #[test]
-    fn what_cannot_be_done_yet_is_not_announced() {
-        assert_eq!(abilities().len(), KNOWN.len() - 3);
-        assert!(abilities().iter().any(|ability| ability.ends_with("routing.http")));
-    }
 }

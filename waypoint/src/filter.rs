@@ -5,6 +5,11 @@ mod forward;
 mod forwarded;
 mod headers;
 mod local;
+mod mirror;
 pub(crate) mod policy;
 mod prepare;
 mod read;
+mod standing;
+
+pub(crate) use self::forwarded::Asker;
+pub(crate) use self::standing::Standing;

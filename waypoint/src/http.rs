@@ -4,28 +4,32 @@
 mod body;
 pub(crate) mod messages;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::BytesMut;
 use hbone::tunnel::Stream;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use model::traffic::pool::Ticket;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub(crate) use self::body::ResponseBody;
-use crate::filter::chain;
+use crate::filter::{Standing, chain};
 use crate::limits::Limit;
 use crate::listen::Inbound;
 use crate::protocol::{self, Http};
 use crate::rewound::Rewound;
 use crate::telemetry::{Exchange, KnownSeries};
-use crate::upstream::Io;
+use crate::upstream::Parts;
 use crate::worker::Worker;
 
 /// A client's connection, as its requests see it.
@@ -37,14 +41,36 @@ pub(crate) struct Connection {
     pub(crate) known: KnownSeries,
     /// What is to be spoken on it once the last answer has gone.
     pub(crate) upgrade: RefCell<Option<Upgrade>>,
+    /// Requests that are not over.
+    pub(crate) requests: Cell<u32>,
+}
+
+impl Connection {
+    /// A request begins. Where the client has as many as it may, it waits with the next: that is counted.
+    pub(crate) fn begun(&self) {
+        let requests = self.requests.get().saturating_add(1);
+        self.requests.set(requests);
+        if requests == self.worker.waypoint.bounds.streams {
+            self.worker.waypoint.hits.hit(Limit::Streams);
+        }
+    }
+
+    /// One is over.
+    pub(crate) fn ended(&self) {
+        self.requests.set(self.requests.get().saturating_sub(1));
+    }
 }
 
 /// An endpoint's connection on which something else than HTTP is to be spoken.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
-    pub(crate) endpoint: oneshot::Receiver<hyper::client::conn::http1::Parts<TokioIo<Io>>>,
+    pub(crate) parts: oneshot::Receiver<Parts>,
     /// The request that asked for it, which lasts as long.
     pub(crate) exchange: Exchange,
+    /// What it is judged by again.
+    pub(crate) standing: Standing,
+    /// Its place among the requests that are counted, if they are.
+    pub(crate) _counted: Option<Ticket>,
 }
 
 /// Runs what hyper has to run beside a connection, on the same thread.
@@ -70,11 +96,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, inbound: Rc<Inbound>, mut stream: 
             }
         }
     };
-    let draining = worker.waypoint.draining.clone();
+    let leaving = inbound.leaving.clone();
     let version = tokio::select! {
+        biased;
         known = timeout(worker.waypoint.bounds.idle, known) => known.ok().flatten(),
-        // A client that has asked for nothing has nothing to lose.
-        () = draining.begun() => None,
+        // Not before: its first request may be on its way.
+        () = leaving.over() => None,
     };
     match version {
         Some(version) => serve_as(worker, inbound, Rewound::new(first.freeze(), stream), version).await,
@@ -91,8 +118,13 @@ pub(crate) async fn serve_as(
     stream: Rewound<Stream>,
     version: Http,
 ) {
-    let connection =
-        Rc::new(Connection { worker, inbound, known: RefCell::default(), upgrade: RefCell::default() });
+    let connection = Rc::new(Connection {
+        worker,
+        inbound,
+        known: RefCell::default(),
+        upgrade: RefCell::default(),
+        requests: Cell::default(),
+    });
     match version {
         Http::One => serve_one(connection, stream).await,
         Http::Two => serve_two(connection, stream).await,
@@ -101,9 +133,9 @@ pub(crate) async fn serve_as(
 
 async fn serve_one(connection: Rc<Connection>, stream: Rewound<Stream>) {
     let waypoint = connection.worker.waypoint.clone();
-    let handled = connection.clone();
+    let (handled, leaving) = (connection.clone(), connection.inbound.leaving.clone());
     // hyper gives the connection back only where nothing of it is pinned in place.
-    let service = service_fn(move |request| Box::pin(chain::handle(handled.clone(), request)));
+    let service = service_fn(move |request| Box::pin(answer_one(handled.clone(), request)));
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(waypoint.bounds.idle)
@@ -115,7 +147,8 @@ async fn serve_one(connection: Rc<Connection>, stream: Rewound<Stream>) {
     let outcome = loop {
         tokio::select! {
             outcome = poll_fn(|cx| serving.poll_without_shutdown(cx)) => break outcome,
-            () = waypoint.draining.begun(), if !told => {
+            // Until then answers say that they are the last: a request on its way to here would find nobody.
+            () = leaving.over(), if !told => {
                 told = true;
                 std::pin::Pin::new(&mut serving).graceful_shutdown();
             }
@@ -128,32 +161,49 @@ async fn serve_one(connection: Rc<Connection>, stream: Rewound<Stream>) {
     let mut stream = parts.io.into_inner();
     let upgrade = connection.upgrade.borrow_mut().take();
     match upgrade {
-        Some(upgrade) => carry(Rewound::new(parts.read_buf, stream), upgrade).await,
+        Some(upgrade) => carry(&connection, Rewound::new(parts.read_buf, stream), upgrade).await,
         None => {
             let _ = stream.shutdown().await;
         }
     }
 }
 
+/// Answers a request on HTTP/1.1, and says so where it is the last.
+async fn answer_one(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let leaving = connection.inbound.leaving.clone();
+    let mut response = chain::handle(connection, request).await?;
+    if leaving.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
 async fn serve_two(connection: Rc<Connection>, stream: Rewound<Stream>) {
     let waypoint = connection.worker.waypoint.clone();
     let bounds = &waypoint.bounds;
+    let windows = bounds.client_windows(&waypoint.limits.windows);
     let handled = connection.clone();
-    let service = service_fn(move |request| chain::handle(handled.clone(), request));
+    // hyper gives each request a task of its own: what it moves there step by step is to be a pointer.
+    let service = service_fn(move |request| Box::pin(chain::handle(handled.clone(), request)));
     let serving = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(bounds.streams)
-        .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
-        .initial_stream_window_size(bounds.stream_window)
-        .initial_connection_window_size(bounds.connection_window)
+        // What is larger than it may is refused by us, and counted, while it is not far larger.
+        .max_header_list_size(u32::try_from(bounds.head * 2).unwrap_or(u32::MAX))
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
         .max_pending_accept_reset_streams(bounds.pending_resets)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
+    let leaving = connection.inbound.leaving.clone();
     let mut told = false;
     let outcome = loop {
         tokio::select! {
             outcome = serving.as_mut() => break outcome,
-            () = waypoint.draining.begun(), if !told => {
+            () = leaving.begun(), if !told => {
                 told = true;
                 serving.as_mut().graceful_shutdown();
             }
@@ -170,18 +220,34 @@ fn failed(connection: &Connection, error: &hyper::Error) {
         hits.hit(Limit::Head);
     } else if error.is_timeout() {
         hits.hit(Limit::Idle);
+    } else if is_calmed(error) {
+        hits.hit(Limit::Resets);
     }
     tracing::debug!(%error, peer = %connection.inbound.client.peer, "a client's connection failed");
 }
 
-/// Carries what is spoken instead of HTTP until both ends have ended.
-async fn carry(mut client: impl AsyncRead + AsyncWrite + Unpin, upgrade: Upgrade) {
-    let Upgrade { endpoint, mut exchange } = upgrade;
-    let Ok(parts) = endpoint.await else {
+/// Whether a connection was ended from here because its client resets what it asks for before it is dealt with.
+fn is_calmed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.is_go_away() && cause.is_library() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    })
+}
+
+/// Carries what is spoken instead of HTTP until both ends have ended, or a policy denies it.
+async fn carry(connection: &Connection, mut client: impl AsyncRead + AsyncWrite + Unpin, upgrade: Upgrade) {
+    let Upgrade { parts, mut exchange, standing, _counted } = upgrade;
+    let Ok(parts) = parts.await else {
         return exchange.broke(String::from("the endpoint's connection ended"));
     };
-    let mut server = Rewound::new(parts.read_buf, parts.io.into_inner());
-    match copy_bidirectional(&mut client, &mut server).await {
+    let Parts { http, opened: _opened } = parts;
+    let mut server = Rewound::new(http.read_buf, http.io.into_inner());
+    let carried = tokio::select! {
+        carried = copy_bidirectional(&mut client, &mut server) => carried,
+        // Dropped, both are reset.
+        denied = standing.denied(connection) => return exchange.cut_off(denied),
+    };
+    match carried {
         Ok((received, sent)) => {
             exchange.tally.received.set(received);
             exchange.tally.sent.set(sent);

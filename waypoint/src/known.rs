@@ -7,8 +7,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use model::address::{NamespacedHostname, Str};
 use model::route::Routing;
+use model::route::index::Indexed;
+use model::traffic::Destination;
 use model::traffic::balance::Labels;
 use xds::feed::routing::RoutingUpdate;
+
+use crate::balance::Rules;
 
 /// The labels of workloads, by uid.
 #[derive(Debug, Default)]
@@ -41,39 +45,125 @@ impl AllLabels {
     }
 }
 
+/// Hosts without rules that are remembered. Beyond, those that are asked for again are made anew.
+const MOST_DEFAULTS: usize = 4096;
+
 /// What becomes of traffic to hosts, one resource a host, replaced as a whole.
 #[derive(Debug, Default)]
-pub(crate) struct Routings(RwLock<HashMap<NamespacedHostname, Arc<Routing>, foldhash::fast::RandomState>>);
+pub(crate) struct Routings(RwLock<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    of: HashMap<NamespacedHostname, Edition, foldhash::fast::RandomState>,
+    /// What rules say of services: the same for all hosts that name them, so that it is one value.
+    destinations: HashMap<NamespacedHostname, Arc<Destination>, foldhash::fast::RandomState>,
+    edition: u64,
+    /// What becomes of traffic to hosts of which nothing was told, once there has been any.
+    by_default: HashMap<NamespacedHostname, Arc<Indexed>, foldhash::fast::RandomState>,
+    /// The edition in which a host lost its rules last: that of all that have none.
+    removed: u64,
+}
+
+/// What becomes of traffic to a host, and how new that is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Edition {
+    /// None where no service was asked for.
+    pub(crate) routing: Option<Arc<Indexed>>,
+    /// Grows with every change.
+    pub(crate) edition: u64,
+}
+
+impl Edition {
+    /// What rules say of a service.
+    pub(crate) fn rules(&self, service: &NamespacedHostname) -> Rules<'_> {
+        let of = self.routing.as_ref().and_then(|routing| routing.destinations.get(service));
+        Rules { of, edition: self.edition }
+    }
+}
+
+impl Known {
+    fn put(&mut self, mut routing: Routing) {
+        for (service, rules) in &mut routing.destinations {
+            match self.destinations.get(service) {
+                Some(known) if **known == **rules => *rules = known.clone(),
+                _ => {
+                    self.destinations.insert(service.clone(), rules.clone());
+                }
+            }
+        }
+        self.edition += 1;
+        let edition = Edition { routing: None, edition: self.edition };
+        self.of.insert(
+            routing.host.clone(),
+            Edition { routing: Some(Arc::new(Indexed::new(routing))), ..edition },
+        );
+    }
+
+    fn remove(&mut self, host: &NamespacedHostname) {
+        self.edition += 1;
+        self.removed = self.edition;
+        self.of.remove(host);
+    }
+
+    fn default_of(&mut self, host: &NamespacedHostname) -> Edition {
+        if self.by_default.len() >= MOST_DEFAULTS {
+            self.by_default.clear();
+        }
+        let make = || Arc::new(Indexed::new(Routing::by_default(host.clone())));
+        let routing = self.by_default.entry(host.clone()).or_insert_with(make).clone();
+        Edition { routing: Some(routing), edition: self.removed }
+    }
+
+    fn find(&self, host: &NamespacedHostname) -> Option<Edition> {
+        let by_default = || {
+            let routing = self.by_default.get(host)?.clone();
+            Some(Edition { routing: Some(routing), edition: self.removed })
+        };
+        self.of.get(host).cloned().or_else(by_default)
+    }
+
+    fn forget(&mut self) {
+        self.destinations.retain(|_, rules| Arc::strong_count(rules) > 1);
+    }
+}
 
 impl Routings {
-    /// That of a host; none where it has the default routing.
-    pub(crate) fn of(&self, host: &NamespacedHostname) -> Option<Arc<Routing>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+    /// That of a host.
+    pub(crate) fn of(&self, host: &NamespacedHostname) -> Edition {
+        let found = self.0.read().unwrap_or_else(PoisonError::into_inner).find(host);
+        found.unwrap_or_else(|| {
+            let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            // It may have been told meanwhile.
+            all.find(host).unwrap_or_else(|| all.default_of(host))
+        })
     }
 
     /// Replaces that of a host.
+    #[cfg(test)]
     pub(crate) fn set(&self, routing: Routing) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        all.insert(routing.host.clone(), Arc::new(routing));
+        self.apply(vec![RoutingUpdate::Put(Box::new(routing))]);
     }
 
     /// Takes changes over.
     pub(crate) fn apply(&self, updates: Vec<RoutingUpdate>) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for update in updates {
             match update {
-                RoutingUpdate::Put(routing) => self.set(*routing),
-                RoutingUpdate::Remove(host) => {
-                    self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&host);
-                }
+                RoutingUpdate::Put(routing) => all.put(*routing),
+                RoutingUpdate::Remove(host) => all.remove(&host),
             }
         }
+        all.forget();
     }
 
     /// The hosts that have one, in order.
     pub(crate) fn hosts(&self) -> Vec<NamespacedHostname> {
         let mut hosts: Vec<_> =
-            self.0.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+            self.0.read().unwrap_or_else(PoisonError::into_inner).of.keys().cloned().collect();
         hosts.sort();
         hosts
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! listen ══ tunnel ══► target ─► protocol ─┬► http ─► filter::chain ─► route ─► upstream ══ tunnel ══► pod
-//!                                          └► tcp ───────────────────────────► upstream
+//!                                          └► tcp (hello) ─────────► route ─► upstream
 //! telemetry: what is said of it      worker: the thread it lives on      limits: every bound
 //! ```
 
@@ -13,8 +13,10 @@ pub mod config;
 
 mod admin;
 mod balance;
+mod ending;
 mod feed;
 mod filter;
+mod hello;
 mod http;
 mod known;
 mod limits;
@@ -25,13 +27,13 @@ mod route;
 mod target;
 mod tcp;
 mod telemetry;
+mod trust;
 mod upstream;
 mod worker;
 
 use std::sync::Arc;
 
 use daemon::log::Log;
-use daemon::shutdown::Shutdown;
 use hbone::account::Ledger;
 use hbone::limits::Limits;
 use identity::rotation::Certificates;
@@ -44,9 +46,11 @@ use model::workload::Workload;
 use tokio::sync::Semaphore;
 use xds::state::State;
 
+use self::balance::AllClusters;
+use self::ending::Ending;
 use self::known::{AllLabels, Routings};
 use self::limits::{Bounds, Hits};
-use self::telemetry::Telemetry;
+use self::telemetry::{Records, Spans, Telemetry};
 use self::worker::Handle;
 
 /// What all threads share.
@@ -58,8 +62,12 @@ pub(crate) struct Waypoint {
     pub(crate) labels: AllLabels,
     /// What becomes of traffic to hosts.
     pub(crate) routings: Routings,
+    /// What all threads know of those who take it.
+    pub(crate) clusters: AllClusters,
     pub(crate) certificates: Certificates,
     pub(crate) tls: Tls,
+    /// Tunnels that were ended because a certificate is revoked.
+    pub(crate) revoked_tunnels: identity::trust::Ended,
     /// Whether the controller is the one who issues certificates, so that its roots are theirs.
     pub(crate) own_roots: bool,
     pub(crate) log: Log,
@@ -72,9 +80,13 @@ pub(crate) struct Waypoint {
     /// Places for tunnels whose peer has not shown yet who it is.
     pub(crate) handshakes: Semaphore,
     pub(crate) telemetry: Telemetry,
+    /// What was decided lately.
+    pub(crate) records: Records,
+    /// Where there is a collector.
+    pub(crate) spans: Option<Spans>,
     pub(crate) workers: Vec<Handle>,
-    /// Begins when no new tunnel is taken any more.
-    pub(crate) draining: Shutdown,
+    /// How far the process's end has come.
+    pub(crate) ending: Ending,
 }
 
 /// Who this waypoint is.

@@ -3,29 +3,30 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use daemon::limits;
+use hbone::windows::{Wider, Windows};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::Waypoint;
 
 /// The bounds.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
-    /// Bytes of a request's or response's head, decoded. 60 KiB, as Envoy (`max_request_headers_kb`).
+    /// Bytes of a request's or response's head, decoded. 60 KiB, as Envoy (`max_request_headers_kb`). HTTP/2 counts 32 more
+    /// for each field.
     pub(crate) head: usize,
     /// Fields in a head. 100, as Envoy (`max_headers_count`).
     pub(crate) fields: usize,
     /// Requests that a client may have open at once on an HTTP/2 connection. 100: beyond, it waits, or opens another.
     pub(crate) streams: u32,
-    /// What a client's HTTP/2 stream may send before it is taken on, bytes. 256 KiB.
-    pub(crate) stream_window: u32,
-    /// The same for all streams of a connection. 1 MiB: four times a stream's, or one stalled would block the others.
-    pub(crate) connection_window: u32,
+    /// What a stream of HTTP/2 may send before it is taken on, bytes, the largest first: a connection has the first for which
+    /// something is left of what all windows may have together ([`hbone::windows`]). 256, 128 and 64 KiB.
+    pub(crate) stream_windows: [u32; 3],
     /// Streams that a client may have reset and that are not done with. 50.
     pub(crate) pending_resets: usize,
     /// How long a client's HTTP/1.1 connection may be without a request. 1 h, as Envoy (`idle_timeout`).
@@ -45,6 +46,43 @@ pub(crate) struct Bounds {
     pub(crate) upstream_streams: usize,
     /// Tunnels whose peer has not shown yet who it is. 1024.
     pub(crate) handshakes: usize,
+    /// Copies of requests (`mirrors`) that a thread has under way; beyond, none is made. 256: each may be 64 KiB behind.
+    pub(crate) copies: usize,
+}
+
+/// The windows of an HTTP/2 connection; those of its streams together, beyond the least, are given back with it.
+#[derive(Debug)]
+pub(crate) struct TwoWindows {
+    /// Of each stream, bytes.
+    pub(crate) stream: u32,
+    /// Of all streams together, bytes.
+    pub(crate) connection: u32,
+    _wider: Wider,
+}
+
+/// How many streams' windows a client's connection has: more, and one that stalls does not block the others.
+const CLIENT_STREAMS: u32 = 4;
+
+impl Bounds {
+    /// Those of a client's connection. It is one client's: who does not read all that it asks for is in its own way.
+    pub(crate) fn client_windows(&self, windows: &Arc<Windows>) -> TwoWindows {
+        self.windows(windows, CLIENT_STREAMS)
+    }
+
+    /// Those of an endpoint's connection: room for all its streams. They are those of many clients, of whom none may make the
+    /// others wait by not reading.
+    pub(crate) fn endpoint_windows(&self, windows: &Arc<Windows>) -> TwoWindows {
+        self.windows(windows, u32::try_from(self.upstream_streams).unwrap_or(u32::MAX))
+    }
+
+    fn windows(&self, windows: &Arc<Windows>, streams: u32) -> TwoWindows {
+        let [_, _, least] = self.stream_windows;
+        let of_all = |stream: u32| stream.saturating_mul(streams).min(i32::MAX.unsigned_abs());
+        let mut wider = windows.none();
+        let fits = |stream: &u32| wider.take(of_all(*stream) - of_all(least));
+        let stream = self.stream_windows.into_iter().find(fits).unwrap_or(least);
+        TwoWindows { stream, connection: of_all(stream), _wider: wider }
+    }
 }
 
 impl Default for Bounds {
@@ -53,8 +91,7 @@ impl Default for Bounds {
             head: 60 << 10,
             fields: 100,
             streams: 100,
-            stream_window: 256 << 10,
-            connection_window: 1 << 20,
+            stream_windows: [256 << 10, 128 << 10, 64 << 10],
             pending_resets: 50,
             idle: Duration::from_secs(3600),
             sniff: Duration::from_secs(3600),
@@ -64,61 +101,43 @@ impl Default for Bounds {
             upstream_connections: 8192,
             upstream_streams: 100,
             handshakes: 1024,
+            copies: 256,
         }
     }
 }
 
-/// What was hit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Limit {
-    /// [`Bounds::head`] or [`Bounds::fields`].
-    Head,
-    /// [`Bounds::idle`].
-    Idle,
-    /// [`Bounds::upstream_connections`].
-    UpstreamConnections,
-    /// [`Bounds::upstream_streams`]: another connection is opened.
-    UpstreamStreams,
-    /// [`Bounds::connect`].
-    Connect,
-    /// [`Bounds::handshakes`].
-    Handshakes,
-    /// A client's share of descriptors.
-    ClientShare,
-    /// A thread's mailbox.
-    Mailbox,
-    /// The process's files.
-    OpenFiles,
+daemon::limits! {
+    /// What was hit.
+    pub(crate) enum Limit {
+        /// [`Bounds::head`] or [`Bounds::fields`].
+        Head = "request_head",
+        /// [`Bounds::streams`]: a client has as many requests open as it may, and waits with the next.
+        Streams = "client_streams",
+        /// [`Bounds::pending_resets`]: the client's connection ends.
+        Resets = "client_resets",
+        /// [`Bounds::idle`].
+        Idle = "client_idle",
+        /// [`Bounds::upstream_connections`].
+        UpstreamConnections = "upstream_connections",
+        /// [`Bounds::upstream_streams`]: another connection is opened.
+        UpstreamStreams = "upstream_streams",
+        /// [`Bounds::connect`].
+        Connect = "upstream_connect_time",
+        /// [`Bounds::handshakes`].
+        Handshakes = "handshakes",
+        /// [`Bounds::copies`].
+        Copies = "mirrored_requests",
+        /// A client's share of descriptors.
+        ClientShare = "client_share",
+        /// A thread's mailbox.
+        Mailbox = "worker_mailbox",
+        /// The process's files.
+        OpenFiles = "open_files",
+    }
 }
-
-/// In the order of the variants.
-const NAMES: [(Limit, &str); 9] = [
-    (Limit::Head, "request_head"),
-    (Limit::Idle, "client_idle"),
-    (Limit::UpstreamConnections, "upstream_connections"),
-    (Limit::UpstreamStreams, "upstream_streams"),
-    (Limit::Connect, "upstream_connect_time"),
-    (Limit::Handshakes, "handshakes"),
-    (Limit::ClientShare, "client_share"),
-    (Limit::Mailbox, "worker_mailbox"),
-    (Limit::OpenFiles, "open_files"),
-];
 
 /// How often each was hit.
-#[derive(Debug, Default)]
-pub(crate) struct Hits([AtomicU64; NAMES.len()]);
-
-impl Hits {
-    /// A limit was hit.
-    pub(crate) fn hit(&self, limit: Limit) {
-        self.0[limit as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How often it was.
-    pub(crate) fn of(&self, limit: Limit) -> u64 {
-        self.0[limit as usize].load(Ordering::Relaxed)
-    }
-}
+pub(crate) type Hits = limits::Hits<Limit>;
 
 /// `lateen_limit_hits_total`, for every limit there is.
 #[derive(Debug)]
@@ -126,19 +145,18 @@ pub(crate) struct LimitMetrics(pub(crate) Arc<Waypoint>);
 
 impl Collector for LimitMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "How often a limit was hit; docs/limits.md says what each is";
-        let mut family = encoder.encode_descriptor("lateen_limit_hits", help, None, MetricType::Counter)?;
         let waypoint = &self.0;
-        let own = NAMES.iter().map(|(limit, name)| (*name, waypoint.hits.of(*limit)));
         let others = [
             ("metric_series", waypoint.telemetry.dropped()),
             ("log_buffer", waypoint.log.dropped()),
             ("state_patience", waypoint.state.waited_in_vain()),
         ];
-        for (limit, count) in waypoint.limits.hits.all().chain(own).chain(others) {
-            ConstCounter::new(count).encode(family.encode_family(&[("limit", limit)])?)?;
-        }
-        Ok(())
+        let own = waypoint.hits.all().chain(others);
+        limits::encode(&mut encoder, waypoint.limits.hits.all().chain(own))?;
+        let help = "Bytes that windows let peers send ahead, beyond the least that every stream has";
+        let gauge = encoder.encode_descriptor("lateen_window_bytes", help, None, MetricType::Gauge)?;
+        let given = i64::try_from(waypoint.limits.windows.given()).unwrap_or(i64::MAX);
+        ConstGauge::new(given).encode(gauge)
     }
 }
 
@@ -147,12 +165,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_limit_has_its_own_counter() {
-        let hits = Hits::default();
-        for (at, (limit, _)) in NAMES.iter().enumerate() {
-            assert_eq!(*limit as usize, at, "{limit:?} stands in the place of its counter");
-            hits.hit(*limit);
-            assert_eq!(hits.of(*limit), 1);
-        }
+    fn windows_of_http_2_narrow_while_others_have_them() {
+        let bounds = Bounds::default();
+        let windows = Windows::new(48 << 20);
+        let all: Vec<TwoWindows> = (0..20).map(|_| bounds.endpoint_windows(&windows)).collect();
+        let streams: Vec<u32> = all.iter().map(|windows| windows.stream >> 10).collect();
+        assert_eq!(streams[..4], [256, 256, 128, 64]);
+        assert!(streams[4..].iter().all(|stream| *stream == 64), "{streams:?}");
+        assert!(all.iter().all(|windows| windows.connection == windows.stream * 100), "room for all streams");
+        assert!(windows.given() <= 48 << 20);
+        drop(all);
+        assert_eq!(windows.given(), 0, "all of it is given back");
+        assert_eq!(bounds.client_windows(&windows).connection, 1 << 20);
     }
 }

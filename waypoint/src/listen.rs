@@ -1,17 +1,21 @@
 //! Tunnels in: accepted, given to a thread, shaken hands with as this waypoint, and each CONNECT on them understood.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use daemon::metrics::traffic::End;
+use daemon::ports;
+use daemon::start::StartError;
 use hbone::account::{Account, AccountLimits};
 use hbone::fairness::{self, HANDSHAKE, OPENING};
 use hbone::headers::Headers;
 use hbone::transport::{Tls, Transport};
 use hbone::tunnel::{Gone, Request, Server};
+use identity::tls::Credentials;
+use identity::verify::explain_handshake;
 use model::Identity;
 use model::accept::{Authority, InvalidAuthority};
 use model::address::{NetworkAddress, PeerAddress};
@@ -20,14 +24,17 @@ use model::mesh::Mesh;
 use model::traffic::balance::Labels;
 use model::workload::Workload;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
 
+use crate::ending::Leaving;
+use crate::filter::Asker;
 use crate::limits::Limit;
 use crate::protocol::{self, Spoken};
 use crate::target::{self, Target};
+use crate::trust::Ends;
 use crate::worker::{Accepted, Serving, Worker};
-use crate::{Waypoint, http, tcp, telemetry};
+use crate::{Waypoint, http, tcp, telemetry, trust};
 
 /// The header of a refused CONNECT that says why.
 const CAUSE: &str = "lateen-cause";
@@ -36,13 +43,39 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Clients whose accounts are known before those without a tunnel are forgotten.
 const ACCOUNTS: usize = 1024;
 
-/// Accepts tunnels until the waypoint drains, and gives each to the thread that serves fewest.
+/// The port of tunnels, taken and not open yet: who connects is refused at once, and asks another replica.
+#[derive(Debug)]
+pub(crate) struct Port(TcpSocket);
+
+/// Tunnels that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+impl Port {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// Somebody has it already.
+    pub(crate) fn take(address: SocketAddr) -> Result<Self, StartError> {
+        Ok(Self(ports::take(address)?))
+    }
+
+    /// Lets tunnels come.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) fn open(self) -> std::io::Result<TcpListener> {
+        self.0.listen(BACKLOG)
+    }
+}
+
+/// Accepts tunnels until the last call, and gives each to the thread that serves fewest. A waypoint that leaves still
+/// takes them: not every agent has heard of it.
 pub(crate) async fn accept(waypoint: Arc<Waypoint>, listener: TcpListener) {
     let mut accounts = Accounts::default();
     loop {
         let accepted = tokio::select! {
             biased;
-            () = waypoint.draining.begun() => break,
+            () = waypoint.ending.last_call() => break,
             accepted = listener.accept() => accepted,
         };
         let (socket, peer) = match accepted {
@@ -111,8 +144,8 @@ pub(crate) struct Client {
     pub(crate) identity: Identity,
     /// The text of it, as headers and labels have it.
     pub(crate) principal: Arc<str>,
-    /// SHA-256 of its certificate, in hexadecimal, for `x-forwarded-client-cert`.
-    pub(crate) fingerprint: String,
+    /// What endpoints are told of it.
+    pub(crate) asker: Asker,
 }
 
 /// Serves a tunnel to its end.
@@ -136,11 +169,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         }
     };
     match shaken {
-        Ok((transport, client)) => {
+        Ok((transport, client, credentials)) => {
             let (server, driver) = hbone::tunnel::server(transport, worker.waypoint.limits.clone());
             server.charge(&account);
-            let driver = tokio::task::spawn_local(driver);
-            take_requests(&worker, server, &account, &Rc::new(client)).await;
+            let leaving = Rc::new(Leaving::new(&worker.waypoint.ending));
+            let ends = Ends::Server(leaving.clone());
+            let driver = tokio::task::spawn_local(trust::drive(worker.clone(), driver, credentials, ends));
+            take_requests(&worker, server, &account, &Rc::new(client), &leaving).await;
             if let Ok(gone) = driver.await
                 && gone != Gone::Closed
             {
@@ -151,7 +186,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     }
 }
 
-async fn handshake(worker: &Worker, accepted: Accepted) -> Result<(Tls, Client), String> {
+async fn handshake(worker: &Worker, accepted: Accepted) -> Result<(Tls, Client, Arc<Credentials>), String> {
     let waypoint = &worker.waypoint;
     let Accepted { socket, peer, account } = accepted;
     fairness::turn(&account, HANDSHAKE).await;
@@ -160,12 +195,13 @@ async fn handshake(worker: &Worker, accepted: Accepted) -> Result<(Tls, Client),
     let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
     let transport = Tls::accept(socket, credentials.server_config(), &waypoint.limits, &account)
         .await
-        .map_err(|error| crate::upstream::explain(&error))?;
+        .map_err(|error| explain_handshake(&error))?;
     let chain = transport.peer_certificates();
     let identity = identity::verify::peer_identity(chain).map_err(|error| error.to_string())?;
     let fingerprint = chain.first().map(fingerprint).unwrap_or_default();
-    let principal = identity.to_string().into();
-    Ok((transport, Client { peer, identity, principal, fingerprint }))
+    let principal: Arc<str> = identity.to_string().into();
+    let asker = Asker::new(peer.ip(), &principal, &fingerprint, &waypoint.own.principal);
+    Ok((transport, Client { peer, identity, principal, asker }, credentials))
 }
 
 fn fingerprint(certificate: &rustls::pki_types::CertificateDer<'_>) -> String {
@@ -179,21 +215,26 @@ fn fingerprint(certificate: &rustls::pki_types::CertificateDer<'_>) -> String {
     text
 }
 
-/// Takes requests until the tunnel ends; once the waypoint drains, the client is told to go elsewhere.
-async fn take_requests(worker: &Rc<Worker>, mut server: Server, account: &Arc<Account>, client: &Rc<Client>) {
-    let draining = worker.waypoint.draining.clone();
+/// Takes requests until the tunnel ends; once it leaves, the client is told to go elsewhere.
+async fn take_requests(
+    worker: &Rc<Worker>,
+    mut server: Server,
+    account: &Arc<Account>,
+    client: &Rc<Client>,
+    leaving: &Rc<Leaving>,
+) {
     let mut told = false;
     loop {
         tokio::select! {
             biased;
-            () = draining.begun(), if !told => {
+            () = leaving.begun(), if !told => {
                 told = true;
                 server.drain();
             }
             request = server.accept() => match request {
                 Some(request) => {
                     fairness::turn(account, OPENING).await;
-                    tokio::task::spawn_local(open(worker.clone(), client.clone(), request));
+                    tokio::task::spawn_local(open(worker.clone(), client.clone(), leaving.clone(), request));
                 }
                 None => return,
             },
@@ -205,6 +246,8 @@ async fn take_requests(worker: &Rc<Worker>, mut server: Server, account: &Arc<Ac
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) client: Rc<Client>,
+    /// Whether what is asked for on it is to be asked for elsewhere soon.
+    pub(crate) leaving: Rc<Leaving>,
     /// The client's workload, if the mesh knows it and its identity is the one proved.
     pub(crate) source: Option<Arc<Workload>>,
     /// What labels say of the client.
@@ -218,12 +261,12 @@ pub(crate) struct Inbound {
     pub(crate) _serving: Serving,
 }
 
-async fn open(worker: Rc<Worker>, client: Rc<Client>, request: Request) {
+async fn open(worker: Rc<Worker>, client: Rc<Client>, leaving: Rc<Leaving>, request: Request) {
     if request.resume().is_some() {
         // Nothing is ever detached here.
         return request.refuse(409, &cause("this waypoint holds no detached connections"));
     }
-    let inbound = match understand(&worker, &client, &request).await {
+    let inbound = match understand(&worker, &client, leaving, &request).await {
         Ok(inbound) => Rc::new(inbound),
         Err((status, error)) => {
             tracing::warn!(
@@ -237,7 +280,8 @@ async fn open(worker: Rc<Worker>, client: Rc<Client>, request: Request) {
     match protocol::spoken(inbound.target.protocol) {
         Spoken::Http => http::serve(worker, inbound, request.accept(&headers)).await,
         Spoken::Tcp => tcp::serve(worker, inbound, request, &headers).await,
-        Spoken::NotSaid => tcp::sniff(worker, inbound, request.accept(&headers)).await,
+        Spoken::Tls => tcp::sniff(worker, inbound, request.accept(&headers), tcp::May::BeTls).await,
+        Spoken::NotSaid => tcp::sniff(worker, inbound, request.accept(&headers), tcp::May::BeHttp).await,
     }
 }
 
@@ -251,6 +295,7 @@ pub(crate) fn cause(error: &str) -> Headers {
 async fn understand(
     worker: &Worker,
     client: &Rc<Client>,
+    leaving: Rc<Leaving>,
     request: &Request,
 ) -> Result<Inbound, (u16, String)> {
     let authority: Authority =
@@ -268,7 +313,8 @@ async fn understand(
     let source_end = telemetry::source(client, source.as_deref(), baggage.as_ref());
     let source_labels = source.as_ref().and_then(|source| waypoint.labels.of(&source.uid));
     let serving = worker.handle().serving();
-    Ok(Inbound { client: client.clone(), source, source_end, source_labels, target, own, _serving: serving })
+    let client = client.clone();
+    Ok(Inbound { client, leaving, source, source_end, source_labels, target, own, _serving: serving })
 }
 
 /// The client as the mesh knows it: the workload at its address, if that has the identity that TLS proved.

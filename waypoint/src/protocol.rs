@@ -2,6 +2,7 @@
 
 use http::Version;
 use model::service::AppProtocol;
+use model::traffic::{H2UpgradePolicy, HttpSettings};
 
 /// How a connection is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub(crate) enum Spoken {
     Http,
     /// As bytes.
     Tcp,
+    /// As bytes, of which the first are a ClientHello.
+    Tls,
     /// Nobody says; see what comes.
     NotSaid,
 }
@@ -27,7 +30,8 @@ pub(crate) enum Http {
 pub(crate) fn spoken(declared: AppProtocol) -> Spoken {
     match declared {
         AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => Spoken::Http,
-        AppProtocol::Tcp | AppProtocol::Tls => Spoken::Tcp,
+        AppProtocol::Tcp => Spoken::Tcp,
+        AppProtocol::Tls => Spoken::Tls,
         AppProtocol::Unknown => Spoken::NotSaid,
     }
 }
@@ -43,11 +47,25 @@ pub(crate) fn to_endpoint(declared: AppProtocol, client: Version) -> Http {
     }
 }
 
+/// The same where a DestinationRule may say otherwise: `useClientProtocol`, else `h2UpgradePolicy`. Who wants to speak
+/// something else than HTTP gets a connection of HTTP/1.1, which can become that.
+pub(crate) fn by_rules(declared: AppProtocol, client: Version, upgrades: bool, rules: &HttpSettings) -> Http {
+    if rules.use_client_protocol {
+        return if client == Version::HTTP_2 { Http::Two } else { Http::One };
+    }
+    if rules.h2_upgrade_policy == H2UpgradePolicy::Upgrade && !upgrades {
+        return Http::Two;
+    }
+    to_endpoint(declared, client)
+}
+
 /// What first bytes look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Looks {
     /// Like HTTP.
     Http(Http),
+    /// Like a ClientHello.
+    Tls,
     /// Like something else.
     Other,
     /// More bytes are needed.
@@ -58,6 +76,8 @@ pub(crate) enum Looks {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The longest method that is taken for one.
 const METHOD: usize = 24;
+/// A record of a TLS handshake, of version 3.x (RFC 8446, section 5.1).
+const HANDSHAKE: [u8; 2] = [0x16, 3];
 /// A first line longer than this, and like HTTP so far, is taken for a request with a long path.
 pub(crate) const LINE: usize = 4096;
 
@@ -67,6 +87,9 @@ pub(crate) fn look(bytes: &[u8]) -> Looks {
     let shared = bytes.len().min(PREFACE.len());
     if bytes[..shared] == PREFACE[..shared] {
         return if shared == PREFACE.len() { Looks::Http(Http::Two) } else { Looks::Open };
+    }
+    if bytes.starts_with(&HANDSHAKE[..bytes.len().min(HANDSHAKE.len())]) {
+        return if bytes.len() < HANDSHAKE.len() { Looks::Open } else { Looks::Tls };
     }
     let Some(end) = bytes.iter().position(|byte| !is_token(*byte)) else {
         return if bytes.len() > METHOD { Looks::Other } else { Looks::Open };
@@ -125,7 +148,9 @@ mod tests {
             (b"get key\r\n", Looks::Other),
             (b"GET / HTTP/2\r\n", Looks::Other),
             (b"GET / HTTP/1.12\r\n", Looks::Other),
-            (b"\x16\x03\x01", Looks::Other),
+            (b"\x16", Looks::Open),
+            (b"\x16\x03\x01", Looks::Tls),
+            (b"\x16\x04", Looks::Other),
             (b"*3\r\n$3\r\nSET", Looks::Other),
             (b" / HTTP/1.1\r\n", Looks::Other),
             (b"GET \x00", Looks::Other),
@@ -134,6 +159,29 @@ mod tests {
         ];
         for (bytes, looks) in cases {
             assert_eq!(look(bytes), *looks, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn rules_may_ask_for_another_version_than_the_port_is_declared_to_have() {
+        use H2UpgradePolicy::{Default, DoNotUpgrade, Upgrade};
+        const TWO: Version = Version::HTTP_2;
+        const ONE: Version = Version::HTTP_11;
+        // Declared, the client's, whether it wants to leave HTTP, policy, `useClientProtocol`.
+        #[rustfmt::skip]
+        let table = [
+            (AppProtocol::Http11, TWO, false, Default, false, Http::One),
+            (AppProtocol::Http11, TWO, false, Default, true, Http::Two),
+            (AppProtocol::Http2, ONE, false, Default, true, Http::One),
+            (AppProtocol::Http11, ONE, false, Upgrade, false, Http::Two),
+            (AppProtocol::Http11, ONE, true, Upgrade, false, Http::One),
+            (AppProtocol::Http11, ONE, false, Upgrade, true, Http::One),
+            (AppProtocol::Http11, ONE, false, DoNotUpgrade, false, Http::One),
+            (AppProtocol::Grpc, TWO, false, DoNotUpgrade, false, Http::Two),
+        ];
+        for (declared, client, upgrades, h2_upgrade_policy, use_client_protocol, expected) in table {
+            let rules = HttpSettings { h2_upgrade_policy, use_client_protocol, ..HttpSettings::default() };
+            assert_eq!(by_rules(declared, client, upgrades, &rules), expected, "{declared:?} {rules:?}");
         }
     }
 
@@ -158,7 +206,7 @@ mod tests {
             (Http2, Spoken::Http),
             (Grpc, Spoken::Http),
             (Tcp, Spoken::Tcp),
-            (Tls, Spoken::Tcp),
+            (Tls, Spoken::Tls),
             (Unknown, Spoken::NotSaid),
         ] {
             assert_eq!(spoken(declared), how);

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::Identity;
-use model::address::{NextHop, OriginalDestination};
+use model::address::{NextHop, OriginalDestination, Str};
 use model::mesh::Mesh;
 use model::plan::{Plan, Refusal, direct, is_waypoint, plan};
 use model::request::Request;
-use model::route::{Destination, Routing};
+use model::route::Destination;
 use model::service::{LoadBalancingMode, Service};
-use model::traffic::balance::{Active, NoEndpoint};
+use model::traffic::balance::NoEndpoint;
+use model::traffic::hash::Hashed;
+use model::traffic::outlier::Outcome;
 use model::traffic::{Algorithm, EffectivePolicy};
 use model::workload::Workload;
 use thiserror::Error;
 
-use crate::balance::{self, Cluster};
+use crate::balance::{self, Asked, Cluster, InUse, Tried};
+use crate::known::Edition;
 use crate::listen::Inbound;
 use crate::telemetry::Flags;
 use crate::worker::Worker;
@@ -37,8 +40,17 @@ pub(crate) struct Endpoint {
     pub(crate) service: Option<Arc<Service>>,
     /// Whether it goes through another waypoint, which judges for itself.
     pub(crate) waypoint: bool,
-    /// Counts what is under way to it.
-    pub(crate) _active: Option<Rc<Active>>,
+    /// Its place among those that requests go to; none where it was not picked here.
+    pub(crate) in_use: Option<Rc<InUse>>,
+}
+
+impl Endpoint {
+    /// Notes what became of a request or connection to it.
+    pub(crate) fn record(&self, outcome: Outcome) {
+        if let Some(in_use) = &self.in_use {
+            in_use.record(outcome);
+        }
+    }
 }
 
 /// How an endpoint is reached.
@@ -75,6 +87,8 @@ pub(crate) enum NoRoute {
         subset: String,
         /// Why not.
         why: NoEndpoint,
+        /// The rules that say what is to be picked; empty where none do.
+        rules: Str,
     },
     /// A rule names a service that is not there.
     #[error("there is no service {0}")]
@@ -90,22 +104,32 @@ impl NoRoute {
             Self::Unknown(_) => Flags::NR,
         }
     }
+
+    /// The rule that decided that there is nowhere to go, if one did.
+    pub(crate) fn cause(&self) -> Option<String> {
+        match self {
+            Self::NoEndpoint { why: NoEndpoint::Ejected(_), rules, .. } => {
+                Some(format!("{rules} trafficPolicy.outlierDetection"))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// How long an address of the mesh's own is waited for (`design.md` D5).
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is known of what is to be sent, for picking where.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Wish<'a> {
     /// What becomes of traffic to the host.
-    pub(crate) routing: Option<&'a Routing>,
+    pub(crate) routing: &'a Edition,
     /// The destination of the rule that decided.
     pub(crate) destination: Option<&'a Destination>,
     /// The request.
     pub(crate) request: Option<&'a Request<'a>>,
-    /// An endpoint that failed before.
-    pub(crate) avoid: Option<SocketAddr>,
+    /// Where it failed before.
+    pub(crate) tried: &'a Tried,
 }
 
 /// Picks where a request or connection goes.
@@ -137,25 +161,36 @@ pub(crate) async fn endpoint(
     let subset = wish.destination.and_then(|destination| destination.subset.clone());
     let cluster = Cluster { service: service.key.clone(), port, subset };
     let hash = |policy: &EffectivePolicy| hash(policy, inbound, wish.request);
-    let picked = balance::pick(worker, &inbound.own, &service, &cluster, wish.routing, hash, wish.avoid);
-    let chosen = picked.map_err(|why| NoRoute::NoEndpoint {
+    let asked = Asked { hash, tried: wish.tried };
+    let rules = wish.routing.rules(&cluster.service);
+    let picked = balance::pick(worker, &inbound.own, &service, &cluster, rules, asked);
+    let (selected, in_use) = picked.map_err(|(why, rules)| NoRoute::NoEndpoint {
         service: cluster.service.to_string(),
         port,
         subset: cluster.subset.map(|name| format!(" subset {name}")).unwrap_or_default(),
         why,
+        rules,
     })?;
-    let Some((selected, active)) = chosen else { return planned(worker, inbound, target.destination).await };
-    let endpoint = to_endpoint(direct(selected, Some(&service)))?;
-    Ok(Endpoint { _active: Some(Rc::new(active)), ..endpoint })
+    let in_use = Some(Rc::new(in_use));
+    let Some(selected) = selected else {
+        return Ok(Endpoint { in_use, ..planned(worker, inbound, target.destination).await? });
+    };
+    let endpoint = match service.vips.is_empty() {
+        false => to_endpoint(direct(selected, Some(&service)))?,
+        // The name of a headless service stands for its pods' addresses, and who asks for one of these goes by the pod's
+        // waypoint.
+        true => planned(worker, inbound, SocketAddr::new(selected.ip, selected.port)).await?,
+    };
+    Ok(Endpoint { service: Some(service), in_use, ..endpoint })
 }
 
-/// The hash of what is sent, where the endpoint depends on it.
-fn hash(policy: &EffectivePolicy, inbound: &Inbound, request: Option<&Request<'_>>) -> Option<u64> {
+/// The hash of what is sent, where the endpoint depends on it, and the cookie by which the client will be known again.
+fn hash(policy: &EffectivePolicy, inbound: &Inbound, request: Option<&Request<'_>>) -> Option<Hashed> {
     let Algorithm::ConsistentHash(consistent) = &policy.load_balancer.algorithm else { return None };
-    match request {
-        Some(request) => consistent.key.of_request(request).hash(),
-        None => consistent.key.of_connection(inbound.client.peer.addr()).hash(),
-    }
+    Some(match request {
+        Some(request) => consistent.key.of_request(request),
+        None => consistent.key.of_connection(inbound.client.peer.addr()),
+    })
 }
 
 /// Goes where any client in this waypoint's place would.
@@ -182,7 +217,7 @@ fn to_endpoint(plan: Plan) -> Result<Endpoint, NoRoute> {
             workload: Some(tunnel.workload),
             service: tunnel.service,
             waypoint: tunnel.waypoint,
-            _active: None,
+            in_use: None,
         }),
         Plan::Plain(plain) => Ok(Endpoint {
             hop: Hop::Plain(plain.next_hop),
@@ -190,7 +225,7 @@ fn to_endpoint(plan: Plan) -> Result<Endpoint, NoRoute> {
             workload: plain.workload,
             service: plain.service,
             waypoint: false,
-            _active: None,
+            in_use: None,
         }),
         Plan::Refuse(refusal) => Err(NoRoute::Refused(refusal)),
         // Left out before.

@@ -116,9 +116,10 @@ fn is_judged_here(own: &Workload, workload: &Workload) -> bool {
     workload.profile.enforced_by.as_deref().unwrap_or_default().contains(own.identity())
 }
 
-/// What is spoken on a pod's own port: what a service that it is behind declares of it.
+/// What is spoken on a pod's own port: what a service of its namespace that it is behind declares of it.
 fn protocol_of(mesh: &Mesh, workload: &Workload, port: u16) -> AppProtocol {
-    let declared = workload.profile.services.iter().flat_map(|(key, ports)| {
+    let own = workload.profile.services.iter().filter(|(key, _)| key.namespace == *workload.namespace());
+    let declared = own.flat_map(|(key, ports)| {
         let service = mesh.service(key);
         let behind = ports.0.iter().filter(move |own| own.target == port);
         behind.map(move |own| match own.protocol {

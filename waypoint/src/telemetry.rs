@@ -5,20 +5,25 @@ mod exchange;
 mod flags;
 mod labels;
 mod line;
+mod metered;
+mod records;
 mod series;
+mod spans;
 
 use std::sync::Arc;
 
 use daemon::metrics::Metrics;
 use daemon::metrics::traffic::Traffic;
 
-pub(crate) use self::connection::Connection;
+pub(crate) use self::connection::{Connection, Ended};
 pub(crate) use self::exchange::{Exchange, KnownSeries, Tally};
 pub(crate) use self::flags::Flags;
 pub(crate) use self::labels::source;
 pub(crate) use self::line::Said;
+pub(crate) use self::records::{Desk, Records};
 use self::series::Requests;
 pub(crate) use self::series::Shard;
+pub(crate) use self::spans::{Place, Spans};
 
 /// All counters of the process.
 #[derive(Debug)]

@@ -1,8 +1,11 @@
 //! The waypoint from end to end, in this process: real sockets on loopback, real TLS, a client's tunnel in, a pod's agent
 //! and application behind.
 
+mod ending;
 pub(crate) mod fixtures;
+mod forged;
 mod requests;
 mod routes;
 mod streams;
+mod traffic;
 mod world;

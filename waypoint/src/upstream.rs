@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use model::traffic::pool::Overflow;
 
-pub(crate) use self::body::{Gate, RequestBody, Source};
-pub(crate) use self::dial::{DialError, Io, connect, explain};
-pub(crate) use self::pool::{Lease, Pools};
+pub(crate) use self::body::{Gate, RequestBody, SharedSource, Source};
+pub(crate) use self::dial::{DialError, Io, connect};
+pub(crate) use self::pool::{Lease, Parts, Pools};
 use crate::listen::Inbound;
 use crate::protocol::Http;
 use crate::route::Endpoint;
@@ -30,6 +31,9 @@ pub(crate) enum SendError {
     /// There are as many as there may be.
     #[error("there are too many connections to endpoints; more of them would not be served faster")]
     Full,
+    /// There is as much as the rules of the destination allow.
+    #[error(transparent)]
+    Overflow(Overflow),
     /// The connection ended or broke the protocol before there was an answer.
     #[error("{0}")]
     Broken(hyper::Error),
@@ -40,7 +44,7 @@ impl SendError {
     pub(crate) fn flags(&self) -> Flags {
         match self {
             Self::Dial(_) => Flags::UF,
-            Self::Full => Flags::UO,
+            Self::Full | Self::Overflow(_) => Flags::UO,
             Self::Broken(_) => Flags::UC,
         }
     }
@@ -49,7 +53,7 @@ impl SendError {
     pub(crate) fn details(&self) -> &'static str {
         match self {
             Self::Dial(_) => "upstream_reset_before_response_started{connection_failure}",
-            Self::Full => "upstream_reset_before_response_started{overflow}",
+            Self::Full | Self::Overflow(_) => "upstream_reset_before_response_started{overflow}",
             Self::Broken(_) => "upstream_reset_before_response_started{connection_termination}",
         }
     }

@@ -1,6 +1,7 @@
 //! The threads that carry requests: each has a runtime, tunnels, connections to endpoints and counters of its own and
 //! shares only what the mesh looks like, so that no request waits for another thread (`design.md` D13).
 
+use std::cell::Cell;
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,19 +13,20 @@ use hbone::fairness;
 use hbone::pool::Pool;
 use model::Identity;
 use model::address::{NextHop, PeerAddress};
+use model::traffic::TcpKeepalive;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use xds::state::Revision;
 
 use crate::Waypoint;
-use crate::app::StartError;
 use crate::balance::Clusters;
-use crate::listen;
 use crate::telemetry::Shard;
 use crate::upstream::{DialError, Pools};
+use crate::{listen, trust};
+use daemon::start::StartError;
 
 /// Tunnels that may wait for a thread.
 const MAILBOX: usize = 1024;
@@ -40,11 +42,13 @@ pub(crate) struct Accepted {
     pub(crate) account: Arc<Account>,
 }
 
-/// Tunnels that may be shared: to one address that may prove to be one of some.
+/// Tunnels that may be shared: to one address that may prove to be one of some, with the same probes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TunnelKey {
     pub(crate) expect: Arc<[Identity]>,
     pub(crate) next_hop: NextHop,
+    /// Probes on its socket.
+    pub(crate) keepalive: Option<TcpKeepalive>,
 }
 
 /// How others reach a thread.
@@ -52,6 +56,7 @@ pub(crate) struct TunnelKey {
 pub(crate) struct Handle {
     accepted: mpsc::Sender<Accepted>,
     tunnels: Arc<AtomicUsize>,
+    dialled: Arc<AtomicUsize>,
 }
 
 impl Handle {
@@ -68,6 +73,12 @@ impl Handle {
     /// Tunnels that the thread serves, or is about to.
     pub(crate) fn tunnels(&self) -> usize {
         self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// Counts a tunnel that the thread has opened until the guard is dropped.
+    pub(crate) fn dialled(&self) -> Serving {
+        self.dialled.fetch_add(1, Ordering::Relaxed);
+        Serving(self.dialled.clone())
     }
 
     /// Counts a tunnel until the guard is dropped.
@@ -94,7 +105,7 @@ pub(crate) struct Mailbox(mpsc::Receiver<Accepted>);
 /// Makes a thread's mailbox.
 pub(crate) fn mailbox() -> (Handle, Mailbox) {
     let (accepted, receiver) = mpsc::channel(MAILBOX);
-    (Handle { accepted, tunnels: Arc::default() }, Mailbox(receiver))
+    (Handle { accepted, tunnels: Arc::default(), dialled: Arc::default() }, Mailbox(receiver))
 }
 
 /// A thread's own side.
@@ -107,15 +118,17 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools,
     /// Whose turn it is among the endpoints of services.
     pub(crate) clusters: Clusters,
+    /// Copies of requests under way.
+    pub(crate) copies: Cell<usize>,
     /// How often what is known has changed.
     pub(crate) revision: watch::Receiver<Revision>,
-    /// When the thread began.
-    pub(crate) began: Instant,
     /// What the tunnels that this waypoint opens are charged to.
     pub(crate) account: Arc<Account>,
+    /// Its tunnels, by the certificates at their ends.
+    pub(crate) trusted: trust::Tunnels,
     /// This thread's counters.
     pub(crate) shard: Arc<Shard>,
-    index: usize,
+    pub(crate) index: usize,
 }
 
 impl Worker {
@@ -158,25 +171,36 @@ async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailb
         tunnels: Pool::new(&waypoint.limits),
         pools: Pools::default(),
         clusters: Clusters::default(),
+        copies: Cell::default(),
         revision: waypoint.state.changes(),
-        began: Instant::now(),
         account: Account::listed(hbone::account::AccountLimits::default(), &waypoint.ledger),
+        trusted: trust::Tunnels::default(),
         shard: waypoint.telemetry.shard(index),
         waypoint,
         index,
     });
     let mut follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
+    let mut follow_trust = tokio::task::spawn_local(trust::follow(worker.clone()));
     let mut turns = tokio::task::spawn_local(fairness::drive());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ending = false;
     loop {
         tokio::select! {
+            // Endpoints are told that nothing more comes, rather than find out.
+            () = worker.waypoint.ending.last_call(), if !ending => {
+                ending = true;
+                worker.pools.evict(|_| true);
+                worker.tunnels.evict(|_| true);
+            }
             accepted = accepted.recv() => match accepted {
                 Some(accepted) => { tokio::task::spawn_local(listen::serve(worker.clone(), accepted)); }
                 None => break,
             },
             // Without it a connection might go to whoever has an address after the pod that it was meant for.
             _ = &mut follow_replaced => break,
+            // Without it a tunnel to who is trusted no more would stay.
+            _ = &mut follow_trust => break,
             // Without it some would wait for their turn for ever.
             _ = &mut turns => break,
             _ = tick.tick() => {
@@ -188,6 +212,7 @@ async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailb
         }
     }
     follow_replaced.abort();
+    follow_trust.abort();
     turns.abort();
 }
 
@@ -208,6 +233,14 @@ async fn evict_on_change(worker: Rc<Worker>) {
             }
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// Waits until no thread has a tunnel to an endpoint any more.
+pub(crate) async fn hung_up(waypoint: &Waypoint) {
+    const LOOK: Duration = Duration::from_millis(5);
+    while waypoint.workers.iter().any(|worker| worker.dialled.load(Ordering::Relaxed) > 0) {
+        sleep(LOOK).await;
     }
 }
 

@@ -1,35 +1,39 @@
 //! The one ordered list of what happens to a request:
 //!
-//! 1. [`read`](super::read): host and path in one canonical form, or 400;
+//! 1. [`read`](super::read): host and path in one canonical form, or 400; an id for who has none, and the client's certificate
+//!    where rules may ask for it ([`forwarded`](super::forwarded));
 //! 2. route: the rule that is for it, and of that a destination, a redirect or an answer (`model::route`);
 //! 3. endpoint: of the destination ([`crate::route`]), or 503;
 //! 4. [`policy`]: whether the original client may, or 403;
 //! 5. CORS, then the faults that the rule injects;
 //! 6. [`forwarded`](super::forwarded), [`headers`](super::headers), what the rule changes ([`super::prepare`]);
 //! 7. send ([`super::forward`]), in time, and again where the rule says so;
-//! 8. the answer, as it comes, with what the rule changes in its head.
+//! 8. the answer, as it comes or of our own, with what the rule changes in its head.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::sync::Arc;
 
+use hbone::connection::ConnectionId;
 use http::header;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use model::route::cors::CorsDecision;
 use model::route::fault::{ABORT_BODY, AbortWith};
 use model::route::headers::Edit;
-use model::route::{Decision, Outcome, Redirect, Routing, select};
+use model::route::{Decision, Outcome, Redirect};
 use tokio::time::sleep;
 use tracing::Level;
 
 use super::forward::{self, Answered};
 use super::policy::{self, Judged};
 use super::read::{Asked, read};
-use super::{headers, local};
+use super::standing::Standing;
+use super::{forwarded, headers, local};
 use crate::http::{Connection, ResponseBody, Upgrade};
+use crate::known::Edition;
+use crate::limits::Limit;
 use crate::route::{Endpoint, draw};
 use crate::telemetry::{Exchange, Flags, Said};
 
@@ -44,6 +48,8 @@ pub(super) struct Local {
     pub(super) headers: HeaderMap,
     /// The status of gRPC, where it does not follow from the other.
     pub(super) grpc_status: Option<u8>,
+    /// Whether what the rule changes in answers is changed in it, as Envoy does it.
+    pub(super) edited: bool,
 }
 
 impl Local {
@@ -59,7 +65,7 @@ impl Local {
             Cow::Owned(text) => Cow::Owned(text.into_bytes()),
         };
         let (headers, details) = (HeaderMap::new(), details.into());
-        Self { status, flags, details, body, headers, grpc_status: None }
+        Self { status, flags, details, body, headers, grpc_status: None, edited: true }
     }
 }
 
@@ -70,7 +76,7 @@ pub(super) struct Course<'a> {
     pub(super) asked: &'a Asked,
     /// As routing and policy see it.
     pub(super) seen: &'a model::request::Request<'a>,
-    pub(super) routing: Option<&'a Routing>,
+    pub(super) routing: &'a Edition,
     /// What the routing says; nothing where the host has none of its own.
     pub(super) decision: Option<&'a Decision<'a>>,
     /// What comes into the answer for CORS.
@@ -82,20 +88,28 @@ pub(crate) async fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let asked = read(&head);
-    let mut exchange = begin(&connection, &head, asked.as_ref().ok());
+    forwarded::identify(&mut head.headers, || ConnectionId::random().to_bytes());
+    let mut exchange = begin(&connection, &mut head, asked.as_ref().ok());
+    if let Some(local) = too_large(&connection, &head) {
+        return Ok(answer(exchange, &head.method, local));
+    }
     let asked = match asked {
         Ok(asked) => asked,
         Err(error) => {
             let local =
                 Local::new(StatusCode::BAD_REQUEST, Flags::DPE, "path_or_host_rejected", error.to_string());
-            return Ok(answer(exchange, local));
+            return Ok(answer(exchange, &head.method, local));
         }
     };
+    let inbound = &connection.inbound;
+    headers::join_cookies(&mut head.headers);
+    let is_proxy = inbound.source.as_ref().is_some_and(|source| source.profile.native_tunnel);
+    forwarded::certify(&mut head.headers, &inbound.client.asker, is_proxy);
     let routing = routing(&connection);
     let seen = asked.request(&head, &connection.inbound);
-    let decision = routing.as_deref().map(|routing| select(routing, &seen, &mut draw));
+    let decision = routing.routing.as_deref().map(|routing| routing.select(&seen, &mut draw));
     if let Some(decision) = &decision {
         exchange.routed(decision);
     }
@@ -104,15 +118,17 @@ pub(crate) async fn handle(
         head: &head,
         asked: &asked,
         seen: &seen,
-        routing: routing.as_deref(),
+        routing: &routing,
         decision: decision.as_ref(),
         cors: Vec::new(),
     };
     let outcome = course.run(&mut exchange, body).await;
-    let of_rule = !matches!(decision.map(|decision| decision.outcome), Some(Outcome::Forward(_)) | None);
     let (mut response, edited) = match outcome {
-        Ok(answered) => (pass(&connection, exchange, answered), true),
-        Err(local) => (answer(exchange, local), of_rule),
+        Ok(answered) => (pass(&course, exchange, answered), true),
+        Err(local) => {
+            let edited = local.edited;
+            (answer(exchange, &head.method, local), edited)
+        }
     };
     if let Some(decision) = decision.filter(|_| edited) {
         let edits = decision.response_edits(&seen, response.status(), response.headers());
@@ -122,23 +138,46 @@ pub(crate) async fn handle(
     Ok(response)
 }
 
-fn routing(connection: &Connection) -> Option<Arc<Routing>> {
-    let service = connection.inbound.target.service.as_ref()?;
-    connection.worker.waypoint.routings.of(&service.key)
+/// The refusal of a head that is larger than it may be. hyper sees to that in HTTP/1.1 alone, where it is read.
+fn too_large(connection: &Connection, head: &Parts) -> Option<Local> {
+    /// What HTTP/2 counts for a field beside its name and value (RFC 9113, section 6.5.2).
+    const FIELD: usize = 32;
+    if head.version != Version::HTTP_2 {
+        return None;
+    }
+    let waypoint = &connection.worker.waypoint;
+    let field = |(name, value): (&http::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + FIELD;
+    let fields: usize = head.headers.iter().map(field).sum();
+    let path = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let fits = fields + path <= waypoint.bounds.head && head.headers.len() <= waypoint.bounds.fields;
+    (!fits).then(|| {
+        waypoint.hits.hit(Limit::Head);
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Local::new(status, Flags::NONE, "request_headers_too_large", "")
+    })
 }
 
-fn begin(connection: &Rc<Connection>, head: &Parts, asked: Option<&Asked>) -> Exchange {
-    let wanted = connection.worker.waypoint.log.access_enabled(Level::INFO);
+fn routing(connection: &Connection) -> Edition {
+    let service = connection.inbound.target.service.as_ref();
+    service.map(|service| connection.worker.waypoint.routings.of(&service.key)).unwrap_or_default()
+}
+
+fn begin(connection: &Rc<Connection>, head: &mut Parts, asked: Option<&Asked>) -> Exchange {
+    let waypoint = &connection.worker.waypoint;
+    // From here on the headers tell of our span: endpoints are told what the rule leaves of them.
+    let random = || ConnectionId::random().to_bytes();
+    let span = waypoint.spans.as_ref().and_then(|spans| spans.tracer.begin(&mut head.headers, random, draw));
+    let wanted = span.is_some() || waypoint.records.are_kept() || waypoint.log.access_enabled(Level::INFO);
     let authority = asked.map_or("", |asked| asked.authority.as_str());
     let said = wanted.then(|| Said::of(&head.method, &head.uri, head.version, authority, &head.headers));
-    Exchange::begin(connection, said, &head.headers, asked.is_some_and(|asked| asked.grpc))
+    Exchange::begin(connection, said, &head.headers, asked.is_some_and(|asked| asked.grpc), span)
 }
 
 /// An answer of our own.
-fn answer(mut exchange: Exchange, local: Local) -> Response<ResponseBody> {
-    let mut response = local::answer(local.status, &local.body, exchange.is_grpc());
+fn answer(mut exchange: Exchange, method: &Method, local: Local) -> Response<ResponseBody> {
+    let mut response = local::answer(method, local.status, &local.body, exchange.is_grpc());
     response.headers_mut().extend(local.headers);
-    if let Some(status) = local.grpc_status {
+    if let Some(status) = local.grpc_status.filter(|_| exchange.is_grpc()) {
         response.headers_mut().insert("grpc-status", HeaderValue::from(u16::from(status)));
     }
     exchange.answered_here(response.status().as_u16(), local.flags, local.details);
@@ -147,8 +186,9 @@ fn answer(mut exchange: Exchange, local: Local) -> Response<ResponseBody> {
 }
 
 /// The endpoint's answer as it goes to the client.
-fn pass(connection: &Rc<Connection>, mut exchange: Exchange, answered: Answered) -> Response<ResponseBody> {
-    let Answered { response, lease, gate, upgrade, deadline } = answered;
+fn pass(course: &Course<'_>, mut exchange: Exchange, answered: Answered) -> Response<ResponseBody> {
+    let connection = course.connection;
+    let Answered { response, endpoint, lease, gate, upgrade, deadline } = answered;
     let (mut head, body) = response.into_parts();
     exchange.answered(head.status.as_u16(), &head.headers);
     if let Some(gate) = gate.as_ref().filter(|_| head.status.is_success()) {
@@ -164,8 +204,9 @@ fn pass(connection: &Rc<Connection>, mut exchange: Exchange, answered: Answered)
         let body = ResponseBody::passed(body, exchange, lease, gate, &connection.worker, deadline);
         return Response::from_parts(head, body);
     }
-    if let Some(endpoint) = lease.leave_http() {
-        *connection.upgrade.borrow_mut() = Some(Upgrade { endpoint, exchange });
+    if let Some((parts, _counted)) = lease.leave_http() {
+        let standing = Standing::new(course.head.clone(), course.asked.clone(), endpoint);
+        *connection.upgrade.borrow_mut() = Some(Upgrade { parts, exchange, standing, _counted });
     }
     Response::from_parts(head, ResponseBody::own(""))
 }
@@ -180,7 +221,10 @@ impl Course<'_> {
                 forward::send(self, exchange, body, Some(&forwarding)).await
             }
             Some(other) => {
-                self.enter(exchange, None).await?;
+                let forwards = matches!(other, Outcome::NoDestination(_));
+                // What would have been answered by the rule itself has no rule of its own once it is refused.
+                let refused = |local| Local { edited: forwards, ..local };
+                self.enter(exchange, None).await.map_err(refused)?;
                 Err(self.of_rule(&other))
             }
         }
@@ -235,12 +279,14 @@ impl Course<'_> {
             None | Some(CorsDecision::Pass) => {}
             Some(CorsDecision::Allow(edits)) => self.cors = edits,
             Some(CorsDecision::Answer(status, headers)) => {
-                return Err(Local { headers, ..Local::new(status, Flags::NONE, "cors_preflight", "") });
+                let local = Local::new(status, Flags::NONE, "cors_preflight", "");
+                return Err(Local { headers, edited: false, ..local });
             }
         }
         let Some(fault) = &rule.fault else { return Ok(()) };
         let injected = fault.inject(&mut draw);
         if let Some(delay) = injected.delay {
+            exchange.remark(Flags::DI);
             sleep(delay).await;
         }
         match injected.abort {
@@ -264,9 +310,11 @@ impl Course<'_> {
         let judged = Judged::Request(self.seen);
         let verdict =
             policy::judge(&self.connection.worker, &self.connection.inbound, endpoint, judged).await;
-        verdict.map_err(|denied| {
-            exchange.decided_by(denied.cause);
+        let passed = verdict.map_err(|denied| {
+            exchange.denied(denied.cause);
             Local::new(StatusCode::FORBIDDEN, Flags::NONE, denied.details, "RBAC: access denied")
-        })
+        })?;
+        exchange.allowed(passed);
+        Ok(())
     }
 }

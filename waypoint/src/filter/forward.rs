@@ -2,20 +2,25 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
-use model::route::retry::{self, RetryPolicy, Verdict};
+use model::route::retry::{self, NoRetry, RetryPolicy, Verdict};
 use model::route::select::Forwarding;
 use model::route::timeout::Timeouts;
+use model::traffic::outlier::Outcome;
+use model::traffic::pool::Ticket;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::chain::{Course, Local};
+use super::mirror;
 use super::prepare::Prepared;
+use crate::balance::Tried;
 use crate::protocol::{self, Http};
-use crate::route::{self, NoRoute, Wish, draw};
+use crate::route::{self, Endpoint, NoRoute, Wish, draw};
 use crate::telemetry::{Exchange, Flags};
-use crate::upstream::{self, Gate, Lease, RequestBody, SendError, Source};
+use crate::upstream::{self, DialError, Gate, Lease, RequestBody, SendError, SharedSource, Source};
 
 /// Bytes of a request's body that are kept for another try: Envoy's default is a megabyte; what is larger is rarely sent
 /// twice, and a thousand clients that all wait hold so much each.
@@ -25,6 +30,7 @@ const KEPT: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
+    pub(super) endpoint: Rc<Endpoint>,
     pub(super) lease: Lease,
     /// What held the request's body back.
     pub(super) gate: Option<Gate>,
@@ -36,13 +42,43 @@ pub(super) struct Answered {
 
 /// How one try ended.
 #[expect(clippy::large_enum_variant, reason = "nearly all are answers, and one lives at a time")]
-enum Tried {
+enum Ended {
     Answered(Response<Incoming>, Lease),
     Failed(SendError),
     /// It took longer than it may, or than all may together.
     TooLate {
         all: bool,
     },
+}
+
+impl Ended {
+    /// Notes it for outlier detection.
+    fn note(&self, endpoint: &Endpoint, grpc: bool) {
+        match self {
+            Self::Answered(response, _) => note(endpoint, Ok(response), grpc),
+            Self::Failed(error) => note(endpoint, Err(error), grpc),
+            Self::TooLate { .. } => endpoint.record(Outcome::TimedOut),
+        }
+    }
+}
+
+/// What is the same for all tries of a request.
+struct Sending<'a> {
+    forwarding: Option<&'a Forwarding<'a>>,
+    policy: Option<Arc<RetryPolicy>>,
+    timeouts: Timeouts,
+    began: Instant,
+    deadline: Option<Instant>,
+    source: SharedSource,
+}
+
+/// The form in which the endpoint is sent it.
+struct Form {
+    version: Http,
+    /// What else than HTTP the client wants to speak.
+    upgrade: Option<HeaderValue>,
+    gate: Option<Gate>,
+    prepared: Prepared,
 }
 
 /// Picks an endpoint, judges, and sends, until there is an answer to pass on.
@@ -53,77 +89,199 @@ pub(super) async fn send(
     forwarding: Option<&Forwarding<'_>>,
 ) -> Result<Answered, Local> {
     let (worker, inbound) = (&course.connection.worker, &course.connection.inbound);
-    let version = protocol::to_endpoint(inbound.target.protocol, course.head.version);
-    let timeouts =
-        forwarding.map_or_else(Timeouts::default, |to| Timeouts::of(to.forward, &course.head.headers));
-    let policy = match forwarding {
-        Some(forwarding) => forwarding.forward.retry.clone(),
-        None => Some(RetryPolicy::shared_default()),
-    };
-    let began = Instant::now();
-    let deadline = timeouts.total.map(|total| began + total);
-    let upgrade = course.asked.upgrade.clone().filter(|_| version == Http::One);
-    let waits =
-        course.asked.expects_continue && version == Http::One && course.head.version == Version::HTTP_11;
-    let gate = waits.then(Gate::default);
-    let room = if policy.is_some() && !body.is_end_stream() { KEPT } else { 0 };
-    let source = Source::new(body, room, exchange.tally.clone(), course.asked.grpc);
-    let prepared = Prepared::new(course, forwarding, version, upgrade.clone()).map_err(|local| *local)?;
-    let mut retries = 0;
-    let mut failed_at = None;
+    let sending = Sending::new(course, exchange, body, forwarding);
+    let mut retries = Retries::new(sending.policy.as_deref());
+    let mut form = None;
     loop {
-        let wish = Wish {
-            routing: course.routing,
-            destination: forwarding.map(|to| to.destination),
-            request: Some(course.seen),
-            avoid: failed_at,
-        };
-        let endpoint = match route::endpoint(worker, inbound, &wish).await {
-            Ok(endpoint) => Rc::new(endpoint),
-            Err(error) => {
-                course.allowed(exchange, None).await?;
-                return Err(no_endpoint(&error));
-            }
-        };
+        let endpoint = sending.pick(course, exchange, &retries.tried).await?;
         exchange.goes_to(&endpoint);
-        if retries == 0 {
+        if retries.made == 0 {
             course.enter(exchange, Some(&endpoint)).await?
         } else {
             course.allowed(exchange, Some(&endpoint)).await?
         }
-        let body = RequestBody::new(&source, gate.clone());
-        let request = prepared.request(body, gate.as_ref(), timeouts.headers(began.elapsed()));
-        let limit = timeouts.per_try.map(|per_try| Instant::now() + per_try);
-        let sending = upstream::send(worker, inbound, &endpoint, version, request);
-        let tried = within(sending, limit, deadline).await;
-        let may_again = source.borrow().is_kept() && upgrade.is_none();
-        let verdict = if may_again { again(policy.as_ref(), retries, &tried) } else { None };
-        if let Some(pause) = verdict {
-            retries += 1;
-            failed_at = Some(endpoint.address);
-            sleep(pause).await;
-            continue;
-        }
-        let exhausted =
-            policy.as_ref().is_some_and(|policy| policy.attempts > 0 && retries >= policy.attempts);
-        return match tried {
-            Tried::Answered(response, lease) => {
-                Ok(Answered { response, lease, gate, upgrade: upgrade.is_some(), deadline })
+        let form = match &mut form {
+            Some(form) => form,
+            none => {
+                let form = Form::new(course, forwarding, &endpoint).map_err(|local| *local)?;
+                if let Some(to) =
+                    forwarding.filter(|to| !to.forward.mirrors.is_empty() && form.upgrade.is_none())
+                {
+                    mirror::send(course, to, &form.prepared, form.version, &sending.source);
+                }
+                none.insert(form)
             }
-            Tried::Failed(error) => Err(broken(exchange, &error, exhausted)),
-            Tried::TooLate { .. } => Err(late(exhausted)),
+        };
+        let request = sending.request(form);
+        let limit = sending.timeouts.per_try.map(|per_try| Instant::now() + per_try);
+        let sent = upstream::send(worker, inbound, &endpoint, form.version, request);
+        let ended = within(sent, limit, sending.deadline).await;
+        ended.note(&endpoint, course.asked.grpc);
+        let may_again = sending.source.borrow().is_kept() && form.upgrade.is_none();
+        match retries.next(may_again, &ended, &endpoint) {
+            Next::Again(pause) => {
+                exchange.tried_again();
+                sending.source.borrow_mut().withdraw();
+                sleep(pause).await;
+                continue;
+            }
+            Next::Overflow(cause) => {
+                exchange.decided_by(cause);
+                exchange.remark(Flags::UO);
+            }
+            Next::Exhausted => exchange.remark(Flags::URX),
+            Next::No => {}
+        }
+        return match ended {
+            Ended::Answered(mut response, lease) => {
+                give_cookie(&mut response, &endpoint);
+                let (gate, upgrade) = (form.gate.take(), form.upgrade.is_some());
+                Ok(Answered { response, endpoint, lease, gate, upgrade, deadline: sending.deadline })
+            }
+            Ended::Failed(error) => Err(broken(exchange, &error, &endpoint)),
+            Ended::TooLate { .. } => Err(late()),
         };
     }
 }
 
-type Sent = Result<(Response<Incoming>, Lease), (SendError, Option<Box<http::Request<RequestBody>>>)>;
+impl<'a> Sending<'a> {
+    fn new(
+        course: &Course<'_>,
+        exchange: &Exchange,
+        body: Incoming,
+        forwarding: Option<&'a Forwarding<'a>>,
+    ) -> Self {
+        let timeouts =
+            forwarding.map_or_else(Timeouts::default, |to| Timeouts::of(to.forward, &course.head.headers));
+        let policy = match forwarding {
+            Some(forwarding) => forwarding.forward.retry.clone(),
+            None => Some(RetryPolicy::shared_default()),
+        };
+        let room = if policy.is_some() && !body.is_end_stream() { KEPT } else { 0 };
+        let began = Instant::now();
+        Self {
+            forwarding,
+            policy,
+            timeouts,
+            began,
+            deadline: timeouts.total.map(|total| began + total),
+            source: Source::new(body, room, exchange.tally.clone(), course.asked.grpc),
+        }
+    }
+
+    async fn pick(
+        &self,
+        course: &Course<'_>,
+        exchange: &mut Exchange,
+        tried: &Tried,
+    ) -> Result<Rc<Endpoint>, Local> {
+        let wish = Wish {
+            routing: course.routing,
+            destination: self.forwarding.map(|to| to.destination),
+            request: Some(course.seen),
+            tried,
+        };
+        let connection = course.connection;
+        match route::endpoint(&connection.worker, &connection.inbound, &wish).await {
+            Ok(endpoint) => Ok(Rc::new(endpoint)),
+            Err(error) => {
+                course.allowed(exchange, None).await?;
+                exchange.failed(error.to_string());
+                if let Some(cause) = error.cause() {
+                    exchange.decided_by(cause);
+                }
+                Err(no_endpoint(&error))
+            }
+        }
+    }
+
+    /// The request of one try.
+    fn request(&self, form: &Form) -> Request<RequestBody> {
+        let body = RequestBody::new(&self.source, form.gate.clone());
+        form.prepared.request(body, form.gate.as_ref(), self.timeouts.headers(self.began.elapsed()))
+    }
+}
+
+impl Form {
+    fn new(
+        course: &Course<'_>,
+        forwarding: Option<&Forwarding<'_>>,
+        endpoint: &Endpoint,
+    ) -> Result<Self, Box<Local>> {
+        let (head, asked) = (course.head, course.asked);
+        let declared = course.connection.inbound.target.protocol;
+        let rules = endpoint.in_use.as_ref().map(|in_use| &in_use.current.policy.connection_pool.http);
+        let version = match rules {
+            Some(rules) => protocol::by_rules(declared, head.version, asked.upgrade.is_some(), rules),
+            None => protocol::to_endpoint(declared, head.version),
+        };
+        let upgrade = asked.upgrade.clone().filter(|_| version == Http::One);
+        let waits = asked.expects_continue && version == Http::One && head.version == Version::HTTP_11;
+        let prepared = Prepared::new(course, forwarding, version, upgrade.clone())?;
+        Ok(Self { version, upgrade, gate: waits.then(Gate::default), prepared })
+    }
+}
+
+/// The tries of a request after its first.
+struct Retries<'a> {
+    policy: Option<&'a RetryPolicy>,
+    made: u32,
+    tried: Tried,
+    /// The one under way, where they are counted.
+    ticket: Option<Ticket>,
+}
+
+/// What follows a try.
+enum Next {
+    /// Another, after a pause.
+    Again(Duration),
+    /// None, because too many are under way; by whose limit.
+    Overflow(String),
+    /// None, because there were as many as there may be.
+    Exhausted,
+    /// None.
+    No,
+}
+
+impl<'a> Retries<'a> {
+    fn new(policy: Option<&'a RetryPolicy>) -> Self {
+        let ignore_previous = policy.and_then(|policy| policy.ignore_previous_hosts);
+        Self { policy, made: 0, tried: Tried { ignore_previous, ..Tried::default() }, ticket: None }
+    }
+
+    /// Whether to try again after a try that ended so.
+    fn next(&mut self, may: bool, ended: &Ended, endpoint: &Endpoint) -> Next {
+        self.ticket = None;
+        let policy = self.policy.filter(|_| may);
+        let (because, after) = match retry::retry(policy, self.made, &outcome(ended), &mut draw) {
+            Verdict::Again { because, after } => (because, after),
+            Verdict::No(NoRetry::Exhausted(_)) => return Next::Exhausted,
+            _ => return Next::No,
+        };
+        if let Some(in_use) = &endpoint.in_use {
+            match in_use.retry() {
+                Ok(ticket) => self.ticket = Some(ticket),
+                Err(overflow) => return Next::Overflow(in_use.blame(overflow.field())),
+            }
+            if self.policy.is_some_and(|policy| policy.remote_localities) {
+                self.tried.priorities.push(in_use.priority);
+            }
+        }
+        tracing::debug!(?because, ?after, "trying again");
+        self.made += 1;
+        self.tried.endpoints.push(endpoint.address);
+        Next::Again(after)
+    }
+}
+
+type Sent = Result<(Response<Incoming>, Lease), (SendError, Option<Box<Request<RequestBody>>>)>;
 
 /// Waits for a try, no longer than it may take and than all may together.
 async fn within(
     sending: impl Future<Output = Sent>,
     limit: Option<Instant>,
     deadline: Option<Instant>,
-) -> Tried {
+) -> Ended {
     let (until, all) = match (limit, deadline) {
         (Some(limit), Some(deadline)) if deadline <= limit => (Some(deadline), true),
         (Some(limit), _) => (Some(limit), false),
@@ -133,35 +291,53 @@ async fn within(
         None => sending.await,
         Some(until) => match timeout_at(until, sending).await {
             Ok(sent) => sent,
-            Err(_) => return Tried::TooLate { all },
+            Err(_) => return Ended::TooLate { all },
         },
     };
     match sent {
-        Ok((response, lease)) => Tried::Answered(response, lease),
-        Err((error, _)) => Tried::Failed(error),
+        Ok((response, lease)) => Ended::Answered(response, lease),
+        Err((error, _)) => Ended::Failed(error),
     }
 }
 
-/// Whether to try again, and after how long.
-fn again(policy: Option<&Arc<RetryPolicy>>, retries: u32, tried: &Tried) -> Option<std::time::Duration> {
-    let outcome = match tried {
-        Tried::Answered(response, _) => {
+/// Gives the client the cookie that leads it to the same endpoint again, as Envoy does: with answers of endpoints only.
+fn give_cookie(response: &mut Response<Incoming>, endpoint: &Endpoint) {
+    let text = endpoint.in_use.as_ref().and_then(|in_use| in_use.set_cookie.as_deref());
+    if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+}
+
+/// What a try's end is to the rule of retries.
+fn outcome(ended: &Ended) -> retry::Outcome<'_> {
+    match ended {
+        Ended::Answered(response, _) => {
             retry::Outcome::Response { status: response.status(), headers: response.headers() }
         }
-        Tried::Failed(SendError::Dial(_)) => retry::Outcome::ConnectFailure,
-        Tried::Failed(SendError::Full) => retry::Outcome::Overflow,
-        Tried::Failed(SendError::Broken(error)) if is_refused(error) => retry::Outcome::RefusedStream,
-        Tried::Failed(SendError::Broken(_)) => retry::Outcome::Reset { sent: true },
-        Tried::TooLate { all: true } => retry::Outcome::Timeout,
-        Tried::TooLate { all: false } => retry::Outcome::PerTryTimeout,
-    };
-    match retry::retry(policy.map(|policy| &**policy), retries, &outcome, &mut draw) {
-        Verdict::Again { because, after } => {
-            tracing::debug!(?because, ?after, "trying again");
-            Some(after)
-        }
-        Verdict::No(_) => None,
+        Ended::Failed(SendError::Dial(_)) => retry::Outcome::ConnectFailure,
+        Ended::Failed(SendError::Full | SendError::Overflow(_)) => retry::Outcome::Overflow,
+        Ended::Failed(SendError::Broken(error)) if is_refused(error) => retry::Outcome::RefusedStream,
+        Ended::Failed(SendError::Broken(_)) => retry::Outcome::Reset { sent: true },
+        Ended::TooLate { all: true } => retry::Outcome::Timeout,
+        Ended::TooLate { all: false } => retry::Outcome::PerTryTimeout,
     }
+}
+
+/// Notes for outlier detection how a try ended. That there is too much says nothing of an endpoint.
+pub(super) fn note(endpoint: &Endpoint, ended: Result<&Response<Incoming>, &SendError>, grpc: bool) {
+    let outcome = match ended {
+        Ok(response) => {
+            let grpc_status = response.headers().get("grpc-status").filter(|_| grpc);
+            match grpc_status.and_then(|status| status.to_str().ok()?.parse().ok()) {
+                Some(status) => Outcome::of_grpc(status),
+                None => Outcome::Response(response.status().as_u16()),
+            }
+        }
+        Err(SendError::Full | SendError::Overflow(_)) => return,
+        Err(SendError::Dial(DialError::Timeout)) => Outcome::TimedOut,
+        Err(_) => Outcome::Failed,
+    };
+    endpoint.record(outcome);
 }
 
 /// Whether the endpoint has surely not worked on a request.
@@ -176,14 +352,23 @@ fn no_endpoint(error: &NoRoute) -> Local {
     Local::new(StatusCode::SERVICE_UNAVAILABLE, error.flags(), "no_healthy_upstream", error.to_string())
 }
 
-fn broken(exchange: &mut Exchange, error: &SendError, exhausted: bool) -> Local {
+fn broken(exchange: &mut Exchange, error: &SendError, endpoint: &Endpoint) -> Local {
     exchange.failed(error.to_string());
-    let flags = if exhausted { error.flags().exhausted() } else { error.flags() };
     let text = "upstream connect error or disconnect/reset before headers";
-    Local::new(StatusCode::SERVICE_UNAVAILABLE, flags, error.details(), text)
+    let flags = error.flags();
+    let SendError::Overflow(overflow) = error else {
+        return Local::new(StatusCode::SERVICE_UNAVAILABLE, flags, error.details(), text);
+    };
+    if let Some(in_use) = &endpoint.in_use {
+        exchange.decided_by(in_use.blame(overflow.field()));
+    }
+    let text = format!("{text}. reset reason: overflow");
+    let mut local = Local::new(StatusCode::SERVICE_UNAVAILABLE, flags, error.details(), text);
+    // Who calls is told that it is not a failure, as by Envoy.
+    local.headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
+    local
 }
 
-fn late(exhausted: bool) -> Local {
-    let flags = if exhausted { Flags::UT.exhausted() } else { Flags::UT };
-    Local::new(StatusCode::GATEWAY_TIMEOUT, flags, "response_timeout", "upstream request timeout")
+fn late() -> Local {
+    Local::new(StatusCode::GATEWAY_TIMEOUT, Flags::UT, "response_timeout", "upstream request timeout")
 }

@@ -10,46 +10,60 @@ const CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Who asks, as was proved to us.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asker<'a> {
-    /// Its address.
-    pub(super) address: IpAddr,
-    /// Its identity, as a URI.
-    pub(super) principal: &'a str,
-    /// SHA-256 of its certificate.
-    pub(super) fingerprint: &'a str,
-    /// Whether it is a proxy of the mesh, whose word on whom it asks for counts.
-    pub(super) is_proxy: bool,
+/// What endpoints are told of who asks, as was proved to us: put together once a client.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    /// Its address; none is what no header can say.
+    address: Option<HeaderValue>,
+    /// Its certificate, and whom it was shown to.
+    certificate: Option<HeaderValue>,
 }
 
-/// Adds what is known of who asks: its address behind those already there, its certificate, and an id where there is
-/// none. What an application says of its own certificate is taken away: it has none to show.
-pub(super) fn tell(headers: &mut HeaderMap, asker: &Asker<'_>, own: &str, id: impl FnOnce() -> [u8; 16]) {
+impl Asker {
+    /// A client by its address, its identity as a URI and the SHA-256 of its certificate; `own` is our identity.
+    pub(crate) fn new(address: IpAddr, principal: &str, fingerprint: &str, own: &str) -> Self {
+        let certificate = format!("By={own};Hash={fingerprint};Subject=\"\";URI={principal}");
+        let value = |text: String| HeaderValue::try_from(text).ok();
+        Self { address: value(address.to_string()), certificate: value(certificate) }
+    }
+}
+
+/// Gives a request an id where it has none: the access log, traces and decision records know it by that.
+pub(super) fn identify(headers: &mut HeaderMap, id: impl FnOnce() -> [u8; 16]) {
+    if !headers.contains_key(REQUEST_ID) {
+        set(headers, REQUEST_ID, HeaderValue::from_bytes(&uuid(id())).ok());
+    }
+}
+
+/// Puts the certificate of who asks where rules and endpoints look for it. What an application says of its own is taken
+/// away, unless it `is_proxy` of the mesh, whose word on whom it asks for counts; so are names that some applications
+/// take for ours.
+pub(super) fn certify(headers: &mut HeaderMap, asker: &Asker, is_proxy: bool) {
+    let alike: Vec<HeaderName> = headers.keys().filter(|name| is_look_alike(name)).cloned().collect();
+    for name in alike {
+        headers.remove(name);
+    }
+    let before = joined(headers, &CERTIFICATE).filter(|_| is_proxy);
+    set(headers, CERTIFICATE, behind(before, asker.certificate.as_ref()));
+}
+
+/// Whether a name is one of ours but for `_` in the place of `-`: behind CGI, WSGI and their like the two are the same.
+fn is_look_alike(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let same = |own: &HeaderName| {
+        let own = own.as_str();
+        own.len() == name.len()
+            && own.bytes().zip(name.bytes()).all(|(own, one)| own == one || (own, one) == (b'-', b'_'))
+    };
+    name.contains('_') && [FOR, CERTIFICATE, PROTO, REQUEST_ID].iter().any(same)
+}
+
+/// Adds the address of who asks, behind those already there.
+pub(super) fn tell(headers: &mut HeaderMap, asker: &Asker) {
     let before = joined(headers, &FOR);
-    set(
-        headers,
-        FOR,
-        &match before {
-            Some(before) => format!("{before},{}", asker.address),
-            None => asker.address.to_string(),
-        },
-    );
-    let element = format!("By={own};Hash={};Subject=\"\";URI={}", asker.fingerprint, asker.principal);
-    let before = joined(headers, &CERTIFICATE).filter(|_| asker.is_proxy);
-    set(
-        headers,
-        CERTIFICATE,
-        &match before {
-            Some(before) => format!("{before},{element}"),
-            None => element,
-        },
-    );
+    set(headers, FOR, behind(before, asker.address.as_ref()));
     if !headers.contains_key(PROTO) {
         headers.insert(PROTO, HeaderValue::from_static("http"));
-    }
-    if !headers.contains_key(REQUEST_ID) {
-        set(headers, REQUEST_ID, &uuid(id()));
     }
 }
 
@@ -59,29 +73,38 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(","))
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
-        Ok(value) => {
+/// An element of a list, behind those that are there.
+fn behind(before: Option<String>, element: Option<&HeaderValue>) -> Option<HeaderValue> {
+    let Some(before) = before else { return element.cloned() };
+    HeaderValue::try_from(format!("{before},{}", element?.to_str().ok()?)).ok()
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => {
             headers.insert(name, value);
         }
         // Never what somebody else has put there.
-        Err(_) => {
+        None => {
             headers.remove(name);
         }
     }
 }
 
 /// A random UUID (RFC 9562, version 4).
-fn uuid(mut bytes: [u8; 16]) -> String {
-    use std::fmt::Write as _;
+fn uuid(mut bytes: [u8; 16]) -> [u8; 36] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut text = String::with_capacity(36);
-    for (at, byte) in bytes.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
+    let mut text = [b'-'; 36];
+    let mut at = 0;
+    for (number, byte) in bytes.into_iter().enumerate() {
+        if matches!(number, 4 | 6 | 8 | 10) {
+            at += 1;
         }
-        let _ = write!(text, "{byte:02x}");
+        text[at] = DIGITS[usize::from(byte >> 4)];
+        text[at + 1] = DIGITS[usize::from(byte & 15)];
+        at += 2;
     }
     text
 }
@@ -97,17 +120,31 @@ mod tests {
         for (name, value) in before {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        let asker = Asker {
-            address: [10, 0, 0, 1].into(),
-            principal: "spiffe://t/ns/n/sa/a",
-            fingerprint: "ab",
-            is_proxy,
-        };
-        tell(&mut headers, &asker, "spiffe://t/ns/n/sa/w", || std::array::from_fn(|at| at as u8));
+        let (client, own) = ("spiffe://t/ns/n/sa/a", "spiffe://t/ns/n/sa/w");
+        let asker = Asker::new([10, 0, 0, 1].into(), client, "ab", own);
+        identify(&mut headers, || std::array::from_fn(|at| at as u8));
+        certify(&mut headers, &asker, is_proxy);
+        tell(&mut headers, &asker);
         let text = |(name, value): (&HeaderName, &HeaderValue)| {
             (name.to_string(), value.to_str().unwrap().to_owned())
         };
         headers.iter().map(text).collect()
+    }
+
+    #[test]
+    fn nobody_is_taken_for_us_by_an_underscore() {
+        let told = told(
+            &[
+                ("x_forwarded_client_cert", "By=x"),
+                ("x-forwarded_for", "1.1.1.1"),
+                ("x_request-id", "mine"),
+                ("x_other", "1"),
+            ],
+            true,
+        );
+        let names: Vec<&str> =
+            told.iter().map(|(name, _)| name.as_str()).filter(|name| name.contains('_')).collect();
+        assert_eq!(names, ["x_other"]);
     }
 
     #[test]

@@ -41,13 +41,45 @@ fn is_ours(name: &HeaderName) -> bool {
     *name == header::HOST
         || *name == header::CONTENT_LENGTH
         || *name == header::TE
+        // The body is held back until the endpoint answers to it.
+        || *name == header::EXPECT
         || name.as_str().starts_with("x-forwarded-")
         || name.as_str() == "x-request-id"
+}
+
+/// Makes several `Cookie` fields one (RFC 9113, section 8.2.3): clients of HTTP/2 may part them, applications put them
+/// together, and rules read what applications will.
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // What was fit for a field each is so together.
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, cookie);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cookies_are_one_field() {
+        for (before, after) in [
+            (
+                &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")][..],
+                &[("cookie", "a=1; b=2"), ("x", "y")][..],
+            ),
+            (&[("cookie", "a=1")], &[("cookie", "a=1")]),
+            (&[], &[]),
+        ] {
+            let mut headers = map(before);
+            join_cookies(&mut headers);
+            assert_eq!(headers, map(after));
+        }
+    }
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -73,6 +105,7 @@ mod tests {
                 None,
                 &[("x-forwarded-for", "a"), ("host", "h")],
             ),
+            (&[("connection", "expect"), ("expect", "100-continue")], None, &[("expect", "100-continue")]),
             (
                 &[("connection", "upgrade"), ("upgrade", "websocket")],
                 Some("websocket"),

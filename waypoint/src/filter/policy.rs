@@ -25,11 +25,18 @@ pub(crate) struct Denied {
     pub(crate) details: String,
 }
 
+/// It may.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    /// What was decided, by which policy and rule.
+    pub(crate) decision: Decision,
+}
+
 /// What is judged.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Judged<'a> {
-    /// A connection of which nothing more is seen.
-    Connection,
+    /// A connection of which no more is seen than the server's name in its own TLS.
+    Connection(Sni<'a>),
     /// A request.
     Request(&'a Request<'a>),
 }
@@ -43,7 +50,7 @@ pub(crate) async fn judge(
     inbound: &Inbound,
     endpoint: Option<&Endpoint>,
     judged: Judged<'_>,
-) -> Result<(), Denied> {
+) -> Result<Passed, Denied> {
     let state = &worker.waypoint.state;
     let mut last = None;
     let mut decide = |mesh: &Mesh| match decide(worker, mesh, inbound, endpoint, judged) {
@@ -59,16 +66,43 @@ pub(crate) async fn judge(
         Some(decided) => Some(decided),
         None => Box::pin(state.wait_for(decide)).await,
     };
-    verdict(&decided.ok_or_else(|| denied(last.unwrap_or_default(), None))?)
+    let decision = decided.ok_or_else(|| denied(last.unwrap_or_default(), None))?;
+    verdict(&decision).map(|()| Passed { decision })
 }
 
-/// Judges a connection that is carried already by what is known now; what has not arrived does not count against it yet.
-///
-/// # Errors
-/// A policy denies it.
-pub(crate) fn judge_again(worker: &Worker, inbound: &Inbound, endpoint: &Endpoint) -> Result<(), Denied> {
+/// Judges what is carried already again whenever a rule changes, until one denies it. What has not arrived does not count
+/// against it yet.
+pub(crate) async fn until_denied(
+    worker: &Worker,
+    inbound: &Inbound,
+    endpoint: &Endpoint,
+    judged: Judged<'_>,
+) -> Denied {
+    let mut changes = worker.waypoint.state.changes();
+    // It may have changed since it was judged.
+    let mut judged_by = None;
+    loop {
+        let rules = changes.borrow_and_update().rules;
+        if judged_by != Some(rules) {
+            judged_by = Some(rules);
+            if let Err(denied) = judge_again(worker, inbound, endpoint, judged) {
+                return denied;
+            }
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn judge_again(
+    worker: &Worker,
+    inbound: &Inbound,
+    endpoint: &Endpoint,
+    judged: Judged<'_>,
+) -> Result<(), Denied> {
     let mesh = worker.waypoint.state.read();
-    let decided = decide(worker, &mesh, inbound, Some(endpoint), Judged::Connection);
+    let decided = decide(worker, &mesh, inbound, Some(endpoint), judged);
     decided.map_or(Ok(()), |decision| verdict(&decision))
 }
 
@@ -87,13 +121,13 @@ fn decide(
     };
     let decision = match judged {
         Judged::Request(request) => mesh.judge_for(&to, request),
-        Judged::Connection => {
+        Judged::Connection(sni) => {
             let subject = Subject {
                 source: inbound.client.peer.addr(),
                 identity: Some(&inbound.client.identity),
                 destination: inbound.target.destination,
             };
-            mesh.judge_for(&to, Facts::from(&subject).with_sni(Sni::Unseen))
+            mesh.judge_for(&to, Facts::from(&subject).with_sni(sni))
         }
     };
     decision.map_err(|missing| missing.to_string())

@@ -1,17 +1,16 @@
 //! A request's head as it goes to endpoints: what is theirs to know of the client, what is not, and what the rule changes.
 
-use hbone::connection::ConnectionId;
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use model::route::head::HeadChanges;
 use model::route::headers::Edit;
+use model::route::mirror::shadow_authority;
 use model::route::select::Forwarding;
 
 use super::chain::{Course, Local};
-use super::forwarded::{self, Asker};
+use super::forwarded;
 use super::headers;
-use super::read::Asked;
 use crate::protocol::Http;
 use crate::telemetry::Flags;
 use crate::upstream::{Gate, RequestBody};
@@ -42,19 +41,11 @@ impl Prepared {
             })?,
             None => HeadChanges { path_and_query: None, authority: None, edits: Vec::new() },
         };
-        let (worker, inbound) = (&course.connection.worker, &course.connection.inbound);
-        let client = &inbound.client;
+        let inbound = &course.connection.inbound;
         let mut fields = course.head.headers.clone();
         headers::leave_connection(&mut fields, upgrade);
-        let asker = Asker {
-            address: client.peer.ip(),
-            principal: &client.principal,
-            fingerprint: &client.fingerprint,
-            is_proxy: inbound.source.as_ref().is_some_and(|source| source.profile.native_tunnel),
-        };
-        let own = &worker.waypoint.own.principal;
-        forwarded::tell(&mut fields, &asker, own, || ConnectionId::random().to_bytes());
-        let uri = target(&mut fields, course.asked, &changes, version).ok_or_else(|| {
+        forwarded::tell(&mut fields, &inbound.client.asker);
+        let uri = target(&mut fields, course, &changes, version).ok_or_else(|| {
             let text = "the request's host or path cannot be sent on";
             Box::new(Local::new(StatusCode::BAD_REQUEST, Flags::DPE, "path_or_host_rejected", text))
         })?;
@@ -89,9 +80,35 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// The same for a copy of the request, marked as one by its host; `None` if it has a host that cannot be marked so.
+    pub(super) fn copy(&self, body: RequestBody, version: Http) -> Option<Request<RequestBody>> {
+        let mut request = self.request(body, None, Vec::new());
+        match version {
+            Http::One => {
+                let host = request.headers().get(header::HOST)?.to_str().ok()?;
+                let host = HeaderValue::from_str(&shadow_authority(host)).ok()?;
+                request.headers_mut().insert(header::HOST, host);
+            }
+            Http::Two => {
+                let mut parts = request.uri().clone().into_parts();
+                let authority = shadow_authority(parts.authority?.as_str());
+                parts.authority = Some(Authority::try_from(authority).ok()?);
+                *request.uri_mut() = Uri::from_parts(parts).ok()?;
+            }
+        }
+        Some(request)
+    }
+}
+
 /// The target in the form that the version wants, from the canonical path; the host is where the version has it.
-fn target(headers: &mut HeaderMap, asked: &Asked, changes: &HeadChanges, version: Http) -> Option<Uri> {
-    let path = match (&changes.path_and_query, &asked.query) {
+fn target(headers: &mut HeaderMap, course: &Course<'_>, changes: &HeadChanges, version: Http) -> Option<Uri> {
+    let (asked, came) = (course.asked, &course.head.uri);
+    let is_canonical =
+        |came: &&PathAndQuery| came.path() == asked.path && came.query() == asked.query.as_deref();
+    // Nearly always it came as it goes.
+    let ready = changes.path_and_query.as_ref().or_else(|| came.path_and_query().filter(is_canonical));
+    let path = match (ready, &asked.query) {
         (Some(path), _) => path.clone(),
         (None, Some(query)) => {
             PathAndQuery::from_maybe_shared(bytes::Bytes::from(format!("{}?{query}", asked.path))).ok()?
@@ -108,7 +125,11 @@ fn target(headers: &mut HeaderMap, asked: &Asked, changes: &HeadChanges, version
         Http::Two => {
             headers.remove(header::HOST);
             parts.scheme = Some(Scheme::HTTP);
-            parts.authority = Some(Authority::try_from(authority).ok()?);
+            let same = came.authority().filter(|came| came.as_str() == authority);
+            parts.authority = Some(match same {
+                Some(same) => same.clone(),
+                None => Authority::try_from(authority).ok()?,
+            });
         }
     }
     Uri::from_parts(parts).ok()

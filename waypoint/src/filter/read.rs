@@ -113,13 +113,22 @@ fn authority(head: &Parts) -> Result<&str, BadRequest> {
     }
 }
 
-/// What `Upgrade` asks for, where `Connection` names it; there is none in HTTP/2 (RFC 9113, section 8.6) nor in 1.0.
+/// What `Upgrade` asks for, where `Connection` names it; there is none in HTTP/2 (RFC 9113, section 8.6) nor in 1.0. HTTP in
+/// another version or under TLS is left out: its requests would pass here unread, and nobody would judge them.
 fn upgrade(head: &Parts) -> Option<http::HeaderValue> {
     let listed =
         || tokens(&head.headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let asked = head.headers.get(header::UPGRADE).filter(|_| head.version == Version::HTTP_11 && listed());
-    // HTTP/2 over a plain connection is what RFC 9113 has withdrawn; the request is answered as it is.
-    asked.filter(|asked| !asked.as_bytes().eq_ignore_ascii_case(b"h2c")).cloned()
+    if head.version != Version::HTTP_11 || !head.headers.contains_key(header::UPGRADE) || !listed() {
+        return None;
+    }
+    let others: Vec<&str> = tokens(&head.headers, &header::UPGRADE).filter(|to| !carries_http(to)).collect();
+    if others.is_empty() { None } else { http::HeaderValue::try_from(others.join(", ")).ok() }
+}
+
+/// Whether requests would be sent over what a client wants to speak instead (`NAME/VERSION`).
+fn carries_http(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or(protocol).trim();
+    ["h2c", "h2", "h3", "http", "tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 fn expects_continue(head: &Parts) -> bool {
@@ -188,6 +197,17 @@ mod tests {
             ),
             (Version::HTTP_11, &[("upgrade", "websocket")], None),
             (Version::HTTP_11, &[("connection", "upgrade"), ("upgrade", "h2c")], None),
+            (
+                Version::HTTP_11,
+                &[("connection", "upgrade"), ("upgrade", "H2C, websocket")],
+                Some("websocket"),
+            ),
+            (
+                Version::HTTP_11,
+                &[("connection", "upgrade"), ("upgrade", "shout/1"), ("upgrade", "h2c")],
+                Some("shout/1"),
+            ),
+            (Version::HTTP_11, &[("connection", "upgrade"), ("upgrade", "TLS/1.0, HTTP/1.1")], None),
             (Version::HTTP_10, &[("connection", "upgrade"), ("upgrade", "websocket")], None),
         ] {
             let all = [headers, &[("host", "h")]].concat();

@@ -1,5 +1,6 @@
 //! What CONNECTs ask for, by table.
 
+use model::address::NamespacedHostname;
 use model::mesh::Update;
 use model::service::Ports;
 
@@ -69,5 +70,22 @@ fn only_what_is_bound_to_this_waypoint_is_reached_through_it() {
         let expected =
             expected.map(|(service, workload, protocol)| (service, workload.map(str::to_owned), protocol));
         assert_eq!(resolved, expected, "{authority}");
+    }
+}
+
+#[test]
+fn what_another_namespace_declares_of_a_pods_port_counts_for_nothing() {
+    let (mut mesh, own) = mesh();
+    let named = |namespace: &str| NamespacedHostname {
+        namespace: namespace.into(),
+        hostname: format!("grab.{namespace}.svc.cluster.local").into(),
+    };
+    for (namespace, expected) in [("shop", AppProtocol::Tcp), ("other", AppProtocol::Unknown)] {
+        mesh.apply(Update::Workload(edit(pod("p", [10, 0, 0, 5].into()), |pod| {
+            pod.waypoint = Some(waypoint("waypoint"));
+            pod.services = [(named(namespace), ports(&[(80, 8080, AppProtocol::Tcp)]))].into();
+        })));
+        let target = resolve(&mesh, &own, &"10.0.0.5:8080".parse().unwrap()).unwrap();
+        assert_eq!(target.protocol, expected, "{namespace}");
     }
 }

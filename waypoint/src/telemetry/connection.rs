@@ -2,18 +2,36 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemon::metrics::traffic::{Reporter, Series};
+use model::route::Cause;
 use tokio::time::Instant;
 
 use super::Flags;
 use super::labels::labels;
 use super::line::{Entry, write};
+use super::metered::{Counts, Metered};
+use super::records::{Decided, Record};
+use crate::filter::policy::Denied;
 use crate::listen::Inbound;
 use crate::route::Endpoint;
 use crate::worker::Worker;
+
+/// Why a connection that was carried is not any more.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Both its ends did, or one failed.
+    Itself(io::Result<()>),
+    /// A policy denies it now.
+    Denied(Denied),
+    /// Nothing went over it for as long as a rule allows.
+    Idle(String),
+    /// It lasted as long as a rule allows.
+    TooLong(String),
+}
 
 /// One connection.
 #[derive(Debug)]
@@ -21,6 +39,9 @@ pub(crate) struct Connection {
     inbound: Rc<Inbound>,
     worker: Rc<Worker>,
     began: Instant,
+    counts: Counts,
+    /// The rule that decided where it goes, if there is any for its host.
+    cause: Option<String>,
 }
 
 impl Connection {
@@ -28,7 +49,18 @@ impl Connection {
     pub(crate) fn open(worker: &Rc<Worker>, inbound: &Rc<Inbound>) -> Self {
         let traffic = &worker.waypoint.telemetry.traffic;
         traffic.sockets_open(Reporter::Waypoint).fetch_add(1, Ordering::Relaxed);
-        Self { inbound: inbound.clone(), worker: worker.clone(), began: Instant::now() }
+        Self {
+            inbound: inbound.clone(),
+            worker: worker.clone(),
+            began: Instant::now(),
+            counts: Counts::default(),
+            cause: None,
+        }
+    }
+
+    /// A rule decided where it goes.
+    pub(crate) fn routed(&mut self, cause: &Cause<'_>) {
+        self.cause = Some(cause.to_string());
     }
 
     /// Who wanted it.
@@ -36,60 +68,83 @@ impl Connection {
         &self.inbound
     }
 
-    /// It ended after it had been carried: bytes to the server and to the client.
-    pub(crate) fn closed(self, worker: &Worker, endpoint: &Endpoint, outcome: io::Result<(u64, u64)>) {
-        let (flags, error) = match &outcome {
-            Ok(_) => (Flags::NONE, None),
-            Err(error) => (Flags::UC, Some(error.to_string())),
-        };
-        let (received, sent) = outcome.unwrap_or_default();
-        let series = self.series(worker, Some(endpoint), Flags::NONE);
+    /// It is carried to an endpoint from now on; what goes over the client's side counts as it goes.
+    pub(crate) fn carried<T>(&self, endpoint: &Endpoint, client: T) -> Metered<T> {
+        let series = self.series(Some(endpoint), Flags::NONE);
         series.opened.fetch_add(1, Ordering::Relaxed);
-        series.received.fetch_add(received, Ordering::Relaxed);
-        series.sent.fetch_add(sent, Ordering::Relaxed);
-        self.series(worker, Some(endpoint), flags).closed.fetch_add(1, Ordering::Relaxed);
-        self.write(Some(endpoint), flags, (received, sent), error.as_deref());
+        Metered::new(client, series, self.counts.clone())
     }
 
-    /// It was never carried.
-    pub(crate) fn failed(self, worker: &Worker, flags: Flags, error: &str) {
-        let series = self.series(worker, None, flags);
-        series.failed.fetch_add(1, Ordering::Relaxed);
-        self.write(None, flags, (0, 0), Some(error));
+    /// What goes over it, and when the last of it went.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
-    fn series(&self, worker: &Worker, endpoint: Option<&Endpoint>, flags: Flags) -> std::sync::Arc<Series> {
+    /// It ended after it had been carried.
+    pub(crate) fn closed(self, endpoint: &Endpoint, outcome: Ended) {
+        let (flags, termination, error) = match outcome {
+            Ended::Itself(Ok(())) => (Flags::NONE, None, None),
+            Ended::Itself(Err(error)) => (Flags::UC, None, Some(error.to_string())),
+            Ended::Denied(denied) => (Flags::NONE, Some(denied.details.clone()), Some(denied.to_string())),
+            Ended::Idle(why) => (Flags::NONE, None, Some(why)),
+            Ended::TooLong(why) => (Flags::DT, None, Some(why)),
+        };
+        self.series(Some(endpoint), flags).closed.fetch_add(1, Ordering::Relaxed);
+        let end = End { flags, termination: termination.as_deref(), error: error.as_deref() };
+        self.write(Some(endpoint), &end);
+    }
+
+    /// It was never carried. `termination` is the word of a policy that denied it.
+    pub(crate) fn failed(self, flags: Flags, termination: Option<&str>, error: &str) {
+        self.series(None, flags).failed.fetch_add(1, Ordering::Relaxed);
+        self.write(None, &End { flags, termination, error: Some(error) });
+    }
+
+    fn series(&self, endpoint: Option<&Endpoint>, flags: Flags) -> Arc<Series> {
         let Inbound { source_end, target, .. } = &*self.inbound;
         let (workload, service) = (target.workload.as_deref(), target.service.as_deref());
         let labels = labels(source_end.clone(), endpoint, workload, service, flags);
-        worker.waypoint.telemetry.traffic.series(&labels)
+        self.worker.waypoint.telemetry.traffic.series(&labels)
     }
 
-    fn write(
-        &self,
-        endpoint: Option<&Endpoint>,
-        flags: Flags,
-        (received, sent): (u64, u64),
-        error: Option<&str>,
-    ) {
+    fn write(&self, endpoint: Option<&Endpoint>, end: &End<'_>) {
+        let (received, sent) = self.counts.get();
         let entry = Entry {
-            at: SystemTime::now(),
+            at: SystemTime::now().checked_sub(self.began.elapsed()).unwrap_or(UNIX_EPOCH),
             request: None,
             status: 0,
-            flags,
+            flags: end.flags,
             details: "-",
-            failure: error,
+            termination: end.termination,
+            failure: end.error,
             received,
             sent,
             duration: self.began.elapsed(),
             upstream_time: None,
             endpoint,
             inbound: &self.inbound,
-            cause: None,
+            cluster: None,
+            cause: self.cause.as_deref(),
             route_name: "-",
         };
         write(&self.worker.waypoint.log, &entry);
+        if self.worker.waypoint.records.are_kept() {
+            let decided = Decided {
+                denied: end.termination.and(end.error).map(Into::into),
+                passed: None,
+                blamed: None,
+                route: self.cause.as_deref().map(Into::into),
+            };
+            self.worker.waypoint.records.keep(self.worker.index, Record::new(&entry, decided));
+        }
     }
+}
+
+/// How it ended.
+struct End<'a> {
+    flags: Flags,
+    termination: Option<&'a str>,
+    error: Option<&'a str>,
 }
 
 impl Drop for Connection {

@@ -6,14 +6,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use daemon::trace::Span;
 use http::HeaderMap;
-use model::route::Decision;
+use model::route::select::Forwarding;
+use model::route::{Decision, Outcome};
 use tokio::time::Instant;
+use tracing::Level;
 
 use super::Flags;
 use super::labels::{GrpcStatus, RequestLabels, labels};
-use super::line::{Entry, Said, write};
+use super::line::{Entry, Said, cluster_name, write};
+use super::records::{Decided, Record};
 use super::series::{Added, Series};
+use super::spans::More;
+use crate::filter::policy::{Denied, Passed};
 use crate::http::Connection;
 use crate::route::Endpoint;
 
@@ -37,6 +43,11 @@ pub(crate) struct Exchange {
     at: SystemTime,
     began: Instant,
     said: Option<Box<Said>>,
+    /// Whether it leaves a line in the access log.
+    logged: bool,
+    span: Option<Span>,
+    /// What policies on trial would have decided, for its span.
+    trial: Vec<(&'static str, String)>,
     grpc: bool,
     grpc_status: GrpcStatus,
     request_head: u64,
@@ -44,10 +55,15 @@ pub(crate) struct Exchange {
     pub(crate) tally: Rc<Tally>,
     status: u16,
     flags: Flags,
+    decided: Decided,
+    /// Flags of what happened on the way, however it ends.
+    remarks: Flags,
+    retries: u32,
     details: Cow<'static, str>,
     failure: Option<String>,
     cause: Option<String>,
     route_name: Option<String>,
+    cluster: Option<String>,
     endpoint: Option<Rc<Endpoint>>,
     asked: Option<Instant>,
     upstream_time: Option<Duration>,
@@ -60,12 +76,17 @@ impl Exchange {
         said: Option<Said>,
         headers: &HeaderMap,
         grpc: bool,
+        span: Option<Span>,
     ) -> Self {
+        connection.begun();
         Self {
             connection: connection.clone(),
             at: SystemTime::now(),
             began: Instant::now(),
+            logged: said.is_some() && connection.worker.waypoint.log.access_enabled(Level::INFO),
             said: said.map(Box::new),
+            span,
+            trial: Vec::new(),
             grpc,
             grpc_status: None,
             request_head: size(headers),
@@ -73,10 +94,14 @@ impl Exchange {
             tally: Rc::default(),
             status: 0,
             flags: Flags::DC,
+            decided: Decided::default(),
+            remarks: Flags::NONE,
+            retries: 0,
             details: "downstream_remote_disconnect".into(),
             failure: None,
             cause: None,
             route_name: None,
+            cluster: None,
             endpoint: None,
             asked: None,
             upstream_time: None,
@@ -89,9 +114,43 @@ impl Exchange {
         self.asked = Some(Instant::now());
     }
 
-    /// What decided.
+    /// What decided, beside the rule by which it went.
     pub(crate) fn decided_by(&mut self, cause: String) {
+        self.decided.blamed = Some(cause.as_str().into());
+        self.decided.route = self.cause.take().map(String::into_boxed_str);
         self.cause = Some(cause);
+    }
+
+    /// A policy denied it, for this cause.
+    pub(crate) fn denied(&mut self, cause: String) {
+        self.decided.denied = Some(cause.as_str().into());
+        self.decided.route = self.cause.take().map(String::into_boxed_str);
+        self.cause = Some(cause);
+    }
+
+    /// A policy denies what came of it, which ends.
+    pub(crate) fn cut_off(&mut self, denied: Denied) {
+        (self.flags, self.details) = (Flags::NONE, denied.details.into());
+        self.failure = Some(String::from("the policies in force deny it now"));
+        self.denied(denied.cause);
+    }
+
+    /// It may pass, and policies on trial have said what they would have decided.
+    pub(crate) fn allowed(&mut self, passed: Passed) {
+        if self.span.is_some() {
+            self.trial = passed.decision.dry_run_tags();
+        }
+        self.decided.passed = Some(passed.decision.cause);
+    }
+
+    /// Something happened that its flags say, however it ends.
+    pub(crate) fn remark(&mut self, flags: Flags) {
+        self.remarks = self.remarks.and(flags);
+    }
+
+    /// It is tried once more.
+    pub(crate) fn tried_again(&mut self) {
+        self.retries += 1;
     }
 
     /// The endpoint has answered; the answer's body is still to come.
@@ -142,6 +201,13 @@ impl Exchange {
         if self.said.is_some() {
             self.cause = Some(decision.cause.to_string());
             self.route_name = decision.route_name();
+            if (self.logged || self.span.is_some())
+                && let Outcome::Forward(Forwarding { destination, .. }) = &decision.outcome
+            {
+                let port = destination.port.unwrap_or(self.connection.inbound.target.destination.port());
+                let host = &destination.service.hostname;
+                self.cluster = Some(cluster_name(port, "http", destination.subset.as_deref(), host));
+            }
         }
     }
 
@@ -198,7 +264,9 @@ pub(crate) type KnownSeries = RefCell<Vec<Known>>;
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.connection.ended();
         let duration = self.began.elapsed();
+        self.flags = self.flags.and(self.remarks);
         let tally = &self.tally;
         self.series().add(&Added {
             duration,
@@ -215,6 +283,7 @@ impl Drop for Exchange {
             status: self.status,
             flags: self.flags,
             details: &self.details,
+            termination: None,
             failure: self.failure.as_deref(),
             received: tally.received.get(),
             sent: tally.sent.get(),
@@ -222,6 +291,7 @@ impl Drop for Exchange {
             upstream_time: self.upstream_time,
             endpoint: self.endpoint.as_deref(),
             inbound: &self.connection.inbound,
+            cluster: self.cluster.as_deref(),
             cause: self.cause.as_deref(),
             route_name: self.route_name.as_deref().unwrap_or(if self.cause.is_none() {
                 "default"
@@ -229,7 +299,22 @@ impl Drop for Exchange {
                 "-"
             }),
         };
-        write(&self.connection.worker.waypoint.log, &entry);
+        let waypoint = &self.connection.worker.waypoint;
+        if self.logged {
+            write(&waypoint.log, &entry);
+        }
+        if let (Some(spans), Some(span)) = (&waypoint.spans, self.span) {
+            let source = &self.connection.inbound.source_end;
+            let grpc = self.grpc.then_some(self.grpc_status);
+            spans.end(span, &entry, &More { source, retries: self.retries, grpc, trial: &self.trial });
+        }
+        if waypoint.records.are_kept() {
+            let mut decided = std::mem::take(&mut self.decided);
+            if decided.denied.is_none() && decided.blamed.is_none() {
+                decided.route = self.cause.as_deref().map(Into::into);
+            }
+            waypoint.records.keep(self.connection.worker.index, Record::new(&entry, decided));
+        }
     }
 }
 

@@ -47,11 +47,12 @@ impl RequestLabels {
 
 impl EncodeLabelSet for RequestLabels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
+        let flags = self.flags.to_string();
         for (name, value) in self.ends.pairs() {
             let value = match name {
                 "request_protocol" if self.grpc.is_some() => "grpc",
                 "request_protocol" => "http",
-                "response_flags" => self.flags.code(),
+                "response_flags" => &flags,
                 _ if value.is_empty() => "unknown",
                 _ => value,
             };
@@ -87,6 +88,11 @@ pub(crate) fn source(client: &Client, source: Option<&Workload>, baggage: Option
     }
 }
 
+/// What the labels say of a workload that proved to be itself.
+pub(super) fn end_of(workload: &Workload) -> End {
+    end(workload, workload.identity().to_string().into())
+}
+
 fn end(workload: &Workload, principal: Arc<str>) -> End {
     let profile = &workload.profile;
     End {
@@ -111,7 +117,7 @@ pub(crate) fn labels(
 ) -> Labels {
     let workload = endpoint.and_then(|endpoint| endpoint.workload.as_deref()).or(workload);
     let service = endpoint.and_then(|endpoint| endpoint.service.as_deref()).or(service);
-    let destination = workload.map(|workload| end(workload, workload.identity().to_string().into()));
+    let destination = workload.map(end_of);
     Labels {
         reporter: Reporter::Waypoint,
         source,
@@ -123,6 +129,6 @@ pub(crate) fn labels(
         destination_service_name: service.map(|service| service.name.clone()).unwrap_or_default(),
         // Nobody comes here but through a tunnel.
         mutual_tls: true,
-        flags: flags.code(),
+        flags: flags.first(),
     }
 }

@@ -1,6 +1,8 @@
 //! The access log's lines, in Istio's default format for requests, as text or JSON, with the cause of what was decided at
 //! the end.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt::{self, Display, Write as _};
 use std::time::{Duration, SystemTime};
 
@@ -58,6 +60,8 @@ pub(super) struct Entry<'a> {
     pub(super) flags: Flags,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub(super) details: &'a str,
+    /// `%CONNECTION_TERMINATION_DETAILS%`.
+    pub(super) termination: Option<&'a str>,
     /// Why the endpoint could not be reached, or what broke.
     pub(super) failure: Option<&'a str>,
     pub(super) received: u64,
@@ -66,6 +70,8 @@ pub(super) struct Entry<'a> {
     pub(super) upstream_time: Option<Duration>,
     pub(super) endpoint: Option<&'a Endpoint>,
     pub(super) inbound: &'a Inbound,
+    /// The cluster of the destination that a rule names.
+    pub(super) cluster: Option<&'a str>,
     /// The resource and rule that decided.
     pub(super) cause: Option<&'a str>,
     /// `%ROUTE_NAME%`.
@@ -92,6 +98,10 @@ impl<T: Display> Display for Quoted<T> {
         struct Escaping<'a, 'f>(&'a mut fmt::Formatter<'f>);
         impl fmt::Write for Escaping<'_, '_> {
             fn write_str(&mut self, text: &str) -> fmt::Result {
+                // Nearly always there is nothing to escape.
+                if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+                    return self.0.write_str(text);
+                }
                 for c in text.chars() {
                     match c {
                         '"' => self.0.write_str("\\\"")?,
@@ -120,11 +130,12 @@ impl<T: Display> Display for Bare<T> {
 }
 
 /// The header's text; what is no text is shown as it would be in a string.
-fn shown(value: Option<&HeaderValue>) -> Option<std::borrow::Cow<'_, str>> {
+pub(super) fn shown(value: Option<&HeaderValue>) -> Option<Cow<'_, str>> {
     value.map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
-fn version(version: Version) -> &'static str {
+/// `%PROTOCOL%`.
+pub(super) fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_2 => "HTTP/2",
         Version::HTTP_10 => "HTTP/1.0",
@@ -132,18 +143,43 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-/// `%START_TIME%`.
+/// `%START_TIME%`. What precedes the fraction of a second is put together once a second on each thread.
 fn start(at: SystemTime) -> String {
-    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    OffsetDateTime::from(at).format(format).unwrap_or_default()
+    thread_local!(static LAST: RefCell<(u64, String)> = RefCell::default());
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    LAST.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() || text.is_empty() {
+            let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].");
+            *text = OffsetDateTime::from(at).format(format).unwrap_or_default();
+            *second = since.as_secs();
+        }
+        let millis = since.subsec_millis();
+        let digit = |place: u32| char::from_digit(millis / place % 10, 10).unwrap_or('0');
+        let mut whole = String::with_capacity(text.len() + 4);
+        whole.push_str(text);
+        whole.extend([digit(100), digit(10), digit(1), 'Z']);
+        whole
+    })
 }
 
-/// The name that Istio gives the cluster of a port.
-fn cluster(entry: &Entry<'_>) -> String {
+/// The name that Istio gives the cluster of a service's port at a waypoint.
+pub(super) fn cluster_name(port: u16, protocol: &str, subset: Option<&str>, host: &str) -> String {
+    match subset {
+        Some(subset) => format!("inbound-vip|{port}|{protocol}/{subset}|{host}"),
+        None => format!("inbound-vip|{port}|{protocol}|{host}"),
+    }
+}
+
+/// `%UPSTREAM_CLUSTER_RAW%`: of what the rule names, else of what was asked for.
+pub(super) fn cluster<'a>(entry: &Entry<'a>) -> Cow<'a, str> {
     let target = &entry.inbound.target;
-    match &target.service {
-        Some(service) => format!("inbound-vip|{}|http|{}", target.destination.port(), service.key.hostname),
-        None => String::from("encap"),
+    match (entry.cluster, &target.service) {
+        (Some(named), _) => named.into(),
+        (None, Some(service)) => {
+            let protocol = if entry.request.is_some() { "http" } else { "tcp" };
+            cluster_name(target.destination.port(), protocol, None, &service.key.hostname).into()
+        }
+        (None, None) => "encap".into(),
     }
 }
 
@@ -154,7 +190,7 @@ fn text(out: &mut Vec<u8>, entry: &Entry<'_>) -> std::io::Result<()> {
     let upstream = entry.endpoint.map(|endpoint| endpoint.address);
     writeln!(
         out,
-        "[{}] \"{} {} {}\" {} {} {} - \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} - {} \"{}\"",
+        "[{}] \"{} {} {}\" {} {} {} {} \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} - {} \"{}\"",
         start(entry.at),
         Bare(request.map(|said| &said.method)),
         Quoted(path),
@@ -162,6 +198,7 @@ fn text(out: &mut Vec<u8>, entry: &Entry<'_>) -> std::io::Result<()> {
         entry.status,
         entry.flags,
         entry.details,
+        Bare(entry.termination),
         Quoted(entry.failure),
         entry.received,
         entry.sent,
@@ -212,7 +249,7 @@ fn json(out: &mut Vec<u8>, entry: &Entry<'_>) -> std::io::Result<()> {
     field("protocol", request.map(|said| version(said.version)).as_ref().map(|said| said as &dyn Display))?;
     field("response_flags", Some(&entry.flags))?;
     field("response_code_details", Some(&entry.details))?;
-    field("connection_termination_details", None)?;
+    field("connection_termination_details", entry.termination.as_ref().map(|text| text as &dyn Display))?;
     field("upstream_transport_failure_reason", entry.failure.as_ref().map(|text| text as &dyn Display))?;
     field("x_forwarded_for", forwarded_for.as_ref().map(|text| text as &dyn Display))?;
     field("user_agent", user_agent.as_ref().map(|text| text as &dyn Display))?;

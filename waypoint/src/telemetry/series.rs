@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use daemon::metrics::traffic::may_have_more;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -105,26 +106,55 @@ impl Series {
 
 type ByLabels = HashMap<RequestLabels, Arc<Series>, foldhash::fast::RandomState>;
 
+/// The series of a thread, and how many each client's identity has.
+#[derive(Debug, Default)]
+struct Kept {
+    by_labels: ByLabels,
+    of_client: HashMap<Arc<str>, usize>,
+}
+
 /// The series of one thread. The lock is taken by others only to be scraped.
 #[derive(Debug)]
 pub(crate) struct Shard {
     most: usize,
-    series: RwLock<ByLabels>,
+    series: RwLock<Kept>,
     dropped: AtomicU64,
 }
 
 impl Shard {
-    /// The series of a set of labels; one that does not fit under the cap counts as unknown.
+    /// The series of a set of labels; one that does not fit under the cap counts as unknown, and so does one of a client
+    /// that has more than its share: what a client says of itself makes series too, and must not take those of others.
     pub(crate) fn series(&self, labels: RequestLabels) -> Arc<Series> {
-        if let Some(series) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&labels) {
+        let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(series) = known.by_labels.get(&labels) {
             return series.clone();
         }
+        drop(known);
         let mut all = self.series.write().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= self.most {
+        let Kept { by_labels, of_client } = &mut *all;
+        let client = labels.ends.source.principal.clone();
+        let own = of_client.get(&client).copied().unwrap_or_default();
+        if !may_have_more(own, by_labels.len(), self.most) {
             add(&self.dropped, 1);
-            return all.entry(RequestLabels::overflow()).or_default().clone();
+            return by_labels.entry(RequestLabels::overflow()).or_default().clone();
         }
-        all.entry(labels).or_default().clone()
+        *of_client.entry(client).or_default() += 1;
+        by_labels.entry(labels).or_default().clone()
+    }
+
+    fn expire(&self) {
+        let mut all = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        let Kept { by_labels, of_client } = &mut *all;
+        by_labels.retain(|labels, series| {
+            let left = series.passes.load(Ordering::Relaxed).saturating_sub(1);
+            series.passes.store(left, Ordering::Relaxed);
+            let stays = left > 0 || Arc::strong_count(series) > 1;
+            if !stays && let Some(count) = of_client.get_mut(&labels.ends.source.principal) {
+                *count = count.saturating_sub(1);
+            }
+            stays
+        });
+        of_client.retain(|_, count| *count > 0);
     }
 }
 
@@ -151,21 +181,14 @@ impl Requests {
 
     /// Drops series that nobody holds and that have not changed for ten calls.
     pub(crate) fn expire(&self) {
-        for shard in self.0.iter() {
-            let mut all = shard.series.write().unwrap_or_else(PoisonError::into_inner);
-            all.retain(|_, series| {
-                let left = series.passes.load(Ordering::Relaxed).saturating_sub(1);
-                series.passes.store(left, Ordering::Relaxed);
-                left > 0 || Arc::strong_count(series) > 1
-            });
-        }
+        self.0.iter().for_each(|shard| shard.expire());
     }
 
     fn joined(&self) -> HashMap<RequestLabels, Series> {
         let mut all: HashMap<RequestLabels, Series> = HashMap::new();
         for shard in self.0.iter() {
             let series = shard.series.read().unwrap_or_else(PoisonError::into_inner);
-            for (labels, series) in series.iter() {
+            for (labels, series) in &series.by_labels {
                 match all.get(labels) {
                     Some(joined) => joined.join(series),
                     None => {
@@ -218,7 +241,7 @@ impl Collector for Requests {
 
 #[expect(clippy::cast_precision_loss, reason = "what is scraped is a float")]
 fn values(histogram: &Histogram) -> (f64, Vec<(f64, u64)>) {
-    let bounds = BOUNDS.iter().copied().chain([f64::MAX]);
+    let bounds = BOUNDS.iter().copied().chain([f64::INFINITY]);
     let counts = histogram.buckets.iter().map(|count| count.load(Ordering::Relaxed));
     (histogram.sum.load(Ordering::Relaxed) as f64 / 1e3, bounds.zip(counts).collect())
 }
@@ -256,6 +279,8 @@ mod tests {
             .lines()
             .find(|line| line.contains("duration_milliseconds_bucket{") && line.contains("le=\"1.0\""));
         assert!(one.is_some_and(|line| line.ends_with("} 2")), "{text}");
+        let all = text.lines().any(|line| line.contains("le=\"+Inf\"") && line.ends_with("} 2"));
+        assert!(all, "without it Prometheus computes no quantile: {text}");
     }
 
     #[test]
@@ -273,5 +298,23 @@ mod tests {
         drop(held);
         requests.expire();
         assert!(requests.joined().is_empty());
+    }
+
+    #[test]
+    fn a_client_cannot_take_the_series_of_others() {
+        let of = |client: &str, code| {
+            let mut labels = labels(code);
+            labels.ends.source.principal = client.into();
+            labels
+        };
+        let requests = Requests::new(1, 30);
+        let shard = requests.shard(0);
+        (0..100).for_each(|code| shard.series(of("loud", code)).add(&Added::default()));
+        let quiet = shard.series(of("quiet", 200));
+        quiet.add(&Added::default());
+        let joined = requests.joined();
+        assert_eq!(joined[&of("quiet", 200)].requests.load(Ordering::Relaxed), 1);
+        let loud = joined.keys().filter(|labels| &*labels.ends.source.principal == "loud").count();
+        assert_eq!((loud, requests.dropped()), (20, 80), "twice what is left to all others");
     }
 }

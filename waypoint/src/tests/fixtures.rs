@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use model::Identity;
 use model::address::{NamespacedHostname, NetworkAddress, Str};
+use model::authz::{Action, Policy, PolicyScope};
 use model::service::{AppProtocol, Port, Ports, Service};
 use model::workload::{
-    GatewayAddress, GatewayDestination, Health, Locality, Profile, TunnelProtocol, Workload, WorkloadKind,
+    GatewayAddress, GatewayDestination, Health, Locality, PolicyName, Profile, TunnelProtocol, Workload,
+    WorkloadKind,
 };
 
 pub(crate) fn identity(account: &str) -> Identity {
@@ -71,6 +73,18 @@ pub(crate) fn service(host: &str, vip: &str, ports: Ports) -> Service {
         ports,
         canonical: true,
         ..Service::named(key(host))
+    }
+}
+
+/// A policy that allows nobody anything in a namespace.
+pub(crate) fn nobody(namespace: &str) -> Policy {
+    Policy {
+        name: PolicyName { namespace: namespace.into(), name: "nobody".into() },
+        scope: PolicyScope::Namespace,
+        action: Action::Allow,
+        rules: Box::default(),
+        dry_run: false,
+        invalid: None,
     }
 }
 

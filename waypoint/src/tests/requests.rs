@@ -1,6 +1,7 @@
 //! Requests: what the application sees of them, what the client hears, what is counted.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -10,16 +11,16 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use model::authz::{Action, Clause, Match, Policy, PolicyScope, RequestMatch, Rule, StringMatch};
+use model::authz::{Clause, Match, Policy, RequestMatch, Rule, StringMatch};
 use model::mesh::Update;
-use model::workload::PolicyName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
+use tokio::time::sleep;
 use tokio_stream_of::ReceiverStream;
 
-use super::fixtures::identity;
+use super::fixtures::{identity, nobody};
 use super::world::{GRPC, HTTP, UNDECLARED, VIP, World, run};
 use crate::http::LocalExecutor;
 
@@ -117,7 +118,7 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
 }
 
 pub(super) type One = hyper::client::conn::http1::SendRequest<Body>;
-type Two = hyper::client::conn::http2::SendRequest<Body>;
+pub(super) type Two = hyper::client::conn::http2::SendRequest<Body>;
 
 pub(super) async fn http1(world: &World, port: u16) -> One {
     let io = TokioIo::new(world.connect(port).await);
@@ -128,7 +129,7 @@ pub(super) async fn http1(world: &World, port: u16) -> One {
     sender
 }
 
-async fn http2(world: &World, port: u16) -> Two {
+pub(super) async fn http2(world: &World, port: u16) -> Two {
     let io = TokioIo::new(world.connect(port).await);
     let (sender, connection) = hyper::client::conn::http2::handshake(LocalExecutor, io).await.unwrap();
     spawn_local(async move {
@@ -332,7 +333,8 @@ fn heads_are_bounded() {
         let world = World::new(application).await;
         let mut stream = world.connect(HTTP).await;
         let head = format!("GET / HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "a".repeat(80 << 10));
-        stream.write_all(head.as_bytes()).await.unwrap();
+        // It is answered, and the connection ended, before all of it is there.
+        let _ = stream.write_all(head.as_bytes()).await;
         let mut heard = [0; 12];
         stream.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"HTTP/1.1 431");
@@ -340,6 +342,63 @@ fn heads_are_bounded() {
         let _ = stream.read_to_end(&mut rest).await;
         assert_eq!(world.metric("lateen_limit_hits_total{limit=\"request_head\"}", &[]), Some(1.0));
     });
+}
+
+#[test]
+fn heads_streams_and_resets_of_http_2_are_bounded_and_counted() {
+    run(async {
+        let world = World::new(application).await;
+        let hits = |limit: &str| {
+            world.metric(&format!("lateen_limit_hits_total{{limit=\"{limit}\"}}"), &[]).unwrap()
+        };
+        let mut client = http2(&world, HTTP).await;
+        for (count, length, status) in [(1, 50 << 10, 200), (1, 70 << 10, 431), (110, 1, 431)] {
+            let mut request = Request::get("http://reviews/");
+            for at in 0..count {
+                request = request.header(format!("x-{at}"), "a".repeat(length));
+            }
+            let response = client.send_request(request.body(empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), status, "{count} of {length}");
+        }
+        assert_eq!((hits("request_head"), hits("client_streams")), (2.0, 0.0));
+        // As many at once as may be, and one that waits.
+        let ask = |_| {
+            let mut client = client.clone();
+            spawn_local(async move { client.send_request(get("/never")).await.map(drop) })
+        };
+        let open: Vec<_> = (0..101).map(ask).collect();
+        while hits("client_streams") < 1.0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        open.iter().for_each(tokio::task::JoinHandle::abort);
+        // Who takes back what it asks for at once, over and over, loses its connection.
+        let mut stream = world.connect(HTTP).await;
+        stream.write_all(&taken_back(60)).await.unwrap();
+        let mut heard = Vec::new();
+        let _ = stream.read_to_end(&mut heard).await;
+        let enhance_your_calm = [0, 0, 0, 0xb];
+        assert!(heard.windows(4).any(|code| code == enhance_your_calm), "{heard:?}");
+        while hits("client_resets") < 1.0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+}
+
+/// The beginning of a connection of HTTP/2 on which each request is reset right behind its head.
+fn taken_back(count: u32) -> Vec<u8> {
+    const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'h'];
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut frame = |kind: u8, flags: u8, id: u32, payload: &[u8]| {
+        bytes.extend([0, 0, u8::try_from(payload.len()).unwrap(), kind, flags]);
+        bytes.extend(id.to_be_bytes());
+        bytes.extend(payload);
+    };
+    frame(4, 0, 0, &[]);
+    for id in (0..count).map(|at| 2 * at + 1) {
+        frame(1, 5, id, GET);
+        frame(3, 0, id, &[0, 0, 0, 8]);
+    }
+    bytes
 }
 
 /// Requests with the method GET.
@@ -354,22 +413,13 @@ fn a_policy_that_denies_is_answered_as_istio_words_it() {
         let world = World::new(application).await;
         let mut client = http1(&world, HTTP).await;
         assert_eq!(whole(client.send_request(get("/")).await.unwrap()).await.0, 200);
-        let name = PolicyName { namespace: "shop".into(), name: "nobody".into() };
-        let nobody = Policy {
-            name,
-            scope: PolicyScope::Namespace,
-            action: Action::Allow,
-            rules: Box::default(),
-            dry_run: false,
-            invalid: None,
-        };
-        world.waypoint.take(vec![Update::Policy(nobody.clone())]);
+        world.waypoint.take(vec![Update::Policy(nobody("shop"))]);
         let denied = whole(client.send_request(get("/")).await.unwrap()).await;
         assert_eq!(denied, (403, String::from("RBAC: access denied")));
         assert_eq!(world.metric("istio_requests_total{", &["response_code=\"403\""]), Some(1.0));
         // One that names a method is judged by what the request has.
         let clause = Clause { matches: [only_get()].into() };
-        let readers = Policy { rules: [Rule { clauses: [clause].into() }].into(), ..nobody };
+        let readers = Policy { rules: [Rule { clauses: [clause].into() }].into(), ..nobody("shop") };
         world.waypoint.take(vec![Update::Policy(readers)]);
         assert_eq!(whole(client.send_request(get("/")).await.unwrap()).await.0, 200);
         let post = Request::post("/").header("host", "h").body(empty()).unwrap();

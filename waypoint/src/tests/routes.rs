@@ -7,13 +7,18 @@ use std::time::Duration;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use model::address::Str;
+use model::authz::{Policy, PolicyScope};
+use model::mesh::Update;
 use model::route::fault::{Abort, AbortWith};
+use model::route::headers::Operations;
+use model::route::template::Template;
 use model::route::{
     Action, Destination, Destinations, DirectResponse, Fault, Forward, Fraction, HeaderChanges, HeaderKey,
     HeaderMatch, HttpMatch, HttpRule, PathMatch, Redirect, ResourceName, RetryPolicy, Routing, RuleList,
     RuleSource, TextMatch,
 };
 use model::traffic::{self, Subset};
+use model::workload::PolicyName;
 
 use super::fixtures::key;
 use super::requests::{FAILURES, application, get, http1, whole};
@@ -155,6 +160,58 @@ fn a_rule_may_answer_by_itself() {
         let counted =
             |flags: &str| world.metric("istio_requests_total{", &[&format!("response_flags=\"{flags}\"")]);
         assert_eq!((counted("FI"), counted("NC"), counted("NR")), (Some(1.0), Some(1.0), Some(1.0)));
+    });
+}
+
+#[test]
+fn what_a_rule_changes_in_answers_it_changes_in_refusals_too() {
+    run(async {
+        let world = World::new(application).await;
+        let template = |text: &str| Template::parse(text).unwrap();
+        let set = [("x-rule", "yes"), ("x-code", "%RESPONSE_CODE%")]
+            .map(|(name, value)| (http::HeaderName::from_static(name), template(value)));
+        let changed = Operations { set: set.into(), ..Operations::default() };
+        let headers = HeaderChanges { request: None, response: Some(Box::new(changed)) };
+        let with = |rule: HttpRule| HttpRule { headers: headers.clone(), ..rule };
+        let abort = Abort { with: AbortWith::Http(StatusCode::IM_A_TEAPOT), share: Fraction::ALL };
+        let fault = Some(Box::new(Fault { delay: None, abort: Some(abort) }));
+        let here = || forward(to(Destination::of(key("reviews"))));
+        let limited =
+            Forward { timeout: Some(Duration::from_millis(50)), ..to(Destination::of(key("reviews"))) };
+        let answer = DirectResponse { status: StatusCode::ACCEPTED, body: None };
+        world.waypoint.routings.set(routing(vec![
+            with(HttpRule { fault, ..rule(0, vec![path("/fault")], here()) }),
+            with(rule(1, vec![path("/never")], forward(limited))),
+            with(rule(2, vec![path("/answer")], Action::Respond(Box::new(answer)))),
+            with(rule(3, vec![path("/")], here())),
+        ]));
+        let ask = async |path: &str| {
+            let response = http1(&world, HTTP).await.send_request(get(path)).await.unwrap();
+            let said = ["x-rule", "x-code"].map(|name| {
+                response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned()
+            });
+            (response.status().as_u16(), said.join(" "))
+        };
+        for (path, status, said) in [
+            ("/", 200, "yes 200"),
+            ("/fault", 418, "yes 418"),
+            ("/never", 504, "yes 504"),
+            ("/answer", 202, "yes 202"),
+            ("/none", 404, " "),
+        ] {
+            assert_eq!(ask(path).await, (status, said.to_owned()), "{path}");
+        }
+        let nobody = Policy {
+            name: PolicyName { namespace: "shop".into(), name: "nobody".into() },
+            scope: PolicyScope::Namespace,
+            action: model::authz::Action::Allow,
+            rules: Box::default(),
+            dry_run: false,
+            invalid: None,
+        };
+        world.waypoint.take(vec![Update::Policy(nobody)]);
+        assert_eq!(ask("/").await, (403, String::from("yes 403")));
+        assert_eq!(ask("/answer").await, (403, String::from(" ")), "it is no answer of the rule's");
     });
 }
 

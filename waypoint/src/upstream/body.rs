@@ -1,6 +1,8 @@
 //! A request's body on its way to an endpoint: counted, held back where the client waits for a `100 Continue`, and kept,
 //! while it is small, for another try.
 
+mod copy;
+
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,6 +15,7 @@ use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use self::copy::{Copied, Copies};
 use crate::http::messages::Messages;
 use crate::telemetry::Tally;
 
@@ -64,6 +67,12 @@ pub(crate) enum BodyError {
     /// The client's connection failed.
     #[error(transparent)]
     Client(#[from] hyper::Error),
+    /// The original ended before its body, or the copy did not keep up with it.
+    #[error("the copy of a request did not keep up with it")]
+    Behind,
+    /// The request is being sent once more, and this try reads no further.
+    #[error("the request is being sent once more")]
+    Withdrawn,
     /// The endpoint answered without it.
     #[error("the endpoint answered without the body that it was asked about")]
     NotWanted,
@@ -81,8 +90,11 @@ pub(crate) struct Source {
     /// More has been read than is kept.
     lost: bool,
     ended: bool,
+    /// Tries that were given up: what is left of one must not read what the next is to send.
+    withdrawn: u32,
     tally: Rc<Tally>,
     messages: Option<Messages>,
+    copies: Copies,
 }
 
 /// The source of a request's tries.
@@ -98,8 +110,10 @@ impl Source {
             room,
             lost: false,
             ended: false,
+            withdrawn: 0,
             tally,
             messages: grpc.then(Messages::default),
+            copies: Copies::default(),
         }))
     }
 
@@ -108,13 +122,25 @@ impl Source {
         !self.lost
     }
 
+    /// Gives up the try under way: its connection may still hold the body for a moment.
+    pub(crate) fn withdraw(&mut self) {
+        self.withdrawn += 1;
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
-            Some(Ok(frame)) => self.keep(frame),
-            Some(Err(_)) => self.lost = true,
+            Some(Ok(frame)) => {
+                self.keep(frame);
+                self.copies.see(frame);
+            }
+            Some(Err(_)) => {
+                self.lost = true;
+                self.copies.end(false);
+            }
             None => self.ended = true,
         }
+        self.tell_end();
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
     }
 
@@ -142,18 +168,35 @@ impl Source {
 
 /// The body of one try of a request.
 #[derive(Debug)]
-pub(crate) struct RequestBody {
+pub(crate) struct Try {
     source: SharedSource,
     /// How much of what was read has been sent.
     at: usize,
     trailers_sent: bool,
+    /// Tries that were given up before it began.
+    number: u32,
     gate: Option<Gate>,
+}
+
+/// A request's body on its way to an endpoint.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// That of a try.
+    Try(Try),
+    /// That of a copy.
+    Copied(Copied),
 }
 
 impl RequestBody {
     /// All of a request's body, from the beginning.
     pub(crate) fn new(source: &SharedSource, gate: Option<Gate>) -> Self {
-        Self { source: source.clone(), at: 0, trailers_sent: false, gate }
+        let number = source.borrow().withdrawn;
+        Self::Try(Try { source: source.clone(), at: 0, trailers_sent: false, number, gate })
+    }
+
+    /// All of a request's body for a copy of the request; nothing may have been read of it yet.
+    pub(crate) fn copy(source: &SharedSource) -> Self {
+        Self::Copied(Copied::of(source))
     }
 }
 
@@ -165,7 +208,34 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
+        match &mut *self {
+            Self::Try(body) => body.poll_frame(cx),
+            Self::Copied(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Try(body) => body.is_end_stream(),
+            Self::Copied(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Try(body) => body.size_hint(),
+            // Framed as the original's fields say.
+            Self::Copied(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Try {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self;
+        if this.number != this.source.borrow().withdrawn {
+            return Poll::Ready(Some(Err(BodyError::Withdrawn)));
+        }
         if let Some(gate) = &this.gate {
             if let Err(error) = ready!(gate.poll(cx)) {
                 return Poll::Ready(Some(Err(error)));
@@ -208,3 +278,6 @@ impl Body for RequestBody {
         hint
     }
 }
+
+#[cfg(test)]
+mod tests;

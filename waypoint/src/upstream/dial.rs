@@ -5,11 +5,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hbone::pool::PoolError;
 use hbone::transport::{HandshakeError, Tls};
 use hbone::tunnel::{Client, ConnectError, Gone};
 use identity::tls::no_server_name;
+use model::traffic::TcpKeepalive;
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -19,7 +22,11 @@ use crate::limits::Limit;
 use crate::listen::Inbound;
 use crate::route::{Endpoint, Hop};
 use crate::tcp::request_headers;
+use crate::trust::{self, Ends};
 use crate::worker::{TunnelKey, Worker};
+
+/// The least that the kernel knows of time between probes.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Why there is no connection. Cloneable, because all who waited for one tunnel get the same answer.
 #[derive(Debug, Clone, Error)]
@@ -34,7 +41,7 @@ pub(crate) enum DialError {
     #[error("connection timed out, maybe a NetworkPolicy is blocking it")]
     Timeout,
     /// TLS failed.
-    #[error("{}", explain(.0))]
+    #[error("{}", identity::verify::explain_handshake(.0))]
     Tls(Arc<HandshakeError>),
     /// The tunnel is there, the far side refused.
     #[error("http status: {status}{}", .cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
@@ -49,14 +56,6 @@ pub(crate) enum DialError {
     Tunnel(String),
 }
 
-/// What a failed handshake means: a refusal of this side in its own words.
-pub(crate) fn explain(error: &HandshakeError) -> String {
-    match error {
-        HandshakeError::Tls(error) => format!("TLS handshake: {}", identity::verify::explain(error)),
-        other => other.to_string(),
-    }
-}
-
 /// The bytes to and from an endpoint.
 #[derive(Debug)]
 pub(crate) enum Io {
@@ -64,6 +63,27 @@ pub(crate) enum Io {
     Tunnel(hbone::tunnel::Stream),
     /// Plain TCP.
     Plain(TcpStream),
+}
+
+impl Io {
+    /// The tunnel that they go by.
+    pub(super) fn way(&self) -> Way {
+        match self {
+            Self::Tunnel(stream) => Way(Some(stream.tunnel())),
+            Self::Plain(_) => Way(None),
+        }
+    }
+}
+
+/// How a connection goes, for who keeps it for further requests.
+#[derive(Debug)]
+pub(super) struct Way(Option<hbone::tunnel::Handle>);
+
+impl Way {
+    /// Whether further requests may go by it: the far end of a tunnel has not told everybody to go elsewhere.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.as_ref().is_none_or(hbone::tunnel::Handle::usable)
+    }
 }
 
 /// Connects to an endpoint's application.
@@ -75,10 +95,24 @@ pub(crate) async fn connect(
     endpoint: &Endpoint,
     inbound: &Inbound,
 ) -> Result<Io, DialError> {
+    let in_use = endpoint.in_use.as_ref().filter(|in_use| in_use.current.own_connections);
+    let Some(in_use) = in_use else { return to_application(worker, endpoint, inbound).await };
+    // `connectTimeout`, of all that it takes to reach the application.
+    let limit = in_use.current.policy.connection_pool.tcp.connect_timeout;
+    let connected = timeout(limit, to_application(worker, endpoint, inbound)).await;
+    connected.unwrap_or(Err(DialError::Timeout))
+}
+
+async fn to_application(
+    worker: &Rc<Worker>,
+    endpoint: &Endpoint,
+    inbound: &Inbound,
+) -> Result<Io, DialError> {
+    let keepalive = keepalive(endpoint);
     match &endpoint.hop {
-        Hop::Plain(to) => tcp(worker, to.addr()).await.map(Io::Plain),
+        Hop::Plain(to) => tcp(worker, to.addr(), keepalive).await.map(Io::Plain),
         Hop::Tunnel { next_hop, expect } => {
-            let key = TunnelKey { expect: expect.clone(), next_hop: *next_hop };
+            let key = TunnelKey { expect: expect.clone(), next_hop: *next_hop, keepalive };
             let dial = || tunnel(worker.clone(), key.clone());
             let headers = request_headers(inbound);
             let opened = worker.tunnels.connect(&key, dial, &endpoint.address.to_string(), &headers).await;
@@ -94,7 +128,35 @@ pub(crate) async fn connect(
     }
 }
 
-async fn tcp(worker: &Worker, to: std::net::SocketAddr) -> Result<TcpStream, DialError> {
+/// What the rules say of probes on idle connections (`tcpKeepalive`). They are the socket's, so that a tunnel that has them is
+/// not shared with who has not asked for them.
+fn keepalive(endpoint: &Endpoint) -> Option<TcpKeepalive> {
+    endpoint.in_use.as_ref().and_then(|in_use| in_use.current.policy.connection_pool.tcp.keepalive)
+}
+
+/// What the kernel is told of them. It knows whole seconds, at least one, up to nine hours, and up to 127 probes.
+fn probes(keepalive: TcpKeepalive) -> socket2::TcpKeepalive {
+    const LONGEST: Duration = Duration::from_secs(32_767);
+    let seconds =
+        |time: Duration| Duration::from_secs(time.as_secs_f64().ceil() as u64).clamp(SECOND, LONGEST);
+    let mut probes = socket2::TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        probes = probes.with_time(seconds(time));
+    }
+    if let Some(interval) = keepalive.interval {
+        probes = probes.with_interval(seconds(interval));
+    }
+    match keepalive.probes {
+        Some(count) => probes.with_retries(count.clamp(1, 127)),
+        None => probes,
+    }
+}
+
+async fn tcp(
+    worker: &Worker,
+    to: std::net::SocketAddr,
+    keepalive: Option<TcpKeepalive>,
+) -> Result<TcpStream, DialError> {
     let waypoint = &worker.waypoint;
     let connected = timeout(waypoint.bounds.connect, TcpStream::connect(to)).await;
     let socket = connected.map_err(|_| {
@@ -104,14 +166,17 @@ async fn tcp(worker: &Worker, to: std::net::SocketAddr) -> Result<TcpStream, Dia
     let socket = socket.map_err(|error| DialError::Connect(Arc::new(error)))?;
     // It fails only on a socket that is already dead.
     let _ = socket.set_nodelay(true);
+    if let Some(keepalive) = keepalive {
+        let _ = SockRef::from(&socket).set_tcp_keepalive(&probes(keepalive));
+    }
     Ok(socket)
 }
 
 /// Connects a new tunnel and starts its driver on this thread.
 async fn tunnel(worker: Rc<Worker>, key: TunnelKey) -> Result<Client, DialError> {
-    let waypoint = &worker.waypoint;
+    let waypoint = worker.waypoint.clone();
     let credentials = waypoint.certificates.get(&waypoint.own.identity).await.map_err(DialError::Identity)?;
-    let socket = tcp(&worker, key.next_hop.addr()).await?;
+    let socket = tcp(&worker, key.next_hop.addr(), key.keepalive).await?;
     let config = credentials.client_config(key.expect.clone());
     let transport = Tls::connect(socket, config, no_server_name(), &waypoint.limits, &worker.account)
         .await
@@ -119,8 +184,10 @@ async fn tunnel(worker: Rc<Worker>, key: TunnelKey) -> Result<Client, DialError>
     let (client, driver) = hbone::tunnel::client(transport, waypoint.limits.clone());
     client.charge(&worker.account);
     let next_hop = key.next_hop;
+    let dialled = worker.handle().dialled();
     tokio::task::spawn_local(async move {
-        match driver.await {
+        let _dialled = dialled;
+        match trust::drive(worker, driver, credentials, Ends::Client).await {
             Gone::Closed => tracing::debug!(%next_hop, "tunnel closed"),
             gone => tracing::info!(%next_hop, %gone, "tunnel ended"),
         }
@@ -156,6 +223,41 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_told_what_it_can_be_told() {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let usual = (
+            socket.tcp_keepalive_retries().unwrap(),
+            socket.tcp_keepalive_time().unwrap(),
+            socket.tcp_keepalive_interval().unwrap(),
+        );
+        let said = |probes, time, interval| TcpKeepalive {
+            probes,
+            time: Option::map(time, Duration::from_millis),
+            interval: Option::map(interval, Duration::from_millis),
+        };
+        let seconds = Duration::from_secs;
+        let rows = [
+            (said(None, None, None), usual),
+            (said(Some(3), Some(4000), Some(5000)), (3, seconds(4), seconds(5))),
+            (said(None, None, Some(1)), (3, seconds(4), seconds(1))),
+            (said(Some(0), Some(1500), Some(0)), (1, seconds(2), seconds(1))),
+            (said(Some(1000), Some(40_000_000), None), (127, seconds(32_767), seconds(1))),
+        ];
+        for (said, (retries, time, interval)) in rows {
+            socket.set_tcp_keepalive(&probes(said)).unwrap();
+            assert!(socket.keepalive().unwrap());
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), retries, "{said:?}");
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), time, "{said:?}");
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), interval, "{said:?}");
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Connections to endpoints that requests share: one after the other on HTTP/1.1, side by side on HTTP/2. One pool a
 //! thread, so that none of it is locked.
+//!
+//! Where a DestinationRule limits connections, who finds none waits for one of this pool, in order, and is counted
+//! meanwhile ([`model::traffic::pool`]); who comes later waits behind. A pool that has none may always open one.
+
+mod rules;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,10 +20,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::Identity;
+use model::traffic::outlier::Outcome;
+use model::traffic::pool::{Overflow, Ticket};
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::time::Instant;
 
+use self::rules::Rules;
+use super::dial::Way;
 use super::{Io, RequestBody, SendError, connect};
 use crate::http::LocalExecutor;
 use crate::limits::{Bounds, Limit};
@@ -35,6 +44,8 @@ struct Key {
     /// Who may be there; none in plain.
     expect: Option<Arc<[Identity]>>,
     version: Http,
+    /// The cluster, where its rules say anything of connections.
+    cluster: Option<u64>,
 }
 
 impl Key {
@@ -43,7 +54,9 @@ impl Key {
             Hop::Tunnel { next_hop, expect } => (next_hop.addr(), Some(expect.clone())),
             Hop::Plain(next_hop) => (next_hop.addr(), None),
         };
-        Self { hop, address: endpoint.address, expect, version }
+        let in_use = endpoint.in_use.as_deref().filter(|in_use| in_use.current.own_connections);
+        let cluster = in_use.map(|in_use| in_use.id());
+        Self { hop, address: endpoint.address, expect, version, cluster }
     }
 }
 
@@ -63,10 +76,50 @@ struct Entry {
     shared: Vec<Two>,
     /// Held while an HTTP/2 connection is made: who comes meanwhile shares it.
     dialing: Rc<Mutex<()>>,
+    queue: Rc<Queue>,
+    /// After how long an unused connection is closed, where the rules say so: never, or after this.
+    idle_time: Option<Option<Duration>>,
+}
+
+/// Who waits for a connection of an entry, and what they wait for.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Rc<Cell<usize>>,
+    /// Something that they wait for may be there.
+    freed: Notify,
+    /// Connections open, or being opened.
+    open: Rc<Cell<usize>>,
+}
+
+/// A connection that is open or being opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    queue: Rc<Queue>,
+    _ticket: Option<Ticket>,
+    _counted: Counted,
+}
+
+impl Opened {
+    fn new(queue: Rc<Queue>, ticket: Option<Ticket>) -> Self {
+        let _counted = Counted::new(&queue.open, None);
+        Self { queue, _ticket: ticket, _counted }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.queue.freed.notify_one();
+    }
 }
 
 /// What is left of a connection when HTTP is over on it.
-pub(crate) type Parts = http1::Parts<TokioIo<Io>>;
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The connection, and what was read of it already.
+    pub(crate) http: http1::Parts<TokioIo<Io>>,
+    /// It counts as one for as long as it lasts.
+    pub(crate) opened: Opened,
+}
 
 #[derive(Debug)]
 struct One {
@@ -74,6 +127,10 @@ struct One {
     /// Where the connection goes when something else than HTTP is to be spoken on it.
     left: oneshot::Receiver<Parts>,
     since: Instant,
+    opened: Instant,
+    /// Requests that it has carried, with the one under way.
+    carried: u32,
+    way: Way,
 }
 
 #[derive(Debug)]
@@ -81,6 +138,9 @@ struct Two {
     sender: http2::SendRequest<RequestBody>,
     requests: Rc<Cell<usize>>,
     since: Rc<Cell<Instant>>,
+    opened: Instant,
+    carried: u32,
+    way: Way,
 }
 
 /// The use of a connection for one request.
@@ -88,12 +148,27 @@ struct Two {
 pub(crate) struct Lease {
     used: Used,
     pooled: bool,
+    /// Counts the request, where requests are counted.
+    ticket: Option<Ticket>,
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and is moved, not kept")]
 enum Used {
-    One { one: One, key: Key },
-    Two { sender: http2::SendRequest<RequestBody>, _counted: Counted },
+    One { one: One, key: Key, rules: Rules },
+    Two { sender: http2::SendRequest<RequestBody>, _counted: Counted, _freed: Freed },
+}
+
+/// Says that a stream of HTTP/2 may be had.
+#[derive(Debug)]
+struct Freed(Rc<Queue>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        if self.0.waiting.get() > 0 {
+            self.0.freed.notify_one();
+        }
+    }
 }
 
 /// Counts something while it lasts, and notes when it ended.
@@ -136,21 +211,21 @@ impl Lease {
         self.pooled
     }
 
-    /// The connection itself, once the endpoint has agreed to speak something else on it.
-    pub(crate) fn leave_http(self) -> Option<oneshot::Receiver<Parts>> {
+    /// The connection itself, once the endpoint has agreed to speak something else on it, and what counts the request.
+    pub(crate) fn leave_http(self) -> Option<(oneshot::Receiver<Parts>, Option<Ticket>)> {
         match self.used {
-            Used::One { one, .. } => Some(one.left),
+            Used::One { one, .. } => Some((one.left, self.ticket)),
             Used::Two { .. } => None,
         }
     }
 
     /// The answer is whole: the connection may be used again as soon as the request is.
     pub(crate) fn done(self, worker: &Rc<Worker>) {
-        let Used::One { mut one, key } = self.used else { return };
-        if one.sender.is_closed() {
+        let Used::One { mut one, key, rules } = self.used else { return };
+        one.since = Instant::now();
+        if one.sender.is_closed() || !rules.may_carry(one.carried, one.opened) {
             return;
         }
-        one.since = Instant::now();
         if one.sender.is_ready() {
             return worker.pools.keep(key, one);
         }
@@ -165,50 +240,84 @@ impl Lease {
 
 impl Pools {
     fn keep(&self, key: Key, one: One) {
-        self.entries.borrow_mut().entry(key).or_default().idle.push(one);
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.entry(key).or_default();
+        entry.idle.push(one);
+        if entry.queue.waiting.get() > 0 {
+            entry.queue.freed.notify_one();
+        }
     }
 
-    fn take(&self, key: &Key, most: usize) -> Option<Lease> {
+    fn take(&self, key: &Key, rules: &Rules) -> Option<Lease> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(key)?;
-        while let Some(one) = entry.idle.pop() {
-            if one.sender.is_ready() {
-                return Some(Lease { used: Used::One { one, key: key.clone() }, pooled: true });
+        while let Some(mut one) = entry.idle.pop() {
+            if one.sender.is_ready() && one.way.is_open() && rules.may_carry(one.carried, one.opened) {
+                one.carried = one.carried.saturating_add(1);
+                let used = Used::One { one, key: key.clone(), rules: *rules };
+                return Some(Lease { used, pooled: true, ticket: None });
             }
         }
-        entry.shared.retain(|two| !two.sender.is_closed());
-        let two = entry.shared.iter().find(|two| two.requests.get() < most)?;
+        // What carries no more goes when its last request is done.
+        entry.shared.retain(|two| {
+            !two.sender.is_closed() && two.way.is_open() && rules.may_carry(two.carried, two.opened)
+        });
+        let two = entry.shared.iter_mut().find(|two| two.requests.get() < rules.streams)?;
+        two.carried = two.carried.saturating_add(1);
         let counted = Counted::new(&two.requests, Some(&two.since));
-        Some(Lease { used: Used::Two { sender: two.sender.clone(), _counted: counted }, pooled: true })
+        let freed = Freed(entry.queue.clone());
+        let used = Used::Two { sender: two.sender.clone(), _counted: counted, _freed: freed };
+        Some(Lease { used, pooled: true, ticket: None })
     }
 
     fn dialing(&self, key: &Key) -> Rc<Mutex<()>> {
         self.entries.borrow_mut().entry(key.clone()).or_default().dialing.clone()
     }
 
-    /// Ends connections that have not been used for so long.
+    fn queue(&self, key: &Key, rules: &Rules) -> Rc<Queue> {
+        let mut entries = self.entries.borrow_mut();
+        if let Some(entry) = entries.get_mut(key) {
+            entry.idle_time = rules.idle;
+            return entry.queue.clone();
+        }
+        let entry = entries.entry(key.clone()).or_default();
+        entry.idle_time = rules.idle;
+        entry.queue.clone()
+    }
+
+    /// Ends connections that have not been used for so long, or as long as their rules say.
     pub(crate) fn release_idle(&self, most: Duration) {
         let now = Instant::now();
-        let stale = |since: Instant| now.duration_since(since) >= most;
         self.entries.borrow_mut().retain(|_, entry| {
-            entry.idle.retain(|one| !stale(one.since) && !one.sender.is_closed());
+            let most = entry.idle_time.unwrap_or(Some(most));
+            let stale = |since: Instant| most.is_some_and(|most| now.duration_since(since) >= most);
+            entry.idle.retain(|one| !stale(one.since) && !one.sender.is_closed() && one.way.is_open());
+            entry.shared.retain(|two| two.way.is_open());
             entry
                 .shared
                 .retain(|two| !two.sender.is_closed() && (two.requests.get() > 0 || !stale(two.since.get())));
-            !entry.idle.is_empty() || !entry.shared.is_empty() || Rc::strong_count(&entry.dialing) > 1
+            let used = Rc::strong_count(&entry.dialing) > 1 || Rc::strong_count(&entry.queue) > 1;
+            !entry.idle.is_empty() || !entry.shared.is_empty() || used
         });
     }
 
     /// Gives up connections to addresses; requests under way go on.
     pub(crate) fn evict(&self, gone: impl Fn(IpAddr) -> bool) {
-        self.entries.borrow_mut().retain(|key, _| !gone(key.hop.ip()) && !gone(key.address.ip()));
+        self.entries.borrow_mut().retain(|key, entry| {
+            let stays = !gone(key.hop.ip()) && !gone(key.address.ip());
+            if !stays {
+                // Who waits for one of these connections looks anew.
+                entry.queue.freed.notify_waiters();
+            }
+            stays
+        });
     }
 }
 
 /// A connection to an endpoint for one request: a pooled one unless it has to be `fresh`.
 ///
 /// # Errors
-/// It cannot be connected to, or there are too many connections.
+/// It cannot be connected to, or there are too many connections, or requests.
 pub(super) async fn lease(
     worker: &Rc<Worker>,
     inbound: &Inbound,
@@ -217,21 +326,85 @@ pub(super) async fn lease(
     fresh: bool,
 ) -> Result<Lease, SendError> {
     let key = Key::of(endpoint, version);
-    let bounds = &worker.waypoint.bounds;
-    if !fresh && let Some(lease) = worker.pools.take(&key, bounds.upstream_streams) {
-        return Ok(lease);
-    }
-    match version {
+    let rules = Rules::of(endpoint, &worker.waypoint.bounds);
+    let queue = worker.pools.queue(&key, &rules);
+    let pooled = if fresh || queue.waiting.get() > 0 { None } else { worker.pools.take(&key, &rules) };
+    let lease = match pooled {
+        Some(lease) => lease,
         // Its state is ten times what a request over a pooled connection needs.
-        Http::One => Box::pin(one(worker, inbound, endpoint, key)).await,
+        None => Box::pin(wait(worker, inbound, endpoint, &key, &rules, fresh)).await?,
+    };
+    let Some(in_use) = &endpoint.in_use else { return Ok(lease) };
+    in_use.record(Outcome::Connected);
+    match in_use.request() {
+        Ok(ticket) => Ok(Lease { ticket, ..lease }),
+        Err(overflow) => {
+            lease.done(worker);
+            Err(SendError::Overflow(overflow))
+        }
+    }
+}
+
+/// Waits for a connection: for one that is made, or for one that others give back.
+async fn wait(
+    worker: &Rc<Worker>,
+    inbound: &Inbound,
+    endpoint: &Endpoint,
+    key: &Key,
+    rules: &Rules,
+    fresh: bool,
+) -> Result<Lease, SendError> {
+    let in_use = endpoint.in_use.as_deref();
+    let limits = in_use.filter(|in_use| in_use.current.own_connections);
+    let _pending = match limits {
+        Some(in_use) => Some(in_use.pending().map_err(SendError::Overflow)?),
+        None => None,
+    };
+    let mut behind = worker.pools.queue(key, rules).waiting.get() > 0;
+    loop {
+        let queue = worker.pools.queue(key, rules);
+        let opened = match limits {
+            _ if behind => None,
+            Some(in_use) => match in_use.connection(queue.open.get() == 0) {
+                Ok(ticket) => Some(Opened::new(queue.clone(), Some(ticket))),
+                Err(Overflow::Connections(_)) => None,
+                Err(overflow) => return Err(SendError::Overflow(overflow)),
+            },
+            None => Some(Opened::new(queue.clone(), None)),
+        };
+        if let Some(opened) = opened {
+            return dial(worker, inbound, endpoint, key, rules, fresh, opened).await;
+        }
+        behind = false;
+        let counted = Counted::new(&queue.waiting, None);
+        queue.freed.notified().await;
+        drop(counted);
+        if let Some(lease) = worker.pools.take(key, rules) {
+            return Ok(lease);
+        }
+    }
+}
+
+/// Makes a connection.
+async fn dial(
+    worker: &Rc<Worker>,
+    inbound: &Inbound,
+    endpoint: &Endpoint,
+    key: &Key,
+    rules: &Rules,
+    fresh: bool,
+    opened: Opened,
+) -> Result<Lease, SendError> {
+    match key.version {
+        Http::One => one(worker, inbound, endpoint, key.clone(), rules, opened).await,
         Http::Two => {
-            let dialing = worker.pools.dialing(&key);
+            let dialing = worker.pools.dialing(key);
             let _dialing = dialing.lock().await;
             // Somebody may have made one meanwhile.
-            if !fresh && let Some(lease) = worker.pools.take(&key, bounds.upstream_streams) {
+            if !fresh && let Some(lease) = worker.pools.take(key, rules) {
                 return Ok(lease);
             }
-            Box::pin(two(worker, inbound, endpoint, key)).await
+            two(worker, inbound, endpoint, key.clone(), rules, opened).await
         }
     }
 }
@@ -241,6 +414,8 @@ async fn one(
     inbound: &Inbound,
     endpoint: &Endpoint,
     key: Key,
+    rules: &Rules,
+    opened: Opened,
 ) -> Result<Lease, SendError> {
     let waypoint = &worker.waypoint;
     if worker.pools.open.get() >= waypoint.bounds.upstream_connections {
@@ -249,6 +424,7 @@ async fn one(
     }
     let counted = Counted::new(&worker.pools.open, None);
     let io = connect(worker, endpoint, inbound).await.map_err(SendError::Dial)?;
+    let way = io.way();
     let handshake = http1::Builder::new()
         .max_buf_size(read_buffer(&waypoint.bounds))
         .max_headers(waypoint.bounds.fields)
@@ -261,12 +437,13 @@ async fn one(
             tracing::debug!(%error, "a connection to an endpoint failed");
         }
         // Nobody waits for it unless something else is to be spoken.
-        if let Err(parts) = leave.send(connection.into_parts()) {
-            let _ = parts.io.into_inner().shutdown().await;
+        if let Err(parts) = leave.send(Parts { http: connection.into_parts(), opened }) {
+            let _ = parts.http.io.into_inner().shutdown().await;
         }
     });
-    let one = One { sender, left, since: Instant::now() };
-    Ok(Lease { used: Used::One { one, key }, pooled: false })
+    let now = Instant::now();
+    let one = One { sender, left, since: now, opened: now, carried: 1, way };
+    Ok(Lease { used: Used::One { one, key, rules: *rules }, pooled: false, ticket: None })
 }
 
 /// hyper wants room for its own reads; heads are bounded by it.
@@ -279,18 +456,30 @@ async fn two(
     inbound: &Inbound,
     endpoint: &Endpoint,
     key: Key,
+    rules: &Rules,
+    opened: Opened,
 ) -> Result<Lease, SendError> {
     let bounds = &worker.waypoint.bounds;
     let io = connect(worker, endpoint, inbound).await.map_err(SendError::Dial)?;
-    let handshake = http2::Builder::new(LocalExecutor)
+    let way = io.way();
+    let windows = bounds.endpoint_windows(&worker.waypoint.limits.windows);
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
-        .initial_stream_window_size(bounds.stream_window)
-        .initial_connection_window_size(bounds.connection_window)
-        .handshake(TokioIo::new(io));
-    let (sender, connection) = handshake.await.map_err(SendError::Broken)?;
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection);
+    if let Some(ping) = rules.ping {
+        builder
+            .keep_alive_interval(ping.interval)
+            .keep_alive_timeout(ping.timeout)
+            .keep_alive_while_idle(true);
+    }
+    let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(SendError::Broken)?;
     let connection: Pin<Box<dyn Future<Output = hyper::Result<()>>>> = Box::pin(connection);
+    let queue = opened.queue.clone();
     tokio::task::spawn_local(async move {
+        let _held = (opened, windows);
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to an endpoint failed");
         }
@@ -300,9 +489,13 @@ async fn two(
     if !entry.shared.is_empty() {
         worker.waypoint.hits.hit(Limit::UpstreamStreams);
     }
-    let two =
-        Two { sender: sender.clone(), requests: Rc::default(), since: Rc::new(Cell::new(Instant::now())) };
+    let now = Instant::now();
+    let since = Rc::new(Cell::new(now));
+    let two = Two { sender: sender.clone(), requests: Rc::default(), since, opened: now, carried: 1, way };
     let counted = Counted::new(&two.requests, Some(&two.since));
     entry.shared.push(two);
-    Ok(Lease { used: Used::Two { sender, _counted: counted }, pooled: false })
+    // Who waits may share it.
+    (0..queue.waiting.get().min(rules.streams)).for_each(|_| queue.freed.notify_one());
+    let used = Used::Two { sender, _counted: counted, _freed: Freed(queue) };
+    Ok(Lease { used, pooled: false, ticket: None })
 }
