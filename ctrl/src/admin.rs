@@ -2,6 +2,7 @@
 //! and metrics stand on TCP too.
 
 mod ca;
+mod decisions;
 mod kinds;
 mod objects;
 mod sync;
@@ -13,6 +14,7 @@ use daemon::log::Log;
 use daemon::metrics::Metrics;
 use daemon::readiness::Readiness;
 use http::Method;
+use xds::diagnostics::Attending;
 use xds::server::Clients;
 
 use crate::ca::authorize::Caller;
@@ -26,6 +28,8 @@ pub struct Admin {
     pub core: Core,
     /// The proxies.
     pub clients: Arc<Clients<Caller>>,
+    /// The proxies that answer questions.
+    pub attending: Attending,
     /// The authorities.
     pub upkeep: Upkeep,
     /// What the process waits for.
@@ -69,6 +73,11 @@ impl Admin {
                 let answer = Answer::json(&sync::sync(&d.core, &d.clients.all()));
                 async move { answer }
             });
+        let attending = self.attending.clone();
+        let routes = routes.on(Method::GET, "/decisions", move |call| {
+            let attending = attending.clone();
+            async move { decisions::list(&attending, &call).await }
+        });
         let routes = ca::routes(routes, &self.upkeep);
         match &self.log {
             Some(log) => log.routes(routes),

@@ -1,48 +1,60 @@
 //! The controller put together: the only file that knows every part.
 
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use daemon::files::raise_limit;
 use daemon::http;
 use daemon::log::Log;
 use daemon::metrics::Metrics;
+use daemon::ports::listen;
 use daemon::readiness::Readiness;
 use daemon::shutdown::Shutdown;
-use daemon::tasks::Tasks;
+use daemon::tasks::{Defect, Tasks};
 use futures_util::Stream;
 use identity::tls::{Tls, TlsSettings};
 use identity::verify::TrustDomains;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use kube::Client;
 use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time;
 use tonic::transport::server::Router;
+use xds::diagnostics::{Attending, Desk};
 use xds::server::Server;
 
 use crate::admin::Admin;
-use crate::ca::authorize::TokenFolder;
+use crate::admission;
+use crate::ca::authorize::{Callers, TokenFolder, TokenReviews};
 use crate::ca::keyring::{Keyring, KeyringSettings};
 use crate::ca::listen::{Accepted, Bounds, accept_tls};
 use crate::ca::own::{OwnNames, server_config};
+use crate::ca::root::RootError;
 use crate::ca::service::{CaService, MAX_CALL};
 use crate::ca::upkeep::Upkeep;
-use crate::config::Config;
+use crate::cluster;
+use crate::cluster::client::ConnectError;
+use crate::cluster::memory::{self, Memory};
+use crate::cluster::outage::Outage;
+use crate::cluster::{Member, custody};
+use crate::config::{Config, SourceSettings};
 use crate::core::Core;
-use crate::limits::Limits;
+use crate::limits::{LimitMetrics, Limits};
 use crate::serve::Gate;
 use crate::serve::certificates::{CaMetrics, Counted};
 use crate::serve::convergence::{Published, measure};
+use crate::serve::diagnostics::Door;
 use crate::serve::metrics::XdsMetrics;
-use crate::source::Batch;
 use crate::source::file::Files;
+use crate::source::kube::Cluster;
 use crate::source::last_good::LastGood;
 use crate::source::routings::Routings;
 use crate::source::waypoints::ReadyWaypoints;
+use crate::source::{Batch, Source};
 
 /// The socket of operators, in the state folder.
 pub const ADMIN_SOCKET: &str = "admin.sock";
@@ -64,11 +76,20 @@ pub struct App {
     listener: TcpListener,
     router: Router,
     tls: Arc<rustls::ServerConfig>,
-    files: Files,
+    source: Source,
     last_good: LastGood,
     waypoints: ReadyWaypoints,
     routings: Routings,
+    memory: Memory,
     tasks: Tasks,
+}
+
+/// What outlives a restart: in the state folder, and for who writes it to a cluster.
+struct Kept<'a> {
+    last_good: &'a mut LastGood,
+    waypoints: &'a ReadyWaypoints,
+    routings: &'a mut Routings,
+    memory: &'a mut Memory,
 }
 
 /// Runs the controller until it is told to end.
@@ -95,11 +116,6 @@ pub async fn run(config: Config, log: Log) -> Result<(), Box<dyn Error>> {
     Ok(outcome?)
 }
 
-/// A part of the controller has ended that never does. Proxies go on with what they have until it is started anew.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} has ended, which is a defect: please report it; the process ends, to be started anew")]
-pub struct Defect(String);
-
 impl App {
     /// Opens everything; nothing is served yet.
     ///
@@ -115,19 +131,22 @@ impl App {
             ..TlsSettings::default()
         });
         let limits = Limits::default();
-        let keyring = Arc::new(Keyring::open(keyring_settings(&config, limits.clone()), SystemTime::now())?);
-        let listener = listen(config.listen).await.map_err(|error| cannot_listen(config.listen, &error))?;
+        let xds_metrics = XdsMetrics::default();
+        let client = connect(&config.source).await?;
+        let outage = Outage::counting(xds_metrics.source_errors.clone());
+        let (keyring, member) = authority(&config, client.as_ref(), &limits, outage).await?;
+        let listener = listen(config.listen)
+            .map_err(|error| format!("{error}; choose another address with --listen"))?;
         let mut names = config.names.clone();
         names.push(listener.local_addr()?.ip().to_string());
         let server_tls = server_config(&tls, keyring.clone(), OwnNames::with(names))?;
 
         let metrics = Metrics::default();
-        let xds_metrics = XdsMetrics::default();
         xds_metrics.register(&metrics);
-        limits.register(&metrics);
+        metrics.register(|all| all.register_collector(Box::new(LimitMetrics(limits.clone()))));
         let core = Core::new(config.context.clone());
         core.set_trust(keyring.trust());
-        let tokens = Arc::new(TokenFolder::new(&config.tokens, trust_domain.clone()));
+        let tokens = Arc::new(callers(&config, client.as_ref()));
         let on_node = {
             let core = core.clone();
             move |node: &str, identity: &_| core.on_node(node, identity)
@@ -135,12 +154,20 @@ impl App {
         let ca_metrics = CaMetrics::default();
         ca_metrics.register(&metrics);
         let ca = CaService::new(keyring.clone(), tokens.clone(), on_node).counting(limits.clone());
+        let attending = Attending::default();
+        let desk = Desk::new(Door(tokens.clone()), attending.clone());
         let xds = Server::new(Arc::new(Gate::new(tokens, core.clone(), xds_metrics.clone(), limits.clone())));
         let readiness = Readiness::default();
         readiness.pending(CONFIGURATION);
-        let upkeep =
-            Upkeep { keyring, core: core.clone(), clients: xds.clients(), metrics: ca_metrics.clone() };
-        let admin = Admin { core: core.clone(), clients: xds.clients(), upkeep, readiness, metrics, log };
+        let upkeep = Upkeep {
+            keyring,
+            core: core.clone(),
+            clients: xds.clients(),
+            metrics: ca_metrics.clone(),
+            custody: member.as_ref().map(|member| member.custody.clone()),
+        };
+        let admin =
+            Admin { core: core.clone(), clients: xds.clients(), attending, upkeep, readiness, metrics, log };
         let router = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -149,14 +176,29 @@ impl App {
                 IstioCertificateServiceServer::new(Counted::new(ca, ca_metrics))
                     .max_decoding_message_size(MAX_CALL),
             )
-            .add_service(xds.into_service());
-        let files = Files::watch(config.sources.clone(), config.objects.clone())?;
-        let last_good = LastGood::open(&config.state);
-        let waypoints = ReadyWaypoints::open(&config.state);
-        core.remember(&waypoints.stored());
-        let routings = Routings::open(&config.state);
-        core.remember_routings(routings.stored());
+            .add_service(xds.into_service())
+            .add_service(desk.into_service());
         let tasks = Tasks::default();
+        let mut last_good = LastGood::open(&config.state);
+        let waypoints = ReadyWaypoints::open(&config.state);
+        let routings = Routings::open(&config.state);
+        let mut ready = waypoints.stored();
+        let mut good = routings.stored();
+        if let Some(member) = &member
+            && let Some(kept) = memory::read(&member.client, &member.replica, &member.outage).await
+        {
+            // What stands in the folder may be older than what the cluster has.
+            ready = kept.waypoints.iter().map(|gateway| (**gateway).clone()).collect();
+            good = kept.routings.iter().map(|routing| (**routing).clone()).collect();
+            last_good.remember(kept.policies);
+        }
+        core.remember(&ready);
+        core.remember_routings(good);
+        let memory = Memory::new(&ready);
+        let source = open_source(&config.source, member.as_ref())?;
+        if let (Some(member), SourceSettings::Kubernetes { waypoints, .. }) = (&member, &config.source) {
+            cluster::start(&tasks, member, &core, &admin.upkeep, waypoints.clone(), memory.listen());
+        }
         Ok(Self {
             config,
             core,
@@ -166,10 +208,11 @@ impl App {
             listener,
             router,
             tls: server_tls,
-            files,
+            source,
             last_good,
             waypoints,
             routings,
+            memory,
             tasks,
         })
     }
@@ -199,7 +242,7 @@ impl App {
     pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Defect> {
         self.serve_admin().await;
         let first = tokio::select! {
-            first = self.files.next() => first.ok_or_else(watch_ended)?,
+            first = self.source.next() => first.ok_or_else(watch_ended)?,
             () = shutdown.begun() => return Ok(()),
         };
         let (publish, published) = watch::channel(None);
@@ -211,24 +254,48 @@ impl App {
             &self.core,
             &self.metrics,
             &publish,
-            (&mut self.last_good, &self.waypoints, &self.routings),
+            Kept {
+                last_good: &mut self.last_good,
+                waypoints: &self.waypoints,
+                routings: &mut self.routings,
+                memory: &mut self.memory,
+            },
             first,
         );
+        self.serve_admission().await;
         self.admin.readiness.done(CONFIGURATION);
         tracing::info!(address = %self.config.listen, "serving");
 
         let Self {
-            core, metrics, limits, mut files, mut last_good, waypoints, routings, tasks, config, ..
+            core,
+            metrics,
+            limits,
+            mut source,
+            mut last_good,
+            waypoints,
+            mut routings,
+            mut memory,
+            tasks,
+            config,
+            ..
         } = self;
         let accepted = accept_tls(self.listener, self.tls, bounds(), limits);
         let mut served = serve_calls(&tasks, accepted, self.router, shutdown.clone());
         let outcome = loop {
             tokio::select! {
                 () = shutdown.begun() => break Ok(()),
-                task = tasks.panicked() => break Err(Defect(format!("the task {task:?}"))),
+                defect = tasks.defect(&[]) => break Err(defect),
                 _ = &mut served => break Err(Defect("the server of xDS and certificates".into())),
-                batch = files.next() => match batch {
-                    Some(batch) => take(&core, &metrics, &publish, (&mut last_good, &waypoints, &routings), batch),
+                batch = source.next() => match batch {
+                    Some(batch) => {
+                        let kept = Kept {
+                            last_good: &mut last_good,
+                            waypoints: &waypoints,
+                            routings: &mut routings,
+                            memory: &mut memory,
+                        };
+                        take(&core, &metrics, &publish, kept, batch);
+                    }
                     None => break Err(watch_ended()),
                 },
             }
@@ -241,32 +308,105 @@ impl App {
         outcome
     }
 
+    /// Once the objects are known, beside which others are judged.
+    async fn serve_admission(&self) {
+        let SourceSettings::Kubernetes { webhook, replica, .. } = &self.config.source else { return };
+        match listen(*webhook) {
+            Ok(listener) => {
+                let (core, revision) = (self.core.clone(), replica.revision.clone());
+                let (tls, limits) = (self.tls.clone(), self.limits.clone());
+                self.tasks.spawn("admission", admission::serve(listener, tls, core, revision, limits));
+            }
+            // What is wrong with objects stands in their status too.
+            Err(error) => tracing::error!(
+                %error, address = %webhook,
+                "the admission webhook is not served; choose another address with --webhook-listen"
+            ),
+        }
+    }
+
     async fn serve_admin(&self) {
         let socket = self.config.state.join(ADMIN_SOCKET);
         match http::serve_unix(&socket, self.admin.routes()) {
             Ok(serving) => {
-                // The folder may be one that others can look into.
-                let owner_only = std::fs::Permissions::from_mode(0o600);
-                if let Err(error) = std::fs::set_permissions(&socket, owner_only) {
-                    tracing::warn!(%error, socket = %socket.display(), "others may use the admin socket");
-                }
                 self.tasks.spawn("admin", serving);
             }
             Err(error) => {
                 tracing::error!(%error, socket = %socket.display(), "cannot serve the admin socket")
             }
         }
-        match listen(self.config.monitoring).await {
+        if let Some(address) = self.config.admin {
+            match listen(address) {
+                Ok(listener) => {
+                    self.tasks.spawn("admin on loopback", http::serve_tcp(listener, self.admin.routes()))
+                }
+                Err(error) => tracing::error!(
+                    %error,
+                    "operators are not answered on loopback; choose another address with --admin-addr"
+                ),
+            }
+        }
+        match listen(self.config.monitoring) {
             Ok(listener) => {
                 self.tasks.spawn("metrics", http::serve_tcp(listener, self.admin.public_routes()))
             }
             // Configuration without metrics is better than none.
             Err(error) => tracing::error!(
-                %error, address = %self.config.monitoring,
+                %error,
                 "metrics are not served; choose another address with --monitoring-addr"
             ),
         }
     }
+}
+
+/// A client of the API server, where there is one to ask.
+async fn connect(source: &SourceSettings) -> Result<Option<Client>, ConnectError> {
+    match source {
+        SourceSettings::Files { .. } => Ok(None),
+        SourceSettings::Kubernetes { kubeconfig, .. } => {
+            cluster::client::connect(kubeconfig.as_deref()).await.map(Some)
+        }
+    }
+}
+
+fn callers(config: &Config, client: Option<&Client>) -> Callers {
+    match (&config.source, client) {
+        (SourceSettings::Kubernetes { accounts, .. }, Some(client)) => {
+            Callers::Reviewed(Box::new(TokenReviews::new(client.clone(), accounts.clone())))
+        }
+        _ => {
+            let trust_domain = config.context.settings.trust_domain.clone();
+            Callers::Folder(TokenFolder::new(&config.tokens, trust_domain))
+        }
+    }
+}
+
+/// The authorities: of a cluster those that all replicas have in common, else those of the state folder.
+async fn authority(
+    config: &Config,
+    client: Option<&Client>,
+    limits: &Limits,
+    outage: Outage,
+) -> Result<(Arc<Keyring>, Option<Member>), RootError> {
+    let settings = keyring_settings(config, limits.clone());
+    let (SourceSettings::Kubernetes { replica, .. }, Some(client)) = (&config.source, client) else {
+        return Ok((Arc::new(Keyring::open(settings, SystemTime::now())?), None));
+    };
+    let (keyring, custody) = custody::open(client, &replica.namespace, settings, &outage).await?;
+    let (client, replica) = (client.clone(), replica.clone());
+    Ok((Arc::new(keyring), Some(Member { client, replica, outage, custody })))
+}
+
+fn open_source(settings: &SourceSettings, member: Option<&Member>) -> std::io::Result<Source> {
+    Ok(match (settings, member) {
+        (SourceSettings::Kubernetes { replica, .. }, Some(Member { client, outage, .. })) => {
+            Source::Cluster(Box::new(Cluster::watch(client, replica.revision.clone(), outage)))
+        }
+        (SourceSettings::Files { sources, objects }, _) => {
+            Source::Files(Files::watch(sources.clone(), objects.clone())?)
+        }
+        (SourceSettings::Kubernetes { .. }, None) => return Err(std::io::ErrorKind::NotConnected.into()),
+    })
 }
 
 fn keyring_settings(config: &Config, limits: Limits) -> KeyringSettings {
@@ -279,6 +419,7 @@ fn keyring_settings(config: &Config, limits: Limits) -> KeyringSettings {
         patience: config.rotation_patience,
         lifetimes: config.lifetimes,
         limits,
+        replicated: false,
     }
 }
 
@@ -286,11 +427,7 @@ fn keyring_settings(config: &Config, limits: Limits) -> KeyringSettings {
 fn bounds() -> Bounds {
     let usual = Bounds::default();
     let wanted = usual.connections as u64 * 4 / 3;
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return usual };
-    let mut files = soft;
-    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_ok() {
-        files = wanted.min(hard);
-    }
+    let files = raise_limit(wanted);
     if files < wanted {
         tracing::warn!(
             files,
@@ -302,7 +439,7 @@ fn bounds() -> Bounds {
 }
 
 fn watch_ended() -> Defect {
-    Defect("the watch of the manifests".into())
+    Defect("the watch of the configuration".into())
 }
 
 /// Serves xDS and certificates; what is returned ends when that has.
@@ -329,9 +466,10 @@ fn take(
     core: &Core,
     metrics: &XdsMetrics,
     published: &watch::Sender<Published>,
-    (last_good, waypoints, routings): (&mut LastGood, &ReadyWaypoints, &Routings),
+    kept: Kept<'_>,
     batch: Batch,
 ) {
+    let Kept { last_good, waypoints, routings, memory } = kept;
     let begun = time::Instant::now();
     let batch = last_good.pass(batch);
     let applied = core.apply(&batch);
@@ -340,9 +478,12 @@ fn take(
         published.send_replace(Some((revision, begun)));
     }
     last_good.flush();
-    waypoints.keep(&core.take_kept());
-    if let Some(last_good) = core.take_routings()
-        && let Err(error) = routings.keep(&last_good)
+    let ready = core.take_kept();
+    waypoints.keep(&ready);
+    let changed = core.take_routings();
+    memory.note(core, last_good, &ready, !changed.is_empty());
+    if !changed.is_empty()
+        && let Err(error) = routings.keep(&changed, || core.last_good())
     {
         tracing::error!(%error, "routings are in force but not kept for a restart");
     }
@@ -369,18 +510,4 @@ fn private_folder(path: &Path) -> Result<(), String> {
     made.map_err(|error| {
         format!("cannot make the state folder {}: {error}; choose another with --state", path.display())
     })
-}
-
-/// A machine without IPv6 has no `[::]`; all of its addresses are those of IPv4 then.
-async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
-    if bound.is_err() && address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        // What is wrong with both is told of the one that was asked for.
-        return TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await.or(bound);
-    }
-    bound
-}
-
-fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
-    format!("cannot listen on {address}: {error}; choose another address with --listen")
 }

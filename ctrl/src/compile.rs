@@ -1,5 +1,7 @@
 //! From changes of the index to an edit of what is published: the changed keys are translated, nothing else.
 
+pub(crate) mod deployments;
+mod lagging;
 mod routes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -7,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use manifest::{Code, Finding, Level, Object};
-use model::address::Str;
+use model::address::{NamespacedHostname, Str};
 use model::authz::Policy;
 use model::mesh::Trust;
 use model::route::Routing;
@@ -22,8 +24,10 @@ use crate::translate::{self, Context, authz, peer_authentication, waypoint};
 
 pub use xds::convert::resource::TYPES;
 
+use self::deployments::Deployments;
+use self::lagging::Lagging;
 use self::routes::Routes;
-use crate::translate::routing::Outcome;
+use crate::translate::routing::{Outcome, Standing};
 
 /// What waypoints are told: the same, and how hosts are routed, behind the endpoints that this is for.
 pub fn layer7_types() -> impl Iterator<Item = &'static str> {
@@ -43,6 +47,8 @@ pub struct Compiler {
     required: HashMap<Name, PolicyName>,
     required_by: BTreeMap<PolicyName, usize>,
     routes: Routes,
+    lagging: Lagging,
+    deployments: Deployments,
     /// There are waypoints, or have been: they are told more than agents.
     layer7: bool,
     begun: bool,
@@ -71,6 +77,7 @@ pub struct Edits {
 impl Compiler {
     /// Of a mesh in which nothing is known yet.
     pub fn new(context: Context) -> Self {
+        let routes = Routes::new(&context);
         let index = Index::new(context.settings.root_namespace.clone()).with_objects(context.objects.clone());
         Self {
             index,
@@ -79,7 +86,9 @@ impl Compiler {
             lost: BTreeMap::new(),
             required: HashMap::new(),
             required_by: BTreeMap::new(),
-            routes: Routes::default(),
+            routes,
+            lagging: Lagging::default(),
+            deployments: Deployments::default(),
             layer7: false,
             begun: false,
         }
@@ -95,9 +104,56 @@ impl Compiler {
         self.routes.remember(routings);
     }
 
+    /// Last good routings of another replica: they count where rules do not resolve now.
+    pub fn adopt_routings(&mut self, routings: impl IntoIterator<Item = Arc<Routing>>) -> Edits {
+        let mut edits = Edits { to_layer7: self.layer7, ..Edits::default() };
+        self.routes.adopt(routings, &mut edits);
+        edits
+    }
+
     /// How hosts are routed, and why.
     pub fn routing(&self) -> &Outcome {
-        self.routes.outcome()
+        self.routes.routings().outcome()
+    }
+
+    /// What became of a VirtualService; nothing if there is none of the name.
+    pub fn virtual_service(&self, name: &Name) -> Option<Standing> {
+        self.routes.routings().virtual_service(name)
+    }
+
+    /// What became of a DestinationRule.
+    pub fn destination_rule(&self, name: &Name) -> Option<Standing> {
+        self.routes.routings().destination_rule(name)
+    }
+
+    /// How many hosts' routings were compiled so far, each time counted.
+    pub fn routings_compiled(&self) -> u64 {
+        self.routes.routings().compiled()
+    }
+
+    /// The hosts whose last good routing is another than when this was asked last, with it.
+    pub fn take_last_good(&mut self) -> Vec<(NamespacedHostname, Option<Arc<Routing>>)> {
+        self.routes.take_kept()
+    }
+
+    /// Connected waypoints that do not do what those of this version do.
+    pub fn lagging(&self) -> &Lagging {
+        &self.lagging
+    }
+
+    /// The same, to note who comes and goes.
+    pub(crate) fn lagging_mut(&mut self) -> &mut Lagging {
+        &mut self.lagging
+    }
+
+    /// What became of the objects that are made for Gateways.
+    pub fn deployments(&self) -> &Deployments {
+        &self.deployments
+    }
+
+    /// The same, to note it.
+    pub(crate) fn deployments_mut(&mut self) -> &mut Deployments {
+        &mut self.deployments
     }
 
     /// What is known.
@@ -127,7 +183,7 @@ impl Compiler {
         self.policies(&changes, &mut edits);
         self.requirements(&changes, &mut edits);
         self.addresses(&changes, &mut edits);
-        self.routes.update(&self.index, &self.context, &changes, &mut edits);
+        self.routes.update(&self.index, &changes, &mut edits);
         edits
     }
 

@@ -5,21 +5,69 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use daemon::settings::{Setting, Settings, SettingsError};
+use daemon::settings::{Setting, Settings, SettingsError, setting, shared};
 use identity::tls::KeyExchange;
 use ipnet::IpNet;
 use model::address::Str;
 use model::mesh;
 
+use crate::ca::authorize::Accounts;
 use crate::ca::issue::Lifetimes;
+use crate::cluster::Replica;
+use crate::gateways::Surroundings;
+use crate::source::kube::revision::Revision;
 use crate::translate::Context;
-
-const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default, meaning }
-}
 
 /// The table.
 pub const TABLE: &[Setting] = &[
+    setting(
+        "CONFIG_SOURCE",
+        "files",
+        "Where configuration comes from: files (SOURCE and OBJECTS) or kubernetes (the API server).",
+    ),
+    setting(
+        "KUBECONFIG",
+        "",
+        "File with address and credentials of the API server. None: those of the pod that this runs in.",
+    ),
+    setting("POD_NAME", "", "On Kubernetes: this replica's name. None: the host's."),
+    setting(
+        "POD_NAMESPACE",
+        "istio-system",
+        "On Kubernetes: the namespace of the controller, where its Lease is.",
+    ),
+    setting(
+        "REVISION",
+        "default",
+        "On Kubernetes: the revision of this controller. Objects whose label istio.io/rev names another are not its own.",
+    ),
+    setting("REVISION_TAGS", "", "On Kubernetes: further names that istio.io/rev may call this revision by."),
+    setting("WEBHOOK_LISTEN", ":15017", "On Kubernetes: address of the admission webhook."),
+    setting(
+        "TOKEN_AUDIENCES",
+        "istio-ca",
+        "On Kubernetes: audiences of tokens that callers may bring; one is enough.",
+    ),
+    setting(
+        "CA_TRUSTED_NODE_ACCOUNTS",
+        "istio-system/ztunnel,istio-system/lateen-node-agent",
+        "On Kubernetes: service accounts of node agents, NAMESPACE/NAME, which may ask for the identities of their node's pods.",
+    ),
+    setting(
+        "WAYPOINT_IMAGE",
+        concat!("lateen.dev/waypoint:", env!("CARGO_PKG_VERSION")),
+        "On Kubernetes: the image of the waypoints that are made for Gateways.",
+    ),
+    setting(
+        "WAYPOINT_CONTROLLER",
+        "",
+        "On Kubernetes: where these find the controller. None: https://lateen-ctrl.POD_NAMESPACE.svc:15012.",
+    ),
+    setting(
+        "WAYPOINT_SETTINGS",
+        "",
+        "On Kubernetes: settings of these waypoints, NAME=VALUE, with commas between; may be repeated. A Gateway's own parameters count before.",
+    ),
     setting(
         "SOURCE",
         "",
@@ -46,7 +94,8 @@ pub const TABLE: &[Setting] = &[
         "",
         "Ranges of the mesh's own pods: an address in one is waited for, never taken for one outside the mesh.",
     ),
-    setting("CLUSTER_ID", "Kubernetes", "This cluster's name."),
+    setting("SERVICE_CIDRS", "", "Ranges of the addresses of the mesh's services, to the same effect."),
+    shared::CLUSTER_ID,
     setting("TRUST_DOMAIN", "cluster.local", "Trust domain of the identities issued here."),
     setting("TRUST_DOMAIN_ALIASES", "", "Trust domains whose identities count as well."),
     setting("ROOT_NAMESPACE", "istio-system", "The namespace whose policies are for the whole mesh."),
@@ -75,24 +124,53 @@ pub const TABLE: &[Setting] = &[
         "",
         "Further names and addresses of the controller, for its own certificate.",
     ),
-    setting(
-        "KEY_EXCHANGE",
-        "x25519",
-        "Key exchange offered first: x25519, hybrid (post-quantum X25519MLKEM768 where the peer has it) or hybrid-only (also pqc).",
-    ),
+    shared::KEY_EXCHANGE,
     setting("MONITORING_ADDR", ":15014", "Address of metrics and readiness."),
+    setting(
+        "ADMIN_ADDR",
+        "",
+        "Address on loopback where the pages of admin.sock are served as well: in a pod, whose owner forwards a port to it. None: nowhere.",
+    ),
     setting("TERMINATION_GRACE_PERIOD", "5s", "How long calls may take to end after SIGTERM."),
-    setting("LOG_LEVEL", "info", "Levels of the log: LEVEL or SCOPE=LEVEL, with commas between."),
-    setting("LOG_FORMAT", "plain", "Form of the log: plain or json."),
+    setting(
+        "LOG_LEVEL",
+        "info,kube_client=off,kube_runtime=off",
+        "Levels of the log: LEVEL or SCOPE=LEVEL, with commas between.",
+    ),
+    shared::LOG_FORMAT,
 ];
+
+/// Where configuration comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
+pub enum SourceSettings {
+    /// From files.
+    Files {
+        /// Files and folders of manifests.
+        sources: Vec<PathBuf>,
+        /// The folder of the mesh's own objects.
+        objects: Option<PathBuf>,
+    },
+    /// From an API server.
+    Kubernetes {
+        /// By which it is found and asked; none: as one of its pods.
+        kubeconfig: Option<PathBuf>,
+        /// Who this is among the controllers that ask it.
+        replica: Replica,
+        /// Whom it vouches for.
+        accounts: Accounts,
+        /// What waypoints are run as.
+        waypoints: Surroundings,
+        /// Of the admission webhook.
+        webhook: SocketAddr,
+    },
+}
 
 /// The settings, read.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Files and folders of manifests.
-    pub sources: Vec<PathBuf>,
-    /// The mesh's own objects.
-    pub objects: Option<PathBuf>,
+    /// Where configuration comes from.
+    pub source: SourceSettings,
     /// What outlives a restart.
     pub state: PathBuf,
     /// Of xDS and certificates.
@@ -117,6 +195,8 @@ pub struct Config {
     pub key_exchange: KeyExchange,
     /// Of metrics and readiness.
     pub monitoring: SocketAddr,
+    /// Of what operators ask, beside the socket in the state folder: on loopback.
+    pub admin: Option<SocketAddr>,
     /// For calls to end.
     pub grace: Duration,
 }
@@ -138,10 +218,9 @@ impl Config {
     /// # Errors
     /// A value that cannot be read.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
-        let path = |name| Some(settings.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
+        let path = |name| settings.optional(name).map(PathBuf::from);
         Ok(Self {
-            sources: settings.list("SOURCE").into_iter().map(PathBuf::from).collect(),
-            objects: path("OBJECTS"),
+            source: source(settings)?,
             state: path("STATE").unwrap_or_default(),
             listen: address(settings, "LISTEN")?,
             tokens: path("TOKENS").unwrap_or_default(),
@@ -158,33 +237,112 @@ impl Config {
             names: settings.list("ISTIOD_CUSTOM_HOST"),
             key_exchange: settings.parse("KEY_EXCHANGE", "x25519, hybrid or hybrid-only")?,
             monitoring: address(settings, "MONITORING_ADDR")?,
+            admin: admin(settings)?,
             grace: settings.duration("TERMINATION_GRACE_PERIOD")?,
         })
     }
 }
 
+fn source(settings: &Settings) -> Result<SourceSettings, SettingsError> {
+    let path = |name| settings.optional(name).map(PathBuf::from);
+    let sources: Vec<PathBuf> = settings.list("SOURCE").into_iter().map(PathBuf::from).collect();
+    let objects = path("OBJECTS");
+    let unusable =
+        |name, value: &str, expected| SettingsError::Unreadable { name, value: value.to_owned(), expected };
+    match settings.text("CONFIG_SOURCE") {
+        "files" => Ok(SourceSettings::Files { sources, objects }),
+        // Whoever names both expects both to count.
+        "kubernetes" if !sources.is_empty() => {
+            Err(unusable("SOURCE", settings.text("SOURCE"), "nothing beside CONFIG_SOURCE=kubernetes"))
+        }
+        "kubernetes" if objects.is_some() => {
+            Err(unusable("OBJECTS", settings.text("OBJECTS"), "nothing beside CONFIG_SOURCE=kubernetes"))
+        }
+        "kubernetes" => {
+            let name = settings.optional("POD_NAME").map(str::to_owned);
+            let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+            let name = name.or_else(host).unwrap_or_else(|| "ctrl".to_owned());
+            let revision = Revision::new(settings.text("REVISION"), settings.list("REVISION_TAGS"));
+            let replica = Replica { namespace: settings.text("POD_NAMESPACE").to_owned(), name, revision };
+            let accounts = Accounts {
+                audiences: settings.list("TOKEN_AUDIENCES"),
+                node_agents: settings.list("CA_TRUSTED_NODE_ACCOUNTS").into_iter().collect(),
+                trust_domain: settings.text("TRUST_DOMAIN").to_owned(),
+            };
+            let waypoints = waypoints(settings)?;
+            let webhook = address(settings, "WEBHOOK_LISTEN")?;
+            let kubeconfig = path("KUBECONFIG");
+            Ok(SourceSettings::Kubernetes { kubeconfig, replica, accounts, waypoints, webhook })
+        }
+        other => Err(unusable("CONFIG_SOURCE", other, "files or kubernetes")),
+    }
+}
+
+/// What waypoints are run as: with what this controller itself knows of the mesh.
+fn waypoints(settings: &Settings) -> Result<Surroundings, SettingsError> {
+    let mut all = Vec::new();
+    for name in ["TRUST_DOMAIN", "NETWORK", "CLUSTER_ID"] {
+        if settings.text(name) != default_of(name) {
+            all.push((name.to_owned(), settings.text(name).to_owned()));
+        }
+    }
+    for given in settings.list("WAYPOINT_SETTINGS") {
+        let Some((name, value)) = given.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(SettingsError::Unreadable {
+                name: "WAYPOINT_SETTINGS",
+                value: given,
+                expected: "a list of NAME=VALUE",
+            });
+        };
+        all.push((name.to_owned(), value.to_owned()));
+    }
+    let controller = match settings.text("WAYPOINT_CONTROLLER") {
+        "" => format!("https://lateen-ctrl.{}.svc:15012", settings.text("POD_NAMESPACE")),
+        given => given.to_owned(),
+    };
+    Ok(Surroundings { image: settings.text("WAYPOINT_IMAGE").to_owned(), controller, settings: all })
+}
+
+fn default_of(name: &str) -> &'static str {
+    TABLE.iter().find(|setting| setting.name == name).map_or("", |setting| setting.default)
+}
+
 fn context(settings: &Settings) -> Result<Context, SettingsError> {
     let text = |name| Str::from(settings.text(name));
-    let range = |value: String| {
-        let unreadable = SettingsError::Unreadable {
-            name: "POD_CIDRS",
-            value: value.clone(),
-            expected: "a list of CIDRs",
+    let ranges = |name| {
+        let read = |value: String| {
+            let unreadable =
+                |_| SettingsError::Unreadable { name, value: value.clone(), expected: "a list of CIDRs" };
+            value.parse::<IpNet>().map_err(unreadable)
         };
-        value.parse::<IpNet>().map_err(|_| unreadable)
+        settings.list(name).into_iter().map(read).collect::<Result<_, _>>()
     };
     let mesh = mesh::Settings {
         trust_domain: text("TRUST_DOMAIN"),
         trust_domain_aliases: settings.list("TRUST_DOMAIN_ALIASES").into_iter().map(Str::from).collect(),
         root_namespace: text("ROOT_NAMESPACE"),
         cluster: text("CLUSTER_ID"),
-        pod_ranges: settings.list("POD_CIDRS").into_iter().map(range).collect::<Result<_, _>>()?,
+        pod_ranges: ranges("POD_CIDRS")?,
+        service_ranges: ranges("SERVICE_CIDRS")?,
         // The authority says.
         trust: mesh::Trust::default(),
     };
-    let objects = Some(settings.text("OBJECTS")).filter(|folder| !folder.is_empty());
-    let objects = objects.map(|folder| Path::new(folder).into());
+    let objects = settings.optional("OBJECTS").map(|folder| Path::new(folder).into());
     Ok(Context { settings: mesh, network: text("NETWORK"), domain: text("DOMAIN_SUFFIX"), objects })
+}
+
+/// Whoever can connect there is answered: nobody from outside may.
+fn admin(settings: &Settings) -> Result<Option<SocketAddr>, SettingsError> {
+    if settings.text("ADMIN_ADDR").is_empty() {
+        return Ok(None);
+    }
+    let expected = "ADDRESS:PORT on loopback, such as 127.0.0.1:15000";
+    let address: SocketAddr = settings.parse("ADMIN_ADDR", expected)?;
+    let value = address.to_string();
+    match address.ip().is_loopback() {
+        true => Ok(Some(address)),
+        false => Err(SettingsError::Unreadable { name: "ADMIN_ADDR", value, expected }),
+    }
 }
 
 /// `ADDRESS:PORT`, or `:PORT` for all addresses.
@@ -227,21 +385,63 @@ mod tests {
             "example.org",
         ])
         .unwrap();
-        assert_eq!(config.sources, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        let sources = vec![PathBuf::from("/a"), PathBuf::from("/b")];
+        assert_eq!(config.source, SourceSettings::Files { sources, objects: Some("/o".into()) });
         assert_eq!(config.listen, "10.0.0.1:15012".parse().unwrap());
         assert_eq!(config.monitoring, "[::]:15014".parse().unwrap());
         assert_eq!(config.context.settings.pod_ranges.len(), 2);
         assert_eq!(&*config.context.settings.trust_domain, "example.org");
-        assert_eq!(config.objects.as_deref(), Some(Path::new("/o")));
+    }
+
+    #[test]
+    fn what_operators_ask_is_answered_on_loopback_only() {
+        assert_eq!(config(&[]).unwrap().admin, None);
+        let own = config(&["--admin-addr", "127.0.0.1:15000"]).unwrap().admin;
+        assert_eq!(own, Some("127.0.0.1:15000".parse().unwrap()));
+        let refused = config(&["--admin-addr", "0.0.0.0:15000"]).unwrap_err();
+        assert!(refused.contains("ADMIN_ADDR") && refused.contains("loopback"), "{refused}");
+    }
+
+    #[test]
+    fn a_cluster_is_one_source_and_files_are_another() {
+        let kubernetes = |args: &[&str]| config(&[&["--config-source", "kubernetes"], args].concat());
+        let named = kubernetes(&["--kubeconfig", "/k", "--pod-name", "ctrl-0"]).unwrap().source;
+        let SourceSettings::Kubernetes { kubeconfig, replica, accounts, waypoints, .. } = named else {
+            panic!("{named:?}");
+        };
+        assert_eq!(kubeconfig, Some("/k".into()));
+        let revision = Revision::new("default", []);
+        let expected = Replica { namespace: "istio-system".to_owned(), name: "ctrl-0".to_owned(), revision };
+        assert_eq!(replica, expected);
+        assert!(accounts.node_agents.contains("istio-system/ztunnel"));
+        assert_eq!(waypoints.controller, "https://lateen-ctrl.istio-system.svc:15012");
+        assert_eq!(waypoints.settings, []);
+        let named = kubernetes(&["--waypoint-settings", "LOG_LEVEL=debug,A=b=c", "--trust-domain", "a.b"]);
+        let SourceSettings::Kubernetes { waypoints, .. } = named.unwrap().source else {
+            panic!("another source")
+        };
+        let pairs = [("TRUST_DOMAIN", "a.b"), ("LOG_LEVEL", "debug"), ("A", "b=c")];
+        assert_eq!(waypoints.settings, pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let unnamed = kubernetes(&[]).unwrap().source;
+        let has_name = |replica: &Replica| !replica.name.is_empty();
+        assert!(
+            matches!(&unnamed, SourceSettings::Kubernetes { kubeconfig: None, replica, .. } if has_name(replica))
+        );
+        for (args, part) in [(["--source", "/a"], "SOURCE"), (["--objects", "/o"], "OBJECTS")] {
+            let error = kubernetes(&args).unwrap_err();
+            assert!(error.contains(part) && error.contains("kubernetes"), "{error}");
+        }
     }
 
     #[test]
     fn says_which_value_is_wrong() {
         for (args, part) in [
             (["--pod-cidrs", "10.0.0.0/99"], "POD_CIDRS"),
+            (["--service-cidrs", "10.96.0.0"], "SERVICE_CIDRS"),
             (["--listen", "nowhere"], "LISTEN"),
             (["--max-workload-cert-ttl", "long"], "MAX_WORKLOAD_CERT_TTL"),
             (["--key-exchange", "rot13"], "KEY_EXCHANGE"),
+            (["--config-source", "etcd"], "CONFIG_SOURCE"),
         ] {
             let error = config(&args).unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -1,16 +1,20 @@
 //! What the controller holds, in one place: the compiler, what it published, and what is wrong with the configuration.
 //! One task writes; the certificate service and the admin socket read.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use manifest::{Finding, Level, Object};
+use model::address::NamespacedHostname;
 use model::identity::Identity;
 use model::mesh::Trust;
 use model::route::Routing;
+use tokio::sync::watch;
+use xds::convert::routing::features::Feature;
 use xds::delta::store::Revision;
 use xds::server::Publisher;
 
+use crate::compile::deployments::Deployment;
 use crate::compile::{Compiler, TYPES, layer7_types};
 use crate::index::{Kept, Name};
 use crate::source::Batch;
@@ -26,6 +30,8 @@ pub struct Core {
     pub foreign: Arc<Publisher>,
     /// Shown to waypoints: the first, with the labels of workloads. Empty before there is a waypoint.
     pub layer7: Arc<Publisher>,
+    /// Wakes who looks at what is held.
+    changed: watch::Sender<()>,
 }
 
 /// What is read under the lock.
@@ -41,8 +47,6 @@ pub struct Held {
     settings: Option<Told>,
     /// What of waypoints is still to be kept for a restart.
     kept: Vec<Kept>,
-    /// Other routings than were kept are the last good ones.
-    routings_kept: bool,
 }
 
 /// Revisions of one thing, by what proxies are shown: each view counts its own.
@@ -72,13 +76,13 @@ impl Core {
             given: Vec::new(),
             settings: None,
             kept: Vec::new(),
-            routings_kept: false,
         };
         Self {
             held: Arc::new(RwLock::new(held)),
             ours: Arc::new(Publisher::new(TYPES)),
             foreign: Arc::new(Publisher::new(TYPES)),
             layer7: Arc::new(Publisher::new(layer7_types())),
+            changed: watch::Sender::default(),
         }
     }
 
@@ -92,11 +96,26 @@ impl Core {
         self.held.write().unwrap_or_else(PoisonError::into_inner).compiler.remember_routings(routings);
     }
 
-    /// The last good routings, if they are others than when this was asked last.
-    pub fn take_routings(&self) -> Option<Vec<Arc<Routing>>> {
+    /// Last good routings of another replica: they count where rules do not resolve now.
+    pub fn adopt_routings(&self, routings: impl IntoIterator<Item = Arc<Routing>>) {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = std::mem::take(&mut held.routings_kept);
-        changed.then(|| held.compiler.routing().last_good.values().cloned().collect())
+        let edits = held.compiler.adopt_routings(routings);
+        if edits.claims {
+            held.findings = [held.given.clone(), held.compiler.findings()].concat();
+        }
+        self.layer7.apply(edits.layer7);
+        drop(held);
+        self.changed.send_replace(());
+    }
+
+    /// The hosts whose last good routing is another than when this was asked last, with it.
+    pub fn take_routings(&self) -> Vec<(NamespacedHostname, Option<Arc<Routing>>)> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).compiler.take_last_good()
+    }
+
+    /// All last good routings.
+    pub fn last_good(&self) -> Vec<Arc<Routing>> {
+        self.read().compiler.routing().last_good.values().cloned().collect()
     }
 
     /// What of waypoints is to be kept for a restart, with the Gateways of those that are.
@@ -130,7 +149,6 @@ impl Core {
         self.foreign.apply(edits.foreign);
         let layer7 = self.layer7.apply(edits.layer7);
         held.kept.extend(edits.kept);
-        held.routings_kept |= edits.routings_kept;
         let revision = self.ours.apply(edits.ours);
         // With the first batch, and with the first for waypoints.
         if let Some(ours) = revision {
@@ -141,6 +159,8 @@ impl Core {
         {
             told.layer7 = layer7;
         }
+        drop(held);
+        self.changed.send_replace(());
         Applied { revision, translated: edits.translated }
     }
 
@@ -153,6 +173,31 @@ impl Core {
         let layer7 = self.layer7.apply(edits.layer7).unwrap_or(before.layer7);
         if let Some(ours) = self.ours.apply(edits.ours) {
             held.settings = Some(Told { ours, layer7 });
+        }
+        drop(held);
+        self.changed.send_replace(());
+    }
+
+    /// Tells of every change of what is held, before long.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// A waypoint that lacks features which others of this version have has come or gone.
+    pub fn note_lagging(&self, pod: &Name, lacks: Vec<Feature>, connected: bool) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        held.compiler.lagging_mut().note(pod, lacks, connected);
+        drop(held);
+        self.changed.send_replace(());
+    }
+
+    /// What became of the objects that are made for Gateways, by those that have been looked at.
+    pub(crate) fn note_deployments(&self, all: BTreeMap<Name, Deployment>) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = held.compiler.deployments_mut().set(all);
+        drop(held);
+        if changed {
+            self.changed.send_replace(());
         }
     }
 

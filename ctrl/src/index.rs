@@ -59,7 +59,7 @@ impl Name {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
-    fn of(key: &Key) -> Self {
+    pub(crate) fn of(key: &Key) -> Self {
         Self::new(key.namespace.as_deref().unwrap_or_default(), &key.name)
     }
 }
@@ -83,8 +83,10 @@ pub struct Changes {
     pub policies: BTreeSet<Name>,
     /// Policies made of PeerAuthentications.
     pub peer_rules: BTreeSet<Name>,
-    /// VirtualServices or DestinationRules are others.
-    pub routing: bool,
+    /// VirtualServices.
+    pub virtual_services: BTreeSet<Name>,
+    /// DestinationRules.
+    pub destination_rules: BTreeSet<Name>,
     /// What must outlive a restart.
     pub kept: Vec<Kept>,
 }
@@ -97,10 +99,14 @@ impl Changes {
         self.slices.extend(other.slices);
         self.policies.extend(other.policies);
         self.peer_rules.extend(other.peer_rules);
-        self.routing |= other.routing;
+        self.virtual_services.extend(other.virtual_services);
+        self.destination_rules.extend(other.destination_rules);
         self.kept.extend(other.kept);
     }
 }
+
+const SECURITY: &str = "security.istio.io";
+const NETWORKING: &str = "networking.istio.io";
 
 /// What is to be known of a waypoint after a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,7 +205,13 @@ impl Index {
                         && old.metadata.creation_timestamp == new.metadata.creation_timestamp
                         && matches!(old.spec, Typed::Broken) == matches!(new.spec, Typed::Broken)
                 };
-                changes.routing |= !matches!((old, new), (Some(old), Some(new)) if same(old, new));
+                if matches!((old, new), (Some(old), Some(new)) if same(old, new)) {
+                    return;
+                }
+                match key.kind.as_str() {
+                    "VirtualService" => changes.virtual_services.insert(name),
+                    _ => changes.destination_rules.insert(name),
+                };
             }
             _ => {}
         }
@@ -284,11 +296,9 @@ impl Index {
     }
 
     fn change_class(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
-        if *name.name != *facts::CLASS {
-            return;
-        }
+        let Some((class, _)) = facts::CLASSES.iter().find(|(class, _)| *name.name == **class) else { return };
         let new = new.and_then(|object| facts::traffic(object));
-        if std::mem::replace(&mut self.waypoints.class, new) != new {
+        if self.waypoints.set_class(class, new) {
             let all: Vec<Name> = self.waypoints.there().map(|waypoint| waypoint.name.clone()).collect();
             all.iter().for_each(|name| self.touch_waypoint(name, changes));
         }
@@ -422,17 +432,18 @@ impl Index {
 
     /// Everything that is translated.
     pub fn everything(&self) -> Changes {
-        let named = |kind: &'static str| {
-            let of_kind = move |key: &&Key| key.kind == kind && key.group == "security.istio.io";
+        let named = |group: &'static str, kind: &'static str| {
+            let of_kind = move |key: &&Key| key.kind == kind && key.group == group;
             self.objects.keys().filter(of_kind).map(Name::of).collect()
         };
         Changes {
             pods: self.pods.in_namespace(None).collect(),
             services: self.services.all().map(|service| service.name.clone()).collect(),
             slices: self.slices.all().collect(),
-            policies: named("AuthorizationPolicy"),
-            peer_rules: named("PeerAuthentication"),
-            routing: true,
+            policies: named(SECURITY, "AuthorizationPolicy"),
+            peer_rules: named(SECURITY, "PeerAuthentication"),
+            virtual_services: named(NETWORKING, "VirtualService"),
+            destination_rules: named(NETWORKING, "DestinationRule"),
             kept: Vec::new(),
         }
     }
@@ -464,7 +475,16 @@ impl Index {
 
     /// A VirtualService's object.
     pub fn virtual_service_object(&self, name: &Name) -> Option<&Arc<Object>> {
-        let (group, kind) = ("networking.istio.io".to_owned(), "VirtualService".to_owned());
+        self.networking_object("VirtualService", name)
+    }
+
+    /// A DestinationRule's object.
+    pub fn destination_rule_object(&self, name: &Name) -> Option<&Arc<Object>> {
+        self.networking_object("DestinationRule", name)
+    }
+
+    fn networking_object(&self, kind: &str, name: &Name) -> Option<&Arc<Object>> {
+        let (group, kind) = (NETWORKING.to_owned(), kind.to_owned());
         let namespace = Some(name.namespace.to_string());
         self.objects.get(&Key { group, kind, namespace, name: name.name.to_string() })
     }
@@ -489,6 +509,12 @@ impl Index {
     /// The locality of a node; empty where it is not known.
     pub fn locality(&self, node: &str) -> Locality {
         self.nodes.get(node).cloned().unwrap_or_default()
+    }
+
+    /// The revision that a namespace names by its label.
+    pub fn revision_of(&self, namespace: &str) -> Option<&str> {
+        let labels = &self.waypoints.namespace(namespace)?.labels;
+        labels.get(facts::REVISION).map(String::as_str).filter(|named| !named.is_empty())
     }
 
     /// A service.

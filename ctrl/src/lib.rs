@@ -22,7 +22,13 @@ pub mod ca;
 
 pub mod status;
 
+pub mod gateways;
+
+pub mod cluster;
+
 pub mod admin;
+
+pub mod admission;
 
 pub mod app;
 pub mod config;

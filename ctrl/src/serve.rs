@@ -4,6 +4,7 @@
 pub mod certificates;
 mod control;
 pub mod convergence;
+pub mod diagnostics;
 pub mod metrics;
 
 pub use control::{Gate, heeds_extensions, is_layer7, view_of};

@@ -4,13 +4,14 @@
 mod authorization;
 mod routing;
 mod waypoint;
+pub mod write;
 
 use std::fmt::Write as _;
 
 use manifest::{Code, Finding, Level, Object, Typed};
 use serde::Serialize;
 
-pub use self::waypoint::addresses;
+pub use self::waypoint::{addresses, is_own_class};
 use crate::compile::Compiler;
 use crate::index::Name;
 use crate::translate::authz::{self, Fate};
@@ -61,6 +62,7 @@ pub fn conditions(compiler: &Compiler, object: &Object, findings: &[Finding]) ->
         }
         (_, "PeerAuthentication") if is_security(object) => vec![peer_rule(compiler, object, &findings)],
         (Typed::Gateway(gateway), _) => waypoint::gateway(compiler, object, gateway),
+        (_, "GatewayClass") => waypoint::class(compiler, object),
         (Typed::VirtualService(_) | Typed::DestinationRule(_), _) => {
             routing::conditions(compiler, object, &findings)
         }

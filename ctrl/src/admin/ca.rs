@@ -28,6 +28,9 @@ pub(super) fn routes(routes: Routes, upkeep: &Upkeep) -> Routes {
 
 /// Begins a change of roots; with `now` its successor signs at once, whoever has not heard of it.
 fn rotate(upkeep: &Upkeep, call: &Call) -> Answer {
+    if let Some(answer) = elsewhere(upkeep) {
+        return answer;
+    }
     let now = SystemTime::now();
     let keyring = &upkeep.keyring;
     if let Some(folder) = &keyring.settings().plugged {
@@ -56,7 +59,17 @@ fn rotate(upkeep: &Upkeep, call: &Call) -> Answer {
     Answer::json(&upkeep.status(now))
 }
 
+/// Of several replicas one changes the authority.
+fn elsewhere(upkeep: &Upkeep) -> Option<Answer> {
+    let elsewhere = upkeep.custody.as_ref().is_some_and(|custody| !custody.leads());
+    let text = "another replica changes the authority: ask the one that the Lease lateen-leader names as its holder\n";
+    elsewhere.then(|| Answer::text(CONFLICT, text))
+}
+
 fn revoke(upkeep: &Upkeep, call: &Call) -> Answer {
+    if let Some(answer) = elsewhere(upkeep) {
+        return answer;
+    }
     let now = SystemTime::now();
     let revoked = match upkeep.keyring.revoke(&call.parameter("what").unwrap_or_default(), now) {
         Ok(revoked) => revoked,
@@ -71,6 +84,9 @@ fn revoke(upkeep: &Upkeep, call: &Call) -> Answer {
 }
 
 fn restore(upkeep: &Upkeep, call: &Call) -> Answer {
+    if let Some(answer) = elsewhere(upkeep) {
+        return answer;
+    }
     match upkeep.keyring.restore(&call.parameter("what").unwrap_or_default()) {
         Ok(identity) => {
             upkeep.advance(SystemTime::now());

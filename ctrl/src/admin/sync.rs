@@ -32,6 +32,15 @@ struct Client {
     node: Option<String>,
     /// `node-agent`, `waypoint`, or what it calls itself.
     role: String,
+    pod: String,
+    namespace: String,
+    /// Missing where the proxy does not say, as is its cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
+    /// The revision of what is published to it.
+    revision: Revision,
     /// By type, the revision up to which it has everything.
     acked: BTreeMap<String, Revision>,
     in_force: bool,
@@ -72,6 +81,11 @@ fn client(core: &Core, status: &ClientStatus<Caller>) -> Client {
         id: status.node.id(),
         node: node(status),
         role: role(&status.node).to_owned(),
+        pod: status.node.pod.clone(),
+        namespace: status.node.namespace.clone(),
+        version: version_of(&status.node),
+        cluster: status.node.cluster().map(str::to_owned),
+        revision,
         acked: status.in_force.iter().map(|(type_url, has)| (short(type_url), *has)).collect(),
         in_force: subscribed && status.in_force.values().all(|has| *has >= revision),
         refused: refused.collect(),
@@ -83,6 +97,10 @@ fn node(status: &ClientStatus<Caller>) -> Option<String> {
         Caller::Node(node) => Some(node.to_string()),
         Caller::Workload(_) => status.node.node_name().map(str::to_owned),
     }
+}
+
+fn version_of(node: &NodeInfo) -> Option<String> {
+    VERSION.iter().find_map(|name| node.metadata.get(*name)).cloned()
 }
 
 fn role(node: &NodeInfo) -> &str {
@@ -116,7 +134,7 @@ pub(super) fn version(clients: &[ClientStatus<Caller>]) -> Version {
         role: role(&status.node).to_owned(),
         pod: status.node.pod.clone(),
         namespace: status.node.namespace.clone(),
-        version: VERSION.iter().find_map(|name| status.node.metadata.get(*name)).cloned(),
+        version: version_of(&status.node),
     };
     Version { ctrl: env!("CARGO_PKG_VERSION"), clients: clients.iter().map(one).collect() }
 }

@@ -7,15 +7,20 @@
 //! `lateen up` everything is one user, agents write their notes into the same folder, and an agent that is taken over
 //! there is stopped by nothing here.
 
+mod reviews;
 mod tokens;
+mod turns;
 
+use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::identity::Identity;
 use thiserror::Error;
 use tonic::metadata::MetadataMap;
 
+pub use self::reviews::{Accounts, TokenReviews};
 pub use self::tokens::TokenFolder;
 
 /// An authenticated caller.
@@ -25,6 +30,16 @@ pub enum Caller {
     Node(Arc<str>),
     /// A workload's own proxy.
     Workload(Identity),
+}
+
+/// As the log words it: `node NAME`, or the identity.
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "node {node}"),
+            Self::Workload(identity) => identity.fmt(f),
+        }
+    }
 }
 
 impl Caller {
@@ -53,6 +68,15 @@ pub enum Refusal {
     /// A token that nobody holds.
     #[error("the bearer token is unknown; is it in the token folder, and is the caller of this mesh?")]
     UnknownToken,
+    /// A token that the API server does not vouch for.
+    #[error("the API server does not vouch for the bearer token: {0}")]
+    NotAuthentic(String),
+    /// A token that nobody could judge.
+    #[error("the API server could not be asked about the bearer token: {0}; passes once it can be")]
+    NotReviewed(String),
+    /// A node agent's token that is not one of a pod.
+    #[error("the token of {0} is bound to no node; it has to be one of a pod, from Kubernetes 1.32 or later")]
+    NoNode(String),
     /// A node that does not say for whom it asks.
     #[error("the agent of {0:?} names no identity (metadata ImpersonatedIdentity)")]
     NoIdentity(Arc<str>),
@@ -80,11 +104,32 @@ pub enum Refusal {
     },
 }
 
-/// Tells callers by what they send. Implemented by [`TokenFolder`]; on Kubernetes by a review of service account
-/// tokens.
+/// Tells callers by what they send. Implemented by [`TokenFolder`]; on Kubernetes by [`TokenReviews`].
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who sent this metadata.
-    fn authenticate(&self, metadata: &MetadataMap) -> impl Future<Output = Result<Caller, Refusal>> + Send;
+    /// Who sent this metadata, from this address.
+    fn authenticate(
+        &self,
+        metadata: &MetadataMap,
+        from: Option<IpAddr>,
+    ) -> impl Future<Output = Result<Caller, Refusal>> + Send;
+}
+
+/// Either of the two.
+#[derive(Debug)]
+pub enum Callers {
+    /// Those whose tokens are in a folder.
+    Folder(TokenFolder),
+    /// Those whom an API server vouches for.
+    Reviewed(Box<TokenReviews>),
+}
+
+impl Authenticator for Callers {
+    async fn authenticate(&self, metadata: &MetadataMap, from: Option<IpAddr>) -> Result<Caller, Refusal> {
+        match self {
+            Self::Folder(folder) => folder.authenticate(metadata, from).await,
+            Self::Reviewed(reviews) => reviews.authenticate(metadata, from).await,
+        }
+    }
 }
 
 /// Whom a certificate is issued for: the pure decision.

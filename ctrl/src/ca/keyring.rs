@@ -10,6 +10,7 @@ mod look;
 pub mod phase;
 mod plugged;
 pub mod revoked;
+mod shared;
 mod stored;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use model::identity::Identity;
 use model::mesh::Trust;
 
 pub use self::look::{Described, Ends};
+pub use self::shared::Texts;
 
 use self::authorities::{Authorities, Member};
 use self::ledger::{Issued, Ledger, Print};
@@ -57,6 +59,8 @@ pub struct KeyringSettings {
     pub lifetimes: Lifetimes,
     /// Told when more is issued than is remembered.
     pub limits: Limits,
+    /// Other replicas sign with the same authorities, each with a list of its own of what it issued.
+    pub replicated: bool,
 }
 
 impl KeyringSettings {
@@ -71,6 +75,7 @@ impl KeyringSettings {
             patience: Duration::from_secs(24 * 3600),
             lifetimes: Lifetimes::default(),
             limits: Limits::default(),
+            replicated: false,
         }
     }
 }
@@ -259,7 +264,7 @@ impl Keyring {
             return Ok(false);
         }
         if let Some(forgotten) = held.ledger.note(issued)
-            && self.settings.limits.hit(Limit::CertificatesKnown)
+            && self.settings.limits.hit_and_tell(Limit::CertificatesKnown)
         {
             tracing::warn!(
                 holder = ?forgotten.holder, identity = %forgotten.identity,
@@ -296,6 +301,9 @@ impl Keyring {
     pub fn switch(&self, now: SystemTime) -> Result<(), RootError> {
         let mut held = self.write();
         let held = &mut *held;
+        if self.settings.replicated {
+            held.ledger.others_sign(now);
+        }
         held.authorities.switch(&held.ledger, self.settings.lifetimes.longest, now);
         tracing::info!(issuer = %held.authorities.current.print, "another authority signs from now on");
         self.keep(held, now)

@@ -374,7 +374,7 @@ pub(super) fn read(path: &Path) -> Result<String, RootError> {
 }
 
 /// Replaces a file so that a reader, or a crash, sees the old text or the new, never a part.
-pub(super) fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<(), RootError> {
+pub(crate) fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<(), RootError> {
     let attempt = || -> io::Result<()> {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;

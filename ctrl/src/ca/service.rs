@@ -8,7 +8,9 @@ use model::identity::Identity;
 use prost_types::value::Kind;
 use proto::ca::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
 use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
+use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
+use tracing::field::display;
 
 use super::authorize::{Authenticator, Caller, authorize};
 use super::issue::IssueError;
@@ -56,9 +58,9 @@ where
     fn charge(&self, caller: &Caller) -> Result<(), Status> {
         self.allowance.take(caller, Instant::now()).map_err(|wait| {
             let Rate { burst, each_second } = self.allowance.rate();
-            if self.limits.hit(Limit::CertificatesOfCaller) {
+            if self.limits.hit_and_tell(Limit::CertificatesOfCaller) {
                 tracing::warn!(
-                    ?caller,
+                    %caller,
                     burst,
                     each_second,
                     "a caller asks for certificates too fast; does its agent start again and again?"
@@ -90,8 +92,10 @@ where
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let opaque = || Status::unauthenticated("request authenticate failure");
         let peer = Peer::of(request.extensions());
-        let caller = self.authenticator.authenticate(request.metadata()).await.map_err(|refusal| {
-            tracing::warn!(%refusal, peer = ?peer.and_then(|peer| peer.address), "certificate refused");
+        let from = Peer::ip_of(request.extensions());
+        let caller = self.authenticator.authenticate(request.metadata(), from).await.map_err(|refusal| {
+            let from = peer.and_then(|peer| peer.address).map(display);
+            tracing::warn!(%refusal, peer = from, "certificate refused");
             opaque()
         })?;
         if let Some(peer) = peer {
@@ -100,18 +104,19 @@ where
         let call = request.get_ref();
         let identity = authorize(&caller, impersonated(call), self.keyring.trust_domain(), &self.on_node)
             .map_err(|refusal| {
-                tracing::warn!(%refusal, ?caller, "certificate refused");
+                tracing::warn!(%refusal, %caller, "certificate refused");
                 opaque()
             })?;
         self.charge(&caller)?;
         let lifetime = u64::try_from(call.validity_duration).ok().map(Duration::from_secs);
         let issued = self.keyring.issue(&caller, &identity, &call.csr, lifetime, SystemTime::now()).map_err(
             |error| {
-                tracing::warn!(%error, ?caller, %identity, "certificate not issued");
+                tracing::warn!(%error, %caller, %identity, "certificate not issued");
                 status(&error)
             },
         )?;
-        tracing::info!(?caller, %identity, not_after = ?issued.validity.not_after, "certificate issued");
+        let not_after = OffsetDateTime::from(issued.validity.not_after);
+        tracing::info!(%caller, %identity, %not_after, "certificate issued");
         Ok(Response::new(IstioCertificateResponse { cert_chain: issued.elements }))
     }
 }

@@ -16,6 +16,7 @@ pub use self::awaited::awaited;
 use super::authorize::Caller;
 use super::keyring::Keyring;
 use super::keyring::phase::{Situation, Step, Successor, step};
+use crate::cluster::custody::Custody;
 use crate::core::Core;
 use crate::serve::certificates::CaMetrics;
 
@@ -40,6 +41,8 @@ pub struct Upkeep {
     pub clients: Arc<Clients<Caller>>,
     /// What is scraped.
     pub metrics: CaMetrics,
+    /// Of a cluster: which replica may change them.
+    pub custody: Option<Custody>,
 }
 
 impl Upkeep {
@@ -71,10 +74,13 @@ impl Upkeep {
         for _ in 0..MOST_STEPS {
             self.core.set_trust(self.keyring.trust());
             // Before configuration was read, nobody has been told anything.
-            let Some(told) = self.core.settings_revision() else { return };
-            let successor = self.keyring.successor_since().map(|since| Successor {
-                since,
-                awaited: awaited(&self.keyring, &self.clients.all(), told, since).len(),
+            if self.core.settings_revision().is_none() || !self.may_step() {
+                return;
+            }
+            let successor = self.keyring.successor_since().map(|since| {
+                let elsewhere =
+                    self.custody.as_ref().map_or(0, |custody| custody.awaited_elsewhere(since, now));
+                Successor { since, awaited: self.awaited(since) + elsewhere }
             });
             let situation = self.situation(successor, now);
             let Some(next) = step(&situation) else { return };
@@ -83,6 +89,17 @@ impl Upkeep {
                 return;
             }
         }
+    }
+
+    /// Whether this process is the one that changes authorities, and has written down what it did last.
+    pub fn may_step(&self) -> bool {
+        self.custody.as_ref().is_none_or(|custody| custody.may_step(&self.keyring))
+    }
+
+    /// How many of this process's proxies have not said that they know a successor that is distributed since then.
+    pub fn awaited(&self, since: SystemTime) -> usize {
+        let told = self.core.settings_revision().unwrap_or_default();
+        awaited(&self.keyring, &self.clients.all(), told, since).len()
     }
 
     fn situation(&self, successor: Option<Successor>, now: SystemTime) -> Situation {

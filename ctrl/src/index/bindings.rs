@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use manifest::Key;
 use model::address::Str;
 
 use super::facts::{self, Asked, Pod, Service, Traffic, Waypoint};
@@ -146,6 +147,23 @@ impl Index {
         self.waypoints.get(name)
     }
 
+    /// The controller that a GatewayClass names, if there is such a class.
+    pub fn controller_of_class(&self, class: &str) -> Option<&str> {
+        let key = Key {
+            group: "gateway.networking.k8s.io".to_owned(),
+            kind: "GatewayClass".to_owned(),
+            namespace: None,
+            name: class.to_owned(),
+        };
+        self.object(&key)?.raw.pointer("/spec/controllerName")?.as_str()
+    }
+
+    /// Whether a class of waypoints is ours: somebody may have given its name to another controller.
+    pub fn answers_for(&self, class: &str) -> bool {
+        let controller = self.controller_of_class(class);
+        controller.is_none() || controller == facts::controller_of(class)
+    }
+
     /// Whether there is a waypoint, or has been one that matters still.
     pub fn has_waypoints(&self) -> bool {
         !self.waypoints.is_empty()
@@ -156,14 +174,15 @@ impl Index {
         self.waypoints.has_been_ready(waypoint)
     }
 
-    /// The waypoints by which a workload's connections may come: its own and those of its services. They judge for it.
+    /// The waypoints by which a workload's connections may come: its own and those of its services. They judge for it, so
+    /// that only its own namespace names them: whoever may write an EndpointSlice may name any pod in it.
     pub fn enforcing(&self, pod: &Pod) -> BTreeSet<Name> {
         if self.waypoints.is_empty() {
             return BTreeSet::new();
         }
         let mut all: BTreeSet<Name> = BTreeSet::new();
         all.extend(self.pod_bound(pod).in_force().map(|binding| binding.waypoint.clone()));
-        for service in self.services_of(pod) {
+        for service in self.own_services_of(pod) {
             all.extend(self.service_bound(service).in_force().map(|binding| binding.waypoint.clone()));
         }
         all
@@ -175,7 +194,7 @@ impl Index {
         !self.is_replica(pod)
             && (self.waypoints.namespace(namespace).is_some_and(|namespace| namespace.requires)
                 || self.waypoints.requires_account(&Name::new(namespace, &pod.account))
-                || self.services_of(pod).iter().any(|service| service.requires_waypoint))
+                || self.own_services_of(pod).any(|service| service.requires_waypoint))
     }
 
     /// Whether a waypoint has a Service and a ready replica now.
@@ -203,6 +222,12 @@ impl Index {
             all.extend(service.filter(|service| service.selector.is_empty() || !slice.by_selector));
         }
         all
+    }
+
+    /// Those of its own namespace.
+    fn own_services_of(&self, pod: &Pod) -> impl Iterator<Item = &Arc<Service>> {
+        let namespace = pod.name.namespace.clone();
+        self.services_of(pod).into_iter().filter(move |service| service.name.namespace == namespace)
     }
 
     /// The pods that are endpoints of a service.

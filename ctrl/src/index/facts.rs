@@ -17,8 +17,8 @@ pub use self::pod::{ContainerPort, Owner, Pod};
 pub use self::service::{Service, ServicePort, Target};
 pub use self::slice::{Endpoint, Slice};
 pub use self::waypoint::{
-    Allowed, Asked, CLASS, FOR_ACCOUNT, REQUIRE_WAYPOINT, Traffic, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE,
-    WAYPOINT_FOR, Waypoint,
+    Allowed, Asked, CLASS, CLASSES, FOR_ACCOUNT, OWN_CLASS, REQUIRE_WAYPOINT, REVISION, Traffic,
+    USE_WAYPOINT, USE_WAYPOINT_NAMESPACE, WAYPOINT_FOR, Waypoint, controller_of,
 };
 pub(super) use self::waypoint::{GATEWAY_NAME, asked, required, traffic};
 use super::Name;

@@ -22,8 +22,8 @@ pub(super) struct Waypoints {
     there: BTreeMap<Name, Arc<Waypoint>>,
     /// Those that have been ready, as they were last: a binding to one stays in force, also when the Gateway is gone.
     ready: BTreeMap<Name, Arc<Waypoint>>,
-    /// What the class says where a Gateway says nothing.
-    pub(super) class: Option<Traffic>,
+    /// What each class says where a Gateway says nothing.
+    classes: BTreeMap<&'static str, Traffic>,
     namespaces: BTreeMap<Str, Namespace>,
     /// Accounts all of whose callers must come by a waypoint.
     accounts: BTreeSet<Name>,
@@ -88,7 +88,17 @@ impl Waypoints {
 
     /// For which traffic labels may ask for a waypoint.
     pub(super) fn traffic(&self, waypoint: &Waypoint) -> Traffic {
-        waypoint.traffic.or(self.class).unwrap_or(Traffic::Service)
+        let class = || self.classes.get(waypoint.class).copied();
+        waypoint.traffic.or_else(class).unwrap_or(Traffic::Service)
+    }
+
+    /// True if that is something else than before.
+    pub(super) fn set_class(&mut self, class: &'static str, traffic: Option<Traffic>) -> bool {
+        let before = match traffic {
+            Some(traffic) => self.classes.insert(class, traffic),
+            None => self.classes.remove(class),
+        };
+        before != traffic
     }
 
     pub(super) fn namespace(&self, name: &str) -> Option<&Namespace> {

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use proto::extension;
+use proto::{extension, type_url};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
+use tracing::field::display;
+use xds::convert::routing::features::{Feature, lesser};
+use xds::delta::session::Fit;
+use xds::delta::store::Resource;
 use xds::node::NodeInfo;
 use xds::server::{Control, Excess, Publisher, Report};
 
@@ -12,6 +16,7 @@ use super::metrics::XdsMetrics;
 use crate::ca::authorize::{Authenticator, Caller};
 use crate::ca::listen::Peer;
 use crate::core::Core;
+use crate::index::Name;
 use crate::limits::{Limit, Limits};
 
 /// Lets callers in by their tokens.
@@ -28,6 +33,14 @@ impl<A: Authenticator> Gate<A> {
     pub fn new(authenticator: Arc<A>, core: Core, metrics: XdsMetrics, limits: Limits) -> Self {
         Self { authenticator, core, metrics, limits }
     }
+
+    /// For the status of what it does not carry out: of another version, it lacks what this one's waypoints do.
+    fn note_lagging(&self, node: &NodeInfo, connected: bool) {
+        let lacks: Vec<Feature> = lacking(node).into_iter().filter(|feature| feature.is_carried()).collect();
+        if is_layer7(node) && heeds_extensions(node) && !lacks.is_empty() {
+            self.core.note_lagging(&Name::new(&node.namespace, &node.pod), lacks, connected);
+        }
+    }
 }
 
 impl<A: Authenticator> Control for Gate<A> {
@@ -35,8 +48,10 @@ impl<A: Authenticator> Control for Gate<A> {
 
     async fn authenticate(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller, Status> {
         let peer = Peer::of(extensions);
-        let caller = self.authenticator.authenticate(metadata).await.map_err(|refusal| {
-            tracing::warn!(%refusal, peer = ?peer.and_then(|peer| peer.address), "configuration refused");
+        let from = Peer::ip_of(extensions);
+        let caller = self.authenticator.authenticate(metadata, from).await.map_err(|refusal| {
+            let from = peer.and_then(|peer| peer.address).map(display);
+            tracing::warn!(%refusal, peer = from, "configuration refused");
             Status::unauthenticated("authentication failure")
         })?;
         if let Some(peer) = peer {
@@ -54,29 +69,43 @@ impl<A: Authenticator> Control for Gate<A> {
             Excess::OfCaller => (Limit::StreamsOfCaller, "one caller has too many streams; its oldest ends"),
             Excess::OfAll => (Limit::Streams, "too many streams; one is turned away"),
         };
-        if self.limits.hit(limit) {
-            tracing::warn!(?caller, "{what}");
+        if self.limits.hit_and_tell(limit) {
+            tracing::warn!(%caller, "{what}");
         }
     }
 
     fn view(&self, caller: &Caller, node: &NodeInfo) -> Result<Arc<Publisher>, Status> {
         may_speak_for(caller, node).map_err(|reason| {
-            tracing::warn!(?caller, node = node.id(), reason, "configuration refused");
+            tracing::warn!(%caller, node = node.id(), reason, "configuration refused");
             Status::permission_denied(reason)
         })?;
         Ok(view_of(&self.core, node).clone())
     }
 
+    fn fit(&self, node: &NodeInfo) -> Option<Fit> {
+        let lacks = lacking(node);
+        let fit = move |type_url: &str, resource: &Resource| {
+            (type_url == type_url::ROUTING).then(|| lesser(resource, &lacks)).flatten()
+        };
+        is_layer7(node).then(|| Fit::new(fit))
+    }
+
     fn observe(&self, caller: &Caller, node: &NodeInfo, report: Report<'_>) {
         match &report {
-            Report::Connected => tracing::info!(?caller, node = node.id(), "proxy connected"),
-            Report::Disconnected => tracing::info!(?caller, node = node.id(), "proxy disconnected"),
+            Report::Connected => {
+                tracing::info!(%caller, node = node.id(), "proxy connected");
+                self.note_lagging(node, true);
+            }
+            Report::Disconnected => {
+                tracing::info!(%caller, node = node.id(), "proxy disconnected");
+                self.note_lagging(node, false);
+            }
             Report::Sent { type_url, resources, removed, bytes } => {
                 tracing::debug!(node = node.id(), type_url, resources, removed, bytes, "sent");
             }
             Report::Event(event) => tracing::debug!(node = node.id(), ?event, "answered"),
             Report::TooManyNames => {
-                tracing::warn!(?caller, node = node.id(), "a proxy asks for too many names; its stream ends");
+                tracing::warn!(%caller, node = node.id(), "a proxy asks for too many names; its stream ends");
             }
         }
         self.metrics.note(&report);
@@ -97,18 +126,30 @@ pub fn is_layer7(node: &NodeInfo) -> bool {
     node.kind == "waypoint"
 }
 
+/// What routings may require and a proxy does not say that it does: it is sent nothing of it.
+fn lacking(node: &NodeInfo) -> Vec<Feature> {
+    Feature::ALL.into_iter().filter(|feature| !node.understands(feature.name())).collect()
+}
+
 /// Whether a proxy can be sent what means something else to who overlooks our extensions.
 pub fn heeds_extensions(node: &NodeInfo) -> bool {
     [extension::UNSEEN, extension::ENFORCED_BY].iter().all(|name| node.understands(name))
 }
 
-/// Whether who the caller has proved to be and what it says of itself agree.
-fn may_speak_for(caller: &Caller, node: &NodeInfo) -> Result<(), String> {
+/// Whether who the caller has proved to be and what it says of itself agree. A node's token is its agent's: what a waypoint
+/// lacks, or has in force, no agent can say in its name. Any other account's is a waypoint's.
+pub(super) fn may_speak_for(caller: &Caller, node: &NodeInfo) -> Result<(), String> {
     match caller {
+        Caller::Node(own) if is_layer7(node) => {
+            Err(format!("the token of node {own} is its agent's, not one of a waypoint"))
+        }
         Caller::Node(own) => match node.node_name() {
             Some(said) if *said != **own => Err(format!("the token of node {own} is not one of node {said}")),
             _ => Ok(()),
         },
+        Caller::Workload(identity) if !is_layer7(node) => {
+            Err(format!("{identity} is no node's agent and can be told configuration as a waypoint only"))
+        }
         Caller::Workload(identity) if **identity.namespace() == *node.namespace => Ok(()),
         Caller::Workload(identity) => Err(format!("{identity} is not of the namespace {}", node.namespace)),
     }
@@ -127,8 +168,10 @@ mod tests {
         assert!(may_speak_for(&agent, &node("node-1")).is_ok());
         assert!(may_speak_for(&agent, &NodeInfo::new("ztunnel", None, "agent", "istio-system")).is_ok());
         assert!(may_speak_for(&agent, &node("node-2")).is_err());
+        assert!(may_speak_for(&agent, &NodeInfo::new("waypoint", None, "w", "shop")).is_err());
         let waypoint = Caller::Workload(Identity::new("cluster.local", "shop", "waypoint"));
         assert!(may_speak_for(&waypoint, &NodeInfo::new("waypoint", None, "w", "shop")).is_ok());
         assert!(may_speak_for(&waypoint, &NodeInfo::new("waypoint", None, "w", "other")).is_err());
+        assert!(may_speak_for(&waypoint, &NodeInfo::new("ztunnel", None, "w", "shop")).is_err());
     }
 }

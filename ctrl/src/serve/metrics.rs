@@ -28,6 +28,8 @@ pub struct XdsMetrics {
     pub revision: Gauge<f64, AtomicU64>,
     /// Batches of changes taken.
     pub batches: Counter,
+    /// Requests to the API server that failed.
+    pub source_errors: Counter,
     convergence: Convergence,
 }
 
@@ -71,6 +73,8 @@ impl XdsMetrics {
             registry.register("pilot_services", "Services known", self.services.clone());
             registry.register("pilot_push_triggers", "Batches of changes taken", self.batches.clone());
             registry.register("lateen_config_errors", "Errors in the manifests", self.errors.clone());
+            let help = "Requests of configuration to the API server that failed and are tried again";
+            registry.register("lateen_config_source_errors", help, self.source_errors.clone());
             registry.register("lateen_config_revision", "Revision published", self.revision.clone());
         });
     }

@@ -28,6 +28,8 @@ pub struct LastGood {
     held: BTreeSet<Key>,
     begun: bool,
     pending: Vec<Pending>,
+    /// Those whose present version is not good.
+    instead: BTreeSet<Key>,
 }
 
 /// A change of the folder that is still to be made.
@@ -43,7 +45,24 @@ impl LastGood {
         let root = state.join(FOLDER);
         let kept = KINDS.iter().flat_map(|kind| stored(&root.join(kind)));
         let kept = kept.map(|object| (object.key(), Arc::new(object))).collect();
-        Self { state: State::at(root), kept, held: BTreeSet::new(), begun: false, pending: Vec::new() }
+        Self {
+            state: State::at(root),
+            kept,
+            held: BTreeSet::new(),
+            begun: false,
+            pending: Vec::new(),
+            instead: BTreeSet::new(),
+        }
+    }
+
+    /// Policies as another process knows them; of those that are known here already, these count.
+    pub fn remember(&mut self, objects: Vec<Arc<Object>>) {
+        self.kept.extend(objects.into_iter().map(|object| (object.key(), object)));
+    }
+
+    /// The policies in force whose present version is not good, with what is in force instead.
+    pub fn instead(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.instead.iter().filter_map(|key| self.kept.get(key))
     }
 
     /// The batch with last good versions in the place of what cannot be read.
@@ -66,6 +85,7 @@ impl LastGood {
         self.held.retain(|key| !present.contains(key) && !gone.contains(key));
         batch.removed.extend(gone);
         for key in &batch.removed {
+            self.instead.remove(key);
             if self.kept.remove(key).is_some() {
                 self.pending.push(Pending::Remove(key.clone()));
             }
@@ -79,9 +99,11 @@ impl LastGood {
     /// Notes a good version, or puts the last one in the place of a bad one.
     fn exchange(&mut self, object: &mut Arc<Object>) {
         let key = object.key();
+        self.instead.remove(&key);
         match &object.spec {
             Typed::Broken => {
                 if let Some(good) = self.kept.get(&key) {
+                    self.instead.insert(key.clone());
                     tracing::warn!(object = %key, "its version from before the restart stays in force");
                     *object = good.clone();
                 }

@@ -8,12 +8,12 @@ use manifest::{Finding, Object, Typed};
 
 use super::{Condition, kept, name_of, told};
 use crate::compile::Compiler;
-use crate::index::facts::CLASS;
+use crate::index::facts::{CLASS, OWN_CLASS, controller_of};
 use crate::index::{Index, Name};
 use crate::translate::authz::{self, Fate};
 
 /// Whether waypoints enforce an object: Istio's word for it.
-const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+pub(super) const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
 
 /// Nothing where a policy has no targets and there is no waypoint.
 pub(super) fn at_waypoints(compiler: &Compiler, object: &Object, findings: &[&Finding]) -> Option<Condition> {
@@ -80,8 +80,8 @@ fn without_effect(index: &Index, object: &Object, spec: &AuthorizationPolicy) ->
             "Service" if index.service(&name).is_none() => {
                 Some(format!("Service {name}: there is no service of that name"))
             }
-            "GatewayClass" if target.name != CLASS => {
-                Some(format!("GatewayClass {}: waypoints are of class {CLASS}", target.name))
+            "GatewayClass" if controller_of(&target.name).is_none() => {
+                Some(format!("GatewayClass {}: waypoints are of class {CLASS} or {OWN_CLASS}", target.name))
             }
             "ServiceEntry" => Some(format!(
                 "ServiceEntry {name}: ServiceEntries are not carried by this version of the mesh"

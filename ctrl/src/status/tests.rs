@@ -6,6 +6,7 @@ use std::sync::Arc;
 use manifest::{Batch, parse};
 
 use super::*;
+use crate::compile::deployments::Deployment;
 use crate::translate::Context;
 
 /// The conditions of the last object, as `TYPE STATUS REASON` and the message.
@@ -129,6 +130,8 @@ fn conditions_by_table() {
 
 const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: shop}\n\
                        spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
+const CLASS: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: istio-waypoint}\n\
+                     spec: {controllerName: istio.io/mesh-controller}\n";
 const MADE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: w, namespace: shop}\nspec: {clusterIP: 10.96.0.9, ports: [{port: 15008}]}\n---\n\
                     apiVersion: v1\nkind: Pod\nmetadata: {name: w-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: w}}\n\
                     spec: {containers: [{name: c, image: i}]}\n\
@@ -170,6 +173,16 @@ fn gateways_by_table() {
             "never ready",
         ),
         (
+            ready.replace("{clusterIP:", "{type: LoadBalancer, clusterIP:"),
+            vec!["Accepted True Accepted", "Programmed False AddressNotAssigned"],
+            "type LoadBalancer",
+        ),
+        (
+            ready.replace("istio-waypoint", "lateen-waypoint"),
+            vec!["Accepted True Accepted", "Programmed True Programmed"],
+            "1 of 1",
+        ),
+        (
             GATEWAY.replace("istio-waypoint", "istio"),
             vec!["Accepted False UnsupportedValue"],
             "class \"istio\"",
@@ -193,9 +206,39 @@ fn gateways_by_table() {
         assert_eq!(shown, expected, "{text}{messages}");
         assert!(messages.contains(part), "{part:?} is missing in {messages:?}");
     }
+    assert_eq!(all_told(CLASS).0, ["Accepted True Accepted"]);
+    assert_eq!(all_told(&CLASS.replace("istio.io/mesh", "example.org/mesh")).0, Vec::<String>::new());
     let at = r#"[{"type":"Hostname","value":"w.shop.svc.cluster.local"},{"type":"IPAddress","value":"10.96.0.9"}]"#;
     assert_eq!(all_told(&ready).2.as_deref(), Some(at));
     assert_eq!(all_told(GATEWAY).2, None);
+}
+
+/// What became of the objects that are made for a Gateway is said in its conditions.
+#[test]
+fn what_is_made_for_gateways_is_told_by_table() {
+    let file: Arc<Path> = Arc::from(Path::new("mesh.yaml"));
+    let objects: Vec<_> = parse(GATEWAY, &file).objects.into_iter().map(Arc::new).collect();
+    let mut compiler = Compiler::new(Context::new(model::mesh::Settings::default()));
+    compiler.apply(&Batch { upserted: objects.clone(), ..Batch::default() });
+    let name = Name::new("shop", "w");
+    assert!(!compiler.deployments().is_pending(&name), "nobody makes anything here");
+    compiler.deployments_mut().set([].into());
+    assert!(compiler.deployments().is_pending(&name));
+    let accepted = "Accepted True Accepted";
+    let (lacks, resolved) = ("Accepted False InvalidParameters", "ResolvedRefs True ResolvedRefs");
+    let unassigned = "Programmed False AddressNotAssigned";
+    for (told, expected) in [
+        (Deployment::Made, [accepted, unassigned, resolved]),
+        (Deployment::Unresolved("p".into()), [lacks, unassigned, "ResolvedRefs False InvalidParameters"]),
+        (Deployment::Invalid("p".into()), [lacks, unassigned, resolved]),
+        (Deployment::Refused("p".into()), [accepted, "Programmed False Invalid", resolved]),
+    ] {
+        compiler.deployments_mut().set([(name.clone(), told.clone())].into());
+        let all = conditions(&compiler, &objects[0], &[]);
+        let shown: Vec<_> =
+            all.iter().map(|one| format!("{} {} {}", one.kind, one.status, one.reason)).collect();
+        assert_eq!(shown, expected, "{told:?}");
+    }
 }
 
 #[test]
@@ -303,4 +346,39 @@ fn who_routes_is_told_where_and_what_is_missing() {
     assert_eq!(all[1].message, expected);
     let finding = compiler.findings()[0].to_string();
     assert!(finding.starts_with("mesh.yaml:1:1: warning: cart.shop.svc.cluster.local keeps"), "{finding}");
+}
+
+/// A waypoint of another version does less than this controller's: who asks for more is told which one, and what.
+#[test]
+fn a_waypoint_that_lags_behind_is_named() {
+    use xds::convert::routing::features::Feature;
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: cart, namespace: shop, labels: {istio.io/use-waypoint: w}}\n\
+                   spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: shop}\n\
+                 spec: {hosts: [cart], http: [{rewrite: {uri: /}, route: [{destination: {host: cart}}]}]}\n";
+    let file: Arc<Path> = Arc::from(Path::new("mesh.yaml"));
+    let parsed = parse(&[MADE, GATEWAY, service, route].join("---\n"), &file);
+    let objects: Vec<_> = parsed.objects.into_iter().map(Arc::new).collect();
+    let mut compiler = Compiler::new(Context::new(model::mesh::Settings::default()));
+    compiler.apply(&Batch { upserted: objects.clone(), ..Batch::default() });
+    let told = |compiler: &Compiler| {
+        let one = conditions(compiler, objects.last().unwrap(), &[]).remove(0);
+        (format!("{} {}", one.status, one.reason), one.message)
+    };
+    assert_eq!(told(&compiler).0, "True Accepted");
+    let (pod, other) = (Name::new("shop", "w-1"), Name::new("shop", "w-2"));
+    // One that routes nothing of it, and one that lacks what is not asked for.
+    compiler.lagging_mut().note(&other, vec![Feature::Rewrite], true);
+    compiler.lagging_mut().note(&pod, vec![Feature::Fault], true);
+    assert_eq!(told(&compiler).0, "True Accepted");
+    compiler.lagging_mut().note(&pod, vec![Feature::Rewrite], true);
+    let (shown, message) = told(&compiler);
+    assert_eq!(shown, "False PartiallyInvalid");
+    let part = "the waypoint shop/w-1 is of another version and does not carry out http[0].rewrite";
+    assert!(message.contains(part), "{message}");
+    for _ in 0..2 {
+        assert_eq!(told(&compiler).0, "False PartiallyInvalid");
+        compiler.lagging_mut().note(&pod, Vec::new(), false);
+    }
+    assert_eq!(told(&compiler).0, "True Accepted");
 }

@@ -6,17 +6,21 @@ use manifest::istio::Gateway;
 use manifest::{Object, Typed};
 use serde_json::{Value, json};
 
+use super::routing::RESOLVED;
 use super::{ACCEPTED, Condition, name_of};
 use crate::compile::Compiler;
-use crate::index::facts::{CLASS, REQUIRE_WAYPOINT, WAYPOINT_FOR};
+use crate::compile::deployments::Deployment;
+use crate::index::facts::{CLASS, OWN_CLASS, REQUIRE_WAYPOINT, WAYPOINT_FOR, controller_of};
 use crate::index::{Binding, Bound, By, Index, Name, Target, Why};
 
 /// Whether a Gateway's pods run: the Gateway API's word for it.
-const PROGRAMMED: &str = "Programmed";
+pub(super) const PROGRAMMED: &str = "Programmed";
 /// Whether the waypoint that somebody asks for is used: Istio's word for it.
-const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
+pub(super) const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 /// The accounts of a service's pods have different waypoints.
-const WAYPOINT_AMBIGUOUS: &str = "WaypointAmbiguous";
+pub(super) const WAYPOINT_AMBIGUOUS: &str = "WaypointAmbiguous";
+/// What becomes of a Gateway whose parameters cannot be used.
+const STAYS: &str = "what was made for it before stays as it is";
 /// What becomes of traffic whose waypoint is not used.
 const STRAIGHT: &str = "traffic goes straight to the workloads, and node agents enforce at layer 4, on the safe side, every \
                         policy that selects them";
@@ -25,9 +29,9 @@ const STRAIGHT: &str = "traffic goes straight to the workloads, and node agents 
 pub(super) fn gateway(compiler: &Compiler, object: &Object, gateway: &Gateway) -> Vec<Condition> {
     let index = compiler.index();
     let name = name_of(object);
-    if gateway.gateway_class_name != CLASS {
+    if controller_of(&gateway.gateway_class_name).is_none() {
         let message = format!(
-            "Gateways of class {:?} are not carried by this version of the mesh, only waypoints, of class {CLASS}",
+            "Gateways of class {:?} are not carried by this version of the mesh, only waypoints, of class {CLASS} or {OWN_CLASS}",
             gateway.gateway_class_name
         );
         return vec![Condition::new(ACCEPTED, false, "UnsupportedValue", message)];
@@ -62,16 +66,55 @@ pub(super) fn gateway(compiler: &Compiler, object: &Object, gateway: &Gateway) -
             format!("the older Gateway {} stands in front of account {account}; remove one", other.name);
         accepted = Condition::new(ACCEPTED, false, "Conflicted", message);
     }
-    vec![accepted, programmed(index, &name)]
+    let deployment = compiler.deployments().of(&name);
+    if let Some(Deployment::Invalid(problem) | Deployment::Unresolved(problem)) = deployment {
+        accepted = Condition::new(ACCEPTED, false, "InvalidParameters", format!("{problem}; {STAYS}"));
+    }
+    let resolved = deployment.map(|deployment| match deployment {
+        Deployment::Unresolved(problem) => Condition::new(RESOLVED, false, "InvalidParameters", problem),
+        _ => Condition::new(RESOLVED, true, "ResolvedRefs", "everything that it refers to is there"),
+    });
+    let programmed = programmed(index, &name, deployment);
+    [Some(accepted), Some(programmed), resolved].into_iter().flatten().collect()
 }
 
-fn programmed(index: &Index, name: &Name) -> Condition {
+/// A GatewayClass of ours, unless somebody has given its name to another controller.
+pub(super) fn class(compiler: &Compiler, object: &Object) -> Vec<Condition> {
+    match is_own_class(compiler, object) {
+        true => vec![Condition::new(
+            ACCEPTED,
+            true,
+            "Accepted",
+            "Gateways of this class become waypoints of Lateen",
+        )],
+        false => Vec::new(),
+    }
+}
+
+/// Whether a GatewayClass is one that this controller answers for.
+pub fn is_own_class(compiler: &Compiler, object: &Object) -> bool {
+    let class = object.metadata.name.as_str();
+    object.kind == "GatewayClass" && controller_of(class).is_some() && compiler.index().answers_for(class)
+}
+
+fn programmed(index: &Index, name: &Name, deployment: Option<&Deployment>) -> Condition {
     let (ready, all) = index.ready_replicas(name);
+    if let Some(Deployment::Refused(problem)) = deployment {
+        let message = format!("{problem}; {ready} of {all} replicas are ready");
+        return Condition::new(PROGRAMMED, false, "Invalid", message);
+    }
     if index.service(name).is_none() {
         let message = format!("there is no Service {name}, by which it would be found");
         return Condition::new(PROGRAMMED, false, "AddressNotAssigned", message);
     }
     let mut message = format!("{ready} of {all} replicas are ready");
+    if awaits_balancer(index, name) {
+        message.push_str(
+            "; its Service is of type LoadBalancer, and nothing in this cluster has given it an address (is there a load \
+             balancer controller?); the mesh uses its address in the cluster all the same",
+        );
+        return Condition::new(PROGRAMMED, false, "AddressNotAssigned", message);
+    }
     if ready == 0 {
         message.push_str(match index.has_been_ready(name) {
             true => "; what is bound to it is refused until one is",
@@ -79,6 +122,15 @@ fn programmed(index: &Index, name: &Name) -> Condition {
         });
     }
     Condition::new(PROGRAMMED, ready > 0, if ready > 0 { "Programmed" } else { "Pending" }, message)
+}
+
+/// Whether a waypoint's Service waits for an address of a load balancer.
+fn awaits_balancer(index: &Index, name: &Name) -> bool {
+    let Some(object) = index.service_object(name) else { return false };
+    let Typed::Service(service) = &object.spec else { return false };
+    let kind = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+    let given = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    kind == Some("LoadBalancer") && given.is_none_or(Vec::is_empty)
 }
 
 /// Where a waypoint is found, once it has been ready: its Service's name first.
@@ -191,7 +243,9 @@ fn asked_by(by: &By) -> String {
 fn not_used(binding: &Binding, why: Why) -> (&'static str, String) {
     let waypoint = &binding.waypoint;
     match why {
-        Why::Missing => ("WaypointIsNotReady", format!("there is no Gateway {waypoint} of class {CLASS}")),
+        Why::Missing => {
+            ("WaypointIsNotReady", format!("there is no Gateway {waypoint} of class {CLASS} or {OWN_CLASS}"))
+        }
         Why::NotReady => ("WaypointIsNotReady", format!("waypoint {waypoint} has never been ready")),
         Why::Denied => (
             "AttachmentDenied",

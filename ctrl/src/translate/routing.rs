@@ -4,19 +4,21 @@
 //! ```text
 //!  objects ─► lookup   who is for a host, in which order; whose DestinationRule counts
 //!          ─► rules    each rule in the model's words, delegates put in, references resolved
-//!          ─► compile  what is in force: the new, or the last good where a reference does not resolve
+//!          ─► incremental  which hosts a change touches, and what is in force: the new, or the last good where a
+//!                          reference does not resolve
 //! ```
 //!
 //! Pure, and independent of the order in which objects come: what a host's routing is follows from the objects there are
 //! and from its last good routing alone.
 
+mod asked;
 mod delegate;
 mod destination_rule;
 mod http;
 mod http_match;
+mod incremental;
 mod layer4;
 mod lookup;
-mod not_carried;
 mod objects;
 mod references;
 
@@ -24,10 +26,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::address::{NamespacedHostname, Str};
-use model::route::{Forward, Routing};
+use model::route::Routing;
+use xds::convert::routing::features::Feature;
 
+pub use self::asked::Asked;
+pub use self::incremental::{Changed, Routings};
 use self::lookup::Lookup;
-pub use self::objects::{Host, Objects};
+pub use self::objects::Host;
+#[cfg(test)]
+use self::objects::Objects;
 use self::references::References;
 use crate::index::Name;
 
@@ -49,8 +56,10 @@ pub struct Outcome {
     /// Hosts that never had a good routing: what does not resolve is left out.
     pub unresolved: BTreeMap<NamespacedHostname, Missing>,
     /// What became of each VirtualService.
+    #[cfg(test)]
     pub virtual_services: BTreeMap<Name, Standing>,
     /// What became of each DestinationRule.
+    #[cfg(test)]
     pub destination_rules: BTreeMap<Name, Standing>,
 }
 
@@ -61,81 +70,48 @@ pub struct Standing {
     pub hosts: BTreeSet<Str>,
     /// Why it has no effect somewhere, in words.
     pub without_effect: BTreeSet<String>,
-    /// Fields of it that waypoints do not carry out yet.
-    pub not_carried: BTreeSet<String>,
+    /// What its fields ask of waypoints.
+    pub asked: Asked,
 }
 
-/// Compiles all hosts.
-pub fn compile(objects: &Objects, last_good: &LastGood) -> Outcome {
-    let lookup = Lookup::new(objects);
-    let mut outcome = Outcome::default();
-    for name in lookup.virtual_service_names() {
-        outcome.virtual_services.entry(name).or_default();
+impl Standing {
+    /// The fields that ask for something of which this holds, such as that waypoints do not carry it out.
+    pub fn fields(&self, holds: impl Fn(Feature) -> bool) -> impl Iterator<Item = &str> {
+        let asked = self.asked.iter().filter(move |(feature, _)| holds(**feature));
+        asked.flat_map(|(_, fields)| fields).map(String::as_str)
     }
-    for name in lookup.destination_rule_names() {
-        outcome.destination_rules.entry(name).or_default();
+}
+
+/// Compiles all hosts at once: what [`Routings`] comes to, whatever the steps.
+#[cfg(test)]
+fn compile(objects: &Objects, last_good: &LastGood) -> Outcome {
+    let mut routings = Routings::new(objects.domain.clone(), objects.root_namespace.clone());
+    routings.remember(last_good.values().cloned());
+    let name = |object: &manifest::Object| {
+        Name::new(object.metadata.namespace.as_deref().unwrap_or_default(), &object.metadata.name)
+    };
+    for object in &objects.virtual_services {
+        routings.set_virtual_service(&name(object), Some(object));
+    }
+    for object in &objects.destination_rules {
+        routings.set_destination_rule(&name(object), Some(object));
     }
     for (name, host) in &objects.services {
-        let key = lookup.key_of(name);
-        let (compiled, references) = one_host(&lookup, name, host, &key);
-        for used in &references.destination_rules {
-            outcome.destination_rules.entry(used.clone()).or_default().hosts.insert(key.hostname.clone());
-        }
-        for used in &references.virtual_services {
-            outcome.virtual_services.entry(used.clone()).or_default().hosts.insert(key.hostname.clone());
-        }
-        settle(key, compiled, references.missing, last_good, &mut outcome);
+        routings.set_service(name, Some(host.clone()));
     }
-    lookup.without_effect(&mut outcome);
-    outcome
-}
-
-/// Puts the new routing of a host in force, or keeps its last good one.
-fn settle(
-    key: NamespacedHostname,
-    compiled: Routing,
-    missing: Missing,
-    last_good: &LastGood,
-    outcome: &mut Outcome,
-) {
-    let before = last_good.get(&key);
-    if missing.is_empty() {
-        // What is the same stays the same value, so that nobody compares it twice.
-        let now =
-            before.filter(|before| ***before == compiled).cloned().unwrap_or_else(|| Arc::new(compiled));
-        outcome.last_good.insert(key.clone(), now.clone());
-        outcome.routings.insert(key, now);
-        return;
-    }
-    match before {
-        Some(before) => {
-            outcome.held.insert(key.clone(), missing);
-            outcome.last_good.insert(key.clone(), before.clone());
-            outcome.routings.insert(key, before.clone());
-        }
-        None => {
-            outcome.unresolved.insert(key.clone(), missing);
-            outcome.routings.insert(key, Arc::new(compiled));
-        }
-    }
+    routings.compile();
+    routings.told()
 }
 
 /// A host's routing as the objects have it, and what they name.
 fn one_host<'a>(
-    lookup: &'a Lookup<'a>,
+    lookup: &'a Lookup,
     name: &Name,
     host: &Host,
     key: &NamespacedHostname,
 ) -> (Routing, References<'a>) {
     let mut references = References::new(lookup, host.seen_from.clone());
-    let mut routing = Routing {
-        host: key.clone(),
-        http: Box::default(),
-        tls: Box::default(),
-        tcp: Box::default(),
-        default: Some(Box::new(Forward::to_service(key.clone()))),
-        destinations: BTreeMap::new(),
-    };
+    let mut routing = Routing::by_default(key.clone());
     // Also without a rule: the traffic policy of the service itself.
     references.destination(name);
     let (mut http, mut tls, mut tcp) = (Vec::new(), Vec::new(), Vec::new());

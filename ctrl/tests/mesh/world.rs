@@ -46,7 +46,7 @@ pub(crate) struct Ctrl {
     pub(crate) address: SocketAddr,
     state: PathBuf,
     shutdown: Shutdown,
-    running: JoinHandle<Result<(), ctrl::app::Defect>>,
+    running: JoinHandle<Result<(), daemon::tasks::Defect>>,
 }
 
 /// A proxy and what it knows.

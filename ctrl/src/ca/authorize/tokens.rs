@@ -2,6 +2,7 @@
 //! the whole folder is read only for tokens that nobody is known by, and those who bring them wait for that.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -83,7 +84,7 @@ impl TokenFolder {
 }
 
 impl Authenticator for TokenFolder {
-    async fn authenticate(&self, metadata: &MetadataMap) -> Result<Caller, Refusal> {
+    async fn authenticate(&self, metadata: &MetadataMap, _: Option<IpAddr>) -> Result<Caller, Refusal> {
         let token = bearer(metadata).ok_or(Refusal::NoToken)?;
         self.caller(token).await.ok_or(Refusal::UnknownToken)
     }

@@ -235,8 +235,57 @@ impl Authorities {
         }
     }
 
-    /// Writes everything down. The root made here stands in files of its own too, for people and for older versions.
-    pub(super) fn keep(&self, state: &Path) -> Result<(), RootError> {
+    /// Takes over what another replica has written down. An authority whose key is neither written there nor known here
+    /// (a plugged-in one whose files have not come yet) is trusted, and who signed here goes on signing.
+    pub(super) fn adopt(
+        &mut self,
+        stored: &Stored,
+        settings: &KeyringSettings,
+        now: SystemTime,
+    ) -> Result<(), RootError> {
+        let folder = settings.state.as_path();
+        let known: Vec<Member> =
+            [&self.current].into_iter().chain(self.next.iter().map(|(next, _)| next)).cloned().collect();
+        let member = |one: &StoredAuthority| {
+            let print = print_of(&one_certificate(&folder.join(CERT_FILE), &one.certificate)?);
+            let here = known.iter().find(|member| member.print == print).cloned();
+            match (here, one.material(folder)) {
+                (Some(member), _) => Ok(Some(member)),
+                (None, Some(material)) => Member::of(&material, true, &settings.trust_domain, now).map(Some),
+                (None, None) => Ok::<_, RootError>(None),
+            }
+        };
+        let mut retired = Vec::new();
+        for one in &stored.retired {
+            retired.push(Retired::of(one.authority.clone(), time(one.until), folder)?);
+        }
+        let until = now + settings.lifetimes.longest;
+        let current = match member(&stored.current)? {
+            Some(current) => current,
+            None => {
+                retired.push(Retired::of(stored.current.clone(), until, folder)?);
+                self.current.clone()
+            }
+        };
+        let next = match &stored.next {
+            Some(next) => match member(&next.authority)? {
+                Some(member) => Some((member, time(next.since))),
+                None => {
+                    retired.push(Retired::of(next.authority.clone(), until, folder)?);
+                    None
+                }
+            },
+            // Files that came here first: the replica that leads will find them too.
+            None => self.next.take().filter(|(next, _)| !next.made_here),
+        };
+        retired.retain(|one| one.print != current.print);
+        let next = next.filter(|(next, _)| next.print != current.print);
+        (self.current, self.next, self.retired) = (current, next, retired);
+        Ok(())
+    }
+
+    /// As it is written down.
+    pub(super) fn stored(&self) -> Stored {
         let next = self.next.as_ref().map(|(next, since)| StoredNext {
             authority: next.stored.clone(), // Up to the whole second: what was issued within it is not taken for issued since.
             since: seconds(*since + Duration::from_nanos(999_999_999)),
@@ -245,7 +294,12 @@ impl Authorities {
             authority: retired.stored.clone(),
             until: seconds(retired.until),
         });
-        Stored::new(self.current.stored.clone(), next, retired.collect()).write(state)?;
+        Stored::new(self.current.stored.clone(), next, retired.collect())
+    }
+
+    /// Writes everything down. The root made here stands in files of its own too, for people and for older versions.
+    pub(super) fn keep(&self, state: &Path) -> Result<(), RootError> {
+        self.stored().write(state)?;
         if let Some(key) = self.current.stored.key.as_deref().filter(|_| self.current.made_here) {
             mirror(&state.join(KEY_FILE), key)?;
             mirror(&state.join(CERT_FILE), &self.current.stored.certificate)?;

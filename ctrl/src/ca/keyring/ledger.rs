@@ -222,6 +222,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Others sign too, and do not say what: until `now` anything may have been issued.
+    pub(super) fn others_sign(&mut self, now: SystemTime) {
+        self.noted_since = Some(now);
+    }
+
     /// How many have not ended.
     pub fn count(&self) -> usize {
         self.issued.len()

@@ -22,6 +22,9 @@ use super::stored::{bytes, write_atomically};
 use crate::ca::issue::BACKDATE;
 use crate::ca::root::RootError;
 
+/// The file, in the state folder.
+pub(super) const FILE: &str = "revoked.json";
+
 /// How long a list says that it holds; it is signed anew when half of that is over.
 const LIST_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -85,15 +88,20 @@ impl RevokedHere {
     /// # Errors
     /// The file cannot be read: nothing may be taken for not revoked because of that.
     pub fn open(state: &Path) -> Result<Self, RootError> {
-        let path = state.join("revoked.json");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { path, ..Self::default() });
-            }
-            Err(source) => return Err(RootError::Read { path, source }),
-        };
-        let file: File = serde_json::from_str(&text)
+        let path = state.join(FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self { path, ..Self::default() }),
+            Err(source) => Err(RootError::Read { path, source }),
+        }
+    }
+
+    /// What a text says, to be kept at `path`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn parse(text: &str, path: PathBuf) -> Result<Self, RootError> {
+        let file: File = serde_json::from_str(text)
             .map_err(|error| RootError::Stored { path: path.clone(), reason: error.to_string() })?;
         let entries = file.certificates.into_iter().filter_map(|stored| {
             let entry = Entry {
@@ -113,7 +121,8 @@ impl RevokedHere {
         })
     }
 
-    fn write(&self) -> Result<(), RootError> {
+    /// As it is written down.
+    pub(super) fn text(&self) -> String {
         let certificates = self.certificates.iter().map(|(serial, entry)| StoredEntry {
             serial: hexadecimal(serial),
             issuer: entry.issuer.clone(),
@@ -129,8 +138,11 @@ impl RevokedHere {
             certificates: certificates.collect(),
             identities: identities.collect(),
         };
-        let text = serde_json::to_string_pretty(&file).expect("strings and numbers always serialise");
-        write_atomically(&self.path, &text, 0o600)
+        serde_json::to_string_pretty(&file).expect("strings and numbers always serialise")
+    }
+
+    pub(super) fn write(&self) -> Result<(), RootError> {
+        write_atomically(&self.path, &self.text(), 0o600)
     }
 
     /// Revokes certificates, and an identity if one is named; what cannot be kept is undone.

@@ -100,20 +100,28 @@ impl Stored {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(RootError::Read { path, source }),
         };
-        let unreadable = |reason: String| RootError::Stored { path: path.clone(), reason };
-        let stored: Self = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+        Self::parse(&text, &path).map(Some)
+    }
+
+    /// What a text says; `path` is where it stands, for errors.
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, RootError> {
+        let unreadable = |reason: String| RootError::Stored { path: path.to_owned(), reason };
+        let stored: Self = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
         if stored.version != VERSION {
             return Err(unreadable(format!(
                 "it is of form {}, this version reads {VERSION}",
                 stored.version
             )));
         }
-        Ok(Some(stored))
+        Ok(stored)
+    }
+
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("strings and numbers always serialise")
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<(), RootError> {
-        let text = serde_json::to_string_pretty(self).expect("strings and numbers always serialise");
-        write_atomically(&folder.join(FILE), &text, 0o600)
+        write_atomically(&folder.join(FILE), &self.text(), 0o600)
     }
 }
 

@@ -2,7 +2,7 @@
 //! whose it is.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -41,6 +41,11 @@ impl Peer {
     /// That of a call; nothing if it came another way.
     pub fn of(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
+    }
+
+    /// Where a call came from, if that is known.
+    pub fn ip_of(extensions: &Extensions) -> Option<IpAddr> {
+        Some(Self::of(extensions)?.address?.ip())
     }
 
     /// The call carried the token of this caller.

@@ -110,7 +110,7 @@ impl Places {
         let mut held = self.lock();
         while let Some(limit) = held.reached(&self.bounds, address) {
             let victim = held.victim(limit, address);
-            if self.limits.hit(limit) {
+            if self.limits.hit_and_tell(limit) {
                 let ended = victim.is_some();
                 tracing::warn!(%address, ?limit, ended, "too many connections: a lesser one ends, or this one if there is none");
             }
@@ -236,9 +236,9 @@ impl Place {
         let Places { limits, .. } = &*self.places;
         let mut held = self.places.lock();
         if held.go_on(self.id, Stage::Of(caller.clone())) > caller.connections() {
-            if limits.hit(Limit::ConnectionsOfCaller) {
+            if limits.hit_and_tell(Limit::ConnectionsOfCaller) {
                 tracing::warn!(
-                    ?caller,
+                    %caller,
                     "too many connections of one caller: its oldest ends; is its token in use elsewhere?"
                 );
             }
@@ -255,7 +255,7 @@ impl Place {
 
     /// It has proved nothing for too long.
     pub(super) fn gives_up(&self) {
-        if self.places.limits.hit(Limit::Unproven) {
+        if self.places.limits.hit_and_tell(Limit::Unproven) {
             tracing::info!("a connection without a call that carries a known token ends");
         }
     }

@@ -1,7 +1,5 @@
 //! Routing goes to waypoints, what does not resolve changes nothing for them, and a restart neither.
 
-use std::sync::Arc;
-
 use proto::type_url::ROUTING;
 
 use super::*;
@@ -96,26 +94,57 @@ fn waypoints_are_told_how_hosts_are_routed_and_agents_are_not() {
     assert!(mesh.routings().is_empty() && mesh.compiler.routing().last_good.is_empty());
 }
 
-/// A thousand hosts, each with rules of its own: a change of one is one for waypoints.
+/// A thousand hosts, each with rules of its own, some of which name others: a change compiles the hosts that it touches, and
+/// is published as far as they differ.
 #[test]
-fn a_changed_rule_is_one_resource() {
+fn only_what_a_change_touches_is_compiled() {
     let mut mesh = Mesh::new(compiler());
     let name = |number: usize| format!("s{number}");
-    let host = |number: usize, port: u16| {
-        let to = json!({"host": name(number), "port": {"number": port}});
-        json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": meta("a", &name(number), &json!({})),
-               "spec": {"hosts": [name(number)], "http": [{"timeout": format!("{port}s"), "route": [{"destination": to}]}]}})
+    let object = |kind: &str, number: usize, spec: Value| json!({"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": meta("a", &name(number), &json!({})), "spec": spec});
+    let host = |number: usize, timeout: &str| {
+        // Every tenth goes to the first.
+        let to = json!({"host": name(if number.is_multiple_of(10) { 0 } else { number })});
+        let http = json!([{"timeout": timeout, "route": [{"destination": to}]}]);
+        object("VirtualService", number, json!({"hosts": [name(number)], "http": http}))
+    };
+    let vip = |number: usize| format!("10.96.{}.{}", number / 250, number % 250 + 1);
+    let service = |number: usize| service("a", &name(number), &json!({"app": "x"}), &vip(number));
+    let rule = |number: usize, version: &str| {
+        let subsets = json!([{"name": "v", "labels": {"v": version}}]);
+        object("DestinationRule", number, json!({"host": name(number), "subsets": subsets}))
     };
     let mut all = vec![gateway()];
     for number in 0..1000 {
-        let vip = format!("10.96.{}.{}", number / 250, number % 250 + 1);
-        all.push(service("a", &name(number), &json!({"app": "x"}), &vip));
-        all.push(host(number, 80));
+        all.extend([service(number), host(number, "9s")]);
     }
     mesh.take(&all);
     assert_eq!(mesh.routings().len(), 1000);
-    let mut other = host(7, 80);
-    other["spec"]["http"][0]["timeout"] = json!("1s");
-    assert_eq!(mesh.take(&[other]).translated, 1);
-    let _: Arc<Routing> = mesh.compiler.routing().routings.values().next().cloned().expect("there are some");
+    let wild = |timeout: &str| {
+        let http = json!([{"timeout": timeout, "route": [{"destination": {"host": "s1"}}]}]);
+        object("VirtualService", 5000, json!({"hosts": ["*.a.svc.cluster.local"], "http": http}))
+    };
+    for (what, changes, compiled, published) in [
+        ("one host's rules", vec![host(7, "1s")], 1, 1),
+        ("the same again", vec![host(7, "1s")], 0, 0),
+        ("rules of a host that many name", vec![rule(0, "1")], 100, 100),
+        ("and of one that one names", vec![rule(3, "1")], 1, 1),
+        ("several at once", vec![rule(3, "2"), host(3, "1s"), host(4, "1s")], 2, 2),
+        // Looked at as a service, and as it is routed: by default, which waypoints need not be told.
+        ("another service", vec![service(2000)], 1, 2),
+        ("rules for all", vec![wild("1s")], 1001, 1001),
+    ] {
+        let before = mesh.compiler.routings_compiled();
+        let edits = mesh.take(&changes);
+        let now = mesh.compiler.routings_compiled() - before;
+        assert_eq!((now, edits.translated), (compiled, published), "{what}");
+    }
+    assert_eq!(mesh.routings().len(), 1001, "the wildcard's rules are for the service without its own, too");
+    let without = mesh.compiler.apply(&batch(Vec::new(), vec![super::object(&wild("1s")).key()]));
+    mesh.waypoints.apply(without.layer7);
+    assert_eq!(mesh.routings().len(), 1000, "what is routed by default is not told");
+    // What is written for a restart is what has changed.
+    mesh.compiler.take_last_good();
+    mesh.take(&[host(8, "2s")]);
+    let kept: Vec<String> = mesh.compiler.take_last_good().iter().map(|(host, _)| host.to_string()).collect();
+    assert_eq!(kept, ["a/s8.a.svc.cluster.local"]);
 }

@@ -437,6 +437,36 @@ fn who_takes_only_what_comes_by_a_waypoint_by_table() {
 }
 
 #[test]
+fn a_service_of_another_namespace_says_nothing_of_who_judges() {
+    let labels = json!({"istio.io/use-waypoint": "w", "lateen.dev/require-waypoint": "true"});
+    let grab = |namespace: &str| {
+        json!({"apiVersion": "v1", "kind": "Service",
+               "metadata": {"name": "grab", "namespace": namespace, "labels": labels},
+               "spec": {"clusterIP": "10.96.0.7", "ports": [{"port": 80}]}})
+    };
+    let p = pod("p", "a", json!({}));
+    let address = p["status"]["podIPs"][0]["ip"].clone();
+    let named =
+        json!({"addresses": [address], "targetRef": {"kind": "Pod", "namespace": "shop", "name": "p"}});
+    let slice = |namespace: &str, endpoint: &Value| {
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+               "metadata": {"name": "s", "namespace": namespace, "labels": {"kubernetes.io/service-name": "grab"}},
+               "endpoints": [endpoint], "ports": [{"name": "", "port": 80}]})
+    };
+    for endpoint in [named, json!({"addresses": [address]})] {
+        for (namespace, judges) in [("other", false), ("shop", true)] {
+            let mut index = index();
+            let made = [grab(namespace), slice(namespace, &endpoint), p.clone()];
+            apply(&mut index, &[&own(&format!("{namespace}/w"))[..], &made].concat());
+            let pod = index.pod(&Name::new("shop", "p")).unwrap();
+            assert_eq!(index.services_of(pod).len(), 1, "its endpoint it is");
+            let found = (!index.enforcing(pod).is_empty(), index.requires_waypoint(pod));
+            assert_eq!(found, (judges, judges), "{namespace} {endpoint}");
+        }
+    }
+}
+
+#[test]
 fn of_two_waypoints_for_one_account_the_older_counts() {
     let made = |name: &str, year: &str| {
         let mut all = for_account(name, "a");

@@ -9,8 +9,13 @@ use model::address::Str;
 use crate::index::Name;
 use crate::index::labels::Labels;
 
-/// The class that makes a Gateway a waypoint.
+/// The class that makes a Gateway a waypoint: Istio's, which manifests and tools name.
 pub const CLASS: &str = "istio-waypoint";
+/// The same under a name of our own, which an Istio beside us leaves alone.
+pub const OWN_CLASS: &str = "lateen-waypoint";
+/// The classes that make a Gateway a waypoint, and the name of the controller that answers for each.
+pub const CLASSES: [(&str, &str); 2] =
+    [(CLASS, "istio.io/mesh-controller"), (OWN_CLASS, "lateen.dev/mesh-controller")];
 /// The protocol of a waypoint's listener.
 const HBONE: &str = "HBONE";
 /// On a Gateway or its class: for which traffic labels may ask for it.
@@ -21,6 +26,8 @@ pub const FOR_ACCOUNT: &str = "istio.io/for-service-account";
 pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 /// Beside it: the waypoint's namespace, if it is another.
 pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+/// On a namespace or an object: the revision of the control plane whose it is.
+pub const REVISION: &str = "istio.io/rev";
 /// On a namespace, service or account: whoever is no waypoint of the workload is refused.
 pub const REQUIRE_WAYPOINT: &str = "lateen.dev/require-waypoint";
 /// On the pods and the Service that are made for a Gateway.
@@ -33,6 +40,8 @@ pub struct Waypoint {
     pub name: Name,
     /// The port of its HBONE listener.
     pub port: u16,
+    /// Its class.
+    pub class: &'static str,
     /// For which traffic it says it is.
     pub traffic: Option<Traffic>,
     /// The account that it stands in front of.
@@ -80,14 +89,13 @@ pub enum Asked {
 
 impl Waypoint {
     /// Nothing where the object is no waypoint, or cannot be read.
-    pub(in crate::index) fn of(name: Name, object: &Object) -> Option<Self> {
+    pub fn of(name: Name, object: &Object) -> Option<Self> {
         let Typed::Gateway(gateway) = &object.spec else { return None };
-        if gateway.gateway_class_name != CLASS {
-            return None;
-        }
+        let (class, _) = CLASSES.iter().find(|(class, _)| *class == gateway.gateway_class_name)?;
         let listener = gateway.listeners.iter().find(|listener| listener.protocol == HBONE)?;
         Some(Self {
             name,
+            class,
             port: listener.port,
             traffic: traffic(object),
             account: object.annotation(FOR_ACCOUNT).filter(|name| !name.is_empty()).map(Str::from),
@@ -95,6 +103,11 @@ impl Waypoint {
             created: object.metadata.creation_timestamp.clone(),
         })
     }
+}
+
+/// The controller that answers for a class of waypoints; nothing for a class of others.
+pub fn controller_of(class: &str) -> Option<&'static str> {
+    CLASSES.iter().find(|(name, _)| *name == class).map(|(_, controller)| *controller)
 }
 
 /// What an object's label says of traffic. A word that is none of the four is for no traffic at all: whoever asks for

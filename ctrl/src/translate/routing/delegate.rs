@@ -20,7 +20,7 @@ pub(super) struct Expanded {
 
 /// A rule itself, or the rules of its delegate.
 pub(super) fn expand(
-    lookup: &Lookup<'_>,
+    lookup: &Lookup,
     rules: &Rules,
     index: usize,
     route: &HttpRoute,
@@ -31,6 +31,7 @@ pub(super) fn expand(
         return vec![Expanded { source, route: route.clone(), missing: None }];
     };
     let name = Name::new(&delegate.namespace, &delegate.name);
+    references.delegates.insert(name.clone());
     let Some(found) = lookup.delegate(&name, &rules.name.namespace) else {
         let missing = Some(format!("VirtualService {name} (delegate)"));
         return vec![Expanded { source, route: route.clone(), missing }];

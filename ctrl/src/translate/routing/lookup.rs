@@ -1,7 +1,7 @@
 //! Who is for a host: VirtualServices in the order in which they count, and the DestinationRule that counts.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use manifest::istio::{DestinationRule, HttpRoute, VirtualService};
@@ -10,9 +10,8 @@ use model::address::{NamespacedHostname, Str};
 use model::route::ResourceName;
 use model::traffic;
 
-use super::Outcome;
-use super::objects::{Host, Objects};
-use super::{destination_rule, not_carried};
+use super::objects::Host;
+use super::{Standing, asked, destination_rule};
 use crate::index::Name;
 
 /// A VirtualService whose names are all full ones.
@@ -21,39 +20,57 @@ pub(super) struct Rules {
     pub(super) name: Name,
     pub(super) resource: Arc<ResourceName>,
     pub(super) spec: VirtualService,
+    age: Age,
 }
 
 /// A DestinationRule.
 #[derive(Debug)]
-struct Rule<'a> {
+struct Rule {
     name: Name,
-    spec: &'a DestinationRule,
+    /// By its full name.
+    host: String,
+    spec: DestinationRule,
+    age: Age,
 }
+
+/// The oldest first; where no time is known, by namespace and name.
+type Age = (bool, Option<String>, Name);
 
 /// What is for hosts, by their names.
-#[derive(Debug)]
-struct ByHost<T> {
-    exact: HashMap<Str, Vec<T>>,
+#[derive(Debug, Default)]
+struct ByHost {
+    exact: HashMap<Str, BTreeSet<Name>>,
     /// By what follows the `*`, the longest first.
-    wild: BTreeMap<Reverse<(usize, Str)>, Vec<T>>,
+    wild: BTreeMap<Reverse<(usize, Str)>, BTreeSet<Name>>,
 }
 
-impl<T> Default for ByHost<T> {
-    fn default() -> Self {
-        Self { exact: HashMap::new(), wild: BTreeMap::new() }
+impl ByHost {
+    fn add(&mut self, host: &str, name: &Name) {
+        let names = match host.strip_prefix('*') {
+            Some(end) => self.wild.entry(Reverse((end.len(), end.into()))).or_default(),
+            None => self.exact.entry(host.into()).or_default(),
+        };
+        names.insert(name.clone());
     }
-}
 
-impl<T> ByHost<T> {
-    fn add(&mut self, host: &str, value: T) {
+    fn remove(&mut self, host: &str, name: &Name) {
         match host.strip_prefix('*') {
-            Some(end) => self.wild.entry(Reverse((end.len(), end.into()))).or_default().push(value),
-            None => self.exact.entry(host.into()).or_default().push(value),
+            Some(end) => {
+                let key = Reverse((end.len(), Str::from(end)));
+                if self.wild.get_mut(&key).is_some_and(|names| names.remove(name) && names.is_empty()) {
+                    self.wild.remove(&key);
+                }
+            }
+            None => {
+                if self.exact.get_mut(host).is_some_and(|names| names.remove(name) && names.is_empty()) {
+                    self.exact.remove(host);
+                }
+            }
         }
     }
 
     /// What is for a host, the more exact first.
-    fn matching<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Vec<T>> {
+    fn matching<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a BTreeSet<Name>> {
         let wild = self.wild.iter().filter(|(Reverse((_, end)), _)| host.ends_with(&**end));
         self.exact.get(host).into_iter().chain(wild.map(|(_, values)| values))
     }
@@ -61,101 +78,150 @@ impl<T> ByHost<T> {
 
 /// All objects, found by name and by host.
 #[derive(Debug)]
-pub(super) struct Lookup<'a> {
-    objects: &'a Objects,
+pub(super) struct Lookup {
+    domain: Str,
+    root_namespace: Str,
+    services: BTreeMap<Name, Host>,
     /// By full name.
-    hosts: HashMap<Str, &'a Name>,
-    rules: Vec<Rules>,
-    by_host: ByHost<usize>,
-    by_name: HashMap<Name, usize>,
-    destination_rules: Vec<Rule<'a>>,
+    hosts: HashMap<Str, Name>,
+    rules: BTreeMap<Name, Rules>,
+    by_host: ByHost,
+    destination_rules: BTreeMap<Name, Rule>,
     /// By namespace.
-    in_namespace: HashMap<Str, ByHost<usize>>,
+    in_namespace: HashMap<Str, ByHost>,
 }
 
-impl<'a> Lookup<'a> {
-    pub(super) fn new(objects: &'a Objects) -> Self {
-        let key = |name: &Name| full_name(&name.name, &name.namespace, &objects.domain);
-        let mut lookup = Self {
-            objects,
-            hosts: objects.services.keys().map(|name| (key(name), name)).collect(),
-            rules: Vec::new(),
+impl Lookup {
+    /// Nothing yet.
+    pub(super) fn new(domain: Str, root_namespace: Str) -> Self {
+        Self {
+            domain,
+            root_namespace,
+            services: BTreeMap::new(),
+            hosts: HashMap::new(),
+            rules: BTreeMap::new(),
             by_host: ByHost::default(),
-            by_name: HashMap::new(),
-            destination_rules: Vec::new(),
+            destination_rules: BTreeMap::new(),
             in_namespace: HashMap::new(),
-        };
-        for object in in_order(&objects.virtual_services) {
-            if let Typed::VirtualService(spec) = &object.spec {
-                lookup.add_rules(object, spec);
+        }
+    }
+
+    /// A service is another, is new, or is gone; whether anything is different now.
+    pub(super) fn set_service(&mut self, name: &Name, host: Option<Host>) -> bool {
+        if self.services.get(name) == host.as_ref() {
+            return false;
+        }
+        let full = self.key_of(name).hostname;
+        match host {
+            Some(host) => {
+                self.hosts.insert(full, name.clone());
+                self.services.insert(name.clone(), host);
+            }
+            None => {
+                self.hosts.remove(&full);
+                self.services.remove(name);
             }
         }
-        for object in in_order(&objects.destination_rules) {
-            if let Typed::DestinationRule(spec) = &object.spec {
-                lookup.add_destination_rule(object, spec);
+        true
+    }
+
+    /// A VirtualService is another, is new, or is gone; the hosts that it was for and is for.
+    pub(super) fn set_rules(&mut self, name: &Name, object: Option<&Object>) -> BTreeSet<String> {
+        let mut touched = BTreeSet::new();
+        if let Some(old) = self.rules.remove(name) {
+            old.spec.hosts.iter().for_each(|host| self.by_host.remove(host, name));
+            touched.extend(old.spec.hosts);
+        }
+        if let Some(object) = object
+            && let Typed::VirtualService(spec) = &object.spec
+        {
+            let spec = with_full_names(spec, &name.namespace, &self.domain);
+            spec.hosts.iter().for_each(|host| self.by_host.add(host, name));
+            touched.extend(spec.hosts.iter().cloned());
+            let resource = Arc::new(ResourceName {
+                kind: "VirtualService".into(),
+                namespace: name.namespace.clone(),
+                name: name.name.clone(),
+            });
+            let rules = Rules { name: name.clone(), resource, spec, age: age(object, name) };
+            self.rules.insert(name.clone(), rules);
+        }
+        touched
+    }
+
+    /// The same of a DestinationRule.
+    pub(super) fn set_destination_rule(&mut self, name: &Name, object: Option<&Object>) -> BTreeSet<String> {
+        let mut touched = BTreeSet::new();
+        let by_host = self.in_namespace.entry(name.namespace.clone()).or_default();
+        if let Some(old) = self.destination_rules.remove(name) {
+            by_host.remove(&old.host, name);
+            touched.insert(old.host);
+        }
+        if let Some(object) = object
+            && let Typed::DestinationRule(spec) = &object.spec
+        {
+            let host = full(&spec.host, &name.namespace, &self.domain);
+            by_host.add(&host, name);
+            touched.insert(host.clone());
+            let rule = Rule { name: name.clone(), host, spec: (**spec).clone(), age: age(object, name) };
+            self.destination_rules.insert(name.clone(), rule);
+        }
+        touched
+    }
+
+    /// The services that a host's name, or a wildcard, means.
+    pub(super) fn services_of(&self, host: &str) -> Vec<Name> {
+        match host.strip_prefix('*') {
+            Some(end) => {
+                let within = self.hosts.iter().filter(|(full, _)| full.ends_with(end));
+                within.map(|(_, name)| name.clone()).collect()
             }
+            None => self.hosts.get(host).cloned().into_iter().collect(),
         }
-        lookup
     }
 
-    fn add_rules(&mut self, object: &Object, spec: &VirtualService) {
-        let name = name_of(object);
-        let place = self.rules.len();
-        let spec = with_full_names(spec, &name.namespace, &self.objects.domain);
-        for host in &spec.hosts {
-            self.by_host.add(host, place);
-        }
-        let resource = Arc::new(ResourceName {
-            kind: "VirtualService".into(),
-            namespace: name.namespace.clone(),
-            name: name.name.clone(),
-        });
-        self.by_name.insert(name.clone(), place);
-        self.rules.push(Rules { name, resource, spec });
-    }
-
-    fn add_destination_rule(&mut self, object: &'a Object, spec: &'a DestinationRule) {
-        let name = name_of(object);
-        let host = full(&spec.host, &name.namespace, &self.objects.domain);
-        let place = self.destination_rules.len();
-        self.in_namespace.entry(name.namespace.clone()).or_default().add(&host, place);
-        self.destination_rules.push(Rule { name, spec });
-    }
-
+    #[cfg(test)]
     pub(super) fn virtual_service_names(&self) -> impl Iterator<Item = Name> {
-        self.rules.iter().map(|rules| rules.name.clone())
+        self.rules.keys().cloned()
     }
 
+    #[cfg(test)]
     pub(super) fn destination_rule_names(&self) -> impl Iterator<Item = Name> {
-        self.destination_rules.iter().map(|rule| rule.name.clone())
+        self.destination_rules.keys().cloned()
     }
 
     /// A service's key, by its full name.
     pub(super) fn key_of(&self, name: &Name) -> NamespacedHostname {
-        let hostname = full_name(&name.name, &name.namespace, &self.objects.domain);
+        let hostname = full_name(&name.name, &name.namespace, &self.domain);
         NamespacedHostname { namespace: name.namespace.clone(), hostname }
     }
 
     /// The service of a full name.
-    pub(super) fn service(&self, host: &str) -> Option<(&'a Name, &'a Host)> {
-        let name = *self.hosts.get(host)?;
-        Some((name, self.objects.services.get(name)?))
+    pub(super) fn service(&self, host: &str) -> Option<(&Name, &Host)> {
+        let name = self.hosts.get(host)?;
+        Some((name, self.services.get(name)?))
     }
 
     /// The VirtualServices for a host, the most exact name first, of one name the oldest first. Those of other namespaces
     /// than the service's and its waypoint's do not count, as for Istio's waypoints: nobody routes what is not his.
     pub(super) fn rules_for(&self, name: &Name, host: &Host, key: &NamespacedHostname) -> Vec<&Rules> {
-        let mut found: Vec<usize> = Vec::new();
-        for places in self.by_host.matching(&key.hostname) {
-            found.extend(places.iter().filter(|place| !found.contains(place)).copied().collect::<Vec<_>>());
+        let mut found: Vec<&Rules> = Vec::new();
+        for names in self.by_host.matching(&key.hostname) {
+            let all = names
+                .iter()
+                .filter_map(|name| self.rules.get(name))
+                .filter(|rules| counts(rules, name, host));
+            let mut new: Vec<&Rules> =
+                all.filter(|rules| found.iter().all(|known| known.name != rules.name)).collect();
+            new.sort_by(|one, other| one.age.cmp(&other.age));
+            found.extend(new);
         }
-        let rules = found.into_iter().filter_map(|place| self.rules.get(place));
-        rules.filter(|rules| counts(rules, name, host)).collect()
+        found
     }
 
     /// The VirtualService of a name that others may refer to from a namespace.
     pub(super) fn delegate(&self, name: &Name, from: &str) -> Option<&Rules> {
-        let rules = self.by_name.get(name).and_then(|place| self.rules.get(*place))?;
+        let rules = self.rules.get(name)?;
         let visible = exported(&rules.spec.export_to, &name.namespace, from);
         (rules.spec.is_delegate() && visible).then_some(rules)
     }
@@ -167,22 +233,22 @@ impl<'a> Lookup<'a> {
         service: &Name,
         from: &Str,
     ) -> Option<(traffic::Destination, Vec<Name>)> {
-        let host = full_name(&service.name, &service.namespace, &self.objects.domain);
-        let root = &self.objects.root_namespace;
+        let host = full_name(&service.name, &service.namespace, &self.domain);
+        let root = &self.root_namespace;
         // The root namespace's rules are for all: only those for itself alone come before a service's own.
-        let own = |rule: &Rule<'_>| from != root || rule.spec.export_to == ["."];
+        let own = |rule: &Rule| from != root || rule.spec.export_to == ["."];
         let steps = [from, &service.namespace, root];
         for (step, namespace) in steps.into_iter().enumerate() {
             let Some(rules) = self.in_namespace.get(namespace) else { continue };
-            for places in rules.matching(&host) {
-                let rules = places.iter().filter_map(|place| self.destination_rules.get(*place));
-                let visible = |rule: &&Rule<'_>| {
-                    exported(&rule.spec.export_to, namespace, from) && (step > 0 || own(rule))
-                };
-                let rules: Vec<&Rule<'_>> = rules.filter(visible).collect();
+            for names in rules.matching(&host) {
+                let rules = names.iter().filter_map(|name| self.destination_rules.get(name));
+                let visible =
+                    |rule: &&Rule| exported(&rule.spec.export_to, namespace, from) && (step > 0 || own(rule));
+                let mut rules: Vec<&Rule> = rules.filter(visible).collect();
+                rules.sort_by(|one, other| one.age.cmp(&other.age));
                 if !rules.is_empty() {
                     let names = rules.iter().map(|rule| rule.name.clone()).collect();
-                    let merged = destination_rule::merge(rules.iter().map(|rule| (&rule.name, rule.spec)));
+                    let merged = destination_rule::merge(rules.iter().map(|rule| (&rule.name, &rule.spec)));
                     return Some((merged, names));
                 }
             }
@@ -190,39 +256,50 @@ impl<'a> Lookup<'a> {
         None
     }
 
-    /// Says of what counts nowhere why that is so.
-    pub(super) fn without_effect(&self, outcome: &mut Outcome) {
-        for rules in &self.rules {
-            let standing = outcome.virtual_services.entry(rules.name.clone()).or_default();
-            standing.not_carried.extend(not_carried::of_virtual_service(&rules.spec));
-            if rules.spec.is_delegate() {
-                if standing.hosts.is_empty() {
-                    standing.without_effect.insert("no VirtualService delegates to it".to_owned());
-                }
-                continue;
+    /// What became of a VirtualService that counts for these hosts; nothing if there is none of the name.
+    pub(super) fn of_rules(&self, name: &Name, hosts: BTreeSet<Str>) -> Option<Standing> {
+        let rules = self.rules.get(name)?;
+        let mut without_effect = BTreeSet::new();
+        if rules.spec.is_delegate() {
+            if hosts.is_empty() {
+                without_effect.insert("no VirtualService delegates to it".to_owned());
             }
-            if !rules.spec.is_for_mesh() {
-                let why = "it is for gateways only, and there are none yet: `gateways` does not name `mesh`";
-                standing.without_effect.insert(why.to_owned());
-                continue;
-            }
-            for host in &rules.spec.hosts {
-                if let Some(why) = self.why_not(rules, host) {
-                    standing.without_effect.insert(why);
-                }
-            }
+        } else if !rules.spec.is_for_mesh() {
+            let why = "it is for gateways only, and there are none yet: `gateways` does not name `mesh`";
+            without_effect.insert(why.to_owned());
+        } else {
+            without_effect.extend(rules.spec.hosts.iter().filter_map(|host| self.why_not(rules, host)));
+            let own = rules.spec.hosts.iter().filter_map(|host| hosts.get(host.as_str()));
+            without_effect.extend(own.filter_map(|host| self.shadowed(rules, host)));
         }
-        for rule in &self.destination_rules {
-            let standing = outcome.destination_rules.entry(rule.name.clone()).or_default();
-            standing.not_carried.extend(not_carried::of_destination_rule(rule.spec));
-            if standing.hosts.is_empty() {
-                let why = format!(
-                    "no service that is heeded there has the name {}, or another rule comes first",
-                    rule.spec.host
-                );
-                standing.without_effect.insert(why);
-            }
-        }
+        Some(Standing { hosts, without_effect, asked: asked::of_virtual_service(&rules.spec) })
+    }
+
+    /// The same of a DestinationRule.
+    pub(super) fn of_destination_rule(&self, name: &Name, hosts: BTreeSet<Str>) -> Option<Standing> {
+        let rule = self.destination_rules.get(name)?;
+        let why = || {
+            format!(
+                "no service that is heeded there has the name {}, or another rule comes first",
+                rule.spec.host
+            )
+        };
+        let without_effect = if hosts.is_empty() { BTreeSet::from([why()]) } else { BTreeSet::new() };
+        Some(Standing { hosts, without_effect, asked: asked::of_destination_rule(&rule.spec) })
+    }
+
+    /// Which older VirtualService of the same host takes every request before this one's rules are asked.
+    fn shadowed(&self, rules: &Rules, host: &str) -> Option<String> {
+        let (name, found) = self.service(host).filter(|_| !rules.spec.http.is_empty())?;
+        let all = self.rules_for(name, found, &self.key_of(name));
+        let mut before = all.into_iter().take_while(|one| one.name != rules.name);
+        let takes_all = |one: &Rules| one.spec.http.iter().position(|rule| rule.matches.is_empty());
+        let (other, index) = before.find_map(|one| takes_all(one).map(|index| (one, index)))?;
+        Some(format!(
+            "its rules for HTTP are never used for {host}: those of VirtualService {}, which is older, come first, and its \
+             http[{index}] takes everything",
+            other.name
+        ))
     }
 
     /// Why a host of a VirtualService is not routed by it.
@@ -230,7 +307,7 @@ impl<'a> Lookup<'a> {
         if host.starts_with('*') {
             let any = self.hosts.iter().any(|(full, name)| {
                 full.ends_with(&host[1..])
-                    && self.objects.services.get(*name).is_some_and(|host| counts(rules, name, host))
+                    && self.services.get(name).is_some_and(|host| counts(rules, name, host))
             });
             return (!any).then(|| format!("no service that it may route is within {host}"));
         }
@@ -266,18 +343,9 @@ fn exported(to: &[String], own: &str, other: &str) -> bool {
     to.is_empty() || to.iter().any(|to| to == "*" || to == other || (to == "." && own == other))
 }
 
-/// The oldest first; where no time is known, by namespace and name.
-fn in_order(objects: &[Arc<Object>]) -> Vec<&Object> {
-    let mut sorted: Vec<&Object> = objects.iter().map(|object| &**object).collect();
-    sorted.sort_by_key(|object| {
-        let created = object.metadata.creation_timestamp.as_deref();
-        (created.is_none(), created, object.metadata.namespace.as_deref(), object.metadata.name.as_str())
-    });
-    sorted
-}
-
-fn name_of(object: &Object) -> Name {
-    Name::new(object.metadata.namespace.as_deref().unwrap_or_default(), &object.metadata.name)
+fn age(object: &Object, name: &Name) -> Age {
+    let created = object.metadata.creation_timestamp.clone();
+    (created.is_none(), created, name.clone())
 }
 
 fn full_name(name: &str, namespace: &str, domain: &str) -> Str {

@@ -1,16 +1,18 @@
 //! What routing is compiled from: hosts, VirtualServices and DestinationRules, as the index has them.
 
+#[cfg(test)]
 use std::collections::BTreeMap;
+#[cfg(test)]
 use std::sync::Arc;
 
+#[cfg(test)]
 use manifest::Object;
 use model::address::Str;
 
+use crate::index::Index;
+#[cfg(test)]
+use crate::index::Name;
 use crate::index::facts::Service;
-use crate::index::{Index, Name};
-use crate::translate::Context;
-
-const NETWORKING: &str = "networking.istio.io";
 
 /// A service, as far as routing asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +25,9 @@ pub struct Host {
 }
 
 /// All that routing is compiled from.
+#[cfg(test)]
 #[derive(Debug, Clone, Default)]
-pub struct Objects {
+pub(super) struct Objects {
     /// The services.
     pub services: BTreeMap<Name, Host>,
     /// VirtualServices, those that cannot be read included.
@@ -44,18 +47,5 @@ impl Host {
         let seen_from =
             bound.in_force().map_or(&service.name.namespace, |binding| &binding.waypoint.namespace);
         Self { ports: service.ports.iter().map(|port| port.number).collect(), seen_from: seen_from.clone() }
-    }
-}
-
-impl Objects {
-    /// What the index has, and services.
-    pub fn of(index: &Index, context: &Context, services: BTreeMap<Name, Host>) -> Self {
-        Self {
-            services,
-            virtual_services: index.objects_of(NETWORKING, "VirtualService").cloned().collect(),
-            destination_rules: index.objects_of(NETWORKING, "DestinationRule").cloned().collect(),
-            domain: context.domain.clone(),
-            root_namespace: index.root_namespace().clone(),
-        }
     }
 }

@@ -15,7 +15,7 @@ use crate::index::Name;
 /// What was named so far by the rules of one host.
 #[derive(Debug)]
 pub(super) struct References<'a> {
-    lookup: &'a Lookup<'a>,
+    lookup: &'a Lookup,
     /// The namespace of who routes.
     from: Str,
     /// Subsets and traffic policies of the hosts that were named, where DestinationRules say any.
@@ -24,6 +24,10 @@ pub(super) struct References<'a> {
     pub(super) missing: Missing,
     pub(super) virtual_services: BTreeSet<Name>,
     pub(super) destination_rules: BTreeSet<Name>,
+    /// The hosts that were asked for, whether or not they are there.
+    pub(super) hosts: BTreeSet<Str>,
+    /// The same of delegates.
+    pub(super) delegates: BTreeSet<Name>,
 }
 
 /// A destination of a rule, with its weight and what is changed for it alone.
@@ -34,7 +38,7 @@ pub(super) struct Written<'a> {
 }
 
 impl<'a> References<'a> {
-    pub(super) fn new(lookup: &'a Lookup<'a>, from: Str) -> Self {
+    pub(super) fn new(lookup: &'a Lookup, from: Str) -> Self {
         Self {
             lookup,
             from,
@@ -42,6 +46,8 @@ impl<'a> References<'a> {
             missing: Missing::new(),
             virtual_services: BTreeSet::new(),
             destination_rules: BTreeSet::new(),
+            hosts: BTreeSet::new(),
+            delegates: BTreeSet::new(),
         }
     }
 
@@ -54,6 +60,7 @@ impl<'a> References<'a> {
     /// A service's subsets and traffic policy, for who routes from here; `None` where no DestinationRule says any.
     pub(super) fn destination(&mut self, service: &Name) -> Option<Arc<traffic::Destination>> {
         let key = self.lookup.key_of(service);
+        self.hosts.insert(key.hostname.clone());
         if let Some(known) = self.destinations.get(&key) {
             return Some(known.clone());
         }
@@ -73,6 +80,7 @@ impl<'a> References<'a> {
         written: &istio::Destination,
         headers: HeaderChanges,
     ) -> Result<Destination, String> {
+        self.hosts.insert(written.host.as_str().into());
         let Some((name, host)) = self.lookup.service(&written.host) else {
             return Err(format!("Service {}", written.host));
         };

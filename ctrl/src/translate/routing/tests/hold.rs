@@ -180,6 +180,46 @@ proptest! {
         }
     }
 
+    /// Kept up to date object by object it comes to what it comes to when all is compiled at once.
+    #[test]
+    fn step_by_step_is_as_all_at_once(changes in prop::collection::vec(any_change(), 1..25)) {
+        let mut world = World::default();
+        let mut steps = Routings::new("cluster.local".into(), "istio-system".into());
+        for change in &changes {
+            let outcome = world.apply(change);
+            let objects = world.objects();
+            let (kind, name) = change.0.split_once(' ').expect("a kind and a name");
+            let (namespace, own) = name.split_once('/').expect("a namespace and a name");
+            let name = Name::new(namespace, own);
+            let named = |all: &[Arc<Object>]| {
+                all.iter().find(|object| object.metadata.name == own).cloned()
+            };
+            match kind {
+                "Service" => steps.set_service(&name, objects.services.get(&name).cloned()),
+                "VirtualService" => {
+                    steps.set_virtual_service(&name, named(&objects.virtual_services).as_deref());
+                }
+                _ => steps.set_destination_rule(&name, named(&objects.destination_rules).as_deref()),
+            }
+            let before = steps.outcome().routings.clone();
+            let changed = steps.compile();
+            let now = steps.outcome();
+            prop_assert_eq!(&now.routings, &outcome.routings);
+            prop_assert_eq!(&now.last_good, &outcome.last_good);
+            prop_assert_eq!((&now.held, &now.unresolved), (&outcome.held, &outcome.unresolved));
+            for host in before.keys().chain(now.routings.keys()) {
+                let same = before.get(host) == now.routings.get(host);
+                prop_assert_eq!(changed.routings.contains(host), !same, "{}", host);
+            }
+            for (name, standing) in &outcome.virtual_services {
+                prop_assert_eq!(steps.virtual_service(name), Some(standing.clone()));
+            }
+            for (name, standing) in &outcome.destination_rules {
+                prop_assert_eq!(steps.destination_rule(name), Some(standing.clone()));
+            }
+        }
+    }
+
     /// The same objects in another order end in the same, if all of it resolves.
     #[test]
     fn the_order_of_what_resolves_does_not_matter(

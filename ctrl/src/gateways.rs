@@ -1,0 +1,324 @@
+//! What a Gateway of our classes becomes in a cluster: a ServiceAccount, a Deployment of the program `waypoint`, a
+//! Service, a PodDisruptionBudget and, where it is asked for, a HorizontalPodAutoscaler, named and labelled as Istio's.
+//! What its ConfigMap of parameters says is merged over them. Pure; `cluster/gateways` applies it
+//! (`docs/decisions/0020-waypoints-in-a-cluster.md`).
+
+mod merge;
+mod template;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use manifest::istio::{Gateway, ObjectReference};
+use manifest::{Object, Typed};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::index::Name;
+use crate::index::facts::{Waypoint, controller_of};
+
+/// On everything that is made for a Gateway: its name.
+pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// The same as older versions of Istio's tools look for it.
+const OLDER_GATEWAY_NAME: &str = "istio.io/gateway-name";
+/// On everything that is made for a Gateway: its class.
+pub(crate) const GATEWAY_CLASS: &str = "gateway.networking.k8s.io/gateway-class-name";
+/// On everything that is made for a Gateway: who made it, by the class's controller.
+pub(crate) const MANAGED: &str = "gateway.istio.io/managed";
+/// On everything that is made here: by which program.
+pub(crate) const MADE_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lateen");
+/// Annotations of Istio's, or of kubectl's, that are about the Gateway and not about what is made for it.
+const NOT_PASSED_ON: [&str; 4] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "gateway.istio.io/name-override",
+    "gateway.istio.io/service-account",
+    "gateway.istio.io/controller-version",
+];
+
+/// What waypoints of this mesh are run as.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The image of the program.
+    pub image: String,
+    /// Where they find the controller, `https://HOST:PORT`.
+    pub controller: String,
+    /// Settings of theirs, by name.
+    pub settings: Vec<(String, String)>,
+}
+
+/// What kinds of objects are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    ServiceAccount,
+    Deployment,
+    Service,
+    PodDisruptionBudget,
+    HorizontalPodAutoscaler,
+}
+
+/// All kinds, in the order in which objects are made.
+pub(crate) const KINDS: [Kind; 5] = [
+    Kind::ServiceAccount,
+    Kind::Deployment,
+    Kind::Service,
+    Kind::PodDisruptionBudget,
+    Kind::HorizontalPodAutoscaler,
+];
+
+impl Kind {
+    /// Group and version.
+    pub(crate) fn api_version(self) -> &'static str {
+        match self {
+            Self::ServiceAccount | Self::Service => "v1",
+            Self::Deployment => "apps/v1",
+            Self::PodDisruptionBudget => "policy/v1",
+            Self::HorizontalPodAutoscaler => "autoscaling/v2",
+        }
+    }
+
+    /// The name of the kind.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Deployment => "Deployment",
+            Self::Service => "Service",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
+            Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+        }
+    }
+
+    /// How API servers call it.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "serviceaccounts",
+            Self::Deployment => "deployments",
+            Self::Service => "services",
+            Self::PodDisruptionBudget => "poddisruptionbudgets",
+            Self::HorizontalPodAutoscaler => "horizontalpodautoscalers",
+        }
+    }
+
+    /// The key of the ConfigMap whose text is merged over it: Istio's.
+    fn parameter(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "serviceAccount",
+            Self::Deployment => "deployment",
+            Self::Service => "service",
+            Self::PodDisruptionBudget => "podDisruptionBudget",
+            Self::HorizontalPodAutoscaler => "horizontalPodAutoscaler",
+        }
+    }
+}
+
+/// One object to be applied.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Made {
+    pub(crate) kind: Kind,
+    /// Of the object and of its Gateway: they have one name.
+    pub(crate) name: Name,
+    pub(crate) value: Value,
+}
+
+/// Why nothing is made of a Gateway. What was made of it before stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Unmade {
+    /// The reference names another kind.
+    #[error("infrastructure.parametersRef must name a ConfigMap (group: \"\", kind: ConfigMap), not {0}")]
+    NotConfigMap(String),
+    /// It names nothing that is there.
+    #[error("there is no ConfigMap {0}, which infrastructure.parametersRef names")]
+    NoConfigMap(String),
+    /// A key of the ConfigMap that nobody knows.
+    #[error(
+        "ConfigMap {map}: {key:?} is none of serviceAccount, deployment, service, podDisruptionBudget, horizontalPodAutoscaler"
+    )]
+    Key {
+        /// The ConfigMap.
+        map: String,
+        /// The key.
+        key: String,
+    },
+    /// A text of the ConfigMap that cannot be merged.
+    #[error("ConfigMap {map}, {key}: {problem}")]
+    Text {
+        /// The ConfigMap.
+        map: String,
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Unmade {
+    /// Whether it is about a reference that leads nowhere, not about what it leads to.
+    pub(crate) fn is_unresolved(&self) -> bool {
+        matches!(self, Self::NotConfigMap(_) | Self::NoConfigMap(_))
+    }
+}
+
+/// The ConfigMap that a Gateway refers to.
+///
+/// # Errors
+/// It refers to something else.
+pub(crate) fn parameters_of(name: &Name, gateway: &Gateway) -> Result<Option<Name>, Unmade> {
+    let infrastructure = gateway.infrastructure.as_ref();
+    let Some(reference) = infrastructure.and_then(|given| given.parameters_ref.as_ref()) else {
+        return Ok(None);
+    };
+    let ObjectReference { group, kind, name: map, .. } = reference;
+    let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or_default());
+    match (group, kind) {
+        ("", "ConfigMap") => Ok(Some(Name::new(&name.namespace, map))),
+        _ => Err(Unmade::NotConfigMap(format!("{kind} of group {group:?}"))),
+    }
+}
+
+/// What is made for a waypoint's Gateway. `maps` has the data of the ConfigMaps that Gateways refer to, as far as there are
+/// such.
+///
+/// # Errors
+/// Why nothing can be made of it.
+pub(crate) fn made(
+    object: &Object,
+    waypoint: &Waypoint,
+    maps: &BTreeMap<Name, BTreeMap<String, String>>,
+    around: &Surroundings,
+) -> Result<Vec<Made>, Unmade> {
+    let Typed::Gateway(gateway) = &object.spec else { return Ok(Vec::new()) };
+    let name = &waypoint.name;
+    let none = BTreeMap::new();
+    let parameters = match parameters_of(name, gateway)? {
+        Some(map) => Parameters {
+            data: maps.get(&map).ok_or_else(|| Unmade::NoConfigMap(map.to_string()))?,
+            map: map.to_string(),
+        },
+        None => Parameters { map: String::new(), data: &none },
+    };
+    parameters.check()?;
+    let common = metadata(object, name, gateway);
+    let scaled = parameters.has(Kind::HorizontalPodAutoscaler);
+    let mut all = Vec::new();
+    for kind in KINDS.into_iter().filter(|kind| scaled || *kind != Kind::HorizontalPodAutoscaler) {
+        let base = template::of(kind, gateway, waypoint, &common, around);
+        let mut value = base.clone();
+        parameters.merge(kind, &mut value)?;
+        fix(kind, &base, &mut value, scaled);
+        all.push(Made { kind, name: name.clone(), value });
+    }
+    Ok(all)
+}
+
+/// Names, labels, annotations and owner of everything that is made.
+fn metadata(object: &Object, name: &Name, gateway: &Gateway) -> Value {
+    let given = gateway.infrastructure.clone().unwrap_or_default();
+    let mut labels = given.labels;
+    let controller = controller_of(&gateway.gateway_class_name).unwrap_or_default();
+    for (label, value) in [
+        (GATEWAY_NAME, &*name.name),
+        (OLDER_GATEWAY_NAME, &name.name),
+        (GATEWAY_CLASS, &gateway.gateway_class_name),
+        (MANAGED, &controller.replace('/', "-")),
+        MADE_BY,
+    ] {
+        labels.insert(label.to_owned(), value.to_owned());
+    }
+    let mut annotations = given.annotations;
+    annotations.retain(|key, _| !NOT_PASSED_ON.contains(&key.as_str()));
+    // So that all of it goes with the Gateway.
+    let owner = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": &*name.name,
+        "uid": object.metadata.uid,
+    });
+    let mut metadata = json!({
+        "name": &*name.name, "namespace": &*name.namespace, "labels": labels, "ownerReferences": [owner],
+    });
+    // An empty map would be ours as well, until somebody writes the first annotation.
+    if !annotations.is_empty() {
+        metadata["annotations"] = json!(annotations);
+    }
+    metadata
+}
+
+/// Puts back what makes the objects belong together and be the Gateway's: no parameter changes that. Whoever may write a
+/// ConfigMap does not choose an account by it.
+fn fix(kind: Kind, base: &Value, value: &mut Value, scaled: bool) {
+    let Some(fields) = value.as_object_mut() else { return };
+    fields.remove("status");
+    let mut keep = |path: &str| {
+        if let (Some(is), Some(was)) = (value.pointer_mut(path), base.pointer(path)) {
+            match (is, was) {
+                (Value::Object(is), Value::Object(was)) if path.ends_with("/labels") => {
+                    is.extend(was.iter().map(|(key, value)| (key.clone(), value.clone())));
+                }
+                (is, was) => *is = was.clone(),
+            }
+        } else if let (Some((parent, field)), Some(was)) = (path.rsplit_once('/'), base.pointer(path))
+            && let Some(parent) = value.pointer_mut(parent).and_then(Value::as_object_mut)
+        {
+            parent.insert(field.to_owned(), was.clone());
+        }
+    };
+    let everywhere = ["/apiVersion", "/kind", "/metadata"];
+    let names = ["/metadata/name", "/metadata/namespace", "/metadata/ownerReferences", "/metadata/labels"];
+    everywhere[..2].iter().chain(&names).for_each(|path| keep(path));
+    match kind {
+        Kind::ServiceAccount => {}
+        Kind::Deployment => {
+            for path in
+                ["/spec/selector", "/spec/template/metadata/labels", "/spec/template/spec/serviceAccountName"]
+            {
+                keep(path);
+            }
+            // The number is the autoscaler's, where there is one; otherwise whoever scales it keeps what was not asked for.
+            if scaled && let Some(spec) = value.pointer_mut("/spec").and_then(Value::as_object_mut) {
+                spec.remove("replicas");
+            }
+        }
+        Kind::Service => keep("/spec/selector"),
+        Kind::HorizontalPodAutoscaler => keep("/spec/scaleTargetRef"),
+        Kind::PodDisruptionBudget => {
+            keep("/spec/selector");
+            // One of the two counts; ours was only a default.
+            if let Some(spec) = value.pointer_mut("/spec").and_then(Value::as_object_mut)
+                && spec.contains_key("minAvailable")
+                && spec.get("maxUnavailable") == base.pointer("/spec/maxUnavailable")
+            {
+                spec.remove("maxUnavailable");
+            }
+        }
+    }
+}
+
+/// What a ConfigMap says.
+struct Parameters<'a> {
+    map: String,
+    data: &'a BTreeMap<String, String>,
+}
+
+impl Parameters<'_> {
+    fn check(&self) -> Result<(), Unmade> {
+        let known: BTreeSet<&str> = KINDS.into_iter().map(Kind::parameter).collect();
+        match self.data.keys().find(|key| !known.contains(key.as_str())) {
+            Some(key) => Err(Unmade::Key { map: self.map.clone(), key: key.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn has(&self, kind: Kind) -> bool {
+        self.data.contains_key(kind.parameter())
+    }
+
+    fn merge(&self, kind: Kind, value: &mut Value) -> Result<(), Unmade> {
+        let key = kind.parameter();
+        let Some(text) = self.data.get(key).filter(|text| !text.trim().is_empty()) else { return Ok(()) };
+        let unusable = |problem: String| Unmade::Text { map: self.map.clone(), key, problem };
+        let patch: Value = serde_saphyr::from_str(text).map_err(|error| unusable(error.to_string()))?;
+        if !patch.is_object() {
+            return Err(unusable("it is no object but a single value or a list".to_owned()));
+        }
+        merge::merge(value, &patch).map_err(|error| unusable(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests;
