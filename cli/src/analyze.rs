@@ -26,7 +26,7 @@ const UNREADABLE: u8 = 65;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   lateen analyze policy.yaml                 one file
-  lateen analyze deploy/demo mesh.yaml       folders (*.yaml, *.yml, *.json, recursively) and files, as one mesh
+  lateen analyze manifests/ mesh.yaml        folders (*.yaml, *.yml, *.json, recursively) and files, as one mesh
   kubectl get authorizationpolicies,pods -A -o yaml | lateen analyze -
   lateen analyze -o json deploy/ | jq '.[] | .reference'
 

@@ -4,16 +4,29 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-const EXAMPLES: &str = "Examples:
-  lateen up -f deploy/demo              a mesh from a folder of manifests, until Ctrl-C
+use crate::flags::{Setting, seconds, setting};
+
+const EXAMPLES: &str = "Examples, on this machine:
+  lateen up -f deploy/demo/manifests    a mesh from a folder of manifests, until Ctrl-C
   lateen up -f app.yaml --detach        the same in the background; 0 once all is ready
   lateen get pods -A                    what runs, and whether it is captured
   lateen exec deploy/client -- curl -s http://reviews:9080/
   lateen logs node-agent/node-1 --tail 20
   lateen top pods -A                    what each pod costs its node's agent
+  lateen why --denied --since 5m        what was refused, and by which policy and rule
   lateen down                           takes it down
 
-Exit codes: 0 done, 1 failed, 64 command line not understood, 77 the machine lacks something `up` needs.
+Examples, on Kubernetes:
+  lateen install                        the mesh, into the cluster of the kubeconfig; 0 once all is ready
+  lateen proxy-status                   which agents and waypoints are connected
+  lateen upgrade                        this version in place of the installed one
+  lateen uninstall
+
+Commands that look at a mesh mean the one that runs on this machine; where none does, or --kubeconfig or --context is
+given, that of the cluster.
+
+Exit codes: 0 done, 1 failed, 64 command line not understood, 77 the machine lacks something `up` needs, or the cluster
+something `install` needs: an address, an answer, a right, a version.
 `exec` passes on the exit code of its command.";
 
 /// A service mesh without sidecars.
@@ -24,9 +37,12 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "NAME", env = "LATEEN_MESH")]
     pub(crate) mesh: Option<String>,
 
-    /// Namespace of the objects meant [default: default]
+    /// Namespace of the objects meant [default: default; of what is installed: istio-system]
     #[arg(short = 'n', long, global = true, value_name = "NS")]
     pub(crate) namespace: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) cluster: crate::cluster::ClusterArgs,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -44,14 +60,31 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Show what pods cost their nodes' agents now
     Top(TopArgs),
+    /// Say why requests and connections were let through, refused or failed
+    Why(WhyArgs),
     /// The certificate authority: how it stands, a change of its root, revocation
     Ca(CaArgs),
+    /// Which proxies are connected, and whether each has everything in force
+    #[command(alias = "ps")]
+    ProxyStatus(ProxyStatusArgs),
     /// Say what is wrong with manifests, before anything takes effect
     Analyze(crate::analyze::AnalyzeArgs),
-    /// Replace the controller and the node agents of a running mesh by those beside this command
+    /// Replace what runs by this version: of a mesh of this machine by the programs beside this command, in a cluster by the
+    /// images of this version
     Upgrade(UpgradeArgs),
-    /// Take a mesh down; can be repeated
+    /// Take a mesh of this machine down; can be repeated
     Down(DownArgs),
+    /// Install the mesh in a Kubernetes cluster, and wait until it is ready
+    Install(InstallArgs),
+    /// Take the mesh out of a Kubernetes cluster; can be repeated
+    Uninstall(UninstallArgs),
+    /// Print what `install` would apply
+    Manifest(ManifestArgs),
+    /// Make, list and remove waypoints
+    Waypoint(crate::waypoint::WaypointArgs),
+    /// Commands whose form may still change
+    #[command(name = "x", alias = "experimental")]
+    Experimental(ExperimentalArgs),
     /// Versions of the client and of everything that runs
     Version(VersionArgs),
     /// An HTTP and TCP server that reports what it saw
@@ -101,33 +134,6 @@ pub(crate) struct UpArgs {
     /// With --detach: how long everything may take to become ready, in seconds
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     pub(crate) timeout: u64,
-}
-
-/// A setting of a component, from the command line of `up`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Setting {
-    pub(crate) component: String,
-    pub(crate) name: String,
-    pub(crate) value: String,
-}
-
-/// Components whose settings can be given.
-const COMPONENTS: [&str; 3] = ["ctrl", "node-agent", "waypoint"];
-
-fn setting(text: &str) -> Result<Setting, String> {
-    let parts = text.split_once('.').and_then(|(component, rest)| {
-        let (name, value) = rest.split_once('=')?;
-        Some((component, name, value))
-    });
-    let named = |name: &str| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
-    };
-    match parts.filter(|(component, name, _)| COMPONENTS.contains(component) && named(name)) {
-        Some((component, name, value)) => {
-            Ok(Setting { component: component.into(), name: name.into(), value: value.into() })
-        }
-        None => Err(format!("expected COMPONENT.NAME=VALUE, COMPONENT one of {}", COMPONENTS.join(", "))),
-    }
 }
 
 /// `lateen exec`
@@ -234,10 +240,135 @@ pub(crate) struct GetArgs {
 #[command(after_help = "Examples:
   cargo build --release --workspace --bins && target/release/lateen upgrade
   ./next/lateen upgrade --mesh second
+  lateen upgrade --context production   a cluster, with the values that it was installed with
+  lateen upgrade --set ctrl.replicas=3  the same, and this value from now on
 
 One after the other: ctrl, then each node's agent. A new agent takes over what the old one has, connections too;
-what does not come so far as to take over is ended again, and the old one goes on.")]
-pub(crate) struct UpgradeArgs {}
+what does not come so far as to take over is ended again, and the old one goes on. The options below are for clusters.")]
+pub(crate) struct UpgradeArgs {
+    /// Begin from the chart's defaults, not from the values that were given before
+    #[arg(long)]
+    pub(crate) reset_values: bool,
+
+    #[command(flatten)]
+    pub(crate) install: InstallArgs,
+}
+
+impl UpgradeArgs {
+    /// Whether something is asked for that only a cluster has.
+    pub(crate) fn for_clusters(&self) -> bool {
+        let InstallArgs { values, dry_run, no_wait, force_conflicts, .. } = &self.install;
+        self.reset_values || *values != ValueArgs::default() || *dry_run || *no_wait || *force_conflicts
+    }
+}
+
+/// Values of the chart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub(crate) struct ValueArgs {
+    /// File of values, over the chart's defaults (can be repeated)
+    #[arg(short = 'f', long = "values", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// One value, over the files (can be repeated): ctrl.replicas=3, mesh.podCidrs={10.244.0.0/16}
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = crate::chart::values::setting)]
+    pub(crate) settings: Vec<crate::chart::values::Setting>,
+}
+
+/// `lateen install`
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[command(after_help = "Examples:
+  lateen install
+  lateen install --set mesh.podCidrs={10.244.0.0/16} --set ctrl.replicas=3
+  lateen install -f values.yaml --context staging --dry-run
+  lateen manifest --defaults            every value, with what it means
+
+The same objects as of the charts in deploy/helm, which helm installs as well. Repeated, it applies them again, with the
+values that are given now and no others; `lateen upgrade` keeps those of before. Nothing of it is in the mesh until a
+namespace or pod asks for it: kubectl label namespace NAME istio.io/dataplane-mode=ambient")]
+pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    pub(crate) values: ValueArgs,
+
+    /// Say what would be new, changed and gone, as the API server sees it, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Return once everything is applied, before it is ready
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+
+    /// How long each part may take to become ready, in seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+
+    /// Take fields that somebody else has written since
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+}
+
+/// `lateen uninstall`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  kubectl label namespaces --all istio.io/dataplane-mode- && lateen uninstall
+  lateen uninstall --purge              also the definitions, with all that was written of them
+
+Pods that are still in the mesh would go on in plain text, so it refuses while there are any.")]
+pub(crate) struct UninstallArgs {
+    /// Also the definitions, with all objects of theirs, and the authority's key
+    #[arg(long)]
+    pub(crate) purge: bool,
+
+    /// Also while pods are in the mesh
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Say what would go, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `lateen manifest`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen manifest | kubectl apply --server-side -f -
+  lateen manifest --set ctrl.replicas=3 --no-definitions
+  lateen manifest --defaults > values.yaml")]
+pub(crate) struct ManifestArgs {
+    #[command(flatten)]
+    pub(crate) values: ValueArgs,
+
+    /// Without the definitions of the mesh's kinds
+    #[arg(long)]
+    pub(crate) no_definitions: bool,
+
+    /// The chart's values with what each means, and nothing else
+    #[arg(long)]
+    pub(crate) defaults: bool,
+}
+
+/// `lateen x`
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExperimentalArgs {
+    #[command(subcommand)]
+    pub(crate) command: Experimental,
+}
+
+/// Commands whose form may still change.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Experimental {
+    /// Say whether the mesh can be installed in a cluster, and what an installed Istio would claim as well
+    Precheck(PrecheckArgs),
+}
+
+/// `lateen x precheck`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen x precheck
+  lateen x precheck --context production
+
+The exit code is 0 where nothing is in the way, 1 where something is, 77 where the cluster lacks something.")]
+pub(crate) struct PrecheckArgs {}
+
 /// `lateen top`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -295,6 +426,40 @@ pub(crate) enum SortBy {
     Name,
 }
 
+/// `lateen why`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen why 7f3c1e52-8a5d-4c1b-9d0e-2b6f1c0a9e44    one request, by its x-request-id
+  lateen why --denied --since 5m                     what was refused or failed lately
+  lateen why -n shop --limit 5 -o json
+
+Waypoints and node agents remember the newest requests and connections, apart from those that were refused or failed, in
+bounded number and memory only; each line says which policy and rule decided, and by which rule it went.")]
+pub(crate) struct WhyArgs {
+    /// The request's x-request-id, wherever it went
+    pub(crate) request: Option<String>,
+
+    /// Only what was refused or failed
+    #[arg(long)]
+    pub(crate) denied: bool,
+
+    /// Only what began so long ago at most: 90s, 5m, 2h
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) since: Option<u64>,
+
+    /// At most so many, the newest first
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) limit: u16,
+
+    /// Of all namespaces
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+
+    /// Print JSON
+    #[arg(short = 'o', long, value_enum)]
+    pub(crate) output: Option<VersionFormat>,
+}
+
 /// `lateen ca`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -333,6 +498,27 @@ pub(crate) enum CaAction {
         /// SERVICEACCOUNT, NAMESPACE/SERVICEACCOUNT or spiffe://…
         what: String,
     },
+}
+
+/// `lateen proxy-status`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen proxy-status
+  lateen proxy-status -v 1              by type: SYNCED, STALE, ERROR, or IGNORED where it is not asked for
+  lateen proxy-status node-agent/node-1 -o json
+
+The exit code is 0 if all of them have in force what ctrl has published, and refuse none of it.")]
+pub(crate) struct ProxyStatusArgs {
+    /// One proxy: node-agent/NODE, POD.NAMESPACE or POD
+    pub(crate) proxy: Option<String>,
+
+    /// 1 shows a column for each type
+    #[arg(short = 'v', long, value_name = "LEVEL", default_value_t = 0)]
+    pub(crate) verbosity: u8,
+
+    /// Print JSON
+    #[arg(short = 'o', long, value_enum)]
+    pub(crate) output: Option<VersionFormat>,
 }
 
 /// `lateen down`

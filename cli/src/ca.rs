@@ -1,55 +1,37 @@
 //! `lateen ca`: how the mesh's certificate authority stands, and what people have it do; asked of ctrl over its admin
 //! socket.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::args::{CaAction, CaArgs, VersionFormat};
-use crate::local::components::ctrl_admin;
+use crate::ctrl::ask;
 use crate::local::manifests::DEFAULT_NAMESPACE;
-use crate::state::{self, MeshDir};
+use crate::place::Place;
 use crate::{Outcome, say};
 
-/// How long ctrl may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Why it did not happen.
-#[derive(Debug, thiserror::Error)]
-enum CaError {
-    #[error("ctrl does not answer on its admin socket ({0}); see: lateen logs ctrl")]
-    Unreachable(std::io::Error),
-    #[error("{0}")]
-    Refused(String),
-    #[error("ctrl answers what is not understood here ({0}); use the lateen that started the mesh")]
-    Malformed(String),
-}
-
 /// Runs `ca`.
-pub(crate) fn run(mesh: Option<&str>, namespace: Option<&str>, args: &CaArgs) -> Outcome {
-    let mesh = state::select(mesh)?;
+pub(crate) fn run(place: &Place, namespace: Option<&str>, args: &CaArgs) -> Outcome {
     match &args.action {
         CaAction::Status { output } => {
-            let status = ask(&mesh, "GET", "/ca")?;
+            let status = ask(place, "GET", "/ca")?;
             match output {
                 Some(VersionFormat::Json) => say(&format!("{status:#}")),
                 None => say(table(&status).trim_end()),
             }
         }
         CaAction::RotateRoot { now } => {
-            let status = ask(&mesh, "POST", if *now { "/ca/rotate-root?now" } else { "/ca/rotate-root" })?;
+            let status = ask(place, "POST", if *now { "/ca/rotate-root?now" } else { "/ca/rotate-root" })?;
             say(&format!("{}: {}", text(&status, "phase"), text(&status, "explanation")));
         }
         CaAction::Revoke { what } => {
             let path = format!("/ca/revoke?what={}", encoded(&full(what, namespace)));
-            say(&revoked(&ask(&mesh, "POST", &path)?));
+            say(&revoked(&ask(place, "POST", &path)?));
         }
         CaAction::Restore { what } => {
             let path = format!("/ca/restore?what={}", encoded(&full(what, namespace)));
-            let restored = ask(&mesh, "POST", &path)?;
+            let restored = ask(place, "POST", &path)?;
             say(&format!("{} gets certificates again", text(&restored, "identity")));
         }
     }
@@ -78,7 +60,7 @@ fn full(what: &str, namespace: Option<&str>) -> String {
 }
 
 /// Percent-encodes what is not plain.
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte);
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
@@ -121,28 +103,6 @@ fn table(status: &Value) -> String {
     }));
     lines.extend(list("warnings").iter().map(|warning| format!("warning    {warning}")));
     lines.join("\n")
-}
-
-/// One HTTP/1.0 request: the answer ends with the connection.
-fn ask(mesh: &MeshDir, method: &str, path: &str) -> Result<Value, CaError> {
-    let exchange = || {
-        let mut stream = UnixStream::connect(ctrl_admin(mesh))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-        )?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    };
-    let answer = exchange().map_err(CaError::Unreachable)?;
-    let malformed = || CaError::Malformed(answer.chars().take(200).collect());
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
-    if head.split(' ').nth(1) != Some("200") {
-        return Err(CaError::Refused(body.trim().to_owned()));
-    }
-    serde_json::from_str(body).map_err(|_| malformed())
 }
 
 #[cfg(test)]

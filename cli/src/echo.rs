@@ -7,8 +7,9 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::EchoArgs;
@@ -16,6 +17,9 @@ use crate::{Outcome, say};
 
 /// Port without any option.
 const DEFAULT_PORT: u16 = 8080;
+
+/// How long accepting pauses when the system has run out of something.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the server says of itself.
 #[derive(Debug)]
@@ -50,6 +54,17 @@ pub(crate) fn run(args: &EchoArgs) -> Outcome {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// The next client. What one did to its connection is no concern of the next; if files have run out, those who are there
+/// end in time.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
 }
 
 /// A listener for both families, or for IPv4 where there is no IPv6.

@@ -20,6 +20,7 @@ mod links;
 mod namespaces;
 mod nodes;
 
+mod claims;
 pub(crate) mod manifests;
 mod source;
 mod store;
@@ -30,7 +31,7 @@ mod dns;
 mod rules;
 mod scheduler;
 mod services;
-mod waypoints;
+pub(crate) mod waypoints;
 mod world;
 
 pub(crate) mod containers;
@@ -40,6 +41,7 @@ mod probes;
 pub(crate) mod components;
 mod http;
 pub(crate) mod logs;
+mod process;
 mod server;
 mod supervise;
 mod upgrade;

@@ -5,24 +5,34 @@ mod analyze;
 mod args;
 mod ca;
 mod capture;
+mod chart;
+mod cluster;
 mod control;
+mod ctrl;
 mod down;
 mod echo;
 mod exec;
+mod flags;
 mod get;
+mod install;
 mod local;
 mod logs;
+mod place;
+mod precheck;
+mod proxy_status;
 mod state;
 mod table;
 mod top;
 mod up;
 mod upgrade;
 mod version;
+mod waypoint;
+mod why;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Args, Command};
+use args::{Args, Command, Experimental};
 use clap::Parser;
 
 /// Exit code of a command line that cannot be understood (`EX_USAGE` of sysexits.h).
@@ -65,19 +75,32 @@ pub(crate) fn complain(line: &str) {
 }
 
 fn run(args: Args) -> Outcome {
-    let Args { mesh, namespace, command } = args;
+    let Args { mesh, namespace, cluster, command } = args;
     let namespace = namespace.as_deref();
+    let place = || place::choose(mesh.as_deref(), &cluster);
     match command {
         Command::Up(up) => up::run(mesh.as_deref(), &up),
         Command::Exec(exec) => exec::run(mesh.as_deref(), namespace, &exec),
         Command::Logs(logs) => logs::run(mesh.as_deref(), namespace, &logs),
         Command::Top(top) => top::run(mesh.as_deref(), namespace, &top),
         Command::Get(get) => get::run(mesh.as_deref(), namespace, &get),
-        Command::Ca(ca) => ca::run(mesh.as_deref(), namespace, &ca),
+        Command::Why(why) => why::run(&place()?, namespace, &why),
+        Command::Ca(ca) => ca::run(&place()?, namespace, &ca),
+        Command::ProxyStatus(args) => proxy_status::run(&place()?, &args),
         Command::Analyze(analyze) => analyze::run(&analyze),
-        Command::Upgrade(upgrade) => upgrade::run(mesh.as_deref(), &upgrade),
+        Command::Upgrade(upgrade) => match place()? {
+            place::Place::Machine(mesh) => upgrade::run(&mesh, &upgrade),
+            place::Place::Cluster(cluster) => install::upgrade(&cluster, namespace, &upgrade),
+        },
+        Command::Install(install) => install::install(&cluster, namespace, &install),
+        Command::Uninstall(uninstall) => install::uninstall(&cluster, namespace, &uninstall),
+        Command::Manifest(manifest) => install::manifest(namespace, &manifest),
+        Command::Experimental(experimental) => match experimental.command {
+            Experimental::Precheck(precheck) => precheck::run(&cluster, namespace, &precheck),
+        },
+        Command::Waypoint(waypoint) => waypoint::run(place, namespace, &waypoint),
         Command::Down(down) => down::run(mesh.as_deref(), &down),
-        Command::Version(version) => version::run(mesh.as_deref(), &version),
+        Command::Version(version) => version::run(mesh.as_deref(), &cluster, &version),
         Command::Echo(echo) => echo::run(&echo),
         Command::Capture(capture) => capture::run(&capture),
         Command::Keeper(keeper) => local::keeper::run(&keeper),

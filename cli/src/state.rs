@@ -60,7 +60,7 @@ pub(crate) struct MeshFile {
     pub(crate) environment: Vec<(String, String)>,
     /// Settings of components beside those that every mesh gives them.
     #[serde(default)]
-    pub(crate) settings: Vec<crate::args::Setting>,
+    pub(crate) settings: Vec<crate::flags::Setting>,
     /// Process that holds the mesh, seen from the machine.
     pub(crate) keeper: Option<u32>,
 }

@@ -7,16 +7,23 @@ use std::process::ExitCode;
 use crate::args::UpgradeArgs;
 use crate::control::{self, ControlError, Reply, Request};
 use crate::local::{components, preflight};
-use crate::{Outcome, say, state};
+use crate::state::MeshDir;
+use crate::{Outcome, say};
 
 /// Runs `upgrade`: a line for each component as it is replaced.
-pub(crate) fn run(mesh: Option<&str>, _args: &UpgradeArgs) -> Outcome {
-    let mesh = state::select(mesh)?;
+pub(crate) fn run(mesh: &MeshDir, args: &UpgradeArgs) -> Outcome {
+    if args.for_clusters() {
+        return Err(format!(
+            "the mesh {:?} runs on this machine, where upgrade has no options; name a cluster with --context or --kubeconfig",
+            mesh.name()
+        )
+        .into());
+    }
     let executable = std::env::current_exe()?;
     let binaries = executable.parent().unwrap_or(Path::new("/"));
     preflight::check_binaries(binaries, components::needed())?;
     let request = Request::Upgrade { binaries: binaries.to_owned() };
-    let answers = BufReader::new(control::send(&mesh, &request, &[])?);
+    let answers = BufReader::new(control::send(mesh, &request, &[])?);
     for line in answers.lines() {
         match control::parse_reply(&line?)? {
             Reply::Replaced { component, detail } => say(&format!("{component:<32} replaced  {detail}")),

@@ -6,25 +6,33 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::args::{VersionArgs, VersionFormat};
+use crate::cluster::ClusterArgs;
 use crate::control::{self, Reply, Request};
-use crate::state::{self, StateError};
+use crate::ctrl::{Answer, AskError, ask_all};
+use crate::place::{self, Place, PlaceError};
+use crate::state::{MeshDir, StateError};
 use crate::{Outcome, say};
 
 /// Runs `version`. Without a mesh that is meant only the client has one.
-pub(crate) fn run(mesh: Option<&str>, args: &VersionArgs) -> Outcome {
+pub(crate) fn run(mesh: Option<&str>, cluster: &ClusterArgs, args: &VersionArgs) -> Outcome {
     let client = env!("CARGO_PKG_VERSION");
-    let (running, note) = match state::select(mesh) {
-        Ok(mesh) => (Some(mesh), None),
-        Err(StateError::NoneRunning) => (None, Some("no mesh is running".to_owned())),
+    let (place, note) = match place::choose(mesh, cluster) {
+        Ok(place) => (Some(place), None),
+        Err(PlaceError::Neither) => (None, Some("no mesh is running".to_owned())),
         // The client's own version is no question of which.
-        Err(several @ StateError::Several(_)) => (None, Some(several.to_string())),
+        Err(PlaceError::State(several @ StateError::Several(_))) => (None, Some(several.to_string())),
         Err(error) => return Err(error.into()),
     };
-    let components: BTreeMap<String, String> = match &running {
-        None => BTreeMap::new(),
-        Some(mesh) => match control::ask(mesh, &Request::Status)? {
-            Reply::Status(status) => status.components,
-            other => return Err(control::ControlError::Malformed(format!("{other:?}")).into()),
+    let (components, running, note) = match place {
+        None => (BTreeMap::new(), None, note),
+        Some(Place::Machine(mesh)) => (of_machine(&mesh)?, Some(mesh.name().to_owned()), note),
+        Some(place @ Place::Cluster(_)) => match ask_all(&place, "GET", "/version") {
+            Ok(answers) => (of_cluster(&answers), None, note),
+            // Nor is it one to a cluster that nobody asked for by name.
+            Err(error @ (AskError::Cluster(_) | AskError::NotInstalled(_))) if !cluster.given() => {
+                (BTreeMap::new(), None, Some(error.to_string()))
+            }
+            Err(error) => return Err(error.into()),
         },
     };
     let of = |prefix: &str| -> BTreeMap<&str, &str> {
@@ -36,20 +44,64 @@ pub(crate) fn run(mesh: Option<&str>, args: &VersionArgs) -> Outcome {
     if args.output == Some(VersionFormat::Json) {
         let report = json!({
             "client": client,
-            "mesh": running.as_ref().map(state::MeshDir::name),
+            "mesh": running,
             "controlPlane": components.get("ctrl"),
+            "controlPlanes": of("ctrl/"),
             "nodeAgents": of("node-agent/"),
             "waypoints": of("waypoint/"),
         });
         say(&format!("{report:#}"));
         return Ok(ExitCode::SUCCESS);
     }
-    say(&format!("client          {client}"));
+    let width = components.keys().map(String::len).max().unwrap_or(0).max(15);
+    say(&format!("{:<width$} {client}", "client"));
     for (name, version) in &components {
-        say(&format!("{name:<15} {version}"));
+        say(&format!("{name:<width$} {version}"));
     }
     if let Some(note) = note {
         say(&note);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn of_machine(mesh: &MeshDir) -> Result<BTreeMap<String, String>, control::ControlError> {
+    match control::ask(mesh, &Request::Status)? {
+        Reply::Status(status) => Ok(status.components),
+        other => Err(control::ControlError::Malformed(format!("{other:?}"))),
+    }
+}
+
+/// Each controller says its own version and those of the proxies that are connected to it.
+fn of_cluster(answers: &[Answer]) -> BTreeMap<String, String> {
+    let mut components = BTreeMap::new();
+    for Answer { ctrl, page } in answers {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
+        components.insert(format!("ctrl/{ctrl}"), text(&page["ctrl"]));
+        for proxy in page["clients"].as_array().into_iter().flatten() {
+            let name = match proxy["role"].as_str() {
+                Some("node-agent") => format!("node-agent/{}", text(&proxy["node"])),
+                _ => format!("waypoint/{}.{}", text(&proxy["pod"]), text(&proxy["namespace"])),
+            };
+            components.insert(name, text(&proxy["version"]));
+        }
+    }
+    components
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Answer, of_cluster};
+
+    #[test]
+    fn controllers_tell_of_their_proxies() {
+        let page = json!({"ctrl": "0.1.0", "clients": [
+            {"role": "node-agent", "node": "node-1", "pod": "a", "namespace": "istio-system", "version": "0.1.0"},
+            {"role": "waypoint", "pod": "w", "namespace": "shop"},
+        ]});
+        let all = of_cluster(&[Answer { ctrl: "c-1".to_owned(), page }]);
+        let shown: Vec<String> = all.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        assert_eq!(shown, ["ctrl/c-1 0.1.0", "node-agent/node-1 0.1.0", "waypoint/w.shop unknown"]);
+    }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -13,13 +13,12 @@ use hyper_util::server::conn::auto;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
-use super::{Identity, plain};
+use super::{Identity, accept, plain};
 
 /// Serves until the process ends.
 pub(super) async fn serve(listener: TcpListener, identity: Arc<Identity>) {
     loop {
-        // What one client did to its connection is no concern of the next.
-        let Ok((stream, peer)) = listener.accept().await else { continue };
+        let (stream, peer) = accept(&listener).await;
         let local = stream.local_addr().map(plain).ok();
         let identity = Arc::clone(&identity);
         tokio::spawn(async move {
@@ -70,6 +69,9 @@ async fn answer(
     let asked = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     let as_text = asked("format") == Some("text");
     let text = if as_text { lines(&report) } else { format!("{report:#}\n") };
+    // hyper leaves it out of an answer to HEAD in HTTP/1.1 alone.
+    let text =
+        if parts.method == Method::HEAD && parts.version == Version::HTTP_2 { String::new() } else { text };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     let kind = if as_text { "text/plain" } else { "application/json" };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

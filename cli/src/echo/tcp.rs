@@ -8,12 +8,12 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Identity, plain};
+use super::{Identity, accept, plain};
 
 /// Serves until the process ends.
 pub(super) async fn serve(listener: TcpListener, identity: Arc<Identity>) {
     loop {
-        let Ok((stream, peer)) = listener.accept().await else { continue };
+        let (stream, peer) = accept(&listener).await;
         let identity = Arc::clone(&identity);
         tokio::spawn(async move {
             let _ = echo(stream, plain(peer), &identity).await;

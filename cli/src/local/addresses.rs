@@ -151,7 +151,7 @@ pub(crate) fn fnv32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
-/// The ranges that pods and services live in, as networks.
+/// The ranges that services live in, as networks.
 pub(crate) fn service_networks() -> [IpNet; 2] {
     [
         IpNet::new_assert(IpAddr::V4(SERVICE_V4.0), SERVICE_V4.1),

@@ -81,6 +81,7 @@ pub(crate) fn surroundings(host: &Host) -> Surroundings {
         root_cert: root_cert(&host.dir),
         ctrl: ctrl_url(),
         settings: settings.map(|setting| (setting.name.clone(), setting.value.clone())).collect(),
+        upgrades: 0,
     }
 }
 
@@ -116,6 +117,8 @@ pub(crate) fn ctrl(host: &Arc<Host>, netns: &Netns) -> Component {
     flag(&mut arguments, "--listen", SocketAddr::from((addresses::BRIDGE_V4, CTRL_PORT)).to_string());
     flag(&mut arguments, "--tokens", host.dir.tokens());
     flag(&mut arguments, "--pod-cidrs", addresses::POD_RANGES.join(","));
+    let services = addresses::service_networks().map(|network| network.to_string());
+    flag(&mut arguments, "--service-cidrs", services.join(","));
     flag(&mut arguments, "--cluster-id", "Kubernetes");
     flag(&mut arguments, "--trust-domain", "cluster.local");
     set(&mut arguments, host, "ctrl");

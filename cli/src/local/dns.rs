@@ -30,6 +30,8 @@ const UDP_SIZE: usize = 512;
 const TCP_CLIENTS: usize = 64;
 /// Names an alias may lead through.
 const ALIASES: usize = 8;
+/// How long accepting pauses when the system has run out of something.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// What one name says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -264,7 +266,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Answers until the zone's sender goes.
+    /// Answers until the process ends.
     pub(crate) fn serve(self, zone: &watch::Receiver<Arc<Zone>>) {
         for socket in self.udp {
             tokio::spawn(serve_udp(socket, zone.clone()));
@@ -291,7 +293,11 @@ async fn serve_udp(socket: UdpSocket, zone: watch::Receiver<Arc<Zone>>) {
 async fn serve_tcp(listener: TcpListener, zone: watch::Receiver<Arc<Zone>>, clients: Arc<Semaphore>) {
     loop {
         let Ok(permit) = Arc::clone(&clients).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Files have run out: those who are answered end in time.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         let zone = zone.clone();
         tokio::spawn(async move {
             let patience = std::time::Duration::from_secs(10);

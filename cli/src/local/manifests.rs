@@ -135,7 +135,7 @@ impl Manifests {
         if let Some(pod) = template.spec.as_mut() {
             pod.subdomain = pod.subdomain.take().or(spec.service_name);
             for claim in spec.volume_claim_templates.unwrap_or_default() {
-                super::containers::volumes::add_claim(pod, claim.metadata.name.unwrap_or_default());
+                super::claims::add_claim(pod, claim.metadata.name.unwrap_or_default());
             }
         }
         let workload = self.push(Kind::StatefulSet, name, template, count(spec.replicas, 1));

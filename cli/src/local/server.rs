@@ -41,6 +41,8 @@ const NODE_AGENT: &str = "node-agent/";
 const CLIENTS: usize = 512;
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long accepting pauses when the system has run out of something.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long a command may go on when its client has gone.
 const ORPHANED: Duration = Duration::from_secs(2);
 
@@ -70,7 +72,11 @@ impl Server {
         let clients = Arc::new(Semaphore::new(CLIENTS));
         loop {
             let Ok(permit) = Arc::clone(&clients).acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else { continue };
+            let Ok((stream, _)) = listener.accept().await else {
+                // Files have run out: those who are served end in time.
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
             let server = self.clone();
             tokio::spawn(async move {
                 if let Err(error) = server.serve(stream).await {
@@ -129,7 +135,22 @@ impl Server {
                 Err(reason) => return send(writer, &Reply::Refused { reason }).await,
             }
         }
-        send(writer, &Reply::Upgraded).await
+        match self.upgrade_waypoints(binaries).await {
+            Ok(replaced) => {
+                for (component, detail) in replaced {
+                    send(writer, &Reply::Replaced { component, detail }).await?;
+                }
+                send(writer, &Reply::Upgraded).await
+            }
+            Err(reason) => send(writer, &Reply::Refused { reason }).await,
+        }
+    }
+
+    /// Last, because they need certificates and configuration of a ctrl that is there.
+    async fn upgrade_waypoints(&self, binaries: &Path) -> Result<Vec<(String, String)>, String> {
+        let (done, outcome) = oneshot::channel();
+        let _ = self.world.send(Message::UpgradeWaypoints { binaries: binaries.to_owned(), done }).await;
+        outcome.await.unwrap_or_else(|_| Err("the mesh is going down".to_owned()))
     }
 
     async fn find(&self, namespace: &str, pod: &str) -> Result<PodView, String> {

@@ -1,32 +1,20 @@
-//! Keeps a component running: started in its namespace, its output kept, started again when it ends, asked whether it
-//! is ready.
+//! Keeps a component running: started again when it ends, replaced on demand, asked again and again whether it is ready.
 
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use hyper::Method;
-use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::components::{Component, Ready};
-use super::http;
+use super::components::Component;
 use super::logs::LogFile;
+use super::process::{ask, end, start};
 use super::upgrade::{self, Upgrade};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-/// How long a component may take to end when asked to.
-const GRACE: Duration = Duration::from_secs(6);
 /// Time between questions: until it is ready, and afterwards.
 const EAGER: Duration = Duration::from_millis(50);
 const STEADY: Duration = Duration::from_secs(2);
@@ -99,38 +87,6 @@ async fn wait_for(file: &Path) {
     let _ = tokio::time::timeout(LONGEST_BACKOFF, appears).await;
 }
 
-pub(super) async fn start(component: &Component, log: &LogFile) -> io::Result<Child> {
-    let (output, end) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let second = end.try_clone()?;
-    let mut command = Command::new(&component.program);
-    command
-        .args(&component.arguments)
-        .envs(component.environment.iter().cloned())
-        .stdin(Stdio::null())
-        .stdout(Stdio::from(end))
-        .stderr(Stdio::from(second))
-        .kill_on_drop(true)
-        .process_group(0);
-    let runtime = tokio::runtime::Handle::current();
-    // A child belongs to the namespace of the thread that starts it.
-    let child = component.netns.run(move || {
-        let _entered = runtime.enter();
-        command.spawn()
-    });
-    let child = child.await??;
-    log.clone().collect(pipe::Receiver::from_owned_fd(output)?);
-    Ok(child)
-}
-
-pub(super) async fn end(child: &mut Child) {
-    let Some(process) = child.id().and_then(|id| i32::try_from(id).ok()) else { return };
-    let _ = kill(Pid::from_raw(process), Signal::SIGTERM);
-    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        let _ = kill(Pid::from_raw(-process), Signal::SIGKILL);
-        let _ = child.wait().await;
-    }
-}
-
 /// Asks whether it is ready, and tells every change.
 async fn ask_forever(component: &Component, health: &mpsc::Sender<Health>) -> std::convert::Infallible {
     let mut told: Option<bool> = None;
@@ -151,16 +107,4 @@ async fn ask_forever(component: &Component, health: &mpsc::Sender<Health>) -> st
         }
         tokio::time::sleep(if answer.is_ok() { STEADY } else { EAGER }).await;
     }
-}
-
-pub(super) async fn ask(ready: &Ready) -> io::Result<()> {
-    match ready {
-        Ready::Socket(path) => get_ready(UnixStream::connect(path).await?).await,
-        Ready::Tcp(netns, address) => get_ready(netns.connect(*address).await?).await,
-    }
-}
-
-async fn get_ready(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> io::Result<()> {
-    let (status, _) = http::call(stream, Method::GET, "/healthz/ready", String::new()).await?;
-    if status.is_success() { Ok(()) } else { Err(io::Error::other(format!("answers {status}"))) }
 }

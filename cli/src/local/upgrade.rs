@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::components::Component;
 use super::http;
 use super::logs::LogFile;
-use super::supervise::{ask, end, start};
+use super::process::{ask, end, start};
 
 /// How long a new component may take until it has taken over.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::manifests::{DEFAULT_NAMESPACE, Manifests, ObjectName};
 use super::scheduler::{Kind, Owner};
 
-/// The class of Gateways that are waypoints.
-const CLASS: &str = "istio-waypoint";
+/// The classes of Gateways that are waypoints: Istio's, and the same under a name of our own.
+pub(crate) const CLASSES: [&str; 2] = ["istio-waypoint", "lateen-waypoint"];
 /// The program, beside `lateen`.
 pub(crate) const PROGRAM: &str = "waypoint";
 /// Label of what is made for a Gateway.
@@ -28,6 +28,8 @@ const READY_PORT: u16 = 15021;
 /// Where the program finds its token and the roots that vouch for ctrl, as in a cluster.
 const TOKEN: &str = "/var/run/secrets/tokens/istio-token";
 const ROOT_CERT: &str = "/var/run/secrets/istio/root-cert.pem";
+/// Annotation of a pod that came with an upgrade.
+const UPGRADES: &str = "lateen.dev/upgrades";
 /// The most replicas of one waypoint.
 const MOST_REPLICAS: u64 = 50;
 
@@ -44,6 +46,8 @@ pub(crate) struct Surroundings {
     pub(crate) ctrl: String,
     /// Settings from the command line of `up`.
     pub(crate) settings: Vec<(String, String)>,
+    /// How often they were upgraded: pods of the time before are replaced.
+    pub(crate) upgrades: u64,
 }
 
 /// The file of a waypoint's token, which names its identity.
@@ -84,7 +88,7 @@ pub(crate) fn add(manifests: &mut Manifests, objects: &[Arc<Object>], around: &S
 fn listener(gateway: &Gateway) -> Option<u16> {
     let mut listeners = gateway.listeners.iter();
     let listener = listeners.find(|listener| listener.protocol == "HBONE")?;
-    (gateway.gateway_class_name == CLASS).then_some(listener.port)
+    CLASSES.contains(&gateway.gateway_class_name.as_str()).then_some(listener.port)
 }
 
 /// Who has the name already.
@@ -178,6 +182,7 @@ fn template(name: &ObjectName, gateway: &Gateway, around: &Surroundings) -> Valu
         json!({"name": "SERVICE_ACCOUNT", "valueFrom": from("spec.serviceAccountName")}),
         json!({"name": "NODE_NAME", "valueFrom": from("spec.nodeName")}),
         json!({"name": "INSTANCE_IP", "valueFrom": from("status.podIP")}),
+        json!({"name": "GATEWAY_CLASS", "value": gateway.gateway_class_name}),
         json!({"name": "XDS_ADDRESS", "value": around.ctrl}),
         json!({"name": "CA_ADDRESS", "value": around.ctrl}),
         json!({"name": "XDS_ROOT_CA", "value": ROOT_CERT}),
@@ -205,6 +210,9 @@ fn template(name: &ObjectName, gateway: &Gateway, around: &Surroundings) -> Valu
             file("root-cert", around.root_cert.clone()),
         ],
     });
+    if around.upgrades > 0 {
+        metadata["annotations"][UPGRADES] = json!(around.upgrades.to_string());
+    }
     // A pod's own names are not its Deployment's.
     let metadata = json!({"labels": metadata["labels"], "annotations": metadata["annotations"]});
     json!({"metadata": metadata, "spec": spec})

@@ -8,6 +8,7 @@ mod publish;
 mod waypoints;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use super::source::Problem;
 use super::store::Store;
 use super::supervise::Health;
 use publish::Converging;
+use waypoints::{Generation, Rollout};
 
 /// How long the Jobs of a starting mesh wait for its servers.
 const JOBS_WAIT: Duration = Duration::from_secs(10);
@@ -63,6 +65,11 @@ pub(crate) enum Message {
     Converged {
         round: u64,
         missing: Option<String>,
+    },
+    /// Replace every waypoint by the program of this folder; told how it went, by waypoint.
+    UpgradeWaypoints {
+        binaries: PathBuf,
+        done: oneshot::Sender<Result<Vec<(String, String)>, String>>,
     },
     /// Time has passed: what was held back may start.
     Tick,
@@ -135,6 +142,12 @@ pub(crate) struct World {
     tokens: BTreeSet<ObjectName>,
     /// Jobs are held back for now.
     held: bool,
+    /// The files' objects, as last read.
+    objects: Vec<Arc<Object>>,
+    /// What waypoints are run as.
+    generation: Generation,
+    /// They are being replaced.
+    rollout: Option<Rollout>,
     down: Option<oneshot::Sender<()>>,
     to_self: mpsc::Sender<Message>,
 }
@@ -171,6 +184,9 @@ impl World {
             created: BTreeMap::new(),
             tokens: BTreeSet::new(),
             held: false,
+            objects: Vec::new(),
+            generation: Generation::default(),
+            rollout: None,
             down: None,
             to_self,
         }
@@ -204,7 +220,11 @@ impl World {
 
     fn note(&mut self, message: Message) {
         match message {
-            Message::Objects { objects, problems } => self.note_objects(&objects, problems),
+            Message::Objects { objects, problems } => {
+                self.objects = objects;
+                self.note_objects(problems);
+            }
+            Message::UpgradeWaypoints { binaries, done } => self.upgrade_waypoints(binaries, done),
             Message::Pod(Report::Changed(pod)) => self.note_pod(*pod),
             Message::Pod(Report::Gone { uid }) => {
                 if let Some(entry) = self.pods.remove(&uid)
@@ -248,10 +268,11 @@ impl World {
         }
     }
 
-    fn note_objects(&mut self, objects: &[Arc<Object>], problems: Vec<Problem>) {
-        let (mut manifests, unusable) = Manifests::from_objects(objects);
+    fn note_objects(&mut self, problems: Vec<Problem>) {
+        let objects = self.objects.clone();
+        let (mut manifests, unusable) = Manifests::from_objects(&objects);
         let unusable = unusable.into_iter().map(|text| Problem { text, unreadable: true });
-        let of_waypoints = self.add_waypoints(&mut manifests, objects);
+        let of_waypoints = self.add_waypoints(&mut manifests, &objects);
         for problem in problems.into_iter().chain(unusable).chain(of_waypoints) {
             match problem.unreadable && !self.read_once {
                 // A mesh of half the files is not the one that was asked for.
@@ -293,6 +314,7 @@ impl World {
         }
         let manifests = Arc::clone(&self.manifests.borrow());
         self.schedule(&manifests);
+        self.follow_rollout(&manifests);
         self.publish_services(&manifests);
         self.converge(&manifests);
         if !self.up && self.read_once && self.troubles().is_empty() {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
 use crate::local::addresses::Pair;
-use crate::local::containers::volumes;
+use crate::local::claims;
 use crate::local::links::has_ipv6;
 use crate::local::scheduler::{Kind, Workload};
 
@@ -47,7 +47,7 @@ pub(crate) fn build(workload: &Workload, place: Placement<'_>) -> Pod {
     spec.service_account_name = Some(account);
     let default_policy = if workload.owner.kind == Kind::Job { "Never" } else { "Always" };
     spec.restart_policy.get_or_insert_with(|| default_policy.to_owned());
-    volumes::name_claims(&mut spec, &place.name);
+    claims::name_claims(&mut spec, &place.name);
     Pod {
         metadata: ObjectMeta {
             name: Some(place.name),

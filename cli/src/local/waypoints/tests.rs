@@ -11,6 +11,7 @@ fn around() -> Surroundings {
         root_cert: "/state/ctrl/root-cert.pem".into(),
         ctrl: "https://172.31.0.1:15012".to_owned(),
         settings: vec![("LOG_LEVEL".to_owned(), "debug".to_owned())],
+        upgrades: 0,
     }
 }
 

@@ -1,0 +1,133 @@
+//! What was installed, as the cluster has it noted: by which version, with which values, which objects. Without it nobody
+//! could take away later what a newer version does not have any more.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Api;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cluster::objects::{Applying, Reference, apply};
+use crate::cluster::{Cluster, ClusterError, failed};
+
+/// The ConfigMap.
+pub(super) const NAME: &str = "lateen-installed";
+
+/// What it says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) version: String,
+    /// Only what differs from the chart's defaults.
+    pub(super) values: Value,
+    /// In the order in which they are applied.
+    pub(super) objects: Vec<Reference>,
+}
+
+impl Record {
+    pub(super) fn of(version: &str, values: &Value, objects: &[Value]) -> Self {
+        let objects = objects.iter().filter_map(Reference::of).collect();
+        Self { version: version.to_owned(), values: values.clone(), objects }
+    }
+
+    /// With what was there before and is not any more: while it is being replaced, both are there.
+    pub(super) fn with(&self, before: Option<&Self>) -> Self {
+        let mut both = self.clone();
+        both.objects.extend(before.into_iter().flat_map(|before| before.superseded(self)));
+        both
+    }
+
+    /// Objects of this that a newer one does not have, the last first.
+    pub(super) fn superseded(&self, by: &Self) -> Vec<Reference> {
+        let gone = self.objects.iter().filter(|object| !by.objects.iter().any(|other| same(object, other)));
+        gone.rev().cloned().collect()
+    }
+}
+
+/// Whatever version of its kind names it.
+fn same(a: &Reference, b: &Reference) -> bool {
+    let group =
+        |reference: &Reference| reference.api_version.rsplit_once('/').map(|(group, _)| group.to_owned());
+    (group(a), &a.kind, &a.namespace, &a.name) == (group(b), &b.kind, &b.namespace, &b.name)
+}
+
+/// What is noted in a namespace.
+pub(super) async fn read(cluster: &Cluster, namespace: &str) -> Result<Option<Record>, ClusterError> {
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), namespace);
+    let noted = maps
+        .get_opt(NAME)
+        .await
+        .map_err(|error| failed(format!("what is installed in {namespace} cannot be read"), &error))?;
+    let Some(text) = noted.and_then(|map| map.data).and_then(|data| data.get("installed").cloned()) else {
+        return Ok(None);
+    };
+    serde_json::from_str(&text).map(Some).map_err(|error| ClusterError::Refused {
+        doing: format!("ConfigMap {namespace}/{NAME} is not understood"),
+        reason: format!("{error}; a newer lateen wrote it, perhaps"),
+    })
+}
+
+/// Notes it.
+pub(super) async fn write(cluster: &Cluster, namespace: &str, record: &Record) -> Result<(), ClusterError> {
+    let text = serde_json::to_string(record).map_err(|error| ClusterError::Refused {
+        doing: "what is installed cannot be noted".to_owned(),
+        reason: error.to_string(),
+    })?;
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": NAME, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "lateen"}},
+        "data": {"installed": text},
+    });
+    apply(&cluster.client, &map, Applying { dry_run: false, force: true }).await.map(drop)
+}
+
+/// Refuses where helm has installed it: two would take each other's objects away.
+///
+/// # Errors
+/// It has.
+pub(super) async fn not_helms(cluster: &Cluster, namespace: &str) -> Result<(), ClusterError> {
+    let reference = Reference {
+        api_version: "apps/v1".to_owned(),
+        kind: "Deployment".to_owned(),
+        namespace: namespace.to_owned(),
+        name: "lateen-ctrl".to_owned(),
+    };
+    let there = reference.get(&cluster.client).await?;
+    let notes = there.as_ref().and_then(|object| object.metadata.annotations.as_ref());
+    match notes.and_then(|notes| notes.get("meta.helm.sh/release-name")) {
+        None => Ok(()),
+        Some(release) => Err(ClusterError::Refused {
+            doing: format!("helm has installed Lateen in {namespace}, as release {release}"),
+            reason: "go on with helm upgrade and helm uninstall".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::Record;
+
+    fn record(objects: &[(&str, &str, &str)]) -> Record {
+        let objects: Vec<_> = objects
+            .iter()
+            .map(|(version, kind, name)| json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}}))
+            .collect();
+        Record::of("1", &json!({}), &objects)
+    }
+
+    #[test]
+    fn what_a_newer_one_does_not_have_goes_the_last_first() {
+        let before =
+            record(&[("v1", "Service", "a"), ("x/v1", "A", "b"), ("x/v1", "B", "b"), ("y/v1", "A", "b")]);
+        let after = record(&[("v1", "Service", "a"), ("x/v2", "A", "b"), ("x/v1", "A", "new")]);
+        let gone: Vec<_> = before.superseded(&after).iter().map(super::Reference::shown).collect();
+        assert_eq!(
+            gone,
+            ["A b", "B b"],
+            "another version of a kind is the same object; another group is not"
+        );
+        let both = after.with(Some(&before));
+        assert_eq!(both.objects.len(), 5);
+        assert_eq!(after.with(None), after);
+    }
+}
