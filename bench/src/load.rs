@@ -6,7 +6,7 @@
 mod bulk;
 pub(crate) mod bystander;
 mod conn;
-mod histogram;
+pub(crate) mod histogram;
 mod idle;
 pub(crate) mod poll;
 mod rr;

@@ -23,7 +23,14 @@ mod table;
 
 mod scale;
 
+mod agents;
+
 mod attack;
+
+mod http;
+mod waypoint;
+
+mod change;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -66,8 +73,18 @@ enum Command {
     Strike(attack::strike::Strike),
     /// What the control attacks: takes everything, answers nothing.
     Sink(attack::sink::Options),
+    /// Our waypoint and Envoy side by side, in requests, processor time, latency and memory.
+    Waypoint(waypoint::Options),
+    /// The time from a file written to the first request routed by it.
+    Change(change::Options),
+    /// Drives requests through tunnels at a waypoint and prints what it saw as one line of JSON.
+    LoadHttp(http::client::Options),
+    /// Ends a waypoint's tunnels and answers the requests in them.
+    ServeHttp(http::server::Options),
     /// A controller of 100,000 pods and its agent, and an agent that asks for 500 of a million.
     Scale(scale::Options),
+    /// A controller with a thousand simulated agents: what they cost it, and how soon each has a change.
+    Agents(agents::Options),
 }
 
 fn main() -> ExitCode {
@@ -79,7 +96,12 @@ fn main() -> ExitCode {
         Command::Attack(options) => attack::run(&options).map_err(|error| error.to_string()),
         Command::Strike(strike) => attack::strike::run(&strike).map_err(|error| error.to_string()),
         Command::Sink(options) => attack::sink::run(&options).map_err(|error| error.to_string()),
+        Command::Waypoint(options) => waypoint::run(&options).map_err(|error| error.to_string()),
+        Command::Change(options) => change::run(&options).map_err(|error| error.to_string()),
+        Command::LoadHttp(options) => http::client::print(&options).map_err(|error| error.to_string()),
+        Command::ServeHttp(options) => http::server::run(&options).map_err(|error| error.to_string()),
         Command::Scale(options) => scale::run(&options).map_err(|error| error.to_string()),
+        Command::Agents(options) => agents::run(&options).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

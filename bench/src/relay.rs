@@ -19,6 +19,8 @@ const BUFFER: usize = 128 * 1024;
 struct Pair {
     sockets: [TcpStream; 2],
     ways: [Way; 2],
+    /// Who has said that nothing more comes from there.
+    hung_up: [bool; 2],
 }
 
 /// One direction.
@@ -45,7 +47,7 @@ pub(crate) fn run(listen: SocketAddr, to: SocketAddr) -> Result<(), LoadError> {
         for event in &events[..ready] {
             match event.data() as usize {
                 LISTENER => relay.accept(&listener)?,
-                token => relay.turn(token / 2),
+                token => relay.turn(token, event.events().contains(EpollFlags::EPOLLRDHUP)),
             }
         }
     }
@@ -69,16 +71,19 @@ impl Relay {
             self.slots.len() - 1
         });
         // By edges: as few calls as can be. Each way goes on until a socket has no more, or takes no more.
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         poll::add(&self.epoll, &near, 2 * index, flags)?;
         poll::add(&self.epoll, &far, 2 * index + 1, flags)?;
-        self.slots[index] = Some(Pair { sockets: [near, far], ways: Default::default() });
+        self.slots[index] =
+            Some(Pair { sockets: [near, far], ways: Default::default(), hung_up: [false; 2] });
         Ok(())
     }
 
     /// Copies what there is; a pair that has failed or ended goes.
-    fn turn(&mut self, index: usize) {
+    fn turn(&mut self, token: usize, hung_up: bool) {
+        let index = token / 2;
         let Some(pair) = self.slots[index].as_mut() else { return };
+        pair.hung_up[token % 2] |= hung_up;
         let done: Result<bool, LoadError> =
             (0..2).try_fold(true, |done, from| Ok(pair.copy(from, &mut self.buffer)? && done));
         if done.unwrap_or(true) {
@@ -106,8 +111,9 @@ impl Pair {
             }
             let sent = write(far, &buffer[..length])?.unwrap_or(0);
             way.kept.extend_from_slice(&buffer[sent..length]);
-            // Less than there was room for: that was all, and what comes next is another edge.
-            if length < buffer.len() && way.kept.is_empty() {
+            // Less than there was room for: that was all, and what comes next is another edge; but an end that came along
+            // with it is not.
+            if length < buffer.len() && way.kept.is_empty() && !self.hung_up[from] {
                 return Ok(false);
             }
         }

@@ -6,7 +6,7 @@
 
 mod demand;
 mod told;
-mod world;
+pub(crate) mod world;
 
 use std::fs;
 use std::io;
@@ -80,12 +80,12 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
 }
 
 /// A line of the table.
-fn row(what: &str, figure: impl std::fmt::Display) {
+pub(crate) fn row(what: &str, figure: impl std::fmt::Display) {
     println!("| {what} | {figure} |");
 }
 
 /// Least, middle, 99th of a hundred and greatest, in milliseconds.
-fn spread(mut times: Vec<Duration>) -> String {
+pub(crate) fn spread(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |part: usize| {
         let time = times.get((times.len() * part / 100).min(times.len().saturating_sub(1)));
@@ -94,17 +94,17 @@ fn spread(mut times: Vec<Duration>) -> String {
     format!("{:.2} / {:.2} / {:.2} / {:.2} ms", at(0), at(50), at(99), at(100))
 }
 
-fn megabytes(memory: Memory) -> String {
+pub(crate) fn megabytes(memory: Memory) -> String {
     let mb = |kib: u64| kib as f64 * 1024.0 / 1e6;
     format!("{:.1} MB (anonymous {:.1})", mb(memory.resident), mb(memory.anonymous))
 }
 
-fn memory(pid: Pid) -> Memory {
+pub(crate) fn memory(pid: Pid) -> Memory {
     measure::memory(&[pid])
 }
 
 /// Waits until a process has been still for a second, for two minutes at most.
-fn settle(pid: Pid) {
+pub(crate) fn settle(pid: Pid) {
     let (mut last, mut still) = (measure::cpu(&[pid]), 0);
     for _ in 0..600 {
         pause(Duration::from_millis(200));
@@ -118,6 +118,6 @@ fn settle(pid: Pid) {
 }
 
 /// What cannot be written or read.
-fn failed(doing: &str) -> impl FnOnce(io::Error) -> VariantError + '_ {
+pub(crate) fn failed(doing: &str) -> impl FnOnce(io::Error) -> VariantError + '_ {
     move |source| VariantError::Io { doing: doing.to_owned(), source }
 }

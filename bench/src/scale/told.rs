@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use testkit::netns::Netns;
 
-use super::world::World;
+use super::world::{PER_DEPLOYMENT, World};
 use super::{Options, failed, megabytes, memory, row, settle, spread};
 use crate::measure;
 use crate::process::{Process, pause};
@@ -29,7 +29,7 @@ pub(super) fn run(options: &Options, folder: &Path, agent: &Path, ctrl: &Path) -
     let tokens = folder.join("tokens");
     fs::create_dir_all(&tokens).map_err(failed("making a folder"))?;
     fs::write(tokens.join("scale"), "token-of-this-bench-alone").map_err(failed("writing a token"))?;
-    let world = World::write(&folder, options.workloads)?;
+    let world = World::write(&folder, options.workloads, PER_DEPLOYMENT)?;
     let namespace = Netns::new(&format!("lscale-{}-told", std::process::id()))?;
 
     let mut command = Command::new(ctrl);

@@ -1,4 +1,4 @@
-//! A large mesh as files: pods as a mesh without Kubernetes keeps them, one a file, and a service for each fifty.
+//! A large mesh as files: pods as a mesh without Kubernetes keeps them, one a file, and a service for some of them each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,41 +8,42 @@ use serde_json::{Value, json};
 use crate::scale::failed;
 use crate::variants::VariantError;
 
-/// Pods of one deployment.
-const PER_DEPLOYMENT: u32 = 50;
+/// Pods of one deployment, usually.
+pub(crate) const PER_DEPLOYMENT: u32 = 50;
 /// Deployments of one namespace.
 const PER_NAMESPACE: u32 = 20;
 
 /// The pods and services in a folder.
-pub(super) struct World {
+pub(crate) struct World {
     objects: PathBuf,
     temporary: PathBuf,
+    per_deployment: u32,
 }
 
 impl World {
-    /// Writes so many pods.
-    pub(super) fn write(folder: &Path, pods: u32) -> Result<Self, VariantError> {
+    /// Writes so many pods, and a service for each so many of them.
+    pub(crate) fn write(folder: &Path, pods: u32, per_deployment: u32) -> Result<Self, VariantError> {
         let (objects, temporary) = (folder.join("objects"), folder.join("next.json"));
         fs::create_dir_all(&objects).map_err(failed("making a folder"))?;
-        let world = Self { objects, temporary };
-        for deployment in 0..pods.div_ceil(PER_DEPLOYMENT) {
+        let world = Self { objects, temporary, per_deployment: per_deployment.max(1) };
+        for deployment in 0..pods.div_ceil(world.per_deployment) {
             let service = service(deployment);
             world.put(&service)?;
         }
         for number in 0..pods {
-            world.put(&pod(number, true))?;
+            world.set_ready(number, true)?;
         }
         Ok(world)
     }
 
     /// Where they stand.
-    pub(super) fn objects(&self) -> &Path {
+    pub(crate) fn objects(&self) -> &Path {
         &self.objects
     }
 
     /// Changes whether a pod is ready, as its kubelet would.
-    pub(super) fn set_ready(&self, number: u32, ready: bool) -> Result<(), VariantError> {
-        self.put(&pod(number, ready))
+    pub(crate) fn set_ready(&self, number: u32, ready: bool) -> Result<(), VariantError> {
+        self.put(&pod(number, number / self.per_deployment, ready))
     }
 
     fn put(&self, object: &Value) -> Result<(), VariantError> {
@@ -74,8 +75,8 @@ fn service(deployment: u32) -> Value {
     })
 }
 
-fn pod(number: u32, ready: bool) -> Value {
-    let (app, namespace) = names(number / PER_DEPLOYMENT);
+fn pod(number: u32, deployment: u32, ready: bool) -> Value {
+    let (app, namespace) = names(deployment);
     let address = format!("11.{}.{}.{}", (number >> 16) & 255, (number >> 8) & 255, number & 255);
     let name = format!("{app}-7d9c5b8f6c-{number:05x}");
     let condition = |kind: &str| {

@@ -5,11 +5,23 @@ use super::{Figures, ROWS, Row, Spread, Target};
 /// Renders all rows of which anything was measured. Ratios are to `base`, whose own column, like every
 /// figure with no base to compare with, is absolute.
 pub(crate) fn render(figures: &Figures, variants: &[&str], base: &str) -> String {
+    // The targets are ratios to ztunnel; to another base they say nothing.
+    render_rows(ROWS, figures, variants, base, base == "ztunnel")
+}
+
+/// Renders rows of another table; `judged` says whether their targets are about this base.
+pub(crate) fn render_rows(
+    rows: &[Row],
+    figures: &Figures,
+    variants: &[&str],
+    base: &str,
+    judged: bool,
+) -> String {
     let mut lines = vec![head(variants, base)];
-    for row in ROWS {
+    for row in rows {
         let cells: Vec<String> = variants.iter().map(|variant| cell(figures, row, variant, base)).collect();
         if cells.iter().any(|cell| cell != NOTHING) {
-            let ours = verdict(figures, row, base);
+            let ours = verdict(figures, row, base, judged);
             let mut line = vec![row.id.to_owned(), format!("{} ({})", row.what, row.unit), ours];
             line.extend(cells);
             lines.push(line);
@@ -53,16 +65,15 @@ fn figure(spread: Spread, unit: &str) -> String {
     format!("{median:.digits$} {unit} ({min:.digits$}–{max:.digits$})")
 }
 
-/// The target, and whether our agents reach it.
-fn verdict(figures: &Figures, row: &Row, base: &str) -> String {
+/// The target, and whether ours reach it.
+fn verdict(figures: &Figures, row: &Row, base: &str, judged: bool) -> String {
     let bound = match row.target {
         Target::AtLeast(bound) => format!("≥ {bound}"),
         Target::AtMost(bound) => format!("≤ {bound}"),
         Target::Below(bound) => format!("≤ {bound} {}", row.unit),
         Target::Open => return String::new(),
     };
-    // The targets are ratios to ztunnel; to another base they say nothing.
-    let ratio = figures.ratio(row.key, "lateen", base).filter(|_| base == "ztunnel");
+    let ratio = figures.ratio(row.key, "lateen", base).filter(|_| judged);
     match row.target.met(ratio, figures.absolute(row.key, "lateen")) {
         Some(true) => format!("{bound}: met"),
         Some(false) => format!("{bound}: MISSED"),
