@@ -1,5 +1,5 @@
 //! What a proxy that is not ours does first: asks the mesh's controller for the certificate of its own pod, with a token
-//! of its own.
+//! of its own. With `"impersonate": true` as an agent does it, which asks for others.
 //!
 //! `certificate IDENTITY`, with `{"address", "roots", "token"}` on stdin; prints `{"chain", "key", "roots"}`, all PEM.
 
@@ -26,8 +26,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(&token, text("token")?)?;
     let controller = ControlPlaneSettings::new(text("address")?, roots);
     let channel = ControlPlane::new(&Tls::new(TlsSettings::default()), &controller)?.channel();
-    let settings =
-        CaClientSettings { token_file: Some(token), impersonate: false, ..CaClientSettings::default() };
+    let impersonate = given["impersonate"].as_bool().unwrap_or(false);
+    let settings = CaClientSettings { token_file: Some(token), impersonate, ..CaClientSettings::default() };
     let bundle = CaClient::new(channel, settings)?.issue(&identity).await?;
 
     let Credentials { chain, key, roots, .. } = Credentials::of(&bundle);

@@ -58,6 +58,11 @@ pub struct Event {
 }
 
 impl What {
+    /// Whether packets are lost meanwhile.
+    fn loses(self) -> bool {
+        matches!(self, Self::Link { loss: 1.., .. })
+    }
+
     /// What it is counted as.
     pub fn kind(&self) -> String {
         let of = |part: &Part| match part {
@@ -236,6 +241,8 @@ const SETTLES: u64 = 10_000;
 /// How long a pod that is made again may take to answer: also while the redirecting role, without which none starts, is
 /// away.
 const MADE: u64 = 10_000;
+/// When a connection to the pod before ends whose CONNECT nobody answers any more: its last word was lost.
+const GIVEN_UP: u64 = 16_000;
 /// How long the programs in the pods wait for an answer before they call it stuck.
 const STUCK: u64 = 30_000;
 
@@ -248,7 +255,12 @@ pub fn cause<'a>(done: &'a [Done], flow: Flow, wrong: Wrong, trouble: &Trouble) 
         return None;
     }
     let stuck = trouble.what.contains("stuck");
-    if stuck && flow.fate != Fate::Fleeting {
+    // The word of an end may be lost on the way: a reset is said once. Tunnels notice that by their pings.
+    let lossy = |done: &Done| {
+        let plain = flow.crosses && flow.nodes != [true, true];
+        done.what.loses() && plain && done.begun <= trouble.ended && done.ended + REPEATS >= trouble.begun
+    };
+    if stuck && flow.fate != Fate::Fleeting && !done.iter().any(lossy) {
         return None;
     }
     // A connection may have been well for long before: of it only the end counts.
@@ -272,11 +284,14 @@ fn excused_until(all: &[Done], at: usize, flow: Flow, wrong: Wrong) -> Option<u6
     let slow = |excused: bool, time| (wrong == Wrong::Slow && excused).then_some(ended + time);
     match what {
         What::Policy if flow.fate == Fate::Barred => denied_until(all, at),
+        What::Recreate if flow.fate == Fate::Fleeting && wrong == Wrong::Broken => Some(ended + GIVEN_UP),
         What::Recreate if flow.fate == Fate::Fleeting => Some(ended + MADE),
         What::Policy | What::Recreate => None,
         What::Kill(Part::Ctrl) | What::Term(Part::Ctrl) | What::Pause(Part::Ctrl, _) => {
             slow(flow.fate != Fate::Steady, CTRL_BACK)
         }
+        // It hands over to another, unless something keeps that from coming or itself from letting go.
+        What::Term(Part::Proxy(node)) if !hindered(all, at, node) => slow(touches(node), MOVES),
         What::Kill(part @ Part::Redirect(node))
         | What::Term(part @ Part::Redirect(node))
         | What::Kill(part @ Part::Proxy(node))
@@ -286,9 +301,37 @@ fn excused_until(all: &[Done], at: usize, flow: Flow, wrong: Wrong) -> Option<u6
         What::Pause(Part::Redirect(node), _) => slow(touches(node) && flow.fate != Fate::Steady, CATCHES_UP),
         What::Replace(node) => slow(touches(node), MOVES),
         What::Upgrade => slow(flow.nodes != [false; 2], MOVES),
+        What::Label if wrong == Wrong::Failed => half_open(all, at, flow).then_some(ended + JOINS),
         What::Label => slow(flow.fate == Fate::Moving, JOINS),
         What::Link { .. } => slow(flow.crosses, REPEATS),
     }
+}
+
+/// Whether a connection may have been half open when a pod joined or left: the application has begun it, the answer is lost
+/// on the way, and the client's repetition comes to the proxy, which knows nothing of it (or the other way round).
+fn half_open(all: &[Done], at: usize, flow: Flow) -> bool {
+    let label = &all[at];
+    let lossy = |done: &Done| {
+        done.what.loses() && done.begun <= label.ended + JOINS && done.ended + REPEATS >= label.begun
+    };
+    flow.fate == Fate::Moving && flow.crosses && all.iter().any(lossy)
+}
+
+/// Whether something else was done to the agent of a node while its proxy, told to end, had time to hand over.
+fn hindered(all: &[Done], at: usize, node: u8) -> bool {
+    let term = &all[at];
+    let (from, until) = (term.begun.saturating_sub(REDIRECT_BACK), term.ended + DRAIN);
+    all.iter().enumerate().any(|(other, done)| {
+        let agent = match done.what {
+            What::Kill(part) | What::Term(part) | What::Pause(part, _) => {
+                part == Part::Redirect(node) || part == Part::Proxy(node)
+            }
+            What::Replace(replaced) => replaced == node,
+            What::Upgrade => true,
+            _ => false,
+        };
+        other != at && agent && done.begun <= until && done.ended >= from
+    })
 }
 
 /// The policy is changed from allowing to denying and back in turns: only the former explains anything, until some time
@@ -401,6 +444,7 @@ mod tests {
             (What::Recreate, fleeting, Wrong::Failed, "refused", 9, true),
             (What::Recreate, fleeting, Wrong::Failed, "refused", 11, false),
             (What::Recreate, fleeting, Wrong::Broken, "stuck", 31, true),
+            (What::Recreate, fleeting, Wrong::Broken, "reset", 15, true),
             (What::Recreate, fleeting, Wrong::Broken, "reset", 31, false),
         ];
         for (what, flow, wrong, text, after, expected) in cases {
@@ -436,6 +480,59 @@ mod tests {
             let at = second * 1000;
             let trouble = Trouble { begun: at, ended: at, target: String::new(), what: "reset".to_owned() };
             assert_eq!(cause(&done, barred, Wrong::Failed, &trouble).is_some(), expected, "at {second} s");
+        }
+    }
+
+    #[test]
+    fn a_proxy_told_to_end_breaks_nothing_unless_it_is_hindered() {
+        let flow = Flow { nodes: [true, true], crosses: true, fate: Fate::Steady };
+        let done = |what, at| Done { what, begun: at, ended: at };
+        let term = done(What::Term(Part::Proxy(1)), 20_000);
+        let trouble = Trouble { begun: 0, ended: 21_000, target: String::new(), what: "reset".to_owned() };
+        for (other, at, expected) in [
+            (What::Policy, 20_000, false),
+            (What::Pause(Part::Redirect(1), 0), 21_000, true),
+            (What::Pause(Part::Redirect(2), 0), 21_000, false),
+            (What::Kill(Part::Redirect(1)), 14_000, true),
+            (What::Pause(Part::Proxy(1), 0), 3_000, false),
+            (What::Upgrade, 20_500, true),
+        ] {
+            let all = [term, done(other, at)];
+            // What the other one would be the cause of by itself is another matter.
+            let found = super::excused_until(&all, 0, flow, Wrong::Broken).is_some();
+            assert_eq!(found, expected, "{other:?} at {at}");
+            assert!(found || cause(&[term], flow, Wrong::Broken, &trouble).is_none());
+        }
+    }
+
+    #[test]
+    fn a_reset_may_be_lost_on_a_bad_link_outside_of_tunnels() {
+        let flow = |nodes| Flow { nodes, crosses: true, fate: Fate::Steady };
+        let link =
+            |loss| Done { what: What::Link { node: 2, delay: 0, loss, time: 0 }, begun: 500, ended: 5000 };
+        let killed = Done { what: What::Kill(Part::Proxy(2)), begun: 1000, ended: 1000 };
+        let what = "request 7: stuck".to_owned();
+        let trouble = Trouble { begun: 1500, ended: 31_500, target: String::new(), what };
+        for (nodes, loss, expected) in
+            [([false, true], 9, true), ([false, true], 0, false), ([true, true], 9, false)]
+        {
+            let found = cause(&[link(loss), killed], flow(nodes), Wrong::Failed, &trouble).is_some();
+            assert_eq!(found, expected, "{nodes:?} {loss}");
+        }
+    }
+
+    #[test]
+    fn a_half_open_connection_may_fail_where_a_pod_joins_behind_a_bad_link() {
+        let flow = |fate| Flow { nodes: [false; 2], crosses: true, fate };
+        let link =
+            |loss| Done { what: What::Link { node: 2, delay: 9, loss, time: 0 }, begun: 500, ended: 5000 };
+        let label = Done { what: What::Label, begun: 1600, ended: 1605 };
+        let trouble = Trouble { begun: 1000, ended: 2100, target: String::new(), what: "reset".to_owned() };
+        for (fate, loss, expected) in
+            [(Fate::Moving, 9, true), (Fate::Moving, 0, false), (Fate::Steady, 9, false)]
+        {
+            let found = cause(&[link(loss), label], flow(fate), Wrong::Failed, &trouble).is_some();
+            assert_eq!(found, expected, "{fate:?} {loss}");
         }
     }
 

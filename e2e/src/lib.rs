@@ -11,15 +11,23 @@
 pub mod capture;
 pub mod chaos;
 pub mod client;
+pub mod cluster;
 pub mod costs;
+mod failed;
+pub mod fidelity;
 pub mod left;
 pub mod manifests;
 pub mod message;
+pub mod payloads;
 pub mod processes;
 pub mod programs;
+pub mod raw;
 pub mod report;
+pub mod shop;
 pub mod streams;
 pub mod traffic;
+pub mod verdicts;
+pub mod waypoints;
 pub mod wire;
 
 use std::fmt;
@@ -144,6 +152,7 @@ impl Mesh {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
+        failed::remember();
         let manifests = tempfile::tempdir().expect("a temporary folder");
         let mesh = Self { name: fresh_name(), binary, manifests };
         for (file, content) in files {
@@ -305,7 +314,7 @@ pub fn pause() {
 impl Drop for Mesh {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- ctrl\n{}\n--- agents\n{}", self.logs("ctrl"), self.agent_logs());
+            failed::tell(self);
         }
         let down = run(Command::new(lateen()).args(["down", "--mesh", &self.name]));
         if !down.ok() && !std::thread::panicking() {

@@ -18,7 +18,7 @@ impl Programs {
         // Beside them, where links are possible; else anywhere.
         let folder = tempfile::tempdir_in(from.with_file_name("")).or_else(|_| tempfile::tempdir());
         let folder = folder.expect("a temporary folder");
-        for name in ["lateen", "ctrl", "node-agent"] {
+        for name in ["lateen", "ctrl", "node-agent", "waypoint"] {
             let from = from.with_file_name(name);
             let to = folder.path().join(name);
             // A link where that is allowed: these are large.

@@ -82,6 +82,21 @@ pub struct Seen {
     pub untold: u64,
 }
 
+impl Seen {
+    /// The same without the troubles that were not over at that time (milliseconds since 1970).
+    #[must_use]
+    pub fn before(&self, time: u64) -> Self {
+        let over =
+            |troubles: &[Trouble]| troubles.iter().filter(|trouble| trouble.ended < time).cloned().collect();
+        Self {
+            broken: over(&self.broken),
+            failed: over(&self.failed),
+            slow: over(&self.slow),
+            ..self.clone()
+        }
+    }
+}
+
 /// Traffic that runs.
 #[derive(Debug)]
 pub struct Traffic {

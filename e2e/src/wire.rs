@@ -32,6 +32,22 @@ pub fn istio_hbone() -> String {
     built("peers/istio-hbone", "scripts/peers").to_string_lossy().into_owned()
 }
 
+/// The conformance tests of HTTP/2 (`e2e/peers/h2spec`).
+///
+/// # Panics
+/// They are not there; the text says how to get them.
+pub fn h2spec() -> String {
+    built("peers/h2spec", "scripts/peers").to_string_lossy().into_owned()
+}
+
+/// A server of Go's net/http (`e2e/peers/backend`).
+///
+/// # Panics
+/// It is not there; the text says how to get it.
+pub fn go_backend() -> String {
+    built("peers/backend", "scripts/peers").to_string_lossy().into_owned()
+}
+
 /// A mesh of enrolled pods `client` (node-1) and `server` (node-2), and of pods for other proxies: `near` beside the
 /// client; `far` beside the server, which takes tunnels itself (label `networking.istio.io/tunnel`), and `impostor`,
 /// which says that it does. Server and far run the same applications.
@@ -157,7 +173,9 @@ impl Running {
     /// It does not come to listen.
     #[track_caller]
     pub fn envoy(mesh: &Mesh, pod: &str, bootstrap: &str, port: u16) -> Self {
-        let file = format!("/tmp/envoy-{port}.json");
+        // It goes by the ending.
+        let ending = if bootstrap.starts_with('{') { "json" } else { "yaml" };
+        let file = format!("/tmp/envoy-{port}.{ending}");
         put(mesh, pod, &file, bootstrap);
         let options = "--concurrency 1 --use-dynamic-base-id --disable-hot-restart --log-level warning";
         Self::start(mesh, pod, &format!("{} --config-path {file} {options}", envoy()), port)

@@ -228,10 +228,14 @@ impl Links {
 /// How often what went wrong is fetched: the programs in the pods keep little.
 const LOOK: Duration = Duration::from_secs(20);
 
-fn look(talks: &mut [Talk]) {
-    for talk in talks {
-        talk.traffic.report();
-    }
+/// For how long the cause of a trouble may be unknown yet: what was done is noted when it is over.
+const KNOWN: Duration = Duration::from_secs(40);
+
+/// What went wrong so far without a cause.
+fn look(talks: &mut [Talk], done: &[Done]) -> Vec<String> {
+    let until = now().saturating_sub(KNOWN.as_millis().try_into().expect("a minute"));
+    let seen: Vec<Seen> = talks.iter_mut().map(|talk| talk.traffic.report().before(until)).collect();
+    judge(talks, &seen, done, &mut BTreeMap::new())
 }
 
 /// Does what is planned, and keeps a record of it.
@@ -258,7 +262,8 @@ enum Later {
 }
 
 impl Chaos<'_> {
-    /// Everything of the plan at its time.
+    /// Everything of the plan at its time, until something goes wrong without a cause: the logs of the parts tell of the
+    /// last minutes only, and what happened there is to be found in them.
     fn run(&mut self, events: &[Event], talks: &mut [Talk]) {
         let begun = Instant::now();
         let mut looked = begun;
@@ -271,7 +276,10 @@ impl Chaos<'_> {
             eprintln!("{event}");
             self.act(event.what);
             if looked.elapsed() > LOOK {
-                look(talks);
+                if !look(talks, &self.done).is_empty() {
+                    eprintln!("            trouble without a cause: ends here");
+                    break;
+                }
                 looked = Instant::now();
             }
         }

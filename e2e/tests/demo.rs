@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use e2e::left::{Before, Parts};
-use e2e::report::{counted, full};
+use e2e::report::{counted, full, size};
 use e2e::{Outcome, lateen, pause, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,6 +21,7 @@ fn command(temporary: &Path) -> Command {
     let mut command = Command::new("env");
     command.args(["--default-signal=INT,HUP,TERM", "deploy/demo/demo"]).current_dir(root()).process_group(0);
     command.env("TMPDIR", temporary).env_remove("ONCE").stdin(Stdio::null());
+    command.env("REQUESTS", size("1000", "10000"));
     command
 }
 
@@ -130,7 +131,7 @@ impl Drop for Demo {
 }
 
 /// What it says, from its beginning to its end.
-const MOMENTS: [&str; 12] = [
+const MOMENTS: [&str; 16] = [
     "Starting a mesh",
     "ctrl ",
     "pod bookshop/",
@@ -142,6 +143,10 @@ const MOMENTS: [&str; 12] = [
     "not enrolled: the bytes",
     "A policy, and what it changes",
     "Prometheus, outside the mesh",
+    "A waypoint in front of reviews",
+    "A canary",
+    "Retries over ratings",
+    "A policy by method and path",
     "The mesh stays up",
 ];
 
@@ -196,7 +201,7 @@ fn once_through_all_of_it_holds() {
     let told = run(with_commands(&mut command, false).env("ONCE", "1"));
     assert_eq!(told.code, 0, "{told}");
     let held = told.stdout.matches('✔').count();
-    assert!(held >= 13 && !told.stdout.contains('✘'), "{told}");
+    assert!(held >= 25 && !told.stdout.contains('✘'), "{told}");
     let left = std::fs::read_dir(temporary.path()).expect("listed").count();
     assert_eq!(left, 0, "files are left");
     counted(&format!("{held} things shown by the demo held"));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use e2e::client::{Client, Load};
 use e2e::report::{counted, size};
-use e2e::{Mesh, example, lines, manifests};
+use e2e::{Mesh, example, lines, manifests, waypoints};
 use serde_json::Value;
 use testkit::certificates::TestAuthority;
 use testkit::envoy::Credentials;
@@ -227,6 +227,48 @@ fn one_certificate_is_revoked_by_its_number_and_replaced() {
     }
     let refused = mesh.lateen(&["ca", "revoke", "-n", "test", "0123456789abcdef0123"]);
     assert!(!refused.ok() && refused.stderr.contains("neither an identity"), "{refused}");
+}
+
+/// Asks for the shop through its waypoint; the status of the answer.
+fn shopping(mesh: &Mesh, pod: &str) -> String {
+    let url = "http://server:8080/wait/0";
+    let told =
+        mesh.exec("test", pod, &["curl", "-s", "-o", "/dev/null", "-m", "10", "-w", "%{http_code}", url]);
+    told.stdout
+}
+
+#[test]
+fn who_is_revoked_gets_nothing_through_a_waypoint_and_nobody_else_notices() {
+    let mesh = Mesh::start(&[("app.yaml", &waypoints::shop()), ("front.yaml", &waypoints::front(1, 0))]);
+    let is = |pod: &str, wanted: fn(&str) -> bool| {
+        mesh.eventually(&format!("{pod} is answered otherwise"), |mesh| {
+            let answer = shopping(mesh, pod);
+            if wanted(&answer) { Ok(()) } else { Err(answer) }
+        });
+    };
+    is("client", |answer| answer == "200");
+    // Over a connection that is there already, and goes on.
+    let bystander = waypoints::Requests::start(&mesh, "bystander", "http1", (4, 50, 0));
+    // Whoever of the two hears of it first ends the tunnel between them.
+    let name = "istio_crl_policy_rejections_total";
+    let rejected = |mesh: &Mesh| waypoints::metric(mesh, &[name]) + metric(mesh, name);
+    assert!(rejected(&mesh) < 1.0);
+    ca(&mesh, &["revoke", "-n", "test", "client"]);
+    is("client", |answer| answer == "000");
+    mesh.eventually("its tunnel to the waypoint is ended", |mesh| match rejected(mesh) {
+        1.0.. => Ok(()),
+        other => Err(other.to_string()),
+    });
+    ca(&mesh, &["restore", "-n", "test", "client"]);
+    is("client", |answer| answer == "200");
+    let seen = bystander.finish();
+    assert_eq!(seen.failed, 0, "{}", seen.text);
+    // What is asked for can be revoked as well: the waypoint does not go on to it.
+    ca(&mesh, &["revoke", "-n", "test", "server"]);
+    is("client", |answer| answer == "503");
+    ca(&mesh, &["restore", "-n", "test", "server"]);
+    is("client", |answer| answer == "200");
+    counted(&format!("a client and a server revoked behind a waypoint; meanwhile {}", seen.text));
 }
 
 /// A tunnel's client that is not ours, in a pod outside the mesh: what `url` behind it answers.

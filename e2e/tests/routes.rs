@@ -6,22 +6,8 @@
 use std::collections::BTreeMap;
 
 use e2e::report::counted;
-use e2e::{Mesh, lines, manifests};
-
-/// A waypoint, and a service that goes by it.
-const FRONT: &str = "---
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: way, namespace: test}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: shop, namespace: test, labels: {istio.io/use-waypoint: way}}
-spec: {selector: {app: shop}, ports: [{name: http, port: 80, targetPort: 8080}]}
-";
+use e2e::shop::{self, NO_ADMIN, SHOP, WAY, echo, logged, version};
+use e2e::{Mesh, manifests};
 
 /// Nineteen of twenty requests to one version; all that ask for it by a header to the other; a fault on one path.
 const RULES: &str = "---
@@ -41,16 +27,6 @@ spec:
     - {destination: {host: shop, subset: v2}, weight: 5}
 ";
 
-const POLICY: &str = "---
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: no-admin, namespace: test}
-spec:
-  targetRefs: [{kind: Service, group: \"\", name: shop}]
-  action: DENY
-  rules: [{to: [{operation: {methods: [GET], paths: [\"/admin*\"]}}]}]
-";
-
 /// Asks N times, each on a connection of its own, and says how often which version answered.
 const ASK: &str = "
 import collections, http.client, sys
@@ -66,25 +42,12 @@ for version, count in seen.items():
     print(version, count)
 ";
 
-fn version(name: &str) -> String {
-    format!(
-        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: shop-{name}, namespace: test, labels: {{app: shop, version: {name}}}}}\n\
-         spec:\n  nodeName: node-2\n  containers:\n  - name: echo\n    image: none\n    \
-         command: [lateen, echo, --http, \"8080\", --version, {name}]\n    ports: [{{containerPort: 8080}}]\n    \
-         readinessProbe: {{tcpSocket: {{port: 8080}}}}\n"
-    )
-}
-
 /// A DestinationRule with these subsets, each a name and the version that it is.
 fn subsets(of: &[(&str, &str)]) -> String {
-    let subsets: Vec<String> = of
-        .iter()
-        .map(|(name, version)| format!("{{name: {name}, labels: {{version: {version}}}}}"))
-        .collect();
     format!(
         "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: shop, namespace: test}}\n\
-         spec: {{host: shop, subsets: [{}]}}\n",
-        subsets.join(", ")
+         spec: {{host: shop, subsets: {}}}\n",
+        shop::subsets(of.iter().copied())
     )
 }
 
@@ -92,15 +55,16 @@ fn mesh() -> Mesh {
     let app = [
         manifests::namespace("test", "ambient"),
         manifests::shell("client", "test", "node-1"),
-        version("v1"),
-        version("v2"),
-        FRONT.to_owned(),
+        version("v1", &echo("v1")),
+        version("v2", &echo("v2")),
+        WAY.to_owned(),
+        SHOP.to_owned(),
     ];
     Mesh::start(&[
         ("app.yaml", &app.concat()),
         ("rules.yaml", RULES),
         ("subsets.yaml", &subsets(&[("v1", "v1"), ("v2", "v2")])),
-        ("policy.yaml", POLICY),
+        ("policy.yaml", NO_ADMIN),
     ])
 }
 
@@ -122,24 +86,9 @@ fn only(version: &str, times: u32) -> BTreeMap<String, u32> {
 }
 
 /// Status and body, of a path as it is written.
-fn curl(mesh: &Mesh, method: &str, path: &str) -> (String, String) {
-    let url = format!("http://shop{path}");
-    let told = mesh.exec(
-        "test",
-        "client",
-        &["curl", "-s", "-m", "10", "--path-as-is", "-X", method, "-w", "\n%{http_code}", &url],
-    );
-    let (body, status) = told.stdout.rsplit_once('\n').unwrap_or_else(|| panic!("{told}"));
-    (status.to_owned(), body.to_owned())
-}
-
-/// Waits until the waypoint has logged a line with all of this: lines are written together, by and by.
 #[track_caller]
-fn logged(mesh: &Mesh, parts: &[&str]) {
-    mesh.eventually("the waypoint has logged it", |mesh| {
-        let log = mesh.lateen(&["logs", "-n", "test", "waypoint/way"]).stdout;
-        if lines(&log, parts).is_empty() { Err(format!("no {parts:?} in {log}")) } else { Ok(()) }
-    });
+fn curl(mesh: &Mesh, method: &str, path: &str) -> (String, String) {
+    shop::curl(mesh, "client", &["-X", method], &format!("http://shop{path}"))
 }
 
 #[test]
@@ -188,7 +137,7 @@ fn the_order_of_changes_does_not_matter() {
     });
     assert_eq!(ask(&mesh, 20, "/", &["x-dark=yes"]), only("v2", 20), "as before");
     // What denies is never held.
-    mesh.apply("policy.yaml", &POLICY.replace("/admin*", "/closed"));
+    mesh.apply("policy.yaml", &NO_ADMIN.replace("/admin*", "/closed"));
     mesh.eventually("the policy is in force", |mesh| match curl(mesh, "GET", "/closed").0.as_str() {
         "403" => Ok(()),
         other => Err(other.to_owned()),

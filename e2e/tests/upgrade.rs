@@ -10,6 +10,8 @@ use e2e::programs::Programs;
 use e2e::report::{counted, size};
 use e2e::streams::{self, Streams};
 use e2e::{Mesh, manifests, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Requests a second beside the connections.
 const RATE: u32 = 500;
@@ -147,6 +149,35 @@ fn an_agent_without_a_proxy_of_its_own_stays_and_can_be_replaced() {
     });
     go_on(&mesh, &mut streams, 20, |_| {});
     assert_eq!(streams.finish().failed, 0);
+}
+
+/// Somebody ends the proxies and nothing else: others take their places, with everything.
+#[test]
+fn a_proxy_that_is_told_to_end_hands_over() {
+    let programs = Programs::linked();
+    let mesh = mesh(&programs);
+    let mut streams =
+        Streams::start(&mesh, ("test", "client"), 40, Duration::from_millis(100), &["far:9000", "near:9000"]);
+    let load = Load::start(&mesh, "test", "client", "server:8080", 50);
+    for node in ["node-1", "node-2", "node-1"] {
+        go_on(&mesh, &mut streams, 40, |_| {});
+        let (redirect, proxy) = (mesh.redirect(node).pid, mesh.proxy(node).pid);
+        kill(Pid::from_raw(proxy), Signal::SIGTERM).expect("it runs");
+        mesh.eventually("another proxy is there alone", |mesh| {
+            let all = mesh.processes();
+            let ended = all.iter().all(|process| process.pid != proxy);
+            let own = all.iter().filter(|process| process.parent == redirect).count();
+            if ended && own == 1 { Ok(()) } else { Err(format!("{all:#?}")) }
+        });
+        go_on(&mesh, &mut streams, 40, |_| {});
+    }
+    let (requests, streams) = (load.finish(), streams.finish());
+    assert_eq!(streams.failed, 0, "{:?}", streams.failures);
+    assert_eq!(requests.failed, 0, "{}", requests.text);
+    counted(&format!(
+        "3 proxies told to end: {} connections, {} messages, 0 broken; {} requests, 0 failed, slowest {} ms",
+        streams.opened, streams.messages, requests.requests, requests.slowest
+    ));
 }
 
 #[test]

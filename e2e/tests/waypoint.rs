@@ -175,6 +175,12 @@ fn each_way_of_asking_binds_at_every_agent() {
     let versions = mesh.lateen(&["version", "-o", "json"]).stdout;
     let versions: Value = serde_json::from_str(&versions).expect("JSON");
     assert_eq!(versions["waypoints"].as_object().map(serde_json::Map::len), Some(5), "{versions}");
+    let status = mesh.lateen(&["proxy-status", "-o", "json"]);
+    assert!(status.ok(), "all have everything in force: {status}");
+    let status: Value = serde_json::from_str(&status.stdout).expect("JSON");
+    let proxies = status["proxies"].as_array().expect("a list");
+    assert_eq!(proxies.len(), 2 + 5, "{status}");
+    assert!(proxies.iter().all(|proxy| proxy["cluster"] == "Kubernetes"), "{status}");
 
     // A Gateway that goes takes its waypoint with it; who asked for it by a label is not let around.
     let front = replicas("front", "test", 0);
