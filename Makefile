@@ -1,17 +1,24 @@
 # What people do here. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-full lint bench scale attack fuzz mutants soak e2e docs
+.PHONY: help demo build images manifests test test-full lint bench bench-agent bench-waypoint scale agents attack fuzz mutants soak e2e e2e-kubernetes docs
 
 CARGO ?= cargo
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 demo: ## a two-node mesh of a small bookshop on this machine (ONCE=1: show everything, then end)
 	@ONCE="$(ONCE)" deploy/demo/demo
 
 build: ## the commands, in target/release
 	$(CARGO) build --release --workspace --bins
+
+images: build ## container images of them, in target/images, without an engine (HUB=registry.example/lateen TAG=…)
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --bin lateen-cni --target "$$(uname -m)-unknown-linux-gnu"
+	@HUB="$(HUB)" TAG="$(TAG)" deploy/images/build
+
+manifests: ## deploy/manifests from the charts
+	@scripts/manifests
 
 test: ## every test, in its short form (PREBUILT=1: run what was built before)
 	@PREBUILT="$(PREBUILT)" scripts/test
@@ -22,19 +29,33 @@ test-full: ## every test at its full size
 e2e: ## only the end-to-end tests
 	@ONLY=e2e scripts/test
 
+e2e-kubernetes: ## the tests on a real Kubernetes, with times (built once, ten minutes; root only; SHORT=1: installation alone)
+	@CARGO="$(CARGO)" SHORT="$(SHORT)" ONLY="$(ONLY)" scripts/e2e-kubernetes
+
 lint: ## formatting, lints, licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	else echo "cargo-deny is not installed (cargo install cargo-deny): licences were not checked"; fi
 
-bench: ## the table of ratios against plain TCP and Envoy (ZTUNNEL=PATH adds ztunnel)
+bench: bench-agent bench-waypoint ## all comparisons: agents, waypoints, changes; some twenty minutes
+
+bench-agent: ## the table of ratios against plain TCP and Envoy (ZTUNNEL=PATH adds ztunnel)
 	$(CARGO) build --release --workspace --bins --examples
 	target/release/bench table $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(ENVOY),--envoy $(ENVOY)) $(BENCH_ARGS)
+
+bench-waypoint: ## the waypoint beside Envoy (WAYPOINT_ARGS=--quick), and from a written file to the first request by it
+	$(CARGO) build --release -p bench -p waypoint -p ctrl
+	target/release/bench waypoint $(if $(ENVOY),--envoy $(ENVOY)) $(WAYPOINT_ARGS)
+	target/release/bench change $(CHANGE_ARGS)
 
 scale: ## what 100,000 pods and a million workloads cost (SCALE_ARGS=--quick for a hundredth)
 	$(CARGO) build --release -p bench -p node-agent -p ctrl
 	target/release/bench scale $(SCALE_ARGS)
+
+agents: ## what a thousand agents cost a controller, and how soon each has a change (AGENTS_ARGS=--quick for a twentieth)
+	$(CARGO) build --release -p bench -p ctrl
+	target/release/bench agents $(AGENTS_ARGS)
 
 attack: ## attacks on ours beside ZTUNNEL=PATH and ENVOY=PATH, and whether others notice (ATTACK_ARGS=--quick)
 	$(CARGO) build --release -p bench -p node-agent
@@ -52,5 +73,6 @@ soak: ## two hours of chaos (SECONDS=7200 SEED=a number that was printed)
 	LATEEN_CHAOS_SECONDS=$(or $(SECONDS),7200) $(if $(SEED),LATEEN_CHAOS_SEED=$(SEED)) \
 	$(CARGO) test -p e2e --test chaos -- --nocapture
 
-docs: ## docs/configuration.md and docs/compatibility.md from their tables
+docs: ## docs/configuration.md, docs/compatibility.md and docs/verdicts.md from their tables
 	UPDATE_DOCS=1 $(CARGO) test -q -p node-agent -p waypoint -p ctrl -p cli -p manifest the_documentation_agrees
+	UPDATE_DOCS=1 $(CARGO) test -q -p e2e --test verdicts the_documentation_agrees
