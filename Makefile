@@ -20,8 +20,8 @@ images: build ## container images of them, in target/images, without an engine (
 manifests: ## deploy/manifests from the charts
 	@scripts/manifests
 
-test: ## every test, in its short form (PREBUILT=1: run what was built before)
-	@PREBUILT="$(PREBUILT)" scripts/test
+test: ## every test, in its short form (PREBUILT=1: run what was built before; ONLY="e2e cli": these packages)
+	@PREBUILT="$(PREBUILT)" ONLY="$(ONLY)" scripts/test
 
 test-full: ## every test at its full size
 	@LATEEN_FULL=1 PREBUILT="$(PREBUILT)" scripts/test

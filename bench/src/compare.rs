@@ -35,9 +35,9 @@ pub(crate) struct Options {
     /// Threads of each proxy, all alike; all cores when not given.
     #[arg(long)]
     threads: Option<usize>,
-    /// TCP congestion control, the same for all: Linux's own default, whatever this machine has.
-    #[arg(long, value_name = "NAME", default_value = "cubic")]
-    congestion_control: String,
+    /// TCP congestion control, the same for all; cubic, Linux's own default, where this machine allows it.
+    #[arg(long, value_name = "NAME")]
+    congestion_control: Option<String>,
     /// Idle connections for the memory of one; 0 leaves that out.
     #[arg(long)]
     idle: Option<usize>,
@@ -102,10 +102,11 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
 
 fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
     let Options { threads, envoy, ztunnel, lateen, .. } = options;
+    let usual = Setting::of(folder, *threads, envoy.clone(), ztunnel.clone(), lateen.clone())?;
     Ok(Setting {
-        congestion_control: options.congestion_control.clone(),
+        congestion_control: options.congestion_control.clone().unwrap_or(usual.congestion_control),
         bare: options.bare.clone().or_else(|| beside("examples/tunnel_end")),
-        ..Setting::of(folder, *threads, envoy.clone(), ztunnel.clone(), lateen.clone())?
+        ..usual
     })
 }
 

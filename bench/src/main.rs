@@ -7,6 +7,7 @@
 mod compare;
 
 mod certs;
+mod congestion;
 mod control;
 mod isolate;
 mod process;

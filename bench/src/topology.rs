@@ -9,6 +9,7 @@ use std::process::Command;
 
 use testkit::netns::{End, Netns, join};
 
+use crate::congestion;
 use crate::process::{Process, ProcessError};
 
 /// The client pod.
@@ -70,7 +71,7 @@ impl Topology {
         let server = Netns::new(&name("server"))?;
         let outside = Netns::new(&name("outside"))?;
         for namespace in [&client, &server, &outside] {
-            namespace.sysctl("ipv4/tcp_congestion_control", congestion_control)?;
+            namespace.sysctl(congestion::KEY, congestion_control)?;
         }
         let end = |namespace, interface, addresses| End { namespace, interface, addresses };
         join(end(&client, "eth0", &[(CLIENT, 24)]), end(&server, "eth0", &[(SERVER, 24)]))?;
@@ -101,7 +102,7 @@ impl Topology {
         let neighbour = Netns::new(&name("neighbour"))?;
         let sink = Netns::new(&name("sink"))?;
         for namespace in [&attacker, &neighbour, &sink] {
-            namespace.sysctl("ipv4/tcp_congestion_control", congestion_control)?;
+            namespace.sysctl(congestion::KEY, congestion_control)?;
         }
         let v4 = |third, last| IpAddr::V4(Ipv4Addr::new(10, 9, third, last));
         let cable = |namespace, interface, at, to, to_interface, to_at| {

@@ -21,6 +21,7 @@ use testkit::envoy::Credentials;
 use testkit::netns::{Netns, NetnsError};
 use thiserror::Error;
 
+use crate::congestion;
 use crate::control::{ControlError, Controller};
 use crate::process::{Process, ProcessError};
 use crate::topology::Topology;
@@ -96,7 +97,7 @@ impl Setting {
         Ok(Self {
             folder,
             threads,
-            congestion_control: "cubic".to_owned(),
+            congestion_control: congestion::usual()?,
             envoy: envoy.or_else(testkit::envoy::binary),
             ztunnel,
             bare: None,

@@ -22,17 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs it.
 pub(super) fn run(options: &Options, folder: &Path, agent: &Path) -> Result<(), VariantError> {
-    let setting = |on_demand| Setting {
-        folder: folder.to_owned(),
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-        congestion_control: "cubic".to_owned(),
-        envoy: None,
-        ztunnel: None,
-        bare: None,
-        lateen: Some(agent.to_owned()),
-        on_demand,
-        attacked: false,
-    };
+    let usual = Setting::of(folder.to_owned(), None, None, None, Some(agent.to_owned()))
+        .map_err(failed("the conditions"))?;
+    let setting = |on_demand| Setting { on_demand, ..usual.clone() };
     let small = variants::start(Kind::Lateen, &setting(false))?;
     first_connections(&small, "told all, a mesh of few")?;
     drop(small);
