@@ -2,6 +2,7 @@
 
 pub mod install;
 pub mod nodes;
+pub mod shop;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -138,9 +139,21 @@ impl Cluster {
     /// # Panics
     /// The manifest cannot be written to a file.
     pub fn try_apply_with(&self, manifest: &str, arguments: &[&str]) -> Outcome {
+        self.with_file("apply", manifest, arguments)
+    }
+
+    /// `kubectl delete` of what a manifest names.
+    ///
+    /// # Panics
+    /// The manifest cannot be written to a file.
+    pub fn delete(&self, manifest: &str) -> Outcome {
+        self.with_file("delete", manifest, &[])
+    }
+
+    fn with_file(&self, verb: &str, manifest: &str, arguments: &[&str]) -> Outcome {
         let file = self.folder.path().join("manifest.yaml");
         std::fs::write(&file, manifest).expect("the temporary folder takes files");
-        self.kubectl(&[&["apply", "-f", &file.to_string_lossy()], arguments].concat())
+        self.kubectl(&[&[verb, "-f", &file.to_string_lossy()], arguments].concat())
     }
 
     /// The same, of one that is taken.

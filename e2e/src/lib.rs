@@ -23,6 +23,7 @@ pub mod processes;
 pub mod programs;
 pub mod raw;
 pub mod report;
+pub mod scenario;
 pub mod shop;
 pub mod streams;
 pub mod traffic;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Whether tests are to run at their full size (`LATEEN_FULL=1`).
 pub fn full() -> bool {
@@ -17,6 +18,11 @@ pub fn size<T>(short: T, at_full: T) -> T {
 pub fn counted(what: &str) {
     // The macros' output of a test that passes is kept back.
     let _ = writeln!(std::io::stderr(), "counted: {what}");
+}
+
+/// Says how long a stage took.
+pub fn told(stage: &str, begun: Instant) {
+    counted(&format!("{stage}: {:.1} s", begun.elapsed().as_secs_f64()));
 }
 
 /// Notes that a test cannot run here, and why, in the file that `LATEEN_NOT_POSSIBLE` names.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use e2e::cluster::Cluster;
-use e2e::cluster::install::told;
+use e2e::report::told;
 
 /// A block of commands, and the heading that it stands under.
 #[derive(Debug, PartialEq, Eq)]

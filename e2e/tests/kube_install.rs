@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use e2e::cluster::Cluster;
-use e2e::cluster::install::told;
+use e2e::report::told;
 use e2e::{Outcome, run};
 
 /// What this cluster needs of the values: its range of pods.

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{Outcome, lateen, report, run};
+use crate::report::told;
+use crate::{Outcome, built, lateen, run};
 
 use super::{Cluster, scripts};
 
@@ -23,6 +24,36 @@ impl Cluster {
         cluster.import();
         told("images built and imported", begun);
         Some(cluster)
+    }
+
+    /// Gives the nodes the images of the demo: the bookshop, and a shell with curl and `lateen` for who asks and answers.
+    ///
+    /// # Panics
+    /// They cannot be made, or the nodes do not take them.
+    pub fn import_demo(&self) {
+        let into = tempfile::tempdir().expect("a temporary folder");
+        let [bookshop, shell] = ["bookshop", "shell"].map(|name| into.path().join(format!("{name}.tar")));
+        let program = |name: &str| {
+            let stripped = into.path().join(name);
+            let from = built(name, "cargo build --workspace --bins");
+            let made = run(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(from));
+            assert!(made.ok(), "strip: {made}");
+            format!("/usr/local/bin/{name}={}", stripped.display())
+        };
+        let image = |name: &str, archive: &Path, of: &[&str]| {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/images/image");
+            let made =
+                run(Command::new(script).arg(format!("lateen.dev/demo/{name}:1")).arg(archive).args(of));
+            assert!(made.ok(), "deploy/images/image: {made}");
+        };
+        let found = |name: &str| run(Command::new("sh").args(["-c", &format!("command -v {name}")])).stdout;
+        image("bookshop", &bookshop, &["--program", &program("bookshop")]);
+        let (busybox, curl) = (format!("/bin/busybox={}", found("busybox").trim()), found("curl"));
+        let of_shell =
+            [&busybox, "/bin/sh->busybox", "/bin/sleep->busybox", "--program", curl.trim(), "--program"];
+        image("shell", &shell, &[&of_shell[..], &[&program("lateen")]].concat());
+        let imported = run(self.script("import").args([bookshop, shell]));
+        assert!(imported.ok(), "e2e/cluster/import: {imported}");
     }
 
     /// Makes images of the programs beside `lateen`, and one of busybox under the name that documents have.
@@ -67,9 +98,4 @@ impl Cluster {
         let path = format!("{}:{}:{known}", commands.display(), scripts().display());
         run(self.inside("bash").args(["-euo", "pipefail", "-c", line]).env("PATH", path))
     }
-}
-
-/// Says how long a stage took.
-pub fn told(stage: &str, begun: Instant) {
-    report::counted(&format!("{stage}: {:.1} s", begun.elapsed().as_secs_f64()));
 }
