@@ -4,56 +4,18 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use e2e::cluster::shop::object;
 use e2e::cluster::{Cluster, Ctrl};
 use serde_json::{Value, json};
 
-const SHOP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: reviews, namespace: shop}
----
-apiVersion: v1
-kind: Node
-metadata: {name: node-1, labels: {topology.kubernetes.io/zone: a}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: reviews-1, namespace: shop, labels: {app: reviews}}
-spec:
-  nodeName: node-1
-  serviceAccountName: reviews
-  automountServiceAccountToken: false
-  containers: [{name: app, image: none.invalid/reviews:1}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: reviews, namespace: shop}
-spec: {selector: {app: reviews}, ports: [{port: 9080}]}
-";
-
-const RUNNING: &str = r#"{"status": {"phase": "Running", "podIP": "10.244.1.2", "podIPs": [{"ip": "10.244.1.2"}],
-    "hostIP": "10.99.0.11", "conditions": [{"type": "Ready", "status": "True"}]}}"#;
-
 fn policy(name: &str, spec: &str) -> String {
-    object("security.istio.io/v1", "AuthorizationPolicy", name, spec)
-}
-
-fn object(api_version: &str, kind: &str, name: &str, spec: &str) -> String {
-    format!(
-        "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
-    )
+    object("AuthorizationPolicy", name, "{}", spec)
 }
 
 /// A namespace with one running pod and its service.
 fn shop(cluster: &Cluster) {
-    cluster.apply(SHOP);
-    let running =
-        cluster.kubectl(&["patch", "pod", "-n", "shop", "reviews-1", "--subresource=status", "-p", RUNNING]);
-    assert!(running.ok(), "{running}");
+    cluster.open_shop();
+    cluster.run_pod("reviews-1", "10.244.1.2");
 }
 
 /// What a condition of an object says: status, reason and message.
@@ -160,10 +122,10 @@ fn definitions_refuse_what_istio_refuses() {
     let Some(cluster) = Cluster::start("definitions_refuse_what_istio_refuses") else { return };
     cluster.define();
     cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
-    let networking = |kind: &str, spec: &str| object("networking.istio.io/v1", kind, "x", spec);
+    let networking = |kind: &str, spec: &str| object(kind, "x", "{}", spec);
     let rule = |spec: &str| networking("DestinationRule", spec);
     let service = |spec: &str| networking("VirtualService", spec);
-    let peer = |spec: &str| object("security.istio.io/v1", "PeerAuthentication", "x", spec);
+    let peer = |spec: &str| object("PeerAuthentication", "x", "{}", spec);
     let bad = [
         (policy("x", "{action: DNEY}"), "Unsupported value: \"DNEY\""),
         (policy("x", "{rules: [{form: []}]}"), "unknown field \"spec.rules[0].form\""),

@@ -1,31 +1,8 @@
 //! The admission webhook on a real Kubernetes: what is wrong is said by the API server's answer, before it is stored; and
 //! nobody who writes objects depends on the controller. Needs what `e2e/cluster/build` builds (`make e2e-kubernetes`).
 
+use e2e::cluster::shop;
 use e2e::cluster::{Cluster, Ctrl};
-
-const SHOP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: reviews, namespace: shop}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: reviews-1, namespace: shop, labels: {app: reviews}}
-spec:
-  nodeName: node-1
-  serviceAccountName: reviews
-  automountServiceAccountToken: false
-  containers: [{name: app, image: none.invalid/reviews:1}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: reviews, namespace: shop}
-spec: {selector: {app: reviews}, ports: [{name: http, port: 9080}]}
-";
 
 /// The chart's configuration of the webhook, with an address instead of a Service, which nothing routes here.
 fn register(cluster: &Cluster) {
@@ -41,10 +18,7 @@ fn register(cluster: &Cluster) {
 }
 
 fn object(kind: &str, name: &str, spec: &str) -> String {
-    let group = if kind.ends_with("Rule") || kind == "VirtualService" { "networking" } else { "security" };
-    format!(
-        "apiVersion: {group}.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
-    )
+    shop::object(kind, name, "{}", spec)
 }
 
 fn policy(rules: &str) -> String {
@@ -180,7 +154,7 @@ fn what_is_wrong_is_said_before_it_is_stored_and_nobody_depends_on_it() {
         return;
     };
     cluster.define();
-    cluster.apply(SHOP);
+    cluster.open_shop();
     register(&cluster);
     let ctrl = cluster.ctrl();
     asked(&cluster, &ctrl);

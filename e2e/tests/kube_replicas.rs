@@ -3,28 +3,12 @@
 
 use std::time::Duration;
 
+use e2e::cluster::shop::object;
 use e2e::cluster::{Cluster, Ctrl};
 use serde_json::Value;
 
-const SHOP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: reviews, namespace: shop}
-spec: {selector: {app: reviews}, ports: [{name: http, port: 9080}]}
-";
-
-fn object(api_version: &str, kind: &str, name: &str, labels: &str, spec: &str) -> String {
-    format!(
-        "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop, labels: {labels}}}\nspec: {spec}\n---\n"
-    )
-}
-
 fn networking(kind: &str, spec: &str) -> String {
-    object("networking.istio.io/v1", kind, "reviews", "{}", spec)
+    object(kind, "reviews", "{}", spec)
 }
 
 /// The numbers of the roots that a controller trusts, with what each is for.
@@ -141,7 +125,7 @@ fn what_was_last_good_is_known_to_a_controller_that_comes_new() {
         return;
     };
     cluster.define();
-    cluster.apply(SHOP);
+    cluster.open_shop();
     let first = cluster.replica("ctrl-1", 15_012);
     cluster.apply(&[networking("DestinationRule", SUBSETS), networking("VirtualService", RULES)].concat());
     first.eventually("the rules", || match first.names("vs", "shop").len() {
@@ -180,14 +164,13 @@ fn two_revisions_each_take_account_of_their_own() {
     let Some(cluster) = Cluster::start("two_revisions_each_take_account_of_their_own") else { return };
     cluster.define();
     cluster.permit_revision("canary");
-    cluster.apply(SHOP);
+    cluster.open_shop();
     let stable = cluster.replica("ctrl-1", 15_012);
     let canary =
         cluster.replica_with("canary-1", 16_012, &["--revision", "canary", "--revision-tags", "next"]);
     assert_eq!(roots(&stable), roots(&canary), "workloads of both trust one another");
-    let policy = |name: &str, labels: &str| {
-        object("security.istio.io/v1", "AuthorizationPolicy", name, labels, "{action: DENY, rules: [{}]}")
-    };
+    let policy =
+        |name: &str, labels: &str| object("AuthorizationPolicy", name, labels, "{action: DENY, rules: [{}]}");
     let all = [
         policy("of-all", "{}"),
         policy("of-stable", "{istio.io/rev: default}"),
@@ -229,7 +212,7 @@ const SUCCESSION: Duration = Duration::from_secs(40);
 fn the_next_replica_leads_when_the_leader_is_killed() {
     let Some(cluster) = Cluster::start("the_next_replica_leads_when_the_leader_is_killed") else { return };
     cluster.define();
-    cluster.apply(SHOP);
+    cluster.open_shop();
     let mut replicas = [
         Some(cluster.replica("ctrl-1", 15_012)),
         Some(cluster.replica("ctrl-2", 16_012)),
@@ -248,13 +231,7 @@ fn the_next_replica_leads_when_the_leader_is_killed() {
     let root = roots(one);
     drop(replicas[place - 1].take());
     let killed = std::time::Instant::now();
-    cluster.apply(&object(
-        "security.istio.io/v1",
-        "AuthorizationPolicy",
-        "late",
-        "{}",
-        "{action: DENY, rules: [{}]}",
-    ));
+    cluster.apply(&object("AuthorizationPolicy", "late", "{}", "{action: DENY, rules: [{}]}"));
     let alive = replicas.iter().flatten().next().expect("two are left");
     let said = "{.status.conditions[?(@.type==\"ZtunnelAccepted\")].status}";
     alive.eventually("a status by the next leader", || {

@@ -3,7 +3,6 @@
 
 use e2e::cluster::{Cluster, Ctrl};
 
-const SHOP: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}";
 /// Paths into a Gateway's status.
 const PROGRAMMED: &str = "{.status.conditions[?(@.type==\"Programmed\")]";
 const ACCEPTED: &str = "{.status.conditions[?(@.type==\"Accepted\")]";
@@ -28,7 +27,7 @@ fn cluster(test: &str) -> Option<(Cluster, Ctrl)> {
     let ctrl = cluster.ctrl();
     cluster.define();
     cluster.define_gateway_api();
-    cluster.apply(SHOP);
+    cluster.open_shop();
     Some((cluster, ctrl))
 }
 
@@ -183,45 +182,17 @@ kind: Pod
 metadata: {name: w-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: w}}
 spec: {serviceAccountName: w, automountServiceAccountToken: false, containers: [{name: c, image: none.invalid/w:1}]}
 ";
-const SERVERS: &str = "
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: reviews, namespace: shop}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: reviews-1, namespace: shop, labels: {app: reviews}}
-spec: {serviceAccountName: reviews, automountServiceAccountToken: false, containers: [{name: c, image: none.invalid/r:1}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: reviews, namespace: shop}
-spec: {selector: {app: reviews}, ports: [{port: 9080}]}
-";
-
-/// Makes a pod look as a kubelet does that runs it.
-fn run(cluster: &Cluster, name: &str, ip: &str) {
-    let status = format!(
-        r#"{{"status": {{"phase": "Running", "podIP": "{ip}", "podIPs": [{{"ip": "{ip}"}}], "hostIP": "10.99.0.11",
-            "conditions": [{{"type": "Ready", "status": "True"}}]}}}}"#
-    );
-    let patched =
-        cluster.kubectl(&["patch", "pod", "-n", "shop", name, "--subresource=status", "-p", &status]);
-    assert!(patched.ok(), "{patched}");
-}
-
 #[test]
 fn who_asks_for_a_waypoint_gets_it() {
     let Some((cluster, ctrl)) = cluster("who_asks_for_a_waypoint_gets_it") else { return };
-    cluster.apply(SERVERS);
-    run(&cluster, "reviews-1", "10.244.1.2");
+    cluster.run_pod("reviews-1", "10.244.1.2");
     cluster.apply(
         &gateway("w", "istio-waypoint", "")
             .replace("{name: w,", "{name: w, labels: {istio.io/waypoint-for: all},"),
     );
     says(&cluster, &ctrl, ("sa", "w"), "{.metadata.name}", "w");
     cluster.apply(REPLICA);
-    run(&cluster, "w-1", "10.244.1.3");
+    cluster.run_pod("w-1", "10.244.1.3");
     says(&cluster, &ctrl, ("gateway", "w"), &format!("{PROGRAMMED}.status}}"), "True");
     let address = "{.status.addresses[?(@.type==\"Hostname\")].value}";
     says(&cluster, &ctrl, ("gateway", "w"), address, "w.shop.svc.cluster.local");
