@@ -1,6 +1,8 @@
 //! Which fields of Istio's kinds are supported: the one table from which fields are refused by their name and
 //! `docs/compatibility.md` is made. What is supported names the tests that hold it, and these must exist.
 
+#[cfg(test)]
+mod authorization_policy;
 mod destination_rule;
 mod virtual_service;
 
@@ -19,6 +21,10 @@ pub(crate) enum Support {
     Supported,
     /// It is accepted and has no effect, which is said in a warning.
     Noted,
+    /// It is accepted, and nobody can tell what it says: what it is in never lets through, and refuses what the rest of it
+    /// matches.
+    #[cfg_attr(not(test), expect(dead_code, reason = "of a kind of which only the page is made"))]
+    Unseen,
     /// An object with it is refused; it will be supported.
     Planned,
     /// An object with it is refused.
@@ -104,6 +110,12 @@ const fn yes(name: &'static str, held: &'static [Test]) -> Field {
 /// A field that has no effect.
 const fn noted(name: &'static str, why: &'static str) -> Field {
     field(name, Support::Noted, why, &[])
+}
+
+/// A field of which nobody can tell what it says.
+#[cfg(test)]
+const fn unseen(name: &'static str, why: &'static str, held: &'static [Test]) -> Field {
+    field(name, Support::Unseen, why, held)
 }
 
 /// A field that is refused.

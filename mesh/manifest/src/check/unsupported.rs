@@ -17,7 +17,7 @@ pub(super) fn check(at: &Cursor<'_>, message: &'static Message, report: &mut Rep
         let name = field.name;
         let fix = Some(format!("leave `{name}` out"));
         match (field.support, field.of) {
-            (Support::Supported, Of::Value) => {}
+            (Support::Supported, Of::Value) | (Support::Unseen, _) => {}
             (Support::Supported, Of::Object(inner)) => check(&value, inner, report),
             (Support::Supported, Of::Map(inner)) => {
                 value.fields().for_each(|(_, value)| check(&value, inner, report));

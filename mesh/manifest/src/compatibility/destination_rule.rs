@@ -5,6 +5,9 @@ use super::{Message, Test, planned, refused, yes};
 const TRAFFIC: &str = "ctrl/src/translate/routing/tests/traffic.rs";
 
 const CARRIED: &str = "waypoint/src/tests/traffic.rs";
+const OUTLIER_TESTS: &str = "mesh/model/src/traffic/outlier/tests.rs";
+const TABLE_TESTS: &str = "mesh/model/src/traffic/balance/table/tests.rs";
+const LOCALITY_TESTS: &str = "mesh/model/src/traffic/balance/locality/tests.rs";
 
 const WHOSE: &[Test] = &[(TRAFFIC, "whose_rule_counts")];
 const MERGED: &[Test] = &[(TRAFFIC, "several_rules_for_one_host_are_merged")];
@@ -12,14 +15,59 @@ const BALANCERS: &[Test] = &[(TRAFFIC, "load_balancers")];
 const HASHES: &[Test] = &[(TRAFFIC, "load_balancers"), (CARRIED, "the_same_key_leads_to_the_same_endpoint")];
 const COOKIES: &[Test] =
     &[(TRAFFIC, "load_balancers"), (CARRIED, "who_has_no_cookie_is_given_one_that_leads_there_again")];
+const RINGS: &[Test] =
+    &[(TRAFFIC, "load_balancers"), (TABLE_TESTS, "rings_are_as_large_as_their_lightest_needs")];
+const TABLES: &[Test] = &[(TRAFFIC, "load_balancers"), (TABLE_TESTS, "a_maglev_table_is_envoys")];
+const WARM: &[Test] = &[
+    (TRAFFIC, "warm_up_and_places"),
+    ("mesh/model/src/traffic/balance/turns/tests.rs", "a_new_endpoint_is_given_more_and_more"),
+];
+const DISTRIBUTED: &[Test] =
+    &[(TRAFFIC, "warm_up_and_places"), (LOCALITY_TESTS, "traffic_is_spread_over_places_as_written")];
+const FAILING_OVER: &[Test] = &[
+    (TRAFFIC, "warm_up_and_places"),
+    (LOCALITY_TESTS, "who_is_near_comes_first_if_somebody_may_be_found_unhealthy"),
+];
+const BY_LABEL: &[Test] = &[
+    (TRAFFIC, "warm_up_and_places"),
+    (LOCALITY_TESTS, "who_shares_more_labels_from_the_first_comes_sooner"),
+];
 const PLACES: &[Test] = &[(TRAFFIC, "warm_up_and_places")];
-const POOLS: &[Test] = &[(TRAFFIC, "connection_pools"), (CARRIED, "a_pool_that_is_full_overflows")];
+const POOLS: &[Test] = &[(TRAFFIC, "connection_pools")];
+const FULL: &[Test] = &[(TRAFFIC, "connection_pools"), (CARRIED, "a_pool_that_is_full_overflows")];
+const CARRYING: &[Test] =
+    &[(TRAFFIC, "connection_pools"), (CARRIED, "connections_carry_as_many_requests_as_they_may")];
+const STREAMS: &[Test] =
+    &[(TRAFFIC, "connection_pools"), (CARRIED, "streams_are_as_many_on_a_connection_as_they_may")];
+const RETRYING: &[Test] = &[
+    (TRAFFIC, "connection_pools"),
+    ("mesh/model/src/traffic/pool/tests.rs", "limits_are_those_of_the_policy"),
+    (
+        "mesh/model/src/traffic/pool/tests.rs",
+        "a_breaker_opens_at_its_limit_and_closes_when_something_is_over",
+    ),
+];
+const IDLE: &[Test] = &[
+    (TRAFFIC, "connection_pools"),
+    ("mesh/model/src/traffic/tests.rs", "idle_connections_are_closed_after_what_is_said_or_an_hour"),
+];
+const VERSIONS: &[Test] = &[
+    (TRAFFIC, "connection_pools"),
+    ("waypoint/src/protocol.rs", "rules_may_ask_for_another_version_than_the_port_is_declared_to_have"),
+];
 const PROBES: &[Test] =
     &[(TRAFFIC, "connection_pools"), (CARRIED, "probes_are_on_the_sockets_of_who_asks_for_them")];
 const LASTING: &[Test] =
     &[(TRAFFIC, "connection_pools"), (CARRIED, "connections_of_plain_tcp_end_when_idle_or_old")];
 const OUTLIERS: &[Test] =
     &[(TRAFFIC, "outliers_and_retry_budgets"), (CARRIED, "a_circuit_breaker_opens_and_closes_again")];
+const ROWS: &[Test] =
+    &[(TRAFFIC, "outliers_and_retry_budgets"), (OUTLIER_TESTS, "errors_in_a_row_reach_a_threshold")];
+const PANIC: &[Test] = &[
+    (TRAFFIC, "outliers_and_retry_budgets"),
+    (CARRIED, "all_ejected_is_no_healthy_upstream_unless_too_few_are_left"),
+];
+const MOST: &[Test] = &[(TRAFFIC, "outliers_and_retry_budgets"), (OUTLIER_TESTS, "so_many_may_be_ejected")];
 const BUDGETS: &[Test] =
     &[(TRAFFIC, "outliers_and_retry_budgets"), (CARRIED, "retries_go_elsewhere_and_no_more_than_may")];
 const PORTS: &[Test] = &[(TRAFFIC, "single_ports_and_tls")];
@@ -58,7 +106,7 @@ const TRAFFIC_POLICY: Message = Message {
     name: "TrafficPolicy",
     fields: &[
         yes("loadBalancer", BALANCERS).of(&LOAD_BALANCER),
-        yes("connectionPool", POOLS).of(&CONNECTION_POOL),
+        yes("connectionPool", FULL).of(&CONNECTION_POOL),
         yes("outlierDetection", OUTLIERS).of(&OUTLIER_DETECTION),
         yes("tls", PORTS).of(&TLS),
         yes("portLevelSettings", PORTS).of(&PORT_POLICY).note("in the place of all of the above"),
@@ -108,7 +156,7 @@ const LOAD_BALANCER: Message = Message {
         refused("zoneAwareLbSetting", "Istio does not have it for waypoints; use `localityLbSetting`")
             .of(&ZONE_AWARE),
         yes("warmupDurationSecs", PLACES).note("the older form of `warmup.duration`"),
-        yes("warmup", PLACES).of(&WARMUP),
+        yes("warmup", WARM).of(&WARMUP),
     ],
 };
 
@@ -138,29 +186,28 @@ const COOKIE: Message = Message {
 const ATTRIBUTE: Message =
     Message { name: "HTTPCookie.Attribute", fields: &[yes("name", BALANCERS), yes("value", BALANCERS)] };
 
-const RING: Message =
-    Message { name: "ConsistentHashLB.RingHash", fields: &[yes("minimumRingSize", BALANCERS)] };
+const RING: Message = Message { name: "ConsistentHashLB.RingHash", fields: &[yes("minimumRingSize", RINGS)] };
 
-const MAGLEV: Message = Message { name: "ConsistentHashLB.MagLev", fields: &[yes("tableSize", BALANCERS)] };
+const MAGLEV: Message = Message { name: "ConsistentHashLB.MagLev", fields: &[yes("tableSize", TABLES)] };
 
 const LOCALITY: Message = Message {
     name: "LocalityLoadBalancerSetting",
     fields: &[
-        yes("distribute", PLACES).of(&DISTRIBUTE),
-        yes("failover", PLACES).of(&FAILOVER),
-        yes("failoverPriority", PLACES),
-        yes("enabled", PLACES),
+        yes("distribute", DISTRIBUTED).of(&DISTRIBUTE),
+        yes("failover", FAILING_OVER).of(&FAILOVER),
+        yes("failoverPriority", BY_LABEL),
+        yes("enabled", FAILING_OVER),
     ],
 };
 
 const DISTRIBUTE: Message = Message {
     name: "LocalityLoadBalancerSetting.Distribute",
-    fields: &[yes("from", PLACES), yes("to", PLACES)],
+    fields: &[yes("from", DISTRIBUTED), yes("to", DISTRIBUTED)],
 };
 
 const FAILOVER: Message = Message {
     name: "LocalityLoadBalancerSetting.Failover",
-    fields: &[yes("from", PLACES), yes("to", PLACES)],
+    fields: &[yes("from", FAILING_OVER), yes("to", FAILING_OVER)],
 };
 
 const ZONE_AWARE: Message = Message {
@@ -180,18 +227,18 @@ const ZONE_FAILOVER: Message = Message {
 
 const WARMUP: Message = Message {
     name: "WarmupConfiguration",
-    fields: &[yes("duration", PLACES), yes("minimumPercent", PLACES), yes("aggression", PLACES)],
+    fields: &[yes("duration", WARM), yes("minimumPercent", WARM), yes("aggression", WARM)],
 };
 
 const CONNECTION_POOL: Message = Message {
     name: "ConnectionPoolSettings",
-    fields: &[yes("tcp", POOLS).of(&TCP), yes("http", POOLS).of(&HTTP)],
+    fields: &[yes("tcp", FULL).of(&TCP), yes("http", FULL).of(&HTTP)],
 };
 
 const TCP: Message = Message {
     name: "ConnectionPoolSettings.TCPSettings",
     fields: &[
-        yes("maxConnections", POOLS),
+        yes("maxConnections", FULL),
         yes("connectTimeout", POOLS),
         yes("tcpKeepalive", PROBES).of(&KEEPALIVE),
         yes("maxConnectionDuration", LASTING),
@@ -207,14 +254,14 @@ const KEEPALIVE: Message = Message {
 const HTTP: Message = Message {
     name: "ConnectionPoolSettings.HTTPSettings",
     fields: &[
-        yes("http1MaxPendingRequests", POOLS),
-        yes("http2MaxRequests", POOLS),
-        yes("maxRequestsPerConnection", POOLS),
-        yes("maxRetries", POOLS),
-        yes("idleTimeout", POOLS),
-        yes("h2UpgradePolicy", POOLS),
-        yes("useClientProtocol", POOLS),
-        yes("maxConcurrentStreams", POOLS),
+        yes("http1MaxPendingRequests", FULL),
+        yes("http2MaxRequests", FULL),
+        yes("maxRequestsPerConnection", CARRYING),
+        yes("maxRetries", RETRYING),
+        yes("idleTimeout", IDLE),
+        yes("h2UpgradePolicy", VERSIONS),
+        yes("useClientProtocol", VERSIONS),
+        yes("maxConcurrentStreams", STREAMS),
         yes("http2KeepAlive", POOLS).of(&PING),
     ],
 };
@@ -231,15 +278,15 @@ const OUTLIER_DETECTION: Message = Message {
             "consecutiveErrors",
             "Istio ignores it since long; use `consecutive5xxErrors` or `consecutiveGatewayErrors`",
         ),
-        yes("splitExternalLocalOriginErrors", OUTLIERS),
-        yes("consecutiveLocalOriginFailures", OUTLIERS),
-        yes("consecutiveGatewayErrors", OUTLIERS),
+        yes("splitExternalLocalOriginErrors", ROWS),
+        yes("consecutiveLocalOriginFailures", ROWS),
+        yes("consecutiveGatewayErrors", ROWS),
         yes("consecutive5xxErrors", OUTLIERS),
         yes("interval", OUTLIERS),
         yes("baseEjectionTime", OUTLIERS),
-        yes("maxEjectionPercent", OUTLIERS),
-        yes("minHealthPercent", OUTLIERS),
-        yes("outlierDetectionHttpErrorCodes", OUTLIERS),
+        yes("maxEjectionPercent", MOST),
+        yes("minHealthPercent", PANIC),
+        yes("outlierDetectionHttpErrorCodes", ROWS),
     ],
 };
 

@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
+use super::authorization_policy::AUTHORIZATION_POLICY;
 use super::{DESTINATION_RULE, Field, Message, Of, Support, VIRTUAL_SERVICE};
+
+/// The kinds that speak of layer 7.
+pub(super) const KINDS: [&Message; 3] = [&VIRTUAL_SERVICE, &DESTINATION_RULE, &AUTHORIZATION_POLICY];
 
 const HEAD: &str = "# Compatibility
 
@@ -12,13 +16,15 @@ does not exist.
 
 - **supported**: as Istio documents it, or as noted. Named is a test that holds it.
 - **no effect**: accepted, and a warning says so.
+- **not seen**: accepted, and nobody can tell what it says: a rule with it never lets anything through, and one that refuses
+  refuses what the rest of it matches.
 - **planned**, **refused**: an object with this field is refused, with the field's name, in status and analysis.
 ";
 
 /// The whole page.
 pub(super) fn page() -> String {
     let mut page = HEAD.to_owned();
-    for kind in [&VIRTUAL_SERVICE, &DESTINATION_RULE] {
+    for kind in KINDS {
         let _ = writeln!(page, "\n## {}", kind.name);
         for message in messages(kind) {
             section(message, &mut page);
@@ -50,6 +56,7 @@ fn section(message: &Message, page: &mut String) {
         let support = match field.support {
             Support::Supported => "supported",
             Support::Noted => "no effect",
+            Support::Unseen => "not seen",
             Support::Planned => "planned",
             Support::Refused => "refused",
         };

@@ -232,7 +232,7 @@ const TLS_MATCH: Message = Message {
         yes("destinationSubnets", STREAMS),
         yes("port", STREAMS),
         yes("sourceLabels", STREAMS),
-        yes("gateways", GATEWAYS).note("only what is for `mesh` has an effect: there are no gateways yet"),
+        yes("gateways", STREAMS).note("only what is for `mesh` has an effect: there are no gateways yet"),
         yes("sourceNamespace", STREAMS),
     ],
 };
