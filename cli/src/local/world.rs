@@ -281,6 +281,11 @@ impl World {
                 false => {}
             }
         }
+        if !self.read_once && objects.is_empty() {
+            self.events.note(
+                "there is no object in what -f names; what is written there takes effect at once".to_owned(),
+            );
+        }
         self.read_once = true;
         self.manifests.send_replace(Arc::new(manifests));
     }
