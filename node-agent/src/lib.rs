@@ -7,13 +7,13 @@
 //! ```
 
 pub mod allocator;
-
 pub mod config;
 
 pub mod redirect;
 
 pub mod proxy;
 
+mod code;
 pub mod listeners;
 pub mod netns;
 pub mod pods;

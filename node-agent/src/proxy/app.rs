@@ -45,6 +45,7 @@ use super::restore::{Recorded, restore};
 use super::state::{PATIENCE, State};
 use super::top::Rates;
 use super::{Agent, admin, files, members, memory, retire, save, top, trust, worker};
+use crate::code;
 use crate::config::name;
 use crate::pods::{Feed, Sources};
 use crate::socket::check_congestion_control;
@@ -321,6 +322,7 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, journal: Arc<Journal>, r
     if told.is_ok() {
         agent.state.told_all();
         journal.record_complete(agent.demand.is_on());
+        code::forget_start();
         readiness.done(STATE);
     }
 }

@@ -1,0 +1,71 @@
+//! The program's own pages of code, most of which only a start needs.
+//!
+//! The kernel maps the pages around each that is touched, and what starts a process lies all over its program: after a start
+//! two thirds of it count as resident memory of a process that goes on to use little of it.
+
+use std::fs;
+use std::ops::Range;
+
+/// Unmaps all code. What is used again comes back from the page cache at its next use, a fault for some sixteen pages; what
+/// was for the start alone does not, and the kernel may have its pages when others need them.
+pub(crate) fn forget_start() {
+    let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return };
+    maps.lines().filter_map(code).for_each(unmap);
+}
+
+/// The range of a line of `/proc/PID/maps` (proc(5)) that is a file's code. Read-only data is left alone: where it was
+/// relocated, its pages are this process's only copy.
+fn code(line: &str) -> Option<Range<usize>> {
+    let mut fields = line.split_ascii_whitespace();
+    let (range, permissions, path) = (fields.next()?, fields.next()?, fields.nth(3)?);
+    if permissions != "r-xp" || !path.starts_with('/') {
+        return None;
+    }
+    let (start, end) = range.split_once('-')?;
+    Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
+}
+
+#[allow(unsafe_code)]
+fn unmap(range: Range<usize>) {
+    // SAFETY: the range is a whole private mapping of a file that was never writable, so that the file has all that is in it:
+    // a thread that is in there faults the same bytes in again. It fails only for locked memory, which then stays.
+    let _ = unsafe {
+        libc::madvise(range.start as *mut libc::c_void, range.end - range.start, libc::MADV_DONTNEED)
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_code_of_files_is_unmapped() {
+        let cases = [
+            ("55d0a0000000-55d0a0e00000 r-xp 00400000 fe:00 1234    /usr/bin/node-agent", true),
+            ("55d0a0e00000-55d0a0f00000 r--p 01200000 fe:00 1234    /usr/bin/node-agent", false),
+            ("55d0a0f00000-55d0a1000000 rw-p 01300000 fe:00 1234    /usr/bin/node-agent", false),
+            ("7ffd1b5f2000-7ffd1b5f4000 r-xp 00000000 00:00 0       [vdso]", false),
+            ("7f0000000000-7f0000001000 rwxp 00000000 fe:00 99      /tmp/writable", false),
+            ("7f0000000000-7f0000001000 r-xp 00000000 00:00 0", false),
+            ("nonsense", false),
+            ("", false),
+        ];
+        for (line, is_code) in cases {
+            assert_eq!(code(line).is_some(), is_code, "{line}");
+        }
+        assert_eq!(code(cases[0].0), Some(0x55d0_a000_0000..0x55d0_a0e0_0000));
+    }
+
+    #[test]
+    fn what_was_unmapped_works_as_before_and_counts_no_more() {
+        let mapped = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        let before = mapped();
+        forget_start();
+        let after = mapped();
+        assert!(after < before, "{before} KiB of files before, {after} KiB after");
+    }
+}
