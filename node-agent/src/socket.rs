@@ -1,11 +1,14 @@
 //! Raw socket work that the standard library has no word for: descriptors beside a datagram, marked and
 //! transparent sockets, the original destination of a redirected connection, a child that dies with its parent.
-//! The only module of this crate that may hold `unsafe`, item by item.
+//! Beside `code`, the only module of this library that may hold `unsafe`, item by item.
 
 use std::{
+    fs,
+    hash::{BuildHasher, Hasher, RandomState},
     io,
     mem::MaybeUninit,
     net::{IpAddr, SocketAddr, SocketAddrV6},
+    ops::RangeInclusive,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     time::Duration,
 };
@@ -178,7 +181,7 @@ pub fn check_congestion_control(name: &str) -> io::Result<()> {
     const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
     let probe = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     set_congestion_control(&SockRef::from(&probe), name).map_err(|error| {
-        let allowed = std::fs::read_to_string(ALLOWED).unwrap_or_default();
+        let allowed = fs::read_to_string(ALLOWED).unwrap_or_default();
         io::Error::new(
             error.kind(),
             format!("the kernel refuses `{name}` ({error}); {ALLOWED} has: {}", allowed.trim()),
@@ -198,6 +201,42 @@ pub fn bind_transparent(socket: &Socket, source: IpAddr) -> io::Result<()> {
     }
     setsockopt(socket, IpBindAddressNoPort, &true)?;
     socket.bind(&SocketAddr::new(source, 0).into())
+}
+
+/// As [`bind_transparent`], from a port by chance instead of the kernel's choice: one among those that the namespace this
+/// thread is in has for outgoing connections. Call it inside the pod's namespace
+/// ([`in_namespace`](crate::netns::in_namespace)).
+///
+/// # Errors
+/// What the kernel says: `EADDRINUSE` where every port that was looked at is taken.
+pub fn bind_transparent_by_chance(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    const LOOKED_AT: u32 = 64;
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let range =
+        port_range(&text).ok_or_else(|| io::Error::other(format!("{text:?} is no range of ports")))?;
+    match source {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+    }
+    // A hasher of the standard library begins with a number by chance.
+    let chance = RandomState::new().build_hasher().finish() as u32;
+    let (first, many) = (u32::from(*range.start()), range.len() as u32);
+    let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
+    for step in 0..many.min(LOOKED_AT) {
+        let port = first + chance.wrapping_add(step) % many;
+        match socket.bind(&SocketAddr::new(source, port as u16).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = error,
+            done => return done,
+        }
+    }
+    Err(taken)
+}
+
+/// The text of `ip_local_port_range`: the first and the last port.
+fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut ports = text.split_ascii_whitespace().map(|port| port.parse().ok());
+    let (first, last) = (ports.next()??, ports.next()??);
+    (first <= last).then_some(first..=last)
 }
 
 /// Where a redirected connection was going before the rules caught it; its local address if they did not.
@@ -278,6 +317,20 @@ mod tests {
         let chosen = socket();
         stays_on_host(&SockRef::from(&chosen)).unwrap();
         assert_eq!(congestion_control(&chosen), "reno");
+    }
+
+    #[test]
+    fn ports_are_those_of_the_range() {
+        for (text, range) in [
+            ("32768\t60999\n", Some(32768..=60999)),
+            ("40000\t40000\n", Some(40000..=40000)),
+            ("40001\t40000\n", None),
+            ("40000\n", None),
+            ("1 99999", None),
+            ("", None),
+        ] {
+            assert_eq!(port_range(text), range, "{text:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The process from its start to its end: settings in, threads, controller and certificates joined.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +13,10 @@ use daemon::shutdown::Shutdown;
 use daemon::start::StartError;
 use daemon::tasks::Tasks;
 use daemon::trace::TraceSettings;
-use daemon::{files, ports};
+use daemon::{controller, files, ports};
 use hbone::account::Ledger;
 use hbone::limits::Limits;
 use hbone::windows::Windows;
-use identity::ca_client::{CaClient, CaClientSettings};
-use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::rotation::{Certificates, RotationSettings};
 use identity::tls::{KeyExchange, Tls, TlsSettings};
 use model::Identity;
@@ -28,11 +25,10 @@ use model::authz::GatewayName;
 use proto::type_url;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
-use xds::client::{Client, ClientConfig, ClientHandle};
+use xds::client::{Client, ClientHandle};
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::feed::routing::RoutingFeed;
-use xds::node::NodeInfo;
 use xds::state::State;
 
 use crate::balance::{AllClusters, EjectionMetrics};
@@ -92,13 +88,17 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         settings: serde_json::json!(settings.in_force()),
     };
     tasks.spawn("admin", admin::serve(ports, page));
-    tasks.spawn("certificates", certificates(settings, &waypoint)?);
+    tasks.spawn(
+        "certificates",
+        waypoint.certificates.drive(controller::authority(settings, &waypoint.tls, false)?),
+    );
     tasks.spawn("expire series", expire_series(waypoint.clone()));
     if let Some(exporter) = waypoint.spans.as_ref().and_then(Spans::exporter) {
         tasks.spawn("spans", exporter.run());
     }
     tasks.spawn("endpoints", upkeep(waypoint.clone()));
-    let subscriber = Subscriber::new(node(settings).to_wire(), subscriptions());
+    let node = controller::node(settings, "waypoint").understanding(&feed::abilities());
+    let subscriber = Subscriber::new(node.to_wire(), subscriptions());
     let (taker, router) = (waypoint.clone(), waypoint.clone());
     let feed = RoutingFeed::new(
         Decoder::default(),
@@ -106,7 +106,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         move |updates| router.routings.apply(updates),
     );
     let told = Told { feed, waypoint: waypoint.clone() };
-    let (client, handle) = Client::new(client_config(settings, &waypoint.tls)?, subscriber, told);
+    let (client, handle) = Client::new(controller::configuration(settings, &waypoint.tls)?, subscriber, told);
     let client = client.answering(Arc::new(Desk(waypoint.clone())));
     tasks.spawn("controller", async move { match client.run().await {} });
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));
@@ -263,55 +263,6 @@ fn gateway(settings: &Settings) -> GatewayName {
     };
     let namespace = Str::from(settings.text(name::POD_NAMESPACE));
     GatewayName { namespace, name: Str::from(gateway), class: Str::from(settings.text(name::GATEWAY_CLASS)) }
-}
-
-fn certificates(
-    settings: &Settings,
-    waypoint: &Waypoint,
-) -> Result<impl Future<Output = ()> + use<>, StartError> {
-    let names = [name::CA_ADDRESS, name::CA_ROOT_CA, name::ALT_CA_HOSTNAME];
-    let authority = control_plane(settings, &waypoint.tls, names)?;
-    let ca = CaClientSettings {
-        token_file: settings.optional(name::TOKEN_FILE).map(PathBuf::from),
-        cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
-        lifetime: settings.duration(name::SECRET_TTL)?,
-        impersonate: false,
-        headers: Vec::new(),
-    };
-    let client =
-        CaClient::new(authority.channel(), ca).map_err(|error| StartError::Value(error.to_string()))?;
-    Ok(waypoint.certificates.drive(client))
-}
-
-fn node(settings: &Settings) -> NodeInfo {
-    let ip = settings.text(name::INSTANCE_IP).parse().ok();
-    NodeInfo::new("waypoint", ip, settings.text(name::POD_NAME), settings.text(name::POD_NAMESPACE))
-        .on_node(settings.text(name::NODE_NAME))
-        .in_cluster(settings.text(name::CLUSTER_ID))
-        .understanding(&feed::abilities())
-}
-
-/// A controller by the names of the settings that hold its address, its roots and its name.
-fn control_plane(
-    settings: &Settings,
-    tls: &Tls,
-    [address, roots, server_name]: [&'static str; 3],
-) -> Result<ControlPlane, StartError> {
-    let mut plane = ControlPlaneSettings::new(settings.text(address), settings.text(roots));
-    plane.server_name = settings.optional(server_name).map(str::to_owned);
-    ControlPlane::new(tls, &plane).map_err(|error| StartError::Value(format!("{address}: {error}")))
-}
-
-fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartError> {
-    let names = [name::XDS_ADDRESS, name::XDS_ROOT_CA, name::ALT_XDS_HOSTNAME];
-    let controller = control_plane(settings, tls, names)?;
-    Ok(ClientConfig {
-        address: settings.text(name::XDS_ADDRESS).to_owned(),
-        dial: Arc::new(move || Box::pin(controller.connect())),
-        token_file: settings.optional(name::TOKEN_FILE).map(PathBuf::from),
-        cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
-        headers: Vec::new(),
-    })
 }
 
 fn subscriptions() -> [Subscription; 4] {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use daemon::controller;
 use daemon::log::Log;
 use daemon::metrics::Metrics;
 use daemon::metrics::traffic::Traffic;
@@ -18,19 +19,16 @@ use daemon::start::StartError;
 use daemon::tasks::Tasks;
 use hbone::account::{AccountLimits, Ledger};
 use hbone::limits::Limits;
-use identity::ca_client::{CaClient, CaClientSettings};
-use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::rotation::{Certificates, RotationSettings};
 use identity::tls::{KeyExchange, Tls, TlsSettings};
 use proto::type_url;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use xds::client::{Client, ClientConfig, ClientHandle};
+use xds::client::{Client, ClientHandle};
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::diagnostics::Ring;
 use xds::feed::Feed as Updates;
-use xds::node::NodeInfo;
 
 use super::decisions::Desk;
 use super::demand::{self, Demand};
@@ -89,7 +87,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let ports = admin::Addresses::of(settings)?.listen_unless_taken(keeps_state)?;
     tasks.spawn("admin", admin::serve(ports, page));
     tasks.spawn("parking", parking::expire(agent.clone()));
-    tasks.spawn("certificates", certificates(settings, &agent)?);
+    tasks.spawn("certificates", agent.certificates.drive(controller::authority(settings, &agent.tls, true)?));
     tasks.spawn("expire series", expire_series(agent.clone()));
     tasks.spawn("memory", memory::watch(agent.clone()));
     tasks.spawn("rates", top::follow(agent.clone()));
@@ -104,7 +102,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         }
     };
     let mut decoder = Decoder::default();
-    let mut subscriber = Subscriber::new(node(settings).to_wire(), subscriptions(agent.demand.is_on()));
+    let mut subscriber =
+        Subscriber::new(controller::node(settings, "ztunnel").to_wire(), subscriptions(agent.demand.is_on()));
     let (journal, restored) = match keeps_state {
         true => restore(&agent, &mut decoder, &mut subscriber, saved),
         false => (Journal::off(), false),
@@ -112,7 +111,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let journal = Arc::new(journal);
     let handler = updates(agent.clone(), decoder);
     let handler = Recorded { handler, agent: agent.clone(), journal: journal.clone() };
-    let (client, handle) = Client::new(client_config(settings, &agent.tls)?, subscriber, handler);
+    let (client, handle) = Client::new(controller::configuration(settings, &agent.tls)?, subscriber, handler);
     let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
     let client = client.answering(Arc::new(Desk(agent.clone())));
     tasks.spawn("controller", async move { match client.run().await {} });
@@ -245,54 +244,6 @@ pub(super) fn agent(
         config: serde_json::json!(settings.in_force()),
     };
     Ok((Arc::new(agent), mailboxes))
-}
-
-fn certificates(
-    settings: &Settings,
-    agent: &Arc<Agent>,
-) -> Result<impl Future<Output = ()> + use<>, StartError> {
-    let authority =
-        control_plane(settings, &agent.tls, [name::CA_ADDRESS, name::CA_ROOT_CA, name::ALT_CA_HOSTNAME])?;
-    let ca = CaClientSettings {
-        token_file: settings.optional(name::TOKEN_FILE).map(PathBuf::from),
-        cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
-        lifetime: settings.duration(name::SECRET_TTL)?,
-        impersonate: true,
-        headers: Vec::new(),
-    };
-    let client =
-        CaClient::new(authority.channel(), ca).map_err(|error| StartError::Value(error.to_string()))?;
-    Ok(agent.certificates.drive(client))
-}
-
-fn node(settings: &Settings) -> NodeInfo {
-    let ip = settings.text(name::INSTANCE_IP).parse().ok();
-    NodeInfo::new("ztunnel", ip, settings.text(name::POD_NAME), settings.text(name::POD_NAMESPACE))
-        .on_node(settings.text(name::NODE_NAME))
-        .in_cluster(settings.text(name::CLUSTER_ID))
-}
-
-/// A controller by the names of the settings that hold its address, its roots and its name.
-fn control_plane(
-    settings: &Settings,
-    tls: &Tls,
-    [address, roots, server_name]: [&'static str; 3],
-) -> Result<ControlPlane, StartError> {
-    let mut plane = ControlPlaneSettings::new(settings.text(address), settings.text(roots));
-    plane.server_name = settings.optional(server_name).map(str::to_owned);
-    ControlPlane::new(tls, &plane).map_err(|error| StartError::Value(format!("{address}: {error}")))
-}
-
-fn client_config(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartError> {
-    let controller =
-        control_plane(settings, tls, [name::XDS_ADDRESS, name::XDS_ROOT_CA, name::ALT_XDS_HOSTNAME])?;
-    Ok(ClientConfig {
-        address: settings.text(name::XDS_ADDRESS).to_owned(),
-        dial: Arc::new(move || Box::pin(controller.connect())),
-        token_file: settings.optional(name::TOKEN_FILE).map(PathBuf::from),
-        cluster_id: settings.text(name::CLUSTER_ID).to_owned(),
-        headers: Vec::new(),
-    })
 }
 
 /// Everything, or of workloads and services what is asked for; the mesh's own settings only from a controller that

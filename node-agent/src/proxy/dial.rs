@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hbone::account::{Account, Descriptors, Full};
 use hbone::connection::Connection;
 use hbone::fairness::{self, HANDSHAKE};
@@ -23,7 +25,7 @@ use model::workload::Workload;
 use socket2::{SockRef, Socket};
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::pod::Pod;
 use super::record::{Failure, Record, flags};
@@ -32,14 +34,18 @@ use super::trust;
 use super::worker::{TunnelKey, Worker};
 use crate::netns::in_namespace;
 use crate::socket::{
-    PROXY_MARK, bind_transparent, marked_tcp, set_congestion_control, stays_on_host, tune_tcp,
+    PROXY_MARK, bind_transparent, bind_transparent_by_chance, marked_tcp, set_congestion_control,
+    stays_on_host, tune_tcp,
 };
 
 /// How long a TCP connect may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
-/// How long an application of this host's may take to answer a connect before another port is tried.
+/// How long an application of this host's may take to answer a connect before another port is tried; twice as long before
+/// the next.
 const SILENT: Duration = Duration::from_millis(200);
+/// How many other ports are tried.
+const OTHER_PORTS: u32 = 4;
 
 /// The header of a refused CONNECT that says why, to peers of the mesh only.
 pub(crate) const CAUSE: &str = "lateen-cause";
@@ -162,32 +168,41 @@ pub(crate) async fn application(
 ) -> Result<Dialled, DialError> {
     // An application that calls itself through the mesh would find its own address taken.
     let source = source.filter(|source| *source != to.ip());
-    let make = || {
-        in_namespace(&pod.netns, || {
-            // Nothing of this kernel's own goes silent, so there is nothing to keep alive.
-            let socket = marked_tcp(to.ip(), pod.app_mark())?;
-            stays_on_host(&SockRef::from(&socket))?;
-            if let Some(source) = source {
-                bind_transparent(&socket, source)?;
-            }
-            Ok(socket)
-        })
+    let attempt = |bind: fn(&Socket, IpAddr) -> io::Result<()>| {
+        let make = move || {
+            in_namespace(&pod.netns, || {
+                // Nothing of this kernel's own goes silent, so there is nothing to keep alive.
+                let socket = marked_tcp(to.ip(), pod.app_mark())?;
+                stays_on_host(&SockRef::from(&socket))?;
+                source.map_or(Ok(()), |source| bind(&socket, source))?;
+                Ok(socket)
+            })
+        };
+        connect(&pod.account, make, to)
     };
-    let mut first = pin!(connect(&pod.account, make, to));
-    if source.is_none() {
-        return first.await;
-    }
     // The kernel chooses a port that nobody here uses, and cannot know of those that the client itself uses: if it has a
     // connection past the mesh from this very port (opened before it joined), the application takes ours for that one
-    // and answers the client. Such a port stays silent, and the next attempt has another.
-    match timeout(SILENT, &mut first).await {
-        Ok(done) => done,
-        Err(_) => tokio::select! {
+    // and answers the client. Such a port stays silent. The next ones are silent as well where the client opened
+    // several at once, so that other attempts have one by chance, none of them the same.
+    let mut first = pin!(attempt(bind_transparent));
+    let mut others: FuturesUnordered<_> = FuturesUnordered::new();
+    let mut left = if source.is_some() { OTHER_PORTS } else { 0 };
+    let mut silent = pin!(sleep(SILENT));
+    loop {
+        tokio::select! {
             biased;
-            done = &mut first => done,
-            // That the second cannot be made says nothing of the first, which goes on then.
-            Ok(done) = connect(&pod.account, make, to) => Ok(done),
-        },
+            done = &mut first => return done,
+            // That another cannot be made says nothing of the first, which goes on then.
+            Some(done) = others.next() => match done {
+                Ok(dialled) => return Ok(dialled),
+                Err(_) => continue,
+            },
+            () = &mut silent, if left > 0 => {
+                others.push(attempt(bind_transparent_by_chance));
+                left -= 1;
+                silent.set(sleep(SILENT * (1 << (OTHER_PORTS - left))));
+            }
+        }
     }
 }
 
