@@ -141,7 +141,7 @@ impl Shared {
         }
         let policy = rules.as_deref().map(|rules| effective(rules, &self.cluster)).unwrap_or_default();
         if policy.outlier_detection.is_none() {
-            self.say(&state.detector.clear(now));
+            self.say(&state.detector.clear());
         }
         let cause = rules.map(|rules| rules.cause.clone()).unwrap_or_default();
         self.put(&mut state, view.own, policy, cause)

@@ -127,7 +127,7 @@ struct Record {
 #[derive(Debug, Clone, Copy)]
 enum State {
     EjectedAt(Duration),
-    ReturnedAt(Duration),
+    Returned,
 }
 
 impl Detector {
@@ -192,7 +192,7 @@ impl Detector {
     /// Lets those return whose time is over. To be called when [`next_sweep`](Self::next_sweep) is due; earlier it does
     /// nothing.
     ///
-    /// An endpoint that has been back for an interval or more has its multiplier lowered by one with each sweep.
+    /// An endpoint that came back with an earlier sweep, so an interval ago or more, has its multiplier lowered by one.
     pub fn sweep(&mut self, settings: &OutlierDetection, now: Duration) -> Vec<Event> {
         if now < self.next_sweep(settings) {
             return Vec::new();
@@ -202,13 +202,11 @@ impl Detector {
         for (endpoint, record) in &mut self.records {
             match record.state {
                 State::EjectedAt(then) if now.saturating_sub(then) >= record.duration(settings) => {
-                    record.give_back(now);
+                    record.give_back();
                     events.push(Event::Returned { endpoint: endpoint.clone(), cause: record.cause });
                 }
-                State::ReturnedAt(then) if now.saturating_sub(then) >= settings.interval => {
-                    record.multiplier = record.multiplier.saturating_sub(1);
-                }
-                State::EjectedAt(_) | State::ReturnedAt(_) => {}
+                State::EjectedAt(_) => {}
+                State::Returned => record.multiplier = record.multiplier.saturating_sub(1),
             }
         }
         self.ejected -= events.len();
@@ -227,11 +225,11 @@ impl Detector {
     }
 
     /// Outlier detection is no longer wanted: all return.
-    pub fn clear(&mut self, now: Duration) -> Vec<Event> {
+    pub fn clear(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         for (endpoint, mut record) in std::mem::take(&mut self.records) {
             if matches!(record.state, State::EjectedAt(_)) {
-                record.give_back(now);
+                record.give_back();
                 events.push(Event::Returned { endpoint, cause: record.cause });
             }
         }
@@ -246,8 +244,8 @@ impl Record {
         settings.base_ejection_time.saturating_mul(self.multiplier).min(longest(settings))
     }
 
-    fn give_back(&mut self, now: Duration) {
-        self.state = State::ReturnedAt(now);
+    fn give_back(&mut self) {
+        self.state = State::Returned;
         self.monitor.give_back();
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::{CONTROL_HEADERS, Edit, Operations, in_turn, may_change, together};
+use super::{CONTROL_HEADERS, Edit, Operations, in_turn, is_framing, may_change, together};
 use crate::route::fixtures::{Sent, get, operations};
 use crate::route::template::Message;
 
@@ -92,9 +92,13 @@ fn framing_is_not_for_rules() {
         "keep-alive",
     ] {
         assert!(!may_change(&HeaderName::from_static(name)), "{name}");
+        // The host has a rewrite of its own.
+        assert_eq!(is_framing(name), name != "host", "{name}");
+        assert_eq!(is_framing(&name.to_ascii_uppercase()), name != "host", "{name}");
     }
     for name in ["x-user", "content-type", "authorization", "cookie", "x-forwarded-host"] {
         assert!(may_change(&HeaderName::from_static(name)), "{name}");
+        assert!(!is_framing(name), "{name}");
     }
 }
 

@@ -54,16 +54,18 @@ proptest! {
 
 #[test]
 fn few_conditions_are_asked_one_by_one() {
-    let prefix =
-        |text: &str| HttpMatch { path: Some(PathMatch::Prefix(text.into())), ..HttpMatch::default() };
-    let of = |count: u32| {
-        let rules: Vec<_> = (0..count).map(|n| rule(n, [prefix(&format!("/{n}/"))], "v1")).collect();
-        Indexed::new(routing(rules))
+    let prefix: fn(Str) -> PathMatch = PathMatch::Prefix;
+    let of = |count: u32, path: fn(Str) -> PathMatch| {
+        let path = |n: u32| HttpMatch { path: Some(path(format!("/{n}/").into())), ..HttpMatch::default() };
+        Indexed::new(routing((0..count).map(|n| rule(n, [path(n)], "v1")).collect::<Vec<_>>()))
     };
-    assert!(of(16).index.is_none());
-    let many = of(3000);
+    assert!(of(16, prefix).index.is_none());
+    let exact = of(3000, PathMatch::Exact).index.unwrap();
+    assert_eq!((exact.exact.len(), exact.others.len()), (3000, 0));
+    let many = of(3000, prefix);
     let index = many.index.as_ref().unwrap();
     assert_eq!((index.lengths.as_slice(), index.others.len()), (&[6, 5, 4, 3][..], 0));
+    assert!(index.unscoped, "some are for any client: nobody looks for one that is for this one");
     let sent = get("/2999/x");
     let decision = many.select(&sent.request(), &mut no_draw);
     assert_eq!(decision.rule.map(|rule| rule.source.index), Some(2999));

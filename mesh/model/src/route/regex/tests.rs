@@ -8,7 +8,7 @@ use super::{InvalidRegex, MAX_PATTERN, Regex, Substitution};
 fn means_what_it_means_in_re2() {
     // Pattern, texts that match as a whole, texts that do not.
     type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
-    let table: [Row<'_>; 28] = [
+    let table: [Row<'_>; 32] = [
         ("a.c", &["abc", "a/c"], &["ac", "xabc", "abcx", "a\nc"]),
         ("a|bc", &["a", "bc"], &["ac", "abc", "b"]),
         (".*", &["", "x"], &["a\nb"]),
@@ -32,6 +32,7 @@ fn means_what_it_means_in_re2() {
         // No sets within sets.
         ("[[a]", &["[", "a"], &["b"]),
         ("[a&&b]+", &["a&b"], &["c"]),
+        ("[[:alpha:]&&1]+", &["a&1"], &["2"]),
         ("[a~~b]", &["~"], &["c"]),
         ("[]a]", &["]", "a"], &["b"]),
         (r"[\]a-c]", &["]", "b"], &["-"]),
@@ -40,6 +41,10 @@ fn means_what_it_means_in_re2() {
         (r"\Qa.b", &["a.b"], &["axb"]),
         (r"\<a\>", &["<a>"], &["a"]),
         (r"\x41\x{42}\103\0", &["ABC\0"], &["ABC"]),
+        (r"\x41", &["A"], &["x41"]),
+        // Three digits at most.
+        (r"\1011", &["A1"], &["A"]),
+        (r"\pN", &["7"], &["a"]),
         (r"(?P<n>a)(?<m>b)", &["ab"], &["a"]),
     ];
     for (pattern, matching, others) in table {
@@ -99,6 +104,7 @@ fn refuses_what_it_cannot_read_alike() {
         "[+--]",
         "a{1001}",
         "a{5,1001}",
+        r"\d{1001}",
         "(?P=n)",
         r"\p{Nothing}",
         r"\Z",
@@ -108,6 +114,7 @@ fn refuses_what_it_cannot_read_alike() {
         assert!(matches!(refused, Err(InvalidRegex::Syntax(_))), "{pattern}: {refused:?}");
     }
     assert_eq!(Regex::new(""), Err(InvalidRegex::Empty));
+    assert_eq!(&**Regex::new("(?i)a|b").unwrap().pattern(), "(?i)a|b", "what was written is what is told");
     let text = Regex::new("(?=a)").unwrap_err().to_string();
     assert!(text.contains("look-around"), "{text}");
     let text = Regex::new("a)").unwrap_err().to_string();

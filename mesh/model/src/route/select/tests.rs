@@ -106,6 +106,18 @@ fn a_rule_redirects_or_answers() {
     assert_eq!(decided(&routing, &get("/gone")).1, "410");
 }
 
+/// What a rewrite or redirect of the path leaves is what stands behind the match.
+#[test]
+fn a_decision_says_how_much_of_the_path_matched() {
+    let exact = HttpMatch { path: Some(PathMatch::Exact("/old/x".into())), ..HttpMatch::default() };
+    let rules = routing([rule(0, [exact, prefix("/old")], "v1"), rule(1, [], "v2")]);
+    for (path, expected) in [("/old/x", 6), ("/old/y", 4), ("/older", 4), ("/", 1), ("/new", 1)] {
+        let sent = get(path);
+        let decision = select(&rules, &sent.request(), &mut no_draw);
+        assert_eq!(decision.matched_length(path), expected, "{path}");
+    }
+}
+
 fn forwarding(destinations: Destinations, missing: &[&str]) -> Routing {
     let missing = missing.iter().map(|name| Str::from(*name)).collect();
     let forward = Forward { destinations, missing, ..Forward::default() };

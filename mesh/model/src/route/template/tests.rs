@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::{InvalidTemplate, MAX_TEMPLATE, Message, Template};
+use super::{InvalidTemplate, MAX_TEMPLATE, Message, Template, is_command};
 use crate::route::fixtures::{Sent, get};
 
 fn value(template: &str, sent: &Sent) -> Option<String> {
@@ -97,6 +97,17 @@ fn refuses_what_it_cannot_fill_in() {
     assert_eq!(Template::parse(&format!("{longest}a")), Err(InvalidTemplate::TooLong(MAX_TEMPLATE + 1)));
     // The text of the error says what to write.
     assert!(Template::parse("50%").unwrap_err().to_string().contains("%%"));
+}
+
+/// Of a command that is known it is said how to write it, of others that there is none.
+#[test]
+fn commands_are_known_by_their_names() {
+    for name in ["REQ", "RESP", "RESPONSE_CODE", "DOWNSTREAM_LOCAL_PORT", "DOWNSTREAM_PEER_URI_SAN"] {
+        assert!(is_command(name), "{name}");
+    }
+    for name in ["", "req", "REQ(x)", "PROTOCOL", "START_TIME"] {
+        assert!(!is_command(name), "{name}");
+    }
 }
 
 #[test]

@@ -80,7 +80,9 @@ mod tests {
             ("abc", 0, 0x44bc_2cf5_ad77_0999),
             ("xxhash", 0, 0x32dd_3895_2c4b_c720),
             ("xxhash", 20_141_025, 0xb559_b98d_844e_0635),
+            ("0123456789abcdef0123456789abcdef", 0, 0x642a_9495_8e71_e6c5),
             ("Nobody inspects the spammish repetition", 0, 0xfbce_a83c_8a37_8bf1),
+            ("Call me Ishmael. Some years ago--never mind how long precisely-", 0, 0x02a2_e854_70d6_fd96),
         ] {
             assert_eq!(xxh64(text.as_bytes(), seed), expected, "{text:?} {seed}");
         }
