@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn congestion_control_is_the_hosts_but_where_it_is_chosen() {
         let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        let hosts = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        let hosts = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
         let left = socket();
         set_congestion_control(&SockRef::from(&left), "").unwrap();
         assert_eq!(congestion_control(&left), hosts.trim());

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use daemon::metrics::traffic::End;
+use daemon::metrics::end::End;
 use daemon::ports;
 use daemon::start::StartError;
 use hbone::account::{Account, AccountLimits};

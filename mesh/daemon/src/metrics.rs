@@ -1,5 +1,6 @@
 //! Metrics in OpenMetrics text, with the names and labels of Istio.
 
+pub mod end;
 pub mod process;
 pub mod proxy;
 pub mod traffic;

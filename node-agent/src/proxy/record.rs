@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use daemon::log::{About, Line};
-use daemon::metrics::traffic::{End, Labels, Reporter};
+use daemon::metrics::end::End;
+use daemon::metrics::traffic::{Labels, Reporter};
 use hbone::connection::Live;
 use model::Identity;
 use model::address::{AppAddress, NextHop, PeerAddress};
@@ -74,7 +75,7 @@ impl Ends {
     fn labels(&self, flags: &'static str) -> Labels {
         let source = self.baggage.as_ref().filter(|_| self.source.is_none()).map_or_else(
             || end(self.source.as_deref(), self.source_identity.as_ref()),
-            |baggage| said(baggage, self.source_identity.as_ref()),
+            |baggage| End::said(baggage, self.source_identity.as_ref(), text(self.source_identity.as_ref())),
         );
         let service = self.service.as_deref();
         Labels {
@@ -137,35 +138,15 @@ impl Ends {
 }
 
 fn end(workload: Option<&Workload>, principal: Option<&Identity>) -> End {
-    let principal = principal.map(|identity| identity.to_string().into()).unwrap_or_default();
-    let Some(workload) = workload else { return End { principal, ..End::default() } };
-    let profile = &workload.profile;
-    End {
-        workload: profile.workload_name.clone(),
-        canonical_service: profile.canonical_name.clone(),
-        canonical_revision: profile.canonical_revision.clone(),
-        namespace: workload.namespace().clone(),
-        principal,
-        cluster: profile.cluster.clone(),
-        region: profile.locality.region.clone(),
-        zone: profile.locality.zone.clone(),
+    let principal = text(principal);
+    match workload {
+        Some(workload) => End::of(workload, principal),
+        None => End { principal, ..End::default() },
     }
 }
 
-/// What a peer that we do not know says of itself, as far as its certificate does not say otherwise.
-fn said(baggage: &Baggage, principal: Option<&Identity>) -> End {
-    let namespace =
-        principal.map_or_else(|| baggage.namespace.as_str().into(), |known| known.namespace().clone());
-    End {
-        workload: baggage.workload.as_str().into(),
-        canonical_service: baggage.service.as_str().into(),
-        canonical_revision: baggage.revision.as_str().into(),
-        namespace,
-        principal: principal.map(|identity| identity.to_string().into()).unwrap_or_default(),
-        cluster: baggage.cluster.as_str().into(),
-        region: baggage.region.as_str().into(),
-        zone: baggage.zone.as_str().into(),
-    }
+fn text(principal: Option<&Identity>) -> Arc<str> {
+    principal.map(|identity| identity.to_string().into()).unwrap_or_default()
 }
 
 /// A record on its way to another process.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
-use daemon::metrics::traffic::{End, Labels, Reporter};
+use daemon::metrics::end::End;
+use daemon::metrics::traffic::{Labels, Reporter};
 use model::baggage::Baggage;
 use model::service::Service;
 use model::workload::Workload;
@@ -73,38 +73,15 @@ impl EncodeLabelSet for RequestLabels {
 /// does not say otherwise.
 pub(crate) fn source(client: &Client, source: Option<&Workload>, baggage: Option<&Baggage>) -> End {
     match (source, baggage) {
-        (Some(source), _) => end(source, client.principal.clone()),
-        (None, Some(baggage)) => End {
-            workload: baggage.workload.as_str().into(),
-            canonical_service: baggage.service.as_str().into(),
-            canonical_revision: baggage.revision.as_str().into(),
-            namespace: client.identity.namespace().clone(),
-            principal: client.principal.clone(),
-            cluster: baggage.cluster.as_str().into(),
-            region: baggage.region.as_str().into(),
-            zone: baggage.zone.as_str().into(),
-        },
+        (Some(source), _) => End::of(source, client.principal.clone()),
+        (None, Some(baggage)) => End::said(baggage, Some(&client.identity), client.principal.clone()),
         (None, None) => End { principal: client.principal.clone(), ..End::default() },
     }
 }
 
 /// What the labels say of a workload that proved to be itself.
 pub(super) fn end_of(workload: &Workload) -> End {
-    end(workload, workload.identity().to_string().into())
-}
-
-fn end(workload: &Workload, principal: Arc<str>) -> End {
-    let profile = &workload.profile;
-    End {
-        workload: profile.workload_name.clone(),
-        canonical_service: profile.canonical_name.clone(),
-        canonical_revision: profile.canonical_revision.clone(),
-        namespace: workload.namespace().clone(),
-        principal,
-        cluster: profile.cluster.clone(),
-        region: profile.locality.region.clone(),
-        zone: profile.locality.zone.clone(),
-    }
+    End::of(workload, workload.identity().to_string().into())
 }
 
 /// The labels of what goes from a client to an endpoint, or to none.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use daemon::metrics::traffic::End;
+use daemon::metrics::end::End;
 use daemon::trace::{self, Exporter, Span, TraceError, TraceSettings, Tracer};
 use model::workload::Workload;
 

@@ -18,6 +18,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::end::End;
+
 /// Sets of labels kept at most unless said otherwise; what does not fit is counted under labels that are all `unknown`.
 pub const MAX_SERIES: usize = 2000;
 /// How many times [`Traffic::expire`] passes over a series that nobody uses.
@@ -44,27 +46,6 @@ impl Reporter {
             Self::Waypoint => "waypoint",
         }
     }
-}
-
-/// What the labels say of one end. Empty values are reported as `unknown`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct End {
-    /// The owner's name.
-    pub workload: Arc<str>,
-    /// The canonical service name.
-    pub canonical_service: Arc<str>,
-    /// The canonical revision.
-    pub canonical_revision: Arc<str>,
-    /// The namespace.
-    pub namespace: Arc<str>,
-    /// The identity that TLS proved.
-    pub principal: Arc<str>,
-    /// The cluster.
-    pub cluster: Arc<str>,
-    /// The region.
-    pub region: Arc<str>,
-    /// The zone.
-    pub zone: Arc<str>,
 }
 
 /// The labels of one series, in the order of Istio's `istio_tcp_*` metrics.

@@ -1,0 +1,60 @@
+//! What series and logs call the two ends of what was carried.
+
+use std::sync::Arc;
+
+use model::Identity;
+use model::baggage::Baggage;
+use model::workload::Workload;
+
+/// What the labels say of one end. Empty values are reported as `unknown`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct End {
+    /// The owner's name.
+    pub workload: Arc<str>,
+    /// The canonical service name.
+    pub canonical_service: Arc<str>,
+    /// The canonical revision.
+    pub canonical_revision: Arc<str>,
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The identity that TLS proved.
+    pub principal: Arc<str>,
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// The region.
+    pub region: Arc<str>,
+    /// The zone.
+    pub zone: Arc<str>,
+}
+
+impl End {
+    /// What the mesh knows of a workload.
+    pub fn of(workload: &Workload, principal: Arc<str>) -> Self {
+        let profile = &workload.profile;
+        Self {
+            workload: profile.workload_name.clone(),
+            canonical_service: profile.canonical_name.clone(),
+            canonical_revision: profile.canonical_revision.clone(),
+            namespace: workload.namespace().clone(),
+            principal,
+            cluster: profile.cluster.clone(),
+            region: profile.locality.region.clone(),
+            zone: profile.locality.zone.clone(),
+        }
+    }
+
+    /// What a peer that nobody knows says of itself, as far as its certificate does not say otherwise.
+    pub fn said(baggage: &Baggage, proved: Option<&Identity>, principal: Arc<str>) -> Self {
+        Self {
+            workload: baggage.workload.as_str().into(),
+            canonical_service: baggage.service.as_str().into(),
+            canonical_revision: baggage.revision.as_str().into(),
+            namespace: proved
+                .map_or_else(|| baggage.namespace.as_str().into(), |proved| proved.namespace().clone()),
+            principal,
+            cluster: baggage.cluster.as_str().into(),
+            region: baggage.region.as_str().into(),
+            zone: baggage.zone.as_str().into(),
+        }
+    }
+}
