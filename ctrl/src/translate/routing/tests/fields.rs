@@ -291,20 +291,34 @@ fn cross_origin() {
 
 #[test]
 fn rules_for_tls_and_tcp() {
-    let spec = "{hosts: [cart], tls: [{match: [{sniHosts: [cart], port: 443, sourceNamespace: bank}], route: [{destination: {host: cart}}]}], \
-                tcp: [{match: [{destinationSubnets: [10.0.0.0/8, 'fd00::1'], sourceLabels: {a: b}}], route: [\
+    let spec = "{hosts: [cart], tls: [{match: [\
+                {sniHosts: [cart], destinationSubnets: [10.1.0.0/16], port: 443, sourceLabels: {c: d}, sourceNamespace: bank}, \
+                {sniHosts: [cart], gateways: [g]}], route: [{destination: {host: cart}, weight: 3}, \
+                {destination: {host: reviews, port: {number: 9443}}, weight: 1}]}], \
+                tcp: [{match: [{destinationSubnets: [10.0.0.0/8, 'fd00::1'], port: 5432, sourceLabels: {a: b}, \
+                sourceNamespace: web}], route: [\
                 {destination: {host: cart}, weight: 1}, {destination: {host: nobody}, weight: 1}]}, \
                 {match: [{gateways: [g]}], route: [{destination: {host: cart}}]}, {route: [{destination: {host: cart}}]}]}";
     let outcome = fresh(&objects(SERVICES, &virtual_service("shop/v", spec)));
     let routing = &outcome.routings[&key("shop/cart")];
     assert_eq!(routing.tls[0].source.to_string(), "VirtualService shop/v tls[0]");
     assert_eq!(&**routing.tls[0].matches[0].sni_hosts[0].as_str(), "cart");
-    let scope = &routing.tls[0].matches[0].tcp.scope;
-    assert_eq!((scope.port, scope.source_namespace.as_deref()), (Some(443), Some("bank")));
+    assert_eq!(routing.tls[0].matches.len(), 1, "the other is for gateways");
+    let tls = &routing.tls[0].matches[0].tcp;
+    assert_eq!(*tls.destination_subnets, ["10.1.0.0/16".parse().unwrap()]);
+    let scope = |port, label: (&str, &str), namespace: &str| Scope {
+        port: Some(port),
+        source_labels: [(label.0.into(), label.1.into())].into(),
+        source_namespace: Some(namespace.into()),
+    };
+    assert_eq!(tls.scope, scope(443, ("c", "d"), "bank"));
+    let Destinations::Split(shares) = &routing.tls[0].destinations else { panic!("two were written") };
+    let shares: Vec<_> = shares.iter().map(|one| (one.weight, shown(&one.destination))).collect();
+    assert_eq!(shares, [(3, "cart.shop:80".to_owned()), (1, "reviews.shop:9443".to_owned())]);
     assert_eq!(routing.tcp.iter().map(|rule| rule.source.index).collect::<Vec<_>>(), [0, 2]);
     let first = &routing.tcp[0];
     assert_eq!(first.matches[0].destination_subnets.len(), 2);
-    assert_eq!(first.matches[0].scope.source_labels.len(), 1);
+    assert_eq!(first.matches[0].scope, scope(5432, ("a", "b"), "web"));
     assert_eq!(first.missing.join(""), "Service nobody.shop.svc.cluster.local");
     assert!(matches!(&first.destinations, Destinations::Split(all) if all.len() == 1));
     assert!(routing.tcp[1].matches.is_empty());

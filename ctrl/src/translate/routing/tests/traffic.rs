@@ -220,11 +220,14 @@ fn outliers_and_retry_budgets() {
 fn single_ports_and_tls() {
     let all = policy(
         "loadBalancer: {simple: RANDOM}, portLevelSettings: [{port: {number: 81}, connectionPool: {tcp: {maxConnections: 5}}, \
-         outlierDetection: {}, tls: {mode: ISTIO_MUTUAL}}], tls: {mode: ISTIO_MUTUAL}",
+         outlierDetection: {}, tls: {mode: ISTIO_MUTUAL}}, {port: {number: 82}, loadBalancer: {simple: ROUND_ROBIN}}], \
+         tls: {mode: ISTIO_MUTUAL}",
     );
     assert_eq!(all.tls.map(|tls| tls.mode), Some(TlsMode::IstioMutual));
     let port = &all.ports[0];
     assert_eq!((port.port, port.load_balancer.is_none(), port.outlier_detection.is_some()), (81, true, true));
     assert_eq!(port.connection_pool.as_ref().map(|pool| pool.tcp.max_connections), Some(5));
     assert_eq!(port.tls.as_ref().map(|tls| tls.mode), Some(TlsMode::IstioMutual));
+    let balanced = all.ports[1].load_balancer.as_ref().map(|balancer| &balancer.algorithm);
+    assert_eq!((all.ports[1].port, balanced), (82, Some(&Algorithm::RoundRobin)));
 }
