@@ -1,10 +1,20 @@
 //! What becomes of request targets: tables, and what holds of any.
 
+use std::borrow::Cow;
+
 use http::Method;
 use proptest::prelude::{ProptestConfig, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::select;
 
 use super::{Absolute, Refusal, canonical, pattern, target};
+
+/// Nearly all paths come in their one form; no memory is taken for these.
+#[test]
+fn a_path_that_is_as_it_should_be_is_not_copied() {
+    for path in ["/", "/a/b", "/a/", "/~_-1", "/a.b/c:d@e,f=g!"] {
+        assert!(matches!(canonical(path), Ok(Cow::Borrowed(same)) if same == path), "{path}");
+    }
+}
 
 #[test]
 fn each_path_has_one_form() {

@@ -39,7 +39,7 @@ pub(super) fn loads(priorities: &[Hosts], panic_threshold: u32) -> Vec<Load> {
     for (load, hosts) in loads.iter_mut().zip(priorities) {
         load.panic = hosts.healthy as u64 * 100 < u64::from(threshold) * hosts.total.max(1) as u64;
     }
-    if threshold > 0 && loads.iter().all(|load| load.panic) {
+    if loads.iter().all(|load| load.panic) {
         by_number(priorities, &mut loads);
     } else if available == 0
         && let Some(first) = loads.first_mut()
@@ -128,7 +128,7 @@ mod tests {
         // Healthy and total of each priority, threshold; percent of each, whether in panic.
         type Row = (&'static [(usize, usize)], u32, &'static [u32], &'static [bool]);
         #[rustfmt::skip]
-        let table: [Row; 22] = [
+        let table: [Row; 24] = [
             (&[], 50, &[], &[]),
             (&[(10, 10)], 0, &[100], &[false]),
             (&[(10, 10), (10, 10)], 0, &[100, 0], &[false; 2]),
@@ -142,6 +142,8 @@ mod tests {
             // Together they cannot: each takes more. 14 + 28 = 42; 33 + 66 and 1 left.
             (&[(10, 100), (20, 100)], 0, &[34, 66], &[false; 2]),
             (&[(0, 100), (20, 100)], 0, &[0, 100], &[false; 2]),
+            // What is left by rounding is not for who has nobody healthy: 66 and 33 of 63, and 1 left.
+            (&[(0, 10), (3, 10), (3, 20)], 0, &[0, 67, 33], &[false; 3]),
             (&[(0, 10)], 0, &[100], &[false]),
             (&[(0, 10), (0, 10)], 0, &[100, 0], &[false; 2]),
             // Panic: fewer than the threshold, and not if all together are enough.
@@ -153,6 +155,7 @@ mod tests {
             (&[(1, 10), (1, 20)], 50, &[34, 66], &[true; 2]),
             (&[(0, 10), (0, 30)], 1, &[25, 75], &[true; 2]),
             (&[(0, 0), (0, 3)], 10, &[0, 100], &[true; 2]),
+            (&[(0, 0), (0, 3), (0, 3), (0, 3)], 10, &[0, 34, 33, 33], &[true; 4]),
             (&[(9, 10)], 100, &[100], &[false]),
             (&[(6, 10)], u32::MAX, &[100], &[true]),
         ];

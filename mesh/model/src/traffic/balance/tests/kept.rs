@@ -7,6 +7,7 @@ fn a_member_that_changes_keeps_what_is_known_of_it() {
     let mut all = Members::default();
     assert!(all.is_empty());
     assert!(all.put(target(("a", 1, "eu")), Labels::default(), START));
+    assert!(!all.is_empty());
     let active = all.get("a").unwrap().begin();
     all.get("a").unwrap().monitor().eject();
     // The same again is no change; other labels, another weight, another port are.
@@ -27,6 +28,8 @@ fn a_member_that_changes_keeps_what_is_known_of_it() {
     assert!(!all.get("a").unwrap().monitor().is_ejected());
     assert_eq!((all.len(), all.iter().count()), (1, 1));
     assert!(all.get("b").is_none());
+    assert!(all.put(target(("b", 1, "eu")), Labels::default(), START));
+    assert_eq!((all.len(), all.iter().count()), (2, 2), "of so many a share may be ejected");
 }
 
 #[test]
