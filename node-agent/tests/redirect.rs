@@ -19,6 +19,7 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::PermissionsExt,
+    process::Command,
     time::Duration,
 };
 
@@ -38,6 +39,7 @@ use redirector::patient;
 use setup::{Served, Setup, accept};
 use socket2::{Domain, SockRef, Socket, Type};
 use testkit::netns::Netns;
+use tokio::time::sleep;
 
 fn connect(from: &Netns, to: SocketAddr) -> TcpStream {
     let stream = from.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(5))).unwrap();
@@ -349,6 +351,39 @@ async fn a_leaving_pod_can_come_back() {
     let mut client = connect(&setup.pod, "10.99.9.9:80".parse().unwrap());
     let (mut captured, _) = accept(&mut served, Slot::Outbound).await;
     echo_once(&mut client, &mut captured);
+}
+
+/// What begins while a pod is outside, and whose SYN is lost, is repeated when it is back: then it is captured. Tracking
+/// remembers the first one, which was not.
+#[tokio::test]
+async fn what_nobody_answered_yet_is_captured_when_its_pod_is_back() {
+    let mut setup = Setup::new().await;
+    let mut served = setup.enrol_and_serve().await;
+    setup.enroller.release(UID).await.unwrap();
+    assert!(matches!(setup.next_event().await, PodEvent::Draining { .. }));
+    let lose = "add table inet lost; add chain inet lost syns { type filter hook input priority 0; }; \
+                add rule inet lost syns tcp dport 80 drop";
+    let lost = setup.peer.run(|| Command::new("nft").arg(lose).status().unwrap()).unwrap();
+    assert!(lost.success());
+    for to in [SocketAddr::new(ip(PEER_V4), 80), SocketAddr::new(ip(PEER_V6), 80)] {
+        let client = setup
+            .pod
+            .run(|| {
+                let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None).unwrap();
+                assert!(socket.connect(&to.into()).is_err(), "nobody answers");
+                socket
+            })
+            .unwrap();
+        // The first one is on its way, and tracked.
+        sleep(Duration::from_millis(200)).await;
+        setup.enroll().await.unwrap();
+        assert!(matches!(setup.next_event().await, PodEvent::Resumed { .. }));
+        let (captured, _) = accept(&mut served, Slot::Outbound).await;
+        assert_eq!(original_destination(&SockRef::from(&captured)).unwrap(), to);
+        drop((client, captured));
+        setup.enroller.release(UID).await.unwrap();
+        assert!(matches!(setup.next_event().await, PodEvent::Draining { .. }));
+    }
 }
 
 /// What was under way beside the mesh while a pod left ends unseen. A later connection from the same port is none of it.

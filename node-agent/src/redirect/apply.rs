@@ -159,11 +159,14 @@ fn prepare_settings(wanted: WayBack) -> Settings {
 /// A packet outside the window that connection tracking expects (a late retransmission) would not be translated
 /// back, and so reset a captured connection. And a lone packet from anywhere must not be taken for a connection under
 /// way: the one that then begins would not be captured, hence stopped by the rules. What was open before the pod
-/// joined stays untracked and passes. The settings are there once rules have started the tracking; a user namespace
-/// may not have them.
+/// joined stays untracked and passes. A SYN that is repeated because it was lost while the pod was outside is a new one to be
+/// captured: tracking forgets the first before it is repeated, after a second (RFC 6298), and would else lead each
+/// repetition past the translation, to the rules that stop it. What is captured is answered at once. The settings are
+/// there once rules have started the tracking; a user namespace may not have them.
 fn set_up_tracking() {
-    let _ = std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
-    let _ = std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0");
+    for (setting, value) in [("be_liberal", "1"), ("loose", "0"), ("timeout_syn_sent", "1")] {
+        let _ = std::fs::write(format!("/proc/sys/net/netfilter/nf_conntrack_tcp_{setting}"), value);
+    }
 }
 
 /// Runs one nftables transaction inside `namespace`.
