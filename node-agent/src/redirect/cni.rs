@@ -164,12 +164,18 @@ impl Endpoint {
         let found = timeout(time, catalog.wait_for(|catalog| find(catalog).is_some())).await;
         let found = found.ok().and_then(Result::ok).and_then(|catalog| find(&catalog));
         let unknown = || AddError::Unknown(format!("{}/{}", added.pod_namespace, added.pod_name));
-        let (mut pod, verdict) = found.ok_or_else(unknown)?;
-        if pod.ips.is_empty() {
-            pod.ips = added.ips();
-        }
-        Ok((pod, verdict))
+        let (pod, verdict) = found.ok_or_else(unknown)?;
+        Ok((connected(pod, added.ips()), verdict))
     }
+}
+
+/// The pod with the addresses that its runtime has just given it. Those of its object may be of before: a pod is made
+/// again under the same uid when its sandbox, or its node, has ended.
+fn connected(mut pod: PodFacts, told: Vec<IpAddr>) -> PodFacts {
+    if !told.is_empty() {
+        pod.ips = told;
+    }
+    pod
 }
 
 /// Reads what a plugin says, for `fuzz/`.
@@ -186,7 +192,23 @@ fn refusal(status: u16, reason: &str) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::Added;
+    use std::net::IpAddr;
+
+    use super::{Added, connected};
+    use crate::redirect::eligible::PodFacts;
+
+    #[test]
+    fn a_pod_has_the_addresses_that_its_runtime_tells() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("ip");
+        for (object, told, expected) in [
+            (vec![], vec![ip("10.0.0.2")], ip("10.0.0.2")),
+            (vec![ip("10.0.0.1")], vec![ip("10.0.0.2")], ip("10.0.0.2")),
+            (vec![ip("10.0.0.1")], vec![], ip("10.0.0.1")),
+        ] {
+            let pod = PodFacts { ips: object, ..PodFacts::default() };
+            assert_eq!(connected(pod, told).ips, [expected]);
+        }
+    }
 
     #[test]
     fn reads_the_plugins_message_and_a_plain_one() {
