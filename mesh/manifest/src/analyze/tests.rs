@@ -195,6 +195,26 @@ fn what_passes_beside_a_strict_namespace() {
 }
 
 #[test]
+fn ingress_past_a_waypoint() {
+    let fix = "set the label lateen.dev/require-waypoint: \"true\": then nothing comes but through it";
+    for (kind, value, warned) in [
+        ("Service", "true", true),
+        ("Service", "false", false),
+        ("Namespace", "true", true),
+        ("ServiceAccount", "true", false),
+    ] {
+        let labels = format!("  labels:\n    istio.io/ingress-use-waypoint: \"{value}\"\n");
+        let place = if kind == "Namespace" { "" } else { "  namespace: shop\n" };
+        let spec = if kind == "Service" { "spec: {ports: [{port: 80}]}\n" } else { "" };
+        let object = format!("apiVersion: v1\nkind: {kind}\nmetadata:\n  name: other\n{labels}{place}{spec}");
+        let expected = format!(
+            "6:5 Warning LAT0006 istio.io/ingress-use-waypoint is not carried out: requests from outside come past the waypoint => {fix}"
+        );
+        assert_eq!(said(&[&object, MESH]), Vec::from_iter(warned.then_some(expected)), "{kind} {value}");
+    }
+}
+
+#[test]
 fn what_nobody_enforces() {
     for (spec, expected) in [
         ("  action: ALLOW\n  rules: [{}]\n", vec![]),
