@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use crate::cluster::Cluster;
 use crate::{Mesh, example};
 
 /// A client that says on its stdout what happens, line by line, and ends when its stdin does.
@@ -36,6 +37,24 @@ impl Client {
         command.extend(arguments);
         let what = format!("{arguments:?} in {namespace}/{pod}");
         Self::of(mesh.command(namespace, pod, &command), what)
+    }
+
+    /// The same in a pod of a cluster whose image has the program ([`crate::cluster::nodes::Nodes::programs`]).
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[track_caller]
+    pub fn start_on(
+        cluster: &Cluster,
+        program: &str,
+        namespace: &str,
+        pod: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let mut command = cluster.script("kubectl");
+        let program = format!("/bin/{program}");
+        command.args(["exec", "-i", "-n", namespace, pod, "--", &program]).args(arguments);
+        Self::of(command, format!("{program} {arguments:?} in {namespace}/{pod}"))
     }
 
     /// Starts what is spoken with by lines.

@@ -2,6 +2,7 @@
 
 pub mod install;
 pub mod nodes;
+pub mod pods;
 pub mod shop;
 
 use std::fs::File;
@@ -58,7 +59,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    fn script(&self, name: &str) -> Command {
+    pub(crate) fn script(&self, name: &str) -> Command {
         let mut command = Command::new(scripts().join(name));
         command.env("LATEEN_CLUSTER", &self.name);
         command

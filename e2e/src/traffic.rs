@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Mesh;
 use crate::client::Client;
+use crate::cluster::Cluster;
 
 /// How many of what went wrong are told in one report at most; what is more is counted.
 pub const MOST: usize = 5000;
@@ -32,6 +33,15 @@ pub struct Work {
     pub requests: u64,
     /// Whether what is said has what must never be seen in the clear ([`crate::capture::MARKER`]).
     pub marked: bool,
+}
+
+impl Work {
+    /// The same as arguments of the program.
+    fn arguments(&self, targets: &[String]) -> Vec<String> {
+        let numbers = [self.streams as u64, self.every, self.requests].map(|number| number.to_string());
+        let marked = if self.marked { "marked" } else { "plain" };
+        numbers.into_iter().chain([marked.to_owned()]).chain(targets.iter().cloned()).collect()
+    }
 }
 
 /// Something that went wrong, or took long.
@@ -124,11 +134,22 @@ impl Traffic {
     /// It cannot be started.
     #[track_caller]
     pub fn begin(mesh: &Mesh, namespace: &str, pod: &str, work: Work, targets: &[String]) -> Self {
-        let numbers = [work.streams as u64, work.every, work.requests].map(|number| number.to_string());
-        let mut arguments: Vec<&str> = numbers.iter().map(String::as_str).collect();
-        arguments.push(if work.marked { "marked" } else { "plain" });
-        arguments.extend(targets.iter().map(String::as_str));
+        let arguments = work.arguments(targets);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let client = Client::start_example("traffic", mesh, namespace, pod, &arguments);
+        Self { client, seen: Seen::default(), pod: pod.to_owned() }
+    }
+
+    /// Starts it in a pod of a cluster; returns when every connection has been opened once, or could not be.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[track_caller]
+    pub fn start_on(cluster: &Cluster, namespace: &str, pod: &str, work: Work, targets: &[String]) -> Self {
+        let arguments = work.arguments(targets);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let client = Client::start_on(cluster, "traffic", namespace, pod, &arguments);
+        client.wait_for("opened", crate::PATIENCE);
         Self { client, seen: Seen::default(), pod: pod.to_owned() }
     }
 

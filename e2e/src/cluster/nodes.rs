@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use serde_json::Value;
+
 use super::Cluster;
+use crate::processes::{self, Process};
 use crate::{Outcome, pause, run};
 
 /// How long a pod of such a cluster may take: its nodes share this machine with everything else.
@@ -32,6 +35,14 @@ impl<'a> Nodes<'a> {
     /// # Panics
     /// A part of it does not become ready.
     pub fn install(&self) {
+        self.install_replicas(1);
+    }
+
+    /// The same with so many controllers.
+    ///
+    /// # Panics
+    /// A part of it does not become ready.
+    pub fn install_replicas(&self, replicas: u8) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let binary = crate::built("node-agent", "cargo build --workspace --bins");
@@ -46,7 +57,8 @@ impl<'a> Nodes<'a> {
         let chart = std::fs::read_to_string(root.join("deploy/manifests/lateen.yaml"));
         let chart = chart.expect("the chart is rendered: make manifests");
         let ranges = "{name: POD_CIDRS, value: \"10.244.0.0/16\"}";
-        self.cluster.apply(&chart.replace("{name: POD_CIDRS, value: \"\"}", ranges));
+        let chart = chart.replace("{name: POD_CIDRS, value: \"\"}", ranges);
+        self.cluster.apply(&chart.replace("  replicas: 1\n", &format!("  replicas: {replicas}\n")));
         self.rolled_out("deployment/lateen-ctrl");
         self.agents_ready();
     }
@@ -68,6 +80,25 @@ impl<'a> Nodes<'a> {
         IMAGE
     }
 
+    /// Ends a node at once with all that runs on it, as a crash would.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn stop(&self, number: u8) {
+        let stopped = run(self.cluster.script("node").args(["stop", &number.to_string()]));
+        assert!(stopped.ok(), "e2e/cluster/node stop: {stopped}");
+    }
+
+    /// Starts a node again that was stopped. Its pods come by themselves.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn restart(&self, number: u8) {
+        let address = format!("10.99.0.1{number}");
+        let started = run(self.cluster.script("node").args(["start", &number.to_string(), &address]));
+        assert!(started.ok(), "e2e/cluster/node start: {started}");
+    }
+
     fn import(&self, archives: &[PathBuf]) {
         let imported = run(self.cluster.script("import").args(archives));
         assert!(imported.ok(), "e2e/cluster/import: {imported}");
@@ -81,8 +112,22 @@ impl<'a> Nodes<'a> {
         self.rolled_out("daemonset/lateen-node-agent");
     }
 
-    fn rolled_out(&self, what: &str) {
-        let wait = ["rollout", "status", "-n", "istio-system", what, "--timeout=120s"];
+    /// Replaces all pods of a part of the mesh, as an update does, and waits until it is done.
+    ///
+    /// # Panics
+    /// One does not come.
+    pub fn roll(&self, what: &str) {
+        let restarted = self.cluster.kubectl(&["rollout", "restart", "-n", "istio-system", what]);
+        assert!(restarted.ok(), "{what}: {restarted}");
+        self.rolled_out(what);
+    }
+
+    /// Waits until every pod of a part of the mesh is there, and as it should be.
+    ///
+    /// # Panics
+    /// One does not come.
+    pub fn rolled_out(&self, what: &str) {
+        let wait = ["rollout", "status", "-n", "istio-system", what, "--timeout=180s"];
         let done = self.cluster.kubectl(&wait);
         assert!(done.ok(), "{what}: {done}\n{}", self.said());
     }
@@ -97,10 +142,55 @@ impl<'a> Nodes<'a> {
         format!("{pods}\n{}\n{}", logs("lateen-ctrl"), logs("lateen-node-agent"))
     }
 
+    /// Gives the nodes an image of programs of `e2e/examples`, which stand in `/bin` there; its name.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub fn programs(&self, names: &[&str]) -> &'static str {
+        const IMAGE: &str = "lateen.test/programs:1";
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let archive = folder.path().join("programs.tar");
+        let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/images/image");
+        let mut making = Command::new(image);
+        making.arg(IMAGE).arg(&archive);
+        for name in names {
+            making.args(["--program", &format!("/bin/{name}={}", crate::example(name))]);
+        }
+        let made = run(&mut making);
+        assert!(made.ok(), "deploy/images/image: {made}");
+        self.import(&[archive]);
+        IMAGE
+    }
+
+    /// A program to be run in a node's own network.
+    pub fn command(&self, number: u8, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{}-n{number}", self.cluster.name)]).arg(program);
+        command
+    }
+
     /// Runs a command in a node's own network.
     pub fn inside(&self, number: u8, command: &[&str]) -> Outcome {
-        let space = format!("{}-n{number}", self.cluster.name);
-        run(Command::new("ip").args(["netns", "exec", &space]).args(command))
+        run(self.command(number, command[0]).args(&command[1..]))
+    }
+
+    /// A process of a pod: that whose command line ends so.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn process(&self, pod: &Value, ending: &str) -> Process {
+        let found = process(pod, |one| one.command.ends_with(ending));
+        found.unwrap_or_else(|| panic!("{} has no process {ending:?}", pod["metadata"]["name"]))
+    }
+
+    /// Keeps a pod's network as long as what is returned is there, as a kernel does that has much to do.
+    ///
+    /// # Panics
+    /// The pod has no process.
+    pub fn hold(&self, pod: &Value) -> std::fs::File {
+        let one =
+            process(pod, |_| true).unwrap_or_else(|| panic!("{} does not run", pod["metadata"]["name"]));
+        std::fs::File::open(format!("/proc/{}/ns/net", one.pid)).expect("root may open it")
     }
 
     /// Asks for a page from a node itself, as root.
@@ -126,4 +216,14 @@ impl<'a> Nodes<'a> {
             pause();
         }
     }
+}
+
+/// The first such process of a pod: its control groups have the pod's uid in their names.
+fn process(pod: &Value, is: impl Fn(&Process) -> bool) -> Option<Process> {
+    let uid = format!("pod{}", pod["metadata"]["uid"].as_str()?);
+    let of_pod = |one: &Process| {
+        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", one.pid));
+        groups.is_ok_and(|groups| groups.contains(&uid))
+    };
+    processes::all().into_iter().find(|one| is(one) && of_pod(one))
 }
