@@ -64,6 +64,14 @@ fn actions_by_table() {
     }
 }
 
+/// Whoever is refused is told which provider would have been asked.
+#[test]
+fn a_provider_that_nobody_asks_is_named() {
+    let translated = translate("{action: CUSTOM, provider: {name: opa}, rules: [{}]}");
+    assert_eq!(translated.policy.unwrap().rules[0].unseen(), ["provider opa"]);
+    assert_eq!(translated.fate, Fate::Custom("opa".to_owned()));
+}
+
 #[test]
 fn rules_keep_their_places_and_say_what_is_not_seen() {
     let spec = "{action: DENY, rules: [\
@@ -130,6 +138,8 @@ fn trust_domains_are_beginnings_of_identities() {
         ("{trustDomains: ['a*']}", "Prefix(\"a\")", false),
         ("{trustDomains: ['*']}", "Presence", false),
         ("{trustDomains: ['*.org']}", "", true),
+        // No trust domain has a slash; the beginnings of identities have.
+        ("{trustDomains: ['a.org/ns/*']}", "", true),
         (
             "{trustDomains: [a.org], principals: [a.org/ns/x/sa/y, b.org/ns/x/sa/y]}",
             "Exact(\"a.org/ns/x/sa/y\")",

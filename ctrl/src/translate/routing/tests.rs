@@ -1,5 +1,7 @@
 //! Objects in, what becomes of each host's traffic out.
 
+mod asked;
+mod delegates;
 mod fields;
 mod hold;
 mod traffic;

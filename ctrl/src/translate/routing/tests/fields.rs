@@ -294,7 +294,8 @@ fn rules_for_tls_and_tcp() {
     let spec = "{hosts: [cart], tls: [{match: [\
                 {sniHosts: [cart], destinationSubnets: [10.1.0.0/16], port: 443, sourceLabels: {c: d}, sourceNamespace: bank}, \
                 {sniHosts: [cart], gateways: [g]}], route: [{destination: {host: cart}, weight: 3}, \
-                {destination: {host: reviews, port: {number: 9443}}, weight: 1}]}], \
+                {destination: {host: reviews, port: {number: 9443}}, weight: 1}]}, \
+                {match: [{sniHosts: [cart], gateways: [g]}], route: [{destination: {host: cart}}]}], \
                 tcp: [{match: [{destinationSubnets: [10.0.0.0/8, 'fd00::1'], port: 5432, sourceLabels: {a: b}, \
                 sourceNamespace: web}], route: [\
                 {destination: {host: cart}, weight: 1}, {destination: {host: nobody}, weight: 1}]}, \
@@ -303,7 +304,7 @@ fn rules_for_tls_and_tcp() {
     let routing = &outcome.routings[&key("shop/cart")];
     assert_eq!(routing.tls[0].source.to_string(), "VirtualService shop/v tls[0]");
     assert_eq!(&**routing.tls[0].matches[0].sni_hosts[0].as_str(), "cart");
-    assert_eq!(routing.tls[0].matches.len(), 1, "the other is for gateways");
+    assert_eq!((routing.tls.len(), routing.tls[0].matches.len()), (1, 1), "the others are for gateways");
     let tls = &routing.tls[0].matches[0].tcp;
     assert_eq!(*tls.destination_subnets, ["10.1.0.0/16".parse().unwrap()]);
     let scope = |port, label: (&str, &str), namespace: &str| Scope {
