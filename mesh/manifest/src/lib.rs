@@ -26,6 +26,7 @@ mod node;
 mod object;
 mod parse;
 mod position;
+mod raw;
 mod scalar;
 #[cfg(test)]
 mod schema;
@@ -41,5 +42,6 @@ pub use node::{Entry, Node, Step, Value};
 pub use object::{BrokenScope, Key, Metadata, Object, Typed};
 pub use parse::{Parsed, from_json, parse};
 pub use position::{Mark, Position};
+pub use raw::Raw;
 pub use scalar::Scalar;
 pub use state::{State, StateError};

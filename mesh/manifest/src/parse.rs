@@ -1,6 +1,8 @@
 //! Text to objects: each document is looked up by kind, read into its type, and checked. What does not fit is
 //! a finding with its place, and the object is kept as [`Typed::Broken`] so that nobody mistakes it for absent.
 
+mod again;
+
 use std::{path::Path, sync::Arc};
 
 use k8s_openapi::api::{
@@ -22,9 +24,12 @@ use crate::{
     node::{Entry, Node, Value},
     object::{Metadata, Object, Typed},
     position::{Mark, Position},
+    raw::Raw,
     scalar::Scalar,
     yaml::{self, Fault},
 };
+
+pub(crate) use again::Earlier;
 
 /// How many findings one object may give before the rest is only counted.
 const MAX_FINDINGS: usize = 100;
@@ -36,6 +41,8 @@ pub struct Parsed {
     pub objects: Vec<Object>,
     /// What is wrong, in the order of the text.
     pub findings: Vec<Finding>,
+    /// The text is one document, of which no part stands for another, and there is nothing to say about it.
+    pub(crate) is_plain: bool,
 }
 
 impl Parsed {
@@ -49,13 +56,16 @@ impl Parsed {
 /// Reads all objects of `text`: YAML documents separated by `---`, JSON, and `kind: List` in either.
 pub fn parse(text: &str, file: &Arc<Path>) -> Parsed {
     let mut parsed = Parsed::default();
-    for document in yaml::documents(text) {
+    let documents = yaml::documents(text);
+    let plain = matches!(&documents[..], [document] if !document.anchored);
+    for document in documents {
         let faults = document.faults;
         match document.root {
             Some(root) => Reader { file, parsed: &mut parsed, trusted: false }.document(root, faults),
             None => parsed.findings.extend(faults.into_iter().map(|fault| fault_finding(file, fault))),
         }
     }
+    parsed.is_plain = plain && parsed.findings.is_empty();
     parsed
 }
 
@@ -120,7 +130,7 @@ impl Reader<'_> {
             self.parsed.findings.extend(faults.into_iter().map(|fault| fault_finding(self.file, fault)));
             let items = root.entries().iter().find(|entry| entry.key == "items");
             for item in items.into_iter().flat_map(|entry| entry.node.items()) {
-                self.document(item.clone(), Vec::new());
+                self.document(Node::clone(item), Vec::new());
             }
             return;
         }
@@ -149,15 +159,14 @@ impl Reader<'_> {
         settle_namespace(&mut root, namespaced);
         let metadata = metadata(&root);
         let typed = self.typed(&root, lookup);
-        let raw = root.to_json();
+        let tree = Arc::new(root);
         let object = Object {
-            position: Position::new(self.file, root.at),
+            position: Position::new(self.file, tree.at),
             api_version,
             kind,
             metadata,
             spec: typed,
-            raw,
-            tree: Arc::new(root),
+            raw: Raw::new(tree),
         };
         self.conclude(object, first);
     }
