@@ -14,6 +14,7 @@ use crate::http::exchange::{Slot, Wanted};
 use crate::http::{Protocol, Seen, client};
 use crate::isolate;
 use crate::load::raise_descriptor_limit;
+use crate::measure;
 use crate::process::pause;
 use crate::rounds::answer;
 use crate::table::lay_out;
@@ -87,7 +88,17 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
             "waypoint and ctrl are not beside this program; build them, or give --lateen and --ctrl",
         )
     })?;
-    let head = ["", "file written → routed by it", "p50", "p99", "greatest", "wrong answers", "target: p99"];
+    let head = [
+        "",
+        "file written → routed by it",
+        "p50",
+        "p99",
+        "greatest",
+        "wrong answers",
+        "target: p99",
+        "CPU a change: controller",
+        "waypoint",
+    ];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     let mut wrong = 0;
     for &routes in &options.routes {
@@ -100,7 +111,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     }
     print!("{}", lay_out(&lines));
     println!(
-        "\n{} changes each, {} requests a second beside them; load average before: {}",
+        "\n{} changes each, {} requests a second beside them (part of the waypoint's CPU); load average before: {}",
         options.changes,
         options.rate,
         busy.split_whitespace().next().unwrap_or("unknown")
@@ -113,6 +124,8 @@ struct Found {
     times: Vec<Duration>,
     wrong: u64,
     first_wrong: Option<String>,
+    /// Processor time of the controller and of the waypoint while changes were made.
+    used: [Duration; 2],
 }
 
 impl Found {
@@ -133,7 +146,9 @@ impl Found {
         };
         let ms = |time: f64| format!("{time:.1} ms");
         let target = format!("≤ {TARGET} ms: {verdict}");
-        vec!["C1".to_owned(), what, ms(at(50)), ms(at(99)), ms(at(100)), wrong, target]
+        let changes = self.times.len().max(1) as f64;
+        let [ctrl, waypoint] = self.used.map(|used| ms(used.as_secs_f64() * 1e3 / changes));
+        vec!["C1".to_owned(), what, ms(at(50)), ms(at(99)), ms(at(100)), wrong, target, ctrl, waypoint]
     }
 }
 
@@ -165,7 +180,15 @@ fn one(
         if others > 0 {
             scope.spawn(|| churn(mesh, others, options.churn, &stop));
         }
-        let found = ground.client.run(|| probe(&ground, mesh, changed, options.changes));
+        let pids = [running.ctrl.pid(), running.process.pid()];
+        let used = || pids.map(|pid| measure::cpu(&[pid]));
+        let found = ground.client.run(|| {
+            let before = used();
+            let mut found = probe(&ground, mesh, changed, options.changes)?;
+            let after = used();
+            found.used = std::array::from_fn(|who| after[who].saturating_sub(before[who]));
+            Ok::<_, io::Error>(found)
+        });
         stop.store(true, Ordering::Relaxed);
         found
     });
@@ -211,7 +234,7 @@ fn probe(ground: &Ground, mesh: &Mesh, routes: usize, changes: u64) -> io::Resul
         let mut slots = client::connection(&tunnel, &options).await.map_err(io::Error::other)?;
         let slot = slots.first_mut().ok_or_else(|| io::Error::other("no connection"))?;
         let wanted = Wanted { host: options.host.clone(), path: options.path.clone() };
-        let mut found = Found { times: Vec::new(), wrong: 0, first_wrong: None };
+        let mut found = Found { times: Vec::new(), wrong: 0, first_wrong: None, used: Default::default() };
         for version in 1..=changes {
             let begun = Instant::now();
             mesh.routes(SERVICE, routes, version)?;

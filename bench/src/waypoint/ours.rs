@@ -28,7 +28,7 @@ pub(crate) struct Programs {
 pub(crate) struct Ours {
     pub process: Process,
     pub mesh: Mesh,
-    _ctrl: Process,
+    pub ctrl: Process,
 }
 
 /// Starts both, once `furnish` has written what is to be there from the beginning.
@@ -63,7 +63,7 @@ pub(crate) fn start(
     let process = Process::start("lateen-waypoint", &mut command, &ground.waypoint, folder)?;
     let mut process = process.patient(LOADING);
     process.wait_ready_http(&ground.waypoint, 15021, "/healthz/ready")?;
-    Ok(Ours { process, mesh, _ctrl: ctrl })
+    Ok(Ours { process, mesh, ctrl })
 }
 
 fn controller(ground: &Ground, binary: &Path, mesh: &Mesh) -> Result<Process, VariantError> {
