@@ -155,7 +155,8 @@ fn asked(stage: &impl Stage, expected: &Expectation, times: u32) -> Result<(), S
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     let outcome = stage.exec(namespace, pod, &command);
     let answers = judge::answers(&outcome.stdout);
-    judge::judge(expected, &answers, times).map_err(|different| format!("{different}\n{outcome}"))?;
+    judge::judge(expected, &answers, times)
+        .map_err(|different| format!("{different}; {}", outcome.stderr.trim()))?;
     if expected.is_explained() {
         soon(|| explained(stage, expected, &id, begun))?;
     }
