@@ -149,6 +149,61 @@ fn is_whole(routing: &Routing) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The routings of a text, kept up to date.
+fn steps(text: &str) -> Routings {
+    let all = objects(SERVICES, text);
+    let mut steps = Routings::new("cluster.local".into(), "istio-system".into());
+    for (name, host) in &all.services {
+        steps.set_service(name, Some(host.clone()));
+    }
+    for object in &all.virtual_services {
+        let namespace = object.metadata.namespace.as_deref().expect("a namespace");
+        steps.set_virtual_service(&Name::new(namespace, &object.metadata.name), Some(object));
+    }
+    steps.compile();
+    steps
+}
+
+/// What another process has in force counts where one's own rules do not resolve, and only there.
+#[test]
+fn what_another_process_has_is_adopted_where_rules_do_not_resolve() {
+    let host = key("shop/cart");
+    let theirs = steps(&virtual_service("shop/v", &to("cart", "reviews"))).outcome().routings[&host].clone();
+    let mut lacking = steps(&virtual_service("shop/v", &to("cart", "nobody")));
+    let changed = lacking.adopt([theirs.clone()]);
+    assert!(changed.missing && changed.routings.contains(&host));
+    assert_eq!(lacking.outcome().routings[&host], theirs);
+    assert!(lacking.outcome().held.contains_key(&host));
+    let mut whole = steps(&virtual_service("shop/v", &to("cart", "cart")));
+    assert!(whole.adopt([theirs.clone()]).routings.is_empty());
+    assert_ne!(whole.outcome().routings[&host], theirs);
+    // What is lacking is lacking no more once the host is gone, and whoever tells of it is told.
+    lacking.set_service(&Name::new("shop", "cart"), None);
+    assert!(lacking.compile().missing);
+}
+
+#[test]
+fn who_goes_takes_no_other_rules_for_the_same_hosts_along() {
+    for hosts in ["cart", "*.shop.svc.cluster.local"] {
+        let text =
+            virtual_service("shop/a", &to(hosts, "cart")) + &virtual_service("shop/b", &to(hosts, "cart"));
+        let mut all = steps(&text);
+        assert_eq!(rules(all.outcome(), "shop/cart").len(), 2);
+        all.set_virtual_service(&Name::new("shop", "a"), None);
+        all.compile();
+        assert_eq!(rules(all.outcome(), "shop/cart"), ["shop/b http[0] 0 -> cart.shop:80"], "{hosts}");
+        // They are still there for what comes later.
+        all.set_service(&Name::new("shop", "cart"), None);
+        all.compile();
+        all.set_service(
+            &Name::new("shop", "cart"),
+            Some(Host { ports: [80].into(), seen_from: "shop".into() }),
+        );
+        all.compile();
+        assert_eq!(rules(all.outcome(), "shop/cart"), ["shop/b http[0] 0 -> cart.shop:80"], "{hosts}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 

@@ -276,3 +276,40 @@ fn what_cannot_be_told_is_named() {
     assert!(RequestMatch::default().is_empty());
     assert_eq!(at_layer_4(RequestMatch::default()), No, "a match that restricts nothing never holds");
 }
+
+/// What an agent is told of a rule: that there is more to it than it can see. Were it not told, it would let through more.
+#[test]
+fn what_is_asked_of_a_request_is_what_layer_4_does_not_see() {
+    let text = || vec![exact("a")];
+    let paths = || vec![PathMatch::parse("/a").unwrap()];
+    let ranges = || vec!["10.0.0.0/24".parse().unwrap()];
+    let header = HeaderMatch { name: HeaderName::from_static("x-role"), values: text(), not_values: vec![] };
+    let empty = RequestMatch::default;
+    for (asked, expected) in [
+        (RequestMatch { methods: text(), ..empty() }, "to.operation.methods"),
+        (RequestMatch { not_methods: text(), ..empty() }, "to.operation.methods"),
+        (RequestMatch { paths: paths(), ..empty() }, "to.operation.paths"),
+        (RequestMatch { not_paths: paths(), ..empty() }, "to.operation.paths"),
+        (RequestMatch { hosts: text(), ..empty() }, "to.operation.hosts"),
+        (RequestMatch { not_hosts: text(), ..empty() }, "to.operation.hosts"),
+        (RequestMatch { trust_domains: text(), ..empty() }, "source.trustDomain"),
+        (RequestMatch { not_trust_domains: text(), ..empty() }, "source.trustDomain"),
+        (RequestMatch { remote_ips: ranges(), ..empty() }, "remote.ip"),
+        (RequestMatch { not_remote_ips: ranges(), ..empty() }, "remote.ip"),
+        (RequestMatch { sni: text(), ..empty() }, "connection.sni"),
+        (RequestMatch { not_sni: text(), ..empty() }, "connection.sni"),
+        (RequestMatch { headers: vec![header], ..empty() }, "when[request.headers[x-role]]"),
+    ] {
+        let whole =
+            Match { request: Some(asked.clone().into()), unseen: vec!["before".into()], ..Match::default() };
+        let left = whole.at_layer_4();
+        assert_eq!(
+            (&*left.unseen[0], &*left.unseen[1], left.unseen.len()),
+            ("before", expected, 2),
+            "{asked:?}"
+        );
+        assert_eq!((left.request.is_none(), only(left.into_owned()).matches(&subject())), (true, Unknown));
+    }
+    let seen = Match { destination_ports: vec![8080], ..Match::default() };
+    assert!(seen.at_layer_4().unseen.is_empty());
+}

@@ -44,7 +44,7 @@ impl Table {
             Self::Ring(places) => {
                 // The first place that is not before the hash; after the last comes the first.
                 let first = places.partition_point(|(place, _)| *place < hash);
-                let place = (first % places.len().max(1) + attempt as usize) % places.len().max(1);
+                let place = (first + attempt as usize) % places.len().max(1);
                 places.get(place).map(|(_, number)| *number)
             }
             Self::Maglev(places) => {

@@ -89,6 +89,45 @@ fn a_maglev_table_is_envoys() {
     assert_eq!([0, 1, 2].map(|attempt| table.get(10, attempt)), [Some(1), Some(0), Some(5)]);
 }
 
+/// The same, as Envoy goes about it: every endpoint is asked in every round whether it takes a place.
+fn round_by_round(size: u64, shares: &[Share]) -> Vec<u32> {
+    let sum: f64 = shares.iter().map(|share| share.weight).sum();
+    let heaviest = shares.iter().map(|share| share.weight / sum).fold(0.0, f64::max);
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_by_key(|who| &shares[*who].key);
+    let (mut targets, mut steps) = (vec![0.0; shares.len()], vec![0; shares.len()]);
+    let mut places = vec![None; usize::try_from(size).unwrap()];
+    for round in 1u32.. {
+        for who in &order {
+            if f64::from(round) * (shares[*who].weight / sum) < targets[*who] {
+                continue;
+            }
+            targets[*who] += heaviest;
+            let key = shares[*who].key.as_bytes();
+            let (first, skip) = (xxh64(key, 0) % size, xxh64(key, 1) % (size - 1) + 1);
+            let place =
+                (steps[*who]..).find(|step| places[((first + step * skip) % size) as usize].is_none());
+            let step = place.unwrap();
+            places[((first + step * skip) % size) as usize] = Some(u32::try_from(*who).unwrap());
+            steps[*who] = step + 1;
+            if places.iter().all(Option::is_some) {
+                return places.into_iter().flatten().collect();
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// A third of something is no number that a machine has: rounds must not come too early for that.
+#[test]
+fn a_maglev_table_is_filled_as_if_round_by_round() {
+    for weights in [&[1.0, 2.0][..], &[1.0, 3.0, 7.0], &[0.1, 0.3, 0.9, 0.9], &[1.0, 1.0, 12.0]] {
+        let shares = local(weights);
+        let Table::Maglev(places) = Table::new(maglev(211), &shares) else { panic!() };
+        assert_eq!(*places, *round_by_round(211, &shares), "{weights:?}");
+    }
+}
+
 /// One that weighs a great deal and many that weigh little: each of these has one place, and it does not take for ever.
 #[test]
 fn many_light_endpoints_beside_a_heavy_one_have_a_place_each() {
