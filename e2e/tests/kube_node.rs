@@ -2,29 +2,15 @@
 //! reach them under STRICT, jobs end, the CNI plugin stays where it is put, and everything goes with the DaemonSet.
 //! Needs what `e2e/cluster/build` builds, and images: `make e2e-kubernetes`.
 
+use std::time::{Duration, Instant};
+
 use e2e::cluster::Cluster;
 use e2e::cluster::nodes::Nodes;
+use e2e::cluster::pods::{
+    SERVE, WAIT, ask, get, is_ready, namespaces, pod, redirection, service, strict, tunnelled,
+};
+use e2e::report::counted;
 use serde_json::Value;
-
-/// A pod of busybox that runs a script for ever, or once.
-fn pod(namespace: &str, name: &str, node: &str, script: &str, more: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {namespace}, labels: {{app: {name}}}}}
-spec:
-  nodeName: {node}
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: app
-    image: lateen.test/busybox:1
-    command: [sh, -c, \"{script}\"]
-{more}
----
-"
-    )
-}
 
 /// A server of gRPC, probed by the kubelet's own kind of probe.
 fn etcd(image: &str) -> String {
@@ -48,78 +34,6 @@ spec:
     )
 }
 
-fn service(namespace: &str, name: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: {namespace}}}
-spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 8080}}, {{name: other, port: 8081}}]}}
----
-"
-    )
-}
-
-fn namespace(name: &str, mode: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Namespace
-metadata: {{name: {name}, labels: {{istio.io/dataplane-mode: {mode}}}}}
----
-"
-    )
-}
-
-const SERVE: &str =
-    "mkdir /www; echo served > /www/index.html; httpd -p 8081 -h /www; httpd -f -p 8080 -h /www";
-const WAIT: &str = "trap 'exit 0' TERM; while :; do sleep 1; done";
-const STRICT: &str = "
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default, namespace: shop}
-spec: {mtls: {mode: STRICT}}
----
-";
-
-/// Asks a server from a pod; what it says.
-fn ask(cluster: &Cluster, namespace: &str, from: &str, url: &str) -> Result<(), String> {
-    let command = format!("timeout 10 wget -qO- {url}");
-    let answer = cluster.kubectl(&["exec", "-n", namespace, from, "--", "sh", "-c", &command]);
-    if answer.stdout.trim() == "served" { Ok(()) } else { Err(answer.to_string()) }
-}
-
-fn get(cluster: &Cluster, object: &[&str]) -> Value {
-    let found = cluster.kubectl(&[&["get", "-ojson"], object].concat());
-    serde_json::from_str(&found.stdout).unwrap_or(Value::Null)
-}
-
-fn redirection(cluster: &Cluster, namespace: &str, name: &str) -> Value {
-    get(cluster, &["pod", "-n", namespace, name])["metadata"]["annotations"]["ambient.istio.io/redirection"]
-        .clone()
-}
-
-fn is_ready(pod: &Value) -> Result<(), String> {
-    let status = &pod["status"]["containerStatuses"][0];
-    match status["ready"] == true && status["restartCount"] == 0 {
-        true => Ok(()),
-        false => Err(format!("{} {status}", pod["metadata"]["name"])),
-    }
-}
-
-/// Connections that a node's agent has tunnelled for a workload, as client or as server.
-fn tunnelled(nodes: &Nodes, node: u8, reporter: &str, label: &str, workload: &str) -> u64 {
-    let metrics = nodes.curl(node, "http://127.0.0.1:15020/metrics").stdout;
-    let wanted = [
-        format!("reporter=\"{reporter}\""),
-        format!("{label}=\"{workload}\""),
-        "connection_security_policy=\"mutual_tls\"".to_owned(),
-    ];
-    let lines = metrics.lines().filter(|line| line.starts_with("istio_tcp_connections_opened_total{"));
-    let ours = lines.filter(|line| wanted.iter().all(|part| line.contains(part.as_str())));
-    ours.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map(|count| count as u64).sum()
-}
-
 #[test]
 fn pods_are_in_the_mesh_by_their_labels() {
     let Some(cluster) = Cluster::start("pods_are_in_the_mesh_by_their_labels") else { return };
@@ -128,17 +42,10 @@ fn pods_are_in_the_mesh_by_their_labels() {
     let probes = "    readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
     livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
     startupProbe: {exec: {command: [ls, /www]}, periodSeconds: 1}";
-    for (name, mode) in [("shop", "ambient"), ("later", "none"), ("outside", "none")] {
-        cluster.apply(&namespace(name, mode));
-        // No pod is taken before.
-        nodes.eventually("the account", || {
-            let account = get(&cluster, &["sa", "-n", name, "default"]);
-            if account.is_object() { Ok(()) } else { Err(name.to_owned()) }
-        });
-    }
+    namespaces(&cluster, &nodes, &[("shop", "ambient"), ("later", "none"), ("outside", "none")]);
     cluster.apply(
         &[
-            STRICT.to_owned(),
+            strict("shop"),
             pod("shop", "server", "node-2", SERVE, probes),
             service("shop", "server"),
             pod("shop", "client", "node-1", WAIT, ""),
@@ -363,4 +270,115 @@ fn it_leaves_no_trace(cluster: &Cluster, nodes: &Nodes) {
         });
     }
     nodes.eventually("a plain connection", || ask(cluster, "shop", "client", "http://server:8080/"));
+}
+
+/// How long a node that has crashed may take, from its start, until its pods serve again; some ten seconds where a machine
+/// does nothing else.
+const BACK: Duration = Duration::from_secs(90);
+/// How long they are watched then: longer than any probe needs to have a container started anew.
+const STAYS: Duration = Duration::from_secs(12);
+/// Several: after a crash addresses are given away anew, and hardly in the same order.
+const SERVERS: [&str; 4] = ["server-1", "server-2", "server-3", "server-4"];
+
+/// How often a pod's container was started again.
+fn restarts(pod: &Value) -> u64 {
+    pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or_default()
+}
+
+fn server(cluster: &Cluster, name: &str) -> Value {
+    get(cluster, &["pod", "-n", "shop", name])
+}
+
+/// Whether a server is asked through the mesh and answers.
+fn serves(cluster: &Cluster, name: &str) -> Result<(), String> {
+    ask(cluster, "shop", "client", &format!("http://{name}.shop:8080/"))
+}
+
+/// Waits until a server has been started so often, and serves.
+fn comes_back(cluster: &Cluster, nodes: &Nodes, name: &str, times: u64) {
+    nodes.eventually(name, || {
+        let pod = server(cluster, name);
+        let status = &pod["status"]["containerStatuses"][0];
+        match status["ready"] == true && restarts(&pod) >= times {
+            true => serves(cluster, name),
+            false => Err(status.to_string()),
+        }
+    });
+}
+
+#[test]
+fn a_node_that_crashes_comes_back_by_itself() {
+    let Some(cluster) = Cluster::start("a_node_that_crashes_comes_back_by_itself") else { return };
+    let nodes = Nodes::start(&cluster);
+    nodes.install();
+    namespaces(&cluster, &nodes, &[("shop", "ambient"), ("outside", "none")]);
+    let probes = "    readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+    livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}";
+    let mut all = strict("shop") + &pod("shop", "client", "node-1", WAIT, "");
+    for name in SERVERS {
+        all += &(pod("shop", name, "node-2", SERVE, probes) + &service("shop", name));
+    }
+    all += &(pod("outside", "plain", "node-2", SERVE, probes) + &service("outside", "plain"));
+    cluster.apply(&all);
+    nodes.eventually("the client", || is_ready(&get(&cluster, &["pod", "-n", "shop", "client"])));
+    nodes.eventually("who is not in the mesh", || {
+        is_ready(&get(&cluster, &["pod", "-n", "outside", "plain"]))
+    });
+    for name in SERVERS {
+        nodes.eventually(name, || is_ready(&server(&cluster, name)));
+        nodes.eventually(name, || serves(&cluster, name));
+    }
+    let took = [1, 2].map(|times| {
+        // The networks of before may be there for a while, with their addresses.
+        let _held = SERVERS.map(|name| nodes.hold(&server(&cluster, name)));
+        nodes.stop(2);
+        nodes.restart(2);
+        let begun = Instant::now();
+        for name in SERVERS {
+            comes_back(&cluster, &nodes, name, times);
+        }
+        let took = begun.elapsed();
+        assert!(took < BACK, "crash {times}: {took:?}");
+        they_stay(&cluster, &nodes, times);
+        took
+    });
+    let told = get(&cluster, &["event", "-n", "shop", "--field-selector=reason=FailedCreatePodSandBox"]);
+    let told = told["items"].to_string();
+    assert!(!told.contains("it belongs to another pod"), "a pod was taken for what it was before: {told}");
+    a_sandbox_that_ends_is_made_again(&cluster, &nodes);
+    counted(&format!("a node crashed twice: its pods of the mesh served again {took:.1?} after its start"));
+}
+
+/// Started once by each crash, and not once more by a probe that did not get through.
+fn they_stay(cluster: &Cluster, nodes: &Nodes, times: u64) {
+    let watched = Instant::now();
+    while watched.elapsed() < STAYS {
+        for name in SERVERS {
+            let pod = server(cluster, name);
+            let status = &pod["status"]["containerStatuses"][0];
+            assert!(status["ready"] == true && restarts(&pod) == times, "{name}, crash {times}: {status}");
+            assert_eq!(serves(cluster, name), Ok(()), "{name}, crash {times}");
+        }
+    }
+    // What passes is probes.
+    for name in SERVERS {
+        let pod = server(cluster, name);
+        let address = pod["status"]["podIP"].as_str().expect("an address");
+        let other = nodes.curl(2, &format!("http://{address}:8081/"));
+        assert!(!other.ok(), "{name}, crash {times}: a process of the node passed STRICT: {other}");
+    }
+}
+
+/// Its kubelet makes another for the same pod, with another address, while the object still has the one of before.
+fn a_sandbox_that_ends_is_made_again(cluster: &Cluster, nodes: &Nodes) {
+    let name = SERVERS[0];
+    let before = server(cluster, name);
+    // The process that holds it (`e2e/cluster/images`).
+    nodes.process(&before, "done").kill();
+    let begun = Instant::now();
+    comes_back(cluster, nodes, name, restarts(&before) + 1);
+    let took = begun.elapsed();
+    assert!(took < BACK, "{took:?}");
+    assert_ne!(server(cluster, name)["status"]["podIP"], before["status"]["podIP"]);
+    counted(&format!("a pod's sandbox ended: it served again after {took:.1?}"));
 }
