@@ -162,6 +162,34 @@ fn a_change_is_seen() {
     assert_eq!(policies.all().len(), 39);
 }
 
+/// That a policy is on trial is told where none of its rules can match, too, and no longer than it is.
+#[test]
+fn a_trial_is_known_until_its_last_policy_goes() {
+    let denies = |name: &str| policy(name, Action::Deny, vec![only(from_namespace("b"))]);
+    let trial = |name: &str| Arc::new(Policy { dry_run: true, ..denies(name) });
+    let subject = Subject {
+        source: "10.0.0.1:1".parse().unwrap(),
+        identity: None,
+        destination: "10.0.0.2:2".parse().unwrap(),
+    };
+    let on_trial = |policies: &Indexed| {
+        let mut ballot = crate::authz::decide::Ballot::default();
+        policies.hear(&mut ballot, &Facts::from(&subject));
+        ballot.close(policies.all().iter().map(|policy| &**policy)).on_trial.deny
+    };
+    let mut policies = Indexed::default();
+    (0..40).for_each(|number| policies.insert(&Arc::new(denies(&format!("n/p{number:02}")))));
+    assert!(!on_trial(&policies));
+    for name in ["n/one", "n/two", "n/one"] {
+        policies.insert(&trial(name));
+        assert!(on_trial(&policies), "{name}");
+    }
+    policies.remove(&trial("n/one").name);
+    assert!(on_trial(&policies), "the other is still there");
+    policies.insert(&Arc::new(denies("n/two")));
+    assert!(!on_trial(&policies), "it is in force now");
+}
+
 /// A thousand rules for one port are one place to look at.
 #[test]
 fn a_policy_is_noted_once_under_what_many_of_its_rules_need() {
