@@ -47,6 +47,9 @@ impl Earlier {
             return None;
         }
         let change = Change::between(&self.text, text, items)?;
+        if change.end == items.len() && !ends_with_rules(tree) {
+            return None;
+        }
         let read = change.items(text)?;
         if items.len() + read.len() == change.end - change.first {
             return None;
@@ -111,7 +114,7 @@ impl Change {
             Some(item) => (starts.offset(line(item))?, line(item)),
             None => (old.len(), u32::MAX),
         };
-        // Nothing but the list may follow its last item, and that has to end with a line.
+        // All behind the last item is read with it; it has to end with a line.
         if end == items.len() && !new.ends_with('\n') {
             return None;
         }
@@ -168,6 +171,12 @@ impl Starts {
 fn dash(text: &str) -> Option<usize> {
     let column = text.find(|c| c != ' ')?;
     text[column..].starts_with("- ").then_some(column)
+}
+
+/// Whether nothing stands behind the rules for HTTP: what is read with the last of them is of the list.
+fn ends_with_rules(tree: &Node) -> bool {
+    let last = |node: &Node, key: &str| node.entries().last().is_some_and(|entry| entry.key == key);
+    last(tree, "spec") && tree.get("spec").is_some_and(|spec| last(spec, "http"))
 }
 
 /// A document with other rules for HTTP in the place of its own.

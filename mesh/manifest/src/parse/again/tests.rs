@@ -180,7 +180,14 @@ fn others_are_read_as_a_whole() {
     let named = plain.replacen("hosts: [app]", "hosts: &hosts [app]", 1);
     let two = format!("{plain}---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: a}}\n");
     let wrong = plain.replacen("hosts: [app]", "hosts: [app], colour: red", 1);
-    for other in [&named, &two, &wrong, &plain.replace('\n', "\r\n"), &plain[..WORTH / 2].to_owned()] {
+    for other in [
+        &named,
+        &two,
+        &wrong,
+        &format!("%YAML 1.2\n---\n{plain}"),
+        &plain.replace('\n', "\r\n"),
+        &plain[..WORTH / 2].to_owned(),
+    ] {
         assert!(!remembered(other), "{other}");
     }
     let earlier = Earlier::new(
@@ -190,4 +197,9 @@ fn others_are_read_as_a_whole() {
     );
     let elsewhere = plain.replacen("name: app", "name: other", 1);
     assert!(earlier.expect("it is worth it").reread(&elsewhere, &file).is_none());
+    // What stood behind the rules goes with the end of the text.
+    let behind = text(&mut drawing(1), "  exportTo: ['.']\n");
+    let objects: Vec<_> = parse(&behind, &file).objects.into_iter().map(Arc::new).collect();
+    let earlier = Earlier::new(behind.clone(), true, &objects).expect("it is worth it");
+    assert!(earlier.reread(&behind.replace("  exportTo: ['.']\n", ""), &file).is_none());
 }
