@@ -41,7 +41,7 @@ pub struct Parsed {
     pub objects: Vec<Object>,
     /// What is wrong, in the order of the text.
     pub findings: Vec<Finding>,
-    /// The text is one document, of which no part stands for another, and there is nothing to say about it.
+    /// The text is one object and no list, of which no part stands for another, and there is nothing to say about it.
     pub(crate) is_plain: bool,
 }
 
@@ -57,7 +57,8 @@ impl Parsed {
 pub fn parse(text: &str, file: &Arc<Path>) -> Parsed {
     let mut parsed = Parsed::default();
     let documents = yaml::documents(text);
-    let plain = matches!(&documents[..], [document] if !document.anchored);
+    let is_object = |root: &Node| root.get("items").is_none();
+    let plain = matches!(&documents[..], [one] if !one.anchored && one.root.as_ref().is_some_and(is_object));
     for document in documents {
         let faults = document.faults;
         match document.root {

@@ -180,7 +180,11 @@ fn others_are_read_as_a_whole() {
     let named = plain.replacen("hosts: [app]", "hosts: &hosts [app]", 1);
     let two = format!("{plain}---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: a}}\n");
     let wrong = plain.replacen("hosts: [app]", "hosts: [app], colour: red", 1);
+    let indented: String = plain.lines().map(|line| format!("    {line}\n")).collect();
+    let listed = format!("apiVersion: v1\nitems:\n  -\n{indented}kind: List\n");
+    assert_eq!(parse(&listed, &file).objects.len(), 1);
     for other in [
+        &listed,
         &named,
         &two,
         &wrong,
