@@ -218,7 +218,7 @@ mod tests {
         let added: Added = serde_json::from_str(istio).expect("reads");
         assert_eq!(
             added.ips(),
-            ["10.0.0.1".parse::<std::net::IpAddr>().expect("ip"), "fd00::1".parse().expect("ip")]
+            ["10.0.0.1".parse::<IpAddr>().expect("ip"), "fd00::1".parse().expect("ip")]
         );
         assert_eq!(added.pod_uid, None);
         let plain = r#"{"Netns":"/x","PodName":"p","PodNamespace":"n","PodUID":"u","IPs":["10.0.0.1"]}"#;
