@@ -164,5 +164,5 @@ fn from_files(mesh: &MeshDir, kind: &str, namespace: Option<&str>) -> io::Result
     let objects = folder.objects().filter(|object| object.kind == kind);
     let here =
         objects.filter(|object| namespace.is_none() || object.metadata.namespace.as_deref() == namespace);
-    Ok(here.map(|object| object.raw.json()).collect())
+    Ok(here.map(|object| object.raw.clone()).collect())
 }

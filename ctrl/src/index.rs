@@ -201,7 +201,7 @@ impl Index {
             ("security.istio.io", "PeerAuthentication") => self.change_peer_rule(&name, new, changes),
             ("networking.istio.io", "VirtualService" | "DestinationRule") => {
                 let same = |old: &Object, new: &Object| {
-                    old.raw.has_same(&new.raw, "spec")
+                    old.raw.get("spec") == new.raw.get("spec")
                         && old.metadata.creation_timestamp == new.metadata.creation_timestamp
                         && matches!(old.spec, Typed::Broken) == matches!(new.spec, Typed::Broken)
                 };
@@ -359,7 +359,7 @@ impl Index {
         changes: &mut Changes,
     ) {
         let same = |old: &Object, new: &Object| {
-            old.raw.has_same(&new.raw, "spec")
+            old.raw.get("spec") == new.raw.get("spec")
                 && old.metadata.annotations == new.metadata.annotations
                 && matches!(old.spec, Typed::Broken) == matches!(new.spec, Typed::Broken)
         };

@@ -34,7 +34,7 @@ pub(super) fn list(core: &Core, call: &Call) -> Answer {
 
 /// The object with what became of it under `status.conditions`.
 fn with_status(held: &Held, object: &Object) -> Value {
-    let mut value = object.raw.json();
+    let mut value = object.raw.clone();
     let conditions = status::conditions(&held.compiler, object, &held.findings);
     let Some(fields) = value.as_object_mut() else { return value };
     if conditions.is_empty() {

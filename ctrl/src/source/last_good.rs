@@ -134,7 +134,7 @@ impl LastGood {
 
 /// The object with the file it came from.
 fn marked(object: &Object) -> Value {
-    let mut value = object.raw.json();
+    let mut value = object.raw.clone();
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         // Written out, where the manifest relied on the default.
         metadata.insert("namespace".to_owned(), json!(object.metadata.namespace));

@@ -50,7 +50,7 @@ impl ReadyWaypoints {
         for (name, gateway) in changes {
             let done = match gateway {
                 Some(gateway) => {
-                    let mut value = gateway.raw.json();
+                    let mut value = gateway.raw.clone();
                     // Written out, where the manifest relied on the default.
                     value["metadata"]["namespace"] = json!(&*name.namespace);
                     self.0.write(&value)

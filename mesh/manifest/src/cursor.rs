@@ -1,7 +1,5 @@
 //! Walking down a tree with the path at hand, for the checks: each step knows its place and its name.
 
-use std::sync::Arc;
-
 use crate::{
     node::{Node, Value},
     position::Mark,
@@ -45,7 +43,7 @@ impl<'a> Cursor<'a> {
 
     /// Every item, when this is a list.
     pub(crate) fn own_items(&self) -> Vec<Self> {
-        let item = |(index, node): (usize, &'a Arc<Node>)| Self {
+        let item = |(index, node): (usize, &'a Node)| Self {
             node,
             at: node.at,
             key_at: node.at,

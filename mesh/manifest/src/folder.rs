@@ -18,7 +18,7 @@ use std::{
 use crate::{
     finding::{Code, Finding, Level},
     object::{Key, Object, Typed},
-    parse::{Earlier, Parsed, parse},
+    parse::parse,
     position::{Mark, Position},
 };
 use walk::Found;
@@ -54,8 +54,6 @@ struct Contents {
     stamp: Option<Stamp>,
     objects: Vec<Arc<Object>>,
     findings: Vec<Finding>,
-    /// What the next version may be read by.
-    earlier: Option<Earlier>,
 }
 
 /// By what a change is noticed without reading.
@@ -154,23 +152,20 @@ impl Folder {
         match read_file(path, known.and_then(|known| known.stamp).filter(|_| !touched)) {
             Ok(None) => {}
             Ok(Some((stamp, text))) => {
-                let earlier = known.and_then(|known| known.earlier.as_ref());
-                let reread = earlier.and_then(|earlier| earlier.reread(&text, &file));
-                let parsed = reread.unwrap_or_else(|| parse(&text, &file));
+                let parsed = parse(&text, &file);
                 let keeps = !parsed.is_readable() && known.is_some_and(|known| !known.objects.is_empty());
-                let Parsed { objects, findings, is_plain } = parsed;
                 let objects = match known {
                     Some(known) if keeps => known.objects.clone(),
-                    _ => objects.into_iter().map(Arc::new).collect::<Vec<_>>(),
+                    _ => parsed.objects.into_iter().map(Arc::new).collect(),
                 };
-                let earlier = Earlier::new(text, is_plain, &objects);
-                self.files.insert(key, Contents { stamp: Some(stamp), objects, findings, earlier });
+                let findings = parsed.findings;
+                self.files.insert(key, Contents { stamp: Some(stamp), objects, findings });
             }
             Err(reason) => {
                 let position = Position::new(&file, Mark::default());
                 let objects = known.map(|known| known.objects.clone()).unwrap_or_default();
                 let findings = vec![Finding::new(Level::Error, Code::Unreadable, position, reason)];
-                self.files.insert(key, Contents { stamp: None, objects, findings, earlier: None });
+                self.files.insert(key, Contents { stamp: None, objects, findings });
             }
         }
     }

@@ -26,7 +26,6 @@ mod node;
 mod object;
 mod parse;
 mod position;
-mod raw;
 mod scalar;
 #[cfg(test)]
 mod schema;
@@ -42,6 +41,5 @@ pub use node::{Entry, Node, Step, Value};
 pub use object::{BrokenScope, Key, Metadata, Object, Typed};
 pub use parse::{Parsed, from_json, parse};
 pub use position::{Mark, Position};
-pub use raw::Raw;
 pub use scalar::Scalar;
 pub use state::{State, StateError};

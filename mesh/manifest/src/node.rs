@@ -1,7 +1,7 @@
 //! A document as a tree in which every value and every key knows where it stands. Everything after the
 //! parser works on this: decoding into types, validation, and pointing at `spec.rules[0]` later.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use crate::{position::Mark, scalar::Scalar};
 
@@ -19,8 +19,8 @@ pub struct Node {
 pub enum Value {
     /// A scalar, with its text as written.
     Scalar(Scalar, String),
-    /// A list, whose items are shared with other versions of the document where they stand in the same place.
-    List(Vec<Arc<Node>>),
+    /// A list.
+    List(Vec<Node>),
     /// An object; keys are unique and in the order in which they were written.
     Map(Vec<Entry>),
 }
@@ -56,7 +56,7 @@ impl Node {
     }
 
     /// The items; none unless this is a list.
-    pub fn items(&self) -> &[Arc<Node>] {
+    pub fn items(&self) -> &[Node] {
         match &self.value {
             Value::List(items) => items,
             _ => &[],
@@ -105,56 +105,11 @@ impl Node {
             Value::Scalar(Scalar::Unsigned(value), _) => (*value).into(),
             Value::Scalar(Scalar::Float(value), _) => (*value).into(),
             Value::Scalar(Scalar::Text, text) => text.as_str().into(),
-            Value::List(items) => items.iter().map(|item| item.to_json()).collect(),
+            Value::List(items) => items.iter().map(Self::to_json).collect(),
             Value::Map(entries) => {
                 entries.iter().map(|entry| (entry.key.clone(), entry.node.to_json())).collect()
             }
         }
-    }
-
-    /// Whether both mean the same as JSON, wherever they stand and in whatever order keys do.
-    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        match (&self.value, &other.value) {
-            (Value::Scalar(Scalar::Text, one), Value::Scalar(Scalar::Text, other)) => one == other,
-            (Value::Scalar(..), Value::Scalar(..)) => self.to_json() == other.to_json(),
-            (Value::List(one), Value::List(other)) => {
-                let same = |(one, other): (&Arc<Self>, &Arc<Self>)| {
-                    Arc::ptr_eq(one, other) || one.says_the_same(other)
-                };
-                one.len() == other.len() && one.iter().zip(other).all(same)
-            }
-            (Value::Map(one), Value::Map(other)) => {
-                let same = |(place, entry): (usize, &Entry)| {
-                    // Nearly always in the same order.
-                    let there = other.get(place).filter(|there| there.key == entry.key);
-                    let there = there.or_else(|| other.iter().find(|there| there.key == entry.key));
-                    there.is_some_and(|there| entry.node.says_the_same(&there.node))
-                };
-                one.len() == other.len() && one.iter().enumerate().all(same)
-            }
-            _ => false,
-        }
-    }
-
-    /// How many values there are, keys included.
-    pub(crate) fn count(&self) -> usize {
-        match &self.value {
-            Value::Scalar(..) => 1,
-            Value::List(items) => 1 + items.iter().map(|item| item.count()).sum::<usize>(),
-            Value::Map(entries) => 1 + entries.iter().map(|entry| 1 + entry.node.count()).sum::<usize>(),
-        }
-    }
-
-    /// A copy that shares nothing, so that each value is told from all others by its address.
-    pub(crate) fn unshared(&self) -> Self {
-        let entry =
-            |entry: &Entry| Entry { key: entry.key.clone(), at: entry.at, node: entry.node.unshared() };
-        let value = match &self.value {
-            Value::Scalar(scalar, text) => Value::Scalar(*scalar, text.clone()),
-            Value::List(items) => Value::List(items.iter().map(|item| Arc::new(item.unshared())).collect()),
-            Value::Map(entries) => Value::Map(entries.iter().map(entry).collect()),
-        };
-        Self { at: self.at, value }
     }
 
     /// A tree without places, from JSON that came over a wire.
@@ -164,9 +119,7 @@ impl Node {
             serde_json::Value::Bool(value) => Value::Scalar(Scalar::Bool(*value), value.to_string()),
             serde_json::Value::Number(number) => Value::Scalar(json_number(number), number.to_string()),
             serde_json::Value::String(text) => Value::Scalar(Scalar::Text, text.clone()),
-            serde_json::Value::Array(items) => {
-                Value::List(items.iter().map(|item| Arc::new(Self::from_json(item))).collect())
-            }
+            serde_json::Value::Array(items) => Value::List(items.iter().map(Self::from_json).collect()),
             serde_json::Value::Object(map) => Value::Map(
                 map.iter()
                     .map(|(key, value)| Entry {

@@ -15,7 +15,6 @@ use crate::{
     kinds,
     node::{Node, Step},
     position::Position,
-    raw::Raw,
 };
 
 /// What tells one object from all others. Versions of one kind are the same object, as in Kubernetes.
@@ -78,7 +77,8 @@ pub struct Object {
     /// Where it begins.
     pub position: Position,
     /// The object as JSON, fields in the order in which they were written.
-    pub raw: Raw,
+    pub raw: serde_json::Value,
+    pub(crate) tree: Arc<Node>,
 }
 
 /// An object's type. Kubernetes' kinds are whole objects, with metadata and status; ours are the `spec`.
@@ -163,7 +163,7 @@ impl Object {
     /// Where `path` stands in the file; the deepest part of it that exists. `[Key("spec"), Key("rules"),
     /// Index(2)]` is where a policy's third rule begins.
     pub fn locate(&self, path: &[Step<'_>]) -> Position {
-        Position::new(&self.position.file, self.raw.tree().locate(path))
+        Position::new(&self.position.file, self.tree.locate(path))
     }
 
     /// Where the rule of this index of an AuthorizationPolicy stands.
@@ -173,7 +173,7 @@ impl Object {
 
     /// The tree with the place of every key and value.
     pub fn tree(&self) -> &Node {
-        self.raw.tree()
+        &self.tree
     }
 
     /// The label `name`, if set.

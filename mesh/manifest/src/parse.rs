@@ -1,8 +1,6 @@
 //! Text to objects: each document is looked up by kind, read into its type, and checked. What does not fit is
 //! a finding with its place, and the object is kept as [`Typed::Broken`] so that nobody mistakes it for absent.
 
-mod again;
-
 use std::{path::Path, sync::Arc};
 
 use k8s_openapi::api::{
@@ -24,12 +22,9 @@ use crate::{
     node::{Entry, Node, Value},
     object::{Metadata, Object, Typed},
     position::{Mark, Position},
-    raw::Raw,
     scalar::Scalar,
     yaml::{self, Fault},
 };
-
-pub(crate) use again::Earlier;
 
 /// How many findings one object may give before the rest is only counted.
 const MAX_FINDINGS: usize = 100;
@@ -41,8 +36,6 @@ pub struct Parsed {
     pub objects: Vec<Object>,
     /// What is wrong, in the order of the text.
     pub findings: Vec<Finding>,
-    /// The text is one object and no list, of which no part stands for another, and there is nothing to say about it.
-    pub(crate) is_plain: bool,
 }
 
 impl Parsed {
@@ -56,17 +49,13 @@ impl Parsed {
 /// Reads all objects of `text`: YAML documents separated by `---`, JSON, and `kind: List` in either.
 pub fn parse(text: &str, file: &Arc<Path>) -> Parsed {
     let mut parsed = Parsed::default();
-    let documents = yaml::documents(text);
-    let is_object = |root: &Node| root.get("items").is_none();
-    let plain = matches!(&documents[..], [one] if !one.anchored && one.root.as_ref().is_some_and(is_object));
-    for document in documents {
+    for document in yaml::documents(text) {
         let faults = document.faults;
         match document.root {
             Some(root) => Reader { file, parsed: &mut parsed, trusted: false }.document(root, faults),
             None => parsed.findings.extend(faults.into_iter().map(|fault| fault_finding(file, fault))),
         }
     }
-    parsed.is_plain = plain && parsed.findings.is_empty();
     parsed
 }
 
@@ -131,7 +120,7 @@ impl Reader<'_> {
             self.parsed.findings.extend(faults.into_iter().map(|fault| fault_finding(self.file, fault)));
             let items = root.entries().iter().find(|entry| entry.key == "items");
             for item in items.into_iter().flat_map(|entry| entry.node.items()) {
-                self.document(Node::clone(item), Vec::new());
+                self.document(item.clone(), Vec::new());
             }
             return;
         }
@@ -160,14 +149,15 @@ impl Reader<'_> {
         settle_namespace(&mut root, namespaced);
         let metadata = metadata(&root);
         let typed = self.typed(&root, lookup);
-        let tree = Arc::new(root);
+        let raw = root.to_json();
         let object = Object {
-            position: Position::new(self.file, tree.at),
+            position: Position::new(self.file, root.at),
             api_version,
             kind,
             metadata,
             spec: typed,
-            raw: Raw::new(tree),
+            raw,
+            tree: Arc::new(root),
         };
         self.conclude(object, first);
     }

@@ -13,7 +13,7 @@ use build::Builder;
 /// How deep a document may nest. Kubernetes objects stay under 20.
 const MAX_DEPTH: usize = 100;
 /// How many values a file may hold, those that aliases repeat counted each time.
-pub(crate) const MAX_NODES: usize = 500_000;
+const MAX_NODES: usize = 500_000;
 /// How many documents of a file may be broken before the rest is not read.
 const MAX_BROKEN: usize = 1000;
 /// How many findings the text of one document may give before the rest is left out.
@@ -26,8 +26,6 @@ pub(crate) struct Document {
     pub(crate) root: Option<Node>,
     /// What was wrong with the text itself.
     pub(crate) faults: Vec<Fault>,
-    /// Parts of it have names, which other parts may stand for.
-    pub(crate) anchored: bool,
 }
 
 /// Something wrong with the text, before any schema comes in.
@@ -65,7 +63,7 @@ pub(crate) fn documents(text: &str) -> Vec<Document> {
             let message =
                 format!("more than {MAX_BROKEN} documents of this file are broken: the rest is not read");
             let fault = Fault::new(Code::Syntax, Mark::new(first_line.saturating_add(1), 1), message);
-            documents.push(Document { root: None, faults: vec![fault], anchored: false });
+            documents.push(Document { root: None, faults: vec![fault] });
             break;
         }
         read_part(part, first_line, &mut budget, &mut documents);
@@ -73,13 +71,6 @@ pub(crate) fn documents(text: &str) -> Vec<Document> {
         broken += new.iter().filter(|document| document.root.is_none()).count();
         looked_at = documents.len();
     }
-    documents
-}
-
-/// The documents of a part of a text that has so many lines before it.
-pub(crate) fn documents_from(part: &str, first_line: u32) -> Vec<Document> {
-    let (mut budget, mut documents) = (MAX_NODES, Vec::new());
-    read_part(part, first_line, &mut budget, &mut documents);
     documents
 }
 

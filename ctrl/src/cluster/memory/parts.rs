@@ -173,7 +173,7 @@ fn host(text: &str) -> Option<NamespacedHostname> {
 
 /// The object as it was written, with its namespace.
 fn with_namespace(object: &Object) -> Value {
-    let mut value = object.raw.json();
+    let mut value = object.raw.clone();
     value["metadata"]["namespace"] = json!(object.metadata.namespace);
     if let Some(fields) = value.as_object_mut() {
         fields.shift_remove("status");

@@ -20,8 +20,6 @@ pub(super) struct Rules {
     pub(super) name: Name,
     pub(super) resource: Arc<ResourceName>,
     pub(super) spec: VirtualService,
-    /// The rules for HTTP as they were written: where these are the same values again, so are those of `spec`.
-    written: Vec<Arc<HttpRoute>>,
     age: Age,
 }
 
@@ -130,16 +128,14 @@ impl Lookup {
     /// A VirtualService is another, is new, or is gone; the hosts that it was for and is for.
     pub(super) fn set_rules(&mut self, name: &Name, object: Option<&Object>) -> BTreeSet<String> {
         let mut touched = BTreeSet::new();
-        let old = self.rules.remove(name);
-        if let Some(old) = &old {
+        if let Some(old) = self.rules.remove(name) {
             old.spec.hosts.iter().for_each(|host| self.by_host.remove(host, name));
-            touched.extend(old.spec.hosts.iter().cloned());
+            touched.extend(old.spec.hosts);
         }
         if let Some(object) = object
             && let Typed::VirtualService(spec) = &object.spec
         {
-            let written = spec.http.clone();
-            let spec = with_full_names(spec, &name.namespace, &self.domain, old.as_ref());
+            let spec = with_full_names(spec, &name.namespace, &self.domain);
             spec.hosts.iter().for_each(|host| self.by_host.add(host, name));
             touched.extend(spec.hosts.iter().cloned());
             let resource = Arc::new(ResourceName {
@@ -147,7 +143,7 @@ impl Lookup {
                 namespace: name.namespace.clone(),
                 name: name.name.clone(),
             });
-            let rules = Rules { name: name.clone(), resource, spec, written, age: age(object, name) };
+            let rules = Rules { name: name.clone(), resource, spec, age: age(object, name) };
             self.rules.insert(name.clone(), rules);
         }
         touched
@@ -366,26 +362,12 @@ fn full(host: &str, namespace: &str, domain: &str) -> String {
     }
 }
 
-/// The same with full names of hosts, and without matches that are for gateways alone. Rules that were in the version before
-/// are taken from there.
-fn with_full_names(
-    spec: &VirtualService,
-    namespace: &str,
-    domain: &str,
-    before: Option<&Rules>,
-) -> VirtualService {
-    let known =
-        before.into_iter().flat_map(|rules| rules.written.iter().map(Arc::as_ptr).zip(&rules.spec.http));
-    let known: HashMap<*const HttpRoute, &Arc<HttpRoute>> = known.collect();
+/// The same with full names of hosts, and without matches that are for gateways alone.
+fn with_full_names(spec: &VirtualService, namespace: &str, domain: &str) -> VirtualService {
     let mut spec = spec.clone();
     let put = |host: &mut String| *host = full(host, namespace, domain);
     spec.hosts.iter_mut().for_each(put);
     for route in &mut spec.http {
-        if let Some(known) = known.get(&Arc::as_ptr(route)) {
-            *route = (*known).clone();
-            continue;
-        }
-        let route = Arc::make_mut(route);
         route.route.iter_mut().for_each(|one| put(&mut one.destination.host));
         route.mirror.iter_mut().for_each(|one| put(&mut one.host));
         route.mirrors.iter_mut().for_each(|one| put(&mut one.destination.host));

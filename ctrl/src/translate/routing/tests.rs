@@ -9,8 +9,7 @@ mod traffic;
 use std::path::Path;
 use std::sync::Arc;
 
-use manifest::istio::HttpRoute;
-use manifest::{Level, Object, Typed, parse};
+use manifest::{Level, Object, parse};
 use model::route::{Action, Destination, Destinations, Forward, HttpRule};
 
 use super::*;
@@ -402,30 +401,4 @@ fn a_shadowed_virtual_service_is_told_by_which() {
     );
     // A wildcard's come behind those of the exact name, which is what it is for.
     assert!(told(&[virtual_service("shop/a", &to("*.shop.svc.cluster.local", "cart")), own]).is_empty());
-}
-
-/// Rules that an object has in common with its last version are taken over: what comes of it is the same.
-#[test]
-fn rules_that_stay_come_to_the_same() {
-    let rule = |path: &str| {
-        format!("{{match: [{{uri: {{prefix: {path}}}}}], route: [{{destination: {{host: cart}}}}]}}")
-    };
-    let spec = format!("{{hosts: [cart], http: [{}, {}, {}]}}", rule("/a"), rule("/b"), rule("/c"));
-    let written = objects(SERVICES, &virtual_service("shop/v", &spec));
-    let mut after = Object::clone(&written.virtual_services[0]);
-    let Typed::VirtualService(rules) = &mut after.spec else { panic!("{:?}", after.spec) };
-    let new = HttpRoute { name: "new".to_owned(), ..HttpRoute::clone(&rules.http[2]) };
-    rules.http.swap(0, 1);
-    rules.http[2] = Arc::new(new);
-    let mut routings = Routings::new(written.domain.clone(), written.root_namespace.clone());
-    for (name, host) in &written.services {
-        routings.set_service(name, Some(host.clone()));
-    }
-    let name = Name::new("shop", "v");
-    for version in [&*written.virtual_services[0], &after, &written.virtual_services[0], &after] {
-        routings.set_virtual_service(&name, Some(version));
-        routings.compile();
-        let alone = Objects { virtual_services: vec![Arc::new(version.clone())], ..written.clone() };
-        assert_eq!(routings.outcome().routings, fresh(&alone).routings);
-    }
 }

@@ -195,7 +195,7 @@ fn service_selects(service: &Object, labels: &BTreeMap<String, String>) -> bool 
 
 fn workload<'a>(object: &'a Object, namespace: &'a str) -> Option<Workload<'a>> {
     let pod = match &object.spec {
-        Typed::Pod(_) => &*object.raw,
+        Typed::Pod(_) => &object.raw,
         Typed::CronJob(_) => object.raw.pointer("/spec/jobTemplate/spec/template")?,
         Typed::Deployment(_)
         | Typed::ReplicaSet(_)

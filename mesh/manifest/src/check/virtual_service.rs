@@ -1,6 +1,5 @@
 //! The rules of a VirtualService: what Istio's webhook refuses is refused. A mistake in one rule is an error of the whole
-//! object, because a rule that is left out sends its requests elsewhere. Each rule for HTTP is judged by itself: of a
-//! version in which few are others, those alone are (`parse/again.rs`).
+//! object, because a rule that is left out sends its requests elsewhere.
 
 mod http;
 mod layer4;

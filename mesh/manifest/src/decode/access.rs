@@ -1,6 +1,6 @@
 //! The inside of lists, objects and enums: one step down, the path and the enclosing structs extended.
 
-use std::{slice, sync::Arc};
+use std::slice;
 
 use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
@@ -10,11 +10,11 @@ use crate::node::{Entry, Node, Path};
 /// A list being read.
 pub(super) struct Items<'a> {
     list: De<'a>,
-    items: std::iter::Enumerate<slice::Iter<'a, Arc<Node>>>,
+    items: std::iter::Enumerate<slice::Iter<'a, Node>>,
 }
 
 impl<'a> Items<'a> {
-    pub(super) fn new(list: De<'a>, items: &'a [Arc<Node>]) -> Self {
+    pub(super) fn new(list: De<'a>, items: &'a [Node]) -> Self {
         Self { list, items: items.iter().enumerate() }
     }
 }

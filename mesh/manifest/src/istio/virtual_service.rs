@@ -3,8 +3,6 @@
 mod http;
 mod matches;
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 
 pub use http::{
@@ -23,8 +21,8 @@ pub struct VirtualService {
     pub hosts: Vec<String>,
     /// The gateways that heed it; `mesh` stands for everything inside the mesh, and is what an empty list means.
     pub gateways: Vec<String>,
-    /// Rules for HTTP; the first that matches counts. Those that stay as they were are shared with the version before.
-    pub http: Vec<Arc<HttpRoute>>,
+    /// Rules for HTTP; the first that matches counts.
+    pub http: Vec<HttpRoute>,
     /// Rules for TLS that nobody ends on the way; the first that matches counts.
     pub tls: Vec<TlsRoute>,
     /// Rules for all else; the first that matches counts.

@@ -1,9 +1,6 @@
 //! Parser events to a tree: duplicate keys found, aliases and merge keys resolved, within the budget.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 use serde_saphyr::granit_parser::{Event, ScalarStyle, Span, Tag};
 
@@ -23,8 +20,6 @@ pub(super) struct Builder<'b> {
     anchors: HashMap<usize, Node>,
     root: Option<Node>,
     faults: Vec<Fault>,
-    /// Something has a name that an alias may use.
-    anchored: bool,
 }
 
 /// A collection whose end has not come yet.
@@ -35,7 +30,7 @@ struct Frame {
 }
 
 enum Content {
-    List(Vec<Arc<Node>>),
+    List(Vec<Node>),
     Map { entries: Vec<Entry>, known: HashSet<String>, key: Option<(String, Mark)> },
 }
 
@@ -48,7 +43,6 @@ impl<'b> Builder<'b> {
             anchors: HashMap::new(),
             root: None,
             faults: Vec::new(),
-            anchored: false,
         }
     }
 
@@ -57,14 +51,14 @@ impl<'b> Builder<'b> {
         self.anchors.clear();
         let root = self.root.take().filter(|root| !is_nothing(root));
         let faults = std::mem::take(&mut self.faults);
-        (root.is_some() || !faults.is_empty()).then_some(Document { root, faults, anchored: self.anchored })
+        (root.is_some() || !faults.is_empty()).then_some(Document { root, faults })
     }
 
     /// The document that cannot be read to its end.
     pub(super) fn broken(&mut self, fault: Fault) -> Document {
         let mut faults = std::mem::take(&mut self.faults);
         faults.push(fault);
-        Document { root: None, faults, anchored: self.anchored }
+        Document { root: None, faults }
     }
 
     /// One event in. Fails where going on makes no sense.
@@ -126,7 +120,7 @@ impl<'b> Builder<'b> {
             return Err(Fault::new(Code::Syntax, at, "this alias stands inside the value that it names"));
         };
         let (nodes, depth) = size(node);
-        let node = node.unshared();
+        let node = node.clone();
         if self.stack.len() + depth > MAX_DEPTH {
             return Err(Fault::new(Code::Syntax, at, format!("nested deeper than {MAX_DEPTH} levels")));
         }
@@ -138,15 +132,14 @@ impl<'b> Builder<'b> {
     fn put(&mut self, node: Node, anchor: usize) -> Result<(), Fault> {
         if anchor != 0 {
             self.spend(size(&node).0, node.at)?;
-            self.anchors.insert(anchor, node.unshared());
-            self.anchored = true;
+            self.anchors.insert(anchor, node.clone());
         }
         let Some(frame) = self.stack.last_mut() else {
             self.root = Some(node);
             return Ok(());
         };
         match &mut frame.content {
-            Content::List(items) => items.push(Arc::new(node)),
+            Content::List(items) => items.push(node),
             Content::Map { entries, known, key } => match key.take() {
                 None => *key = Some(key_text(node)?),
                 // A merge key may stand several times.
@@ -199,7 +192,7 @@ impl<'b> Builder<'b> {
         let mut known: HashSet<String> = own.iter().map(|entry| entry.key.clone()).collect();
         for merge in merges {
             let sources = match merge.node.value {
-                Value::Map(_) => vec![Arc::new(merge.node)],
+                Value::Map(_) => vec![merge.node],
                 Value::List(items) => items,
                 Value::Scalar(..) => Vec::new(),
             };
@@ -207,7 +200,7 @@ impl<'b> Builder<'b> {
                 let message = "`<<` must name an object, or a list of objects, to merge";
                 return Err(Fault::new(Code::Syntax, merge.at, message));
             }
-            for entry in sources.into_iter().map(Arc::unwrap_or_clone).flat_map(|node| match node.value {
+            for entry in sources.into_iter().flat_map(|node| match node.value {
                 Value::Map(entries) => entries,
                 _ => Vec::new(),
             }) {
@@ -246,7 +239,7 @@ fn meaning(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Scalar {
 fn size(node: &Node) -> (usize, usize) {
     let children: Vec<&Node> = match &node.value {
         Value::Scalar(..) => return (1, 0),
-        Value::List(items) => items.iter().map(|item| &**item).collect(),
+        Value::List(items) => items.iter().collect(),
         Value::Map(entries) => entries.iter().map(|entry| &entry.node).collect(),
     };
     children.into_iter().map(size).fold((1, 1), |(nodes, depth), (n, d)| (nodes + n, depth.max(d + 1)))

@@ -17,7 +17,7 @@ pub(super) fn document(text: &str) -> Option<Document> {
     }
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(value) if depth(&value) <= MAX_DEPTH => {
-            Some(Document { root: Some(Node::from_json(&value)), faults: Vec::new(), anchored: false })
+            Some(Document { root: Some(Node::from_json(&value)), faults: Vec::new() })
         }
         Ok(_) => None,
         // A flow mapping of YAML, or broken YAML: its own parser says more.
@@ -32,7 +32,7 @@ pub(super) fn document(text: &str) -> Option<Document> {
                 Mark::new(line, column.max(1)),
                 format!("not valid JSON: {message}"),
             );
-            Some(Document { root: None, faults: vec![fault], anchored: false })
+            Some(Document { root: None, faults: vec![fault] })
         }
     }
 }
