@@ -216,10 +216,7 @@ mod tests {
             "IPs":[{"Interface":0,"Address":{"IP":"10.0.0.1","Mask":"/////w=="},"Gateway":"10.0.0.254"},
                    {"Address":{"IP":"fd00::1","Mask":"/////////////////////w=="}}]}"#;
         let added: Added = serde_json::from_str(istio).expect("reads");
-        assert_eq!(
-            added.ips(),
-            ["10.0.0.1".parse::<IpAddr>().expect("ip"), "fd00::1".parse().expect("ip")]
-        );
+        assert_eq!(added.ips(), ["10.0.0.1".parse::<IpAddr>().expect("ip"), "fd00::1".parse().expect("ip")]);
         assert_eq!(added.pod_uid, None);
         let plain = r#"{"Netns":"/x","PodName":"p","PodNamespace":"n","PodUID":"u","IPs":["10.0.0.1"]}"#;
         let added: Added = serde_json::from_str(plain).expect("reads");
