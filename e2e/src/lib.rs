@@ -21,6 +21,7 @@ pub mod message;
 pub mod payloads;
 pub mod processes;
 pub mod programs;
+pub mod pulse;
 pub mod raw;
 pub mod report;
 pub mod scenario;

@@ -14,9 +14,10 @@ use e2e::capture::{Capture, MARKER, watchers};
 use e2e::chaos::{Done, Event, Fate, Flow, Part, Random, What, Wrong, cause, plan};
 use e2e::client::Client;
 use e2e::programs::Programs;
+use e2e::pulse::{Pulse, Stall};
 use e2e::report::{counted, full, not_possible, size};
 use e2e::streams::server;
-use e2e::traffic::{Seen, Traffic, Trouble, Work, now};
+use e2e::traffic::{Seen, Traffic, Work, now};
 use e2e::{Mesh, manifests, pause, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -232,10 +233,10 @@ const LOOK: Duration = Duration::from_secs(20);
 const KNOWN: Duration = Duration::from_secs(40);
 
 /// What went wrong so far without a cause.
-fn look(talks: &mut [Talk], done: &[Done]) -> Vec<String> {
+fn look(talks: &mut [Talk], done: &[Done], stalls: &[Stall]) -> Vec<String> {
     let until = now().saturating_sub(KNOWN.as_millis().try_into().expect("a minute"));
     let seen: Vec<Seen> = talks.iter_mut().map(|talk| talk.traffic.report().before(until)).collect();
-    judge(talks, &seen, done, &mut BTreeMap::new())
+    judge(talks, &seen, done, stalls, &mut BTreeMap::new())
 }
 
 /// Does what is planned, and keeps a record of it.
@@ -243,6 +244,7 @@ struct Chaos<'a> {
     mesh: &'a Mesh,
     programs: &'a Programs,
     links: Links,
+    pulse: Pulse,
     done: Vec<Done>,
     /// What is to be put right again, when, and what of `done` it ends.
     later: Vec<(Instant, Later, usize)>,
@@ -276,7 +278,7 @@ impl Chaos<'_> {
             eprintln!("{event}");
             self.act(event.what);
             if looked.elapsed() > LOOK {
-                if !look(talks, &self.done).is_empty() {
+                if !look(talks, &self.done, &self.pulse.stalls()).is_empty() {
                     eprintln!("            trouble without a cause: ends here");
                     break;
                 }
@@ -402,9 +404,14 @@ impl Chaos<'_> {
 }
 
 /// What of the troubles has no cause; counts those that have, by it.
-fn judge(talks: &[Talk], seen: &[Seen], done: &[Done], owed: &mut BTreeMap<String, u64>) -> Vec<String> {
+fn judge(
+    talks: &[Talk],
+    seen: &[Seen],
+    done: &[Done],
+    stalls: &[Stall],
+    owed: &mut BTreeMap<String, u64>,
+) -> Vec<String> {
     let mut defects = Vec::new();
-    let stalls = stalls_of_the_machine(talks, seen, done);
     for (talk, seen) in talks.iter().zip(seen) {
         let kinds = [(Wrong::Broken, &seen.broken), (Wrong::Failed, &seen.failed), (Wrong::Slow, &seen.slow)];
         for (wrong, troubles) in kinds {
@@ -413,7 +420,9 @@ fn judge(talks: &[Talk], seen: &[Seen], done: &[Done], owed: &mut BTreeMap<Strin
                     Some(done) => {
                         *owed.entry(format!("{wrong:?} by {}", done.what.kind())).or_default() += 1;
                     }
-                    None if wrong == Wrong::Slow && stalls.iter().any(|stall| overlap(stall, trouble)) => {
+                    None if wrong == Wrong::Slow
+                        && stalls.iter().any(|stall| stall.during(trouble.begun, trouble.ended)) =>
+                    {
                         *owed.entry("Slow by the machine".to_owned()).or_default() += 1;
                     }
                     None => defects.push(format!("{} {wrong:?} {trouble}", talk.traffic.pod)),
@@ -423,21 +432,6 @@ fn judge(talks: &[Talk], seen: &[Seen], done: &[Done], owed: &mut BTreeMap<Strin
         assert_eq!(seen.untold + seen.skipped, 0, "{}: more than there is room for", talk.traffic.pod);
     }
     defects
-}
-
-/// Where even what no part of the mesh carries was slow, though its way was well.
-fn stalls_of_the_machine(talks: &[Talk], seen: &[Seen], done: &[Done]) -> Vec<Trouble> {
-    let slow = talks.iter().zip(seen).flat_map(|(talk, seen)| seen.slow.iter().map(move |slow| (talk, slow)));
-    slow.filter(|(talk, slow)| {
-        let flow = talk.flow(&slow.target);
-        flow.nodes == NOBODY && cause(done, flow, Wrong::Slow, slow).is_none()
-    })
-    .map(|(_, slow)| slow.clone())
-    .collect()
-}
-
-fn overlap(one: &Trouble, other: &Trouble) -> bool {
-    one.begun <= other.ended && other.begun <= one.ended
 }
 
 /// What was done around a moment, for who looks for the cause.
@@ -580,6 +574,7 @@ fn nothing_is_lost_in_chaos() {
         mesh: &mesh,
         programs: &programs,
         links,
+        pulse: Pulse::start(),
         done: Vec::new(),
         later: Vec::new(),
         upgrades: Vec::new(),
@@ -590,7 +585,7 @@ fn nothing_is_lost_in_chaos() {
     };
     chaos.run(&events, &mut talks);
     calm(&mesh, &mut talks);
-    let Chaos { links, done, missed, .. } = chaos;
+    let Chaos { links, done, missed, pulse, .. } = chaos;
     let mut seen = Vec::new();
     let mut flows = Vec::new();
     for mut talk in talks {
@@ -599,7 +594,7 @@ fn nothing_is_lost_in_chaos() {
         flows.push(talk);
     }
     let mut owed = BTreeMap::new();
-    let defects = judge(&flows, &seen, &done, &mut owed);
+    let defects = judge(&flows, &seen, &done, &pulse.stalls(), &mut owed);
     finish(flows, &seen);
     let (packets, marked) = capture.finish();
     let (through, lost) = links.finish();

@@ -286,7 +286,7 @@ fn through_tunnel(mesh: &Mesh, credentials: &Credentials, server: &str) -> Strin
     let script = format!(
         "{program} client --listen 127.0.0.1:7777 --peer {server}:15008 --authority {server}:8080 --ca {ca} --cert {cert} \
          --key {key} & trap 'kill $!' EXIT; for _ in $(seq 200); do grep -q ':1E61 ' /proc/net/tcp && break; \
-         sleep 0.05; done; curl -sS -m 5 -o /dev/null -w '%{{http_code}}' http://127.0.0.1:7777/"
+         sleep 0.05; done; curl -sS -m 20 -o /dev/null -w '%{{http_code}}' http://127.0.0.1:7777/"
     );
     mesh.exec("outside", "foreign", &["bash", "-c", &script]).to_string()
 }
