@@ -412,6 +412,7 @@ fn judge(
     owed: &mut BTreeMap<String, u64>,
 ) -> Vec<String> {
     let mut defects = Vec::new();
+    let stalls = slow_machine(talks, seen, done, stalls);
     for (talk, seen) in talks.iter().zip(seen) {
         let kinds = [(Wrong::Broken, &seen.broken), (Wrong::Failed, &seen.failed), (Wrong::Slow, &seen.slow)];
         for (wrong, troubles) in kinds {
@@ -432,6 +433,17 @@ fn judge(
         assert_eq!(seen.untold + seen.skipped, 0, "{}: more than there is room for", talk.traffic.pod);
     }
     defects
+}
+
+/// When the machine stood still, or was so slow that even what no part of the mesh carries was, though its way was well.
+fn slow_machine(talks: &[Talk], seen: &[Seen], done: &[Done], stalls: &[Stall]) -> Vec<Stall> {
+    let slow = talks.iter().zip(seen).flat_map(|(talk, seen)| seen.slow.iter().map(move |slow| (talk, slow)));
+    let uncarried = slow.filter(|(talk, slow)| {
+        let flow = talk.flow(&slow.target);
+        flow.nodes == NOBODY && cause(done, flow, Wrong::Slow, slow).is_none()
+    });
+    let uncarried = uncarried.map(|(_, slow)| Stall { begun: slow.begun, ended: slow.ended });
+    uncarried.chain(stalls.iter().copied()).collect()
 }
 
 /// What was done around a moment, for who looks for the cause.
