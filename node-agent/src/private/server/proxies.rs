@@ -13,15 +13,12 @@ use std::{
 };
 
 use prost::Message;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::{
     Held, PrivateServer,
-    talk::{Caller, IO_TIME, expect_hello, fds, hand_over, hear, send},
+    talk::{Caller, expect_hello, fds, hand_over, hear, in_time, send},
 };
 use crate::{
     private::{
@@ -237,9 +234,7 @@ impl PrivateServer {
                     let sequence = connected.sequence.fetch_add(1, Ordering::Relaxed) + 1;
                     let descriptors = letter.pod.as_ref().map(Held::descriptors).unwrap_or_default();
                     send(socket, sequence, letter.news, &descriptors).await?;
-                    timeout(IO_TIME, self.hear_until(id, socket, sequence))
-                        .await
-                        .map_err(|_| "it did not take a message in")??;
+                    in_time(self.hear_until(id, socket, sequence), "it did not take a message in").await??;
                     let _ = letter.received.send(());
                 }
                 Some(successor) = mail.successors.recv(), if superseded => {
