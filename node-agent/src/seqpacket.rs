@@ -5,6 +5,7 @@ use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
+    pin::pin,
     time::Duration,
 };
 
@@ -13,9 +14,29 @@ use nix::{
     sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{error::Elapsed, timeout},
+};
 
 use crate::socket::{self, Packet};
+
+/// How much longer than asked [`in_time`] waits, for what is there already.
+const LATE: Duration = Duration::from_millis(100);
+
+/// As tokio's `timeout`, for what is said over a socket. Who was stopped for a while (a signal, a machine that stood still)
+/// hears of its timers before its sockets, as `epoll_wait(2)` is interrupted then: nobody is given up for an answer
+/// that waits unread.
+///
+/// # Errors
+/// When time is up.
+pub(crate) async fn in_time<T>(time: Duration, talk: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut talk = pin!(talk);
+    match timeout(time, &mut talk).await {
+        Ok(done) => Ok(done),
+        Err(_) => timeout(LATE, talk).await,
+    }
+}
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -177,6 +198,8 @@ pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
     #[tokio::test]
@@ -194,5 +217,13 @@ mod tests {
         }
         assert!(other.receive(100).await.unwrap().is_none());
         assert!(other.send(b"anyone?", &[]).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_there_when_time_is_up_counts() {
+        for (after, expected) in [(0, true), (4_999, true), (5_050, true), (5_200, false)] {
+            let answer = in_time(Duration::from_secs(5), sleep(Duration::from_millis(after))).await;
+            assert_eq!(answer.is_ok(), expected, "{after} ms");
+        }
     }
 }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use prost::Message;
-use tokio::time::timeout;
 use tracing::info;
 
 use super::{
@@ -22,7 +21,10 @@ use super::{
     server::{Held, PrivateServer, hear, send},
     wire::{FromProxy, Hello, News, ProxyMessage, Said, ToProxy, Welcome},
 };
-use crate::{seqpacket::SeqPacket, zds::server::CapturedPod};
+use crate::{
+    seqpacket::{SeqPacket, in_time},
+    zds::server::CapturedPod,
+};
 
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,7 +97,7 @@ async fn take_over_within(patience: Duration, path: &Path) -> Result<Option<Take
         }
         Err(source) => return Err(TakeOverError::Socket { path: at(), source }),
     };
-    let taken = timeout(patience, take(&socket)).await.map_err(|_| TakeOverError::Late { path: at() })?;
+    let taken = in_time(patience, take(&socket)).await.map_err(|_| TakeOverError::Late { path: at() })?;
     let taken = taken.map_err(|reason| TakeOverError::Refused { path: at(), reason })?;
     info!(pods = taken.pods.len(), proxies = taken.proxies.len(), "took over from the redirector before");
     Ok(Some(taken))
@@ -164,7 +166,7 @@ pub(crate) async fn hand_over(server: &PrivateServer, heir: &SeqPacket) -> io::R
             _ => Err(String::from("it has gone")),
         }
     };
-    let outcome = timeout(PATIENCE, all).await.unwrap_or_else(|_| Err("it takes too long".into()));
+    let outcome = in_time(PATIENCE, all).await.unwrap_or_else(|_| Err("it takes too long".into()));
     outcome.map_err(io::Error::other)
 }
 

@@ -17,7 +17,7 @@ use proto::zds::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -25,7 +25,7 @@ use super::{IO_TIME, MAX_MESSAGE};
 use crate::{
     netns::NetnsFd,
     private::server::PrivateServer,
-    seqpacket::{SeqListener, SeqPacket},
+    seqpacket::{SeqListener, SeqPacket, in_time},
 };
 
 /// Requests that may wait for one proxy; enrolment waits beyond.
@@ -266,7 +266,7 @@ impl Proxy {
 }
 
 async fn expect_hello(socket: &SeqPacket) -> Result<(), String> {
-    let packet = timeout(IO_TIME, socket.receive(MAX_MESSAGE))
+    let packet = in_time(IO_TIME, socket.receive(MAX_MESSAGE))
         .await
         .map_err(|_| format!("no hello within {} s", IO_TIME.as_secs()))?
         .map_err(|error| error.to_string())?
@@ -322,7 +322,7 @@ async fn exchange(
         return Ok(Err(format!("its names need {} bytes, a ZDS message has {MAX_MESSAGE}", bytes.len())));
     }
     let fds: Vec<_> = netns.iter().map(|netns| netns.as_fd()).collect();
-    let answer = timeout(IO_TIME, async {
+    let answer = in_time(IO_TIME, async {
         socket.send(&bytes, &fds).await?;
         socket.receive(MAX_MESSAGE).await
     });

@@ -18,14 +18,14 @@ use tracing::{info, warn};
 
 use super::{
     Held, PrivateServer,
-    talk::{Caller, expect_hello, fds, hand_over, hear, in_time, send},
+    talk::{Caller, IO_TIME, expect_hello, fds, hand_over, hear, send},
 };
 use crate::{
     private::{
         saved::{Saved, SavedError, check_bounds},
         wire::{News, Said, ToProxy},
     },
-    seqpacket::{self, SeqListener, SeqPacket},
+    seqpacket::{self, SeqListener, SeqPacket, in_time},
 };
 
 /// Messages that may wait for the proxy.
@@ -234,7 +234,9 @@ impl PrivateServer {
                     let sequence = connected.sequence.fetch_add(1, Ordering::Relaxed) + 1;
                     let descriptors = letter.pod.as_ref().map(Held::descriptors).unwrap_or_default();
                     send(socket, sequence, letter.news, &descriptors).await?;
-                    in_time(self.hear_until(id, socket, sequence), "it did not take a message in").await??;
+                    in_time(IO_TIME, self.hear_until(id, socket, sequence))
+                        .await
+                        .map_err(|_| "it did not take a message in")??;
                     let _ = letter.received.send(());
                 }
                 Some(successor) = mail.successors.recv(), if superseded => {

@@ -2,12 +2,10 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    pin::pin,
     time::Duration,
 };
 
 use prost::Message;
-use tokio::time::timeout;
 
 use super::Held;
 use crate::{
@@ -16,24 +14,11 @@ use crate::{
         saved::Saved,
         wire::{FromProxy, Hello, News, Said, ToProxy, Welcome},
     },
-    seqpacket::SeqPacket,
+    seqpacket::{SeqPacket, in_time},
 };
 
 /// How long the other end may take over one message.
-const IO_TIME: Duration = Duration::from_secs(5);
-/// How much longer, for an answer that is there already.
-const LATE: Duration = Duration::from_millis(100);
-
-/// What comes of `talk`, if it comes in time. Who was stopped for a while (a signal, a machine that stood still) hears of its
-/// timers before its sockets, as `epoll_wait(2)` is interrupted then: nobody is given up for an answer that waits unread.
-pub(super) async fn in_time<T>(talk: impl Future<Output = T>, or: &'static str) -> Result<T, String> {
-    let mut talk = pin!(talk);
-    if let Ok(done) = timeout(IO_TIME, &mut talk).await {
-        return Ok(done);
-    }
-    timeout(LATE, talk).await.map_err(|_| or.to_owned())
-}
-
+pub(super) const IO_TIME: Duration = Duration::from_secs(5);
 /// Who has come.
 pub(super) enum Caller {
     /// A proxy, and the version to speak with it.
@@ -43,7 +28,7 @@ pub(super) enum Caller {
 }
 
 pub(super) async fn expect_hello(socket: &SeqPacket) -> Result<Caller, String> {
-    let said = in_time(hear(socket), "no hello in time").await??;
+    let said = in_time(IO_TIME, hear(socket)).await.map_err(|_| "no hello in time")??;
     let (Hello { oldest, newest }, caller) = match said {
         Some((Said::Hello(hello), _)) => (hello, Caller::Proxy(hello.newest.min(VERSION))),
         Some((Said::TakeOver(hello), _)) => (hello, Caller::Heir),
@@ -81,7 +66,7 @@ pub(super) async fn hand_over(
         }
         Ok(())
     };
-    in_time(all, "it did not take the hand-over in").await?
+    in_time(IO_TIME, all).await.map_err(|_| "it did not take the hand-over in")?
 }
 
 pub(super) fn fds(one: Option<&OwnedFd>) -> Vec<BorrowedFd<'_>> {
@@ -107,19 +92,4 @@ pub(in crate::private) async fn hear(socket: &SeqPacket) -> Result<Option<(Said,
         .map_err(|error| format!("not one of our messages: {error}"))?;
     let said = message.said.ok_or("a message that this version does not know")?;
     Ok(Some((said, packet.fds)))
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::time::sleep;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_there_when_time_is_up_counts() {
-        for (after, expected) in [(0, true), (4_999, true), (5_050, true), (5_200, false)] {
-            let answer = in_time(sleep(Duration::from_millis(after)), "nothing came").await;
-            assert_eq!(answer, expected.then_some(()).ok_or_else(|| "nothing came".to_owned()), "{after} ms");
-        }
-    }
 }
