@@ -195,10 +195,7 @@ pub fn check_congestion_control(name: &str) -> io::Result<()> {
 /// # Errors
 /// What the kernel says; without `CAP_NET_ADMIN` the option is refused.
 pub fn bind_transparent(socket: &Socket, source: IpAddr) -> io::Result<()> {
-    match source {
-        IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-        IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
-    }
+    allow_any_address(socket, source)?;
     setsockopt(socket, IpBindAddressNoPort, &true)?;
     socket.bind(&SocketAddr::new(source, 0).into())
 }
@@ -214,10 +211,7 @@ pub fn bind_transparent_by_chance(socket: &Socket, source: IpAddr) -> io::Result
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let range =
         port_range(&text).ok_or_else(|| io::Error::other(format!("{text:?} is no range of ports")))?;
-    match source {
-        IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-        IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
-    }
+    allow_any_address(socket, source)?;
     // A hasher of the standard library begins with a number by chance.
     let chance = RandomState::new().build_hasher().finish() as u32;
     let (first, many) = (u32::from(*range.start()), range.len() as u32);
@@ -230,6 +224,14 @@ pub fn bind_transparent_by_chance(socket: &Socket, source: IpAddr) -> io::Result
         }
     }
     Err(taken)
+}
+
+/// Has the kernel let `socket` be bound to an address of this family that is nobody's here.
+fn allow_any_address(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    match source {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    }
 }
 
 /// The text of `ip_local_port_range`: the first and the last port.

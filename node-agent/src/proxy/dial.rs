@@ -180,14 +180,20 @@ pub(crate) async fn application(
         };
         connect(&pod.account, make, to)
     };
+    let mut first = pin!(attempt(bind_transparent));
+    if source.is_none() {
+        return first.await;
+    }
+    if let Ok(done) = timeout(SILENT, &mut first).await {
+        return done;
+    }
     // The kernel chooses a port that nobody here uses, and cannot know of those that the client itself uses: if it has a
     // connection past the mesh from this very port (opened before it joined), the application takes ours for that one
     // and answers the client. Such a port stays silent. The next ones are silent as well where the client opened
     // several at once, so that other attempts have one by chance, none of them the same.
-    let mut first = pin!(attempt(bind_transparent));
-    let mut others: FuturesUnordered<_> = FuturesUnordered::new();
-    let mut left = if source.is_some() { OTHER_PORTS } else { 0 };
-    let mut silent = pin!(sleep(SILENT));
+    let mut others: FuturesUnordered<_> = [attempt(bind_transparent_by_chance)].into_iter().collect();
+    let mut tried = 1;
+    let mut silent = pin!(sleep(SILENT * 2));
     loop {
         tokio::select! {
             biased;
@@ -197,10 +203,10 @@ pub(crate) async fn application(
                 Ok(dialled) => return Ok(dialled),
                 Err(_) => continue,
             },
-            () = &mut silent, if left > 0 => {
+            () = &mut silent, if tried < OTHER_PORTS => {
                 others.push(attempt(bind_transparent_by_chance));
-                left -= 1;
-                silent.set(sleep(SILENT * (1 << (OTHER_PORTS - left))));
+                tried += 1;
+                silent.set(sleep(SILENT * (1 << tried)));
             }
         }
     }
