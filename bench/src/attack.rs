@@ -135,7 +135,7 @@ fn extent(options: &Options) -> Extent {
 
 fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
     let Options { threads, envoy, ztunnel, lateen, .. } = options;
-    let usual = Setting::of(folder, *threads, envoy.clone(), ztunnel.clone(), lateen.clone())?;
+    let usual = Setting::of(folder, None, *threads, envoy.clone(), ztunnel.clone(), lateen.clone())?;
     Ok(Setting { attacked: true, ..usual })
 }
 

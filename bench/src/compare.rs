@@ -102,12 +102,9 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
 
 fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
     let Options { threads, envoy, ztunnel, lateen, .. } = options;
-    let usual = Setting::of(folder, *threads, envoy.clone(), ztunnel.clone(), lateen.clone())?;
-    Ok(Setting {
-        congestion_control: options.congestion_control.clone().unwrap_or(usual.congestion_control),
-        bare: options.bare.clone().or_else(|| beside("examples/tunnel_end")),
-        ..usual
-    })
+    let asked = options.congestion_control.clone();
+    let usual = Setting::of(folder, asked, *threads, envoy.clone(), ztunnel.clone(), lateen.clone())?;
+    Ok(Setting { bare: options.bare.clone().or_else(|| beside("examples/tunnel_end")), ..usual })
 }
 
 fn extent(options: &Options) -> Extent {

@@ -85,6 +85,7 @@ impl Setting {
     /// machine's Envoy, our agent beside this program.
     pub(crate) fn of(
         folder: PathBuf,
+        congestion_control: Option<String>,
         threads: Option<usize>,
         envoy: Option<PathBuf>,
         ztunnel: Option<PathBuf>,
@@ -94,10 +95,14 @@ impl Setting {
             Some(threads) => threads,
             None => std::thread::available_parallelism()?.get(),
         };
+        let congestion_control = match congestion_control {
+            Some(asked) => asked,
+            None => congestion::usual()?,
+        };
         Ok(Self {
             folder,
             threads,
-            congestion_control: congestion::usual()?,
+            congestion_control,
             envoy: envoy.or_else(testkit::envoy::binary),
             ztunnel,
             bare: None,

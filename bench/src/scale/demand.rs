@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs it.
 pub(super) fn run(options: &Options, folder: &Path, agent: &Path) -> Result<(), VariantError> {
-    let usual = Setting::of(folder.to_owned(), None, None, None, Some(agent.to_owned()))
+    let usual = Setting::of(folder.to_owned(), None, None, None, None, Some(agent.to_owned()))
         .map_err(failed("the conditions"))?;
     let setting = |on_demand| Setting { on_demand, ..usual.clone() };
     let small = variants::start(Kind::Lateen, &setting(false))?;
