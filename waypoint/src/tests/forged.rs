@@ -9,7 +9,7 @@ use model::authz::{
 };
 use model::mesh::Update;
 use model::workload::PolicyName;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 
 use super::requests::{application, get, http1, http2, whole};
 use super::world::{HTTP, World, run};
@@ -92,14 +92,8 @@ fn cookies_that_a_client_parts_are_judged_and_arrive_as_one() {
 fn what_a_connection_has_become_ends_when_a_policy_denies_it() {
     run(async {
         let world = World::new(application).await;
-        let mut stream = world.connect(HTTP).await;
-        let head = "GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut heard = Vec::new();
-        while !heard.ends_with(b"\r\n\r\n") {
-            heard.push(stream.read_u8().await.unwrap());
-        }
-        assert!(heard.starts_with(b"HTTP/1.1 101"));
+        let (mut stream, heard) = world.ask_to_shout(HTTP).await;
+        assert!(heard.starts_with("HTTP/1.1 101"));
         world.waypoint.take(vec![Update::Policy(nobody())]);
         // Until then it would have waited for five bytes.
         assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);

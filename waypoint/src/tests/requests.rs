@@ -264,14 +264,7 @@ fn what_is_not_declared_is_spoken_as_the_client_speaks() {
 fn an_upgrade_leads_through() {
     run(async {
         let world = World::new(application).await;
-        let mut stream = world.connect(HTTP).await;
-        let head = "GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut heard = Vec::new();
-        while !heard.ends_with(b"\r\n\r\n") {
-            heard.push(stream.read_u8().await.unwrap());
-        }
-        let heard = String::from_utf8(heard).unwrap();
+        let (mut stream, heard) = world.ask_to_shout(HTTP).await;
         assert!(heard.starts_with("HTTP/1.1 101") && heard.contains("upgrade: shout"), "{heard}");
         stream.write_all(b"hello").await.unwrap();
         let mut loud = Vec::new();

@@ -20,6 +20,7 @@ use model::Identity;
 use model::mesh::Update;
 use model::service::{AppProtocol, Ports, Service};
 use testkit::certificates::TestAuthority;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
@@ -220,6 +221,18 @@ impl World {
     /// A connection of a client to a port of the service.
     pub(super) async fn connect(&self, port: u16) -> Stream {
         self.connect_as("client", &format!("{VIP}:{port}")).await.unwrap()
+    }
+
+    /// A connection by which the application was asked to shout from then on, and the head of its answer.
+    pub(super) async fn ask_to_shout(&self, port: u16) -> (Stream, String) {
+        let mut stream = self.connect(port).await;
+        let head = "GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            heard.push(stream.read_u8().await.unwrap());
+        }
+        (stream, String::from_utf8(heard).unwrap())
     }
 
     /// A connection of a client to an authority, or the status of the refusal.
