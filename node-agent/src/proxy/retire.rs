@@ -80,21 +80,27 @@ pub(crate) async fn retire(
 ) {
     // From the beginning, so that no signal is nobody's.
     let signal = Shutdown::default();
-    let mut signalled = pin!(signal.signalled());
+    let signalled = signal.signalled();
     stop_accepting(agent).await;
     let left = match first {
         Some(first) => {
             let stop = Shutdown::default();
             let mut handing_over = pin!(hand_over(agent, first, successors, &stop));
-            let left = tokio::select! {
-                () = &mut handing_over => return,
-                _ = &mut signalled => grace.drain,
-                () = sleep(grace.hand_over) => Duration::ZERO,
+            // Kubernetes tells the old pod to end as soon as the new one is ready: in the middle of this.
+            let time_is_over = async {
+                tokio::select! {
+                    _ = signalled => sleep(grace.drain).await,
+                    () = sleep(grace.hand_over) => {}
+                }
             };
+            tokio::select! {
+                () = &mut handing_over => return,
+                () = time_is_over => {}
+            }
             // What is on its way comes back.
             stop.begin();
             handing_over.await;
-            left
+            Duration::ZERO
         }
         None => grace.drain,
     };
