@@ -131,8 +131,8 @@ fn content(file: &Path) -> String {
 /// Waits until a first answer is as expected, then asks as often as is said, which must hold at once. How many were asked.
 fn expect(stage: &impl Stage, step: &Step, expected: &Expectation) -> u32 {
     let what = format!("{}: {expected}", step.name);
-    // Few of a hundred may be what tells one step from the one before.
-    let first = if expected.versions.is_empty() { 1 } else { expected.times.min(20) };
+    // Few of a hundred may be what tells one step from the one before: so many that all versions are among them.
+    let first = if expected.versions.is_empty() { 1 } else { expected.times.min(100) };
     stage.until(&what, || asked(stage, expected, first));
     if expected.times > first {
         let held = asked(stage, expected, expected.times);

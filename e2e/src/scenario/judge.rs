@@ -89,14 +89,9 @@ fn shares(versions: &BTreeMap<String, u32>, came: &[Came]) -> Result<(), String>
         let far = f64::from(count) - total * share;
         far * far <= 25.0 * total * share * (1.0 - share)
     };
-    let missing =
-        versions.keys().map(|version| (version, 0)).filter(|(version, _)| !seen.contains_key(*version));
-    match seen
-        .iter()
-        .map(|(version, count)| (version, *count))
-        .chain(missing)
-        .all(|(version, count)| fits(version, count))
-    {
+    // Were one that hardly any get let off, a single connection past the waypoint, all of one version, would do.
+    let all_seen = versions.keys().all(|version| seen.contains_key(version));
+    match all_seen && seen.iter().all(|(version, count)| fits(version, *count)) {
         true => Ok(()),
         false => Err(format!("expected {versions:?} percent, and there came {seen:?}")),
     }
@@ -190,8 +185,8 @@ mod tests {
             (&[("v1", 985), ("v2", 15)], false),
             (&[("v1", 1000)], false),
             (&[("v1", 949), ("v2", 50), ("v3", 1)], false),
-            // Few requests may all be of one.
-            (&[("v1", 20)], true),
+            (&[("v1", 19), ("v2", 1)], true),
+            (&[("v1", 20)], false),
         ] {
             assert_eq!(shares(&canary.versions, &of(versions)).is_ok(), holds, "{versions:?}");
         }
