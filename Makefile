@@ -68,10 +68,9 @@ mutants: ## which changes of the deciding code no test notices (MUTANTS_ARGS="--
 	scripts/mutants $(MUTANTS_ARGS)
 
 soak: ## two hours of chaos (SECONDS=7200 SEED=a number that was printed)
-	$(CARGO) build --workspace --bins
-	$(CARGO) build -p e2e --examples
+	$(CARGO) build --workspace --bins --examples
 	LATEEN_CHAOS_SECONDS=$(or $(SECONDS),7200) $(if $(SEED),LATEEN_CHAOS_SEED=$(SEED)) \
-	$(CARGO) test -p e2e --test chaos -- --nocapture
+	$(CARGO) test --workspace --test chaos -- --nocapture
 
 docs: ## docs/configuration.md, docs/compatibility.md and docs/verdicts.md from their tables
 	UPDATE_DOCS=1 $(CARGO) test -q -p node-agent -p waypoint -p ctrl -p cli -p manifest the_documentation_agrees

@@ -105,6 +105,12 @@ impl Manifests {
                     "{at}: {kind} {name} makes no pods in lateen up; use a Deployment or a Job"
                 ));
             }
+            Typed::NetworkPolicy(_) => {
+                let at = &object.position;
+                problems.push(format!(
+                    "{at}: NetworkPolicy {name} has no effect: nothing enforces it in lateen up"
+                ));
+            }
             Typed::Broken if PLAYED.contains(&object.kind.as_str()) => {
                 let at = &object.position;
                 problems.push(format!(

@@ -7,6 +7,7 @@
 mod enrolment;
 mod inventory;
 mod layer7;
+mod network;
 mod references;
 mod routing;
 mod selectors;
@@ -47,6 +48,7 @@ fn of_one(object: &Object, inventory: &Inventory<'_>) -> Vec<Finding> {
     findings.extend(uncarried::check(object, inventory));
     findings.extend(unenforced::check(object, inventory));
     findings.extend(enrolment::check(object));
+    findings.extend(network::check(object, inventory));
     findings
 }
 

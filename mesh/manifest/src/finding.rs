@@ -45,6 +45,8 @@ pub enum Code {
     NotCarried,
     /// An address that is another's.
     AddressTaken,
+    /// A NetworkPolicy that keeps the mesh's tunnels away from pods of the mesh.
+    TunnelBlocked,
     /// Something is named that is not there (Istio: `ReferencedResourceNotFound`).
     ReferencedResourceNotFound,
     /// The object does not fit its schema or breaks one of its rules (Istio: `SchemaValidationError`).
@@ -81,6 +83,7 @@ impl Code {
             Self::Unreadable => "LAT0005",
             Self::NotCarried => "LAT0006",
             Self::AddressTaken => "LAT0007",
+            Self::TunnelBlocked => "LAT0008",
             Self::ReferencedResourceNotFound => "IST0101",
             Self::Schema => "IST0106",
             Self::NoMatchingWorkloads => "IST0127",

@@ -78,6 +78,7 @@ pub(crate) const KINDS: &[Kind] = &[
     typed("batch", V1, "Job"),
     typed("batch", V1, "CronJob"),
     typed("discovery.k8s.io", V1, "EndpointSlice"),
+    typed("networking.k8s.io", V1, "NetworkPolicy"),
     typed(GATEWAY, GATEWAY_VERSIONS, "Gateway"),
     typed(SECURITY, SECURITY_VERSIONS, "AuthorizationPolicy"),
     typed(SECURITY, SECURITY_VERSIONS, "PeerAuthentication"),
@@ -281,7 +282,7 @@ mod tests {
     #[test]
     fn other_peoples_kinds_stay_theirs() {
         for (api_version, kind) in [
-            ("networking.k8s.io/v1", "NetworkPolicy"),
+            ("networking.k8s.io/v1", "Ingress"),
             ("serving.knative.dev/v1", "Service"),
             ("monitoring.coreos.com/v1", "ServiceMonitor"),
         ] {

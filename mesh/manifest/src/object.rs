@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::{
     istio::{AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, VirtualService},
     kinds,
+    network_policy::NetworkPolicy,
     node::{Node, Step},
     position::Position,
 };
@@ -112,6 +113,8 @@ pub enum Typed {
     CronJob(Box<CronJob>),
     /// `discovery.k8s.io/v1`
     EndpointSlice(Box<EndpointSlice>),
+    /// `networking.k8s.io/v1`, the `spec`: others enforce it.
+    NetworkPolicy(Box<NetworkPolicy>),
     /// `gateway.networking.k8s.io`
     Gateway(Box<Gateway>),
     /// `security.istio.io`

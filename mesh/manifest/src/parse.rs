@@ -19,6 +19,7 @@ use crate::{
     finding::{Code, Finding, Level},
     istio::{AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, VirtualService},
     kinds::{self, Kind, Lookup, Support},
+    network_policy::NetworkPolicy,
     node::{Entry, Node, Value},
     object::{Metadata, Object, Typed},
     position::{Mark, Position},
@@ -274,6 +275,7 @@ impl Reader<'_> {
             "Job" => self.whole::<Job>(root).map(Typed::Job),
             "CronJob" => self.whole::<CronJob>(root).map(Typed::CronJob),
             "EndpointSlice" => self.whole::<EndpointSlice>(root).map(Typed::EndpointSlice),
+            "NetworkPolicy" => self.spec::<NetworkPolicy>(root, unknown).map(Typed::NetworkPolicy),
             "Gateway" => self.spec::<Gateway>(root, unknown).map(Typed::Gateway),
             "AuthorizationPolicy" => {
                 self.spec::<AuthorizationPolicy>(root, unknown).map(Typed::AuthorizationPolicy)

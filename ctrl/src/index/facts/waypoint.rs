@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use manifest::istio::{LabelSelector, Listener, MatchExpression};
+use manifest::istio::{LabelSelector, Listener};
 use manifest::{Object, Typed};
 use model::address::Str;
 
@@ -147,26 +147,12 @@ impl Allowed {
     }
 }
 
-/// Kubernetes' label selector. Every namespace has a label with its name.
+/// Every namespace has a label with its name.
 fn selects(selector: &LabelSelector, namespace: &str, labels: &Labels) -> bool {
-    let value = |key: &str| match key {
+    selector.selects(|key| match key {
         "kubernetes.io/metadata.name" => Some(namespace),
         key => labels.get(key).map(String::as_str),
-    };
-    let holds = |expression: &MatchExpression| {
-        let value = value(&expression.key);
-        let listed = value.is_some_and(|value| expression.values.iter().any(|one| one == value));
-        match expression.operator.as_str() {
-            "In" => listed,
-            "NotIn" => !listed,
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            // What nobody knows admits nobody.
-            _ => false,
-        }
-    };
-    selector.match_labels.iter().all(|(key, wanted)| value(key) == Some(wanted))
-        && selector.match_expressions.iter().all(holds)
+    })
 }
 
 /// What labels ask for, in a namespace.

@@ -1,6 +1,6 @@
 //! Labels that ask for the mesh in words that it does not know: nothing would be captured, and nobody would say so.
 
-use super::finding;
+use super::{finding, inventory::DATAPLANE_MODE};
 use crate::{
     cursor::Cursor,
     finding::{Code, Finding, Level},
@@ -9,8 +9,6 @@ use crate::{
     suggest::nearest,
 };
 
-/// The label by which a namespace or pod enrols.
-const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// What it may say.
 const MODES: [&str; 2] = ["ambient", "none"];
 

@@ -9,9 +9,12 @@ use serde_json::Value;
 
 use crate::{
     istio::{DestinationRule, MutualTlsMode, PeerAuthentication, VirtualService, WorkloadSelector},
+    network_policy::NetworkPolicy,
     object::{Object, Typed},
 };
 
+/// The label by which a namespace or pod enrols.
+pub(super) const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// The label by which a namespace, service or pod asks for a waypoint.
 pub(super) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 /// The annotation by which a waypoint stands in front of an account.
@@ -45,6 +48,8 @@ pub(super) struct Inventory<'a> {
     /// The mode of a PeerAuthentication for a whole namespace.
     peer_modes: HashMap<&'a str, MutualTlsMode>,
     peer_rules: Vec<&'a Object>,
+    /// With their namespaces.
+    network_policies: Vec<(&'a str, &'a NetworkPolicy)>,
 }
 
 impl<'a> Inventory<'a> {
@@ -61,6 +66,7 @@ impl<'a> Inventory<'a> {
             account_waypoints: HashSet::new(),
             peer_modes: HashMap::new(),
             peer_rules: Vec::new(),
+            network_policies: Vec::new(),
         };
         for object in objects {
             inventory.add(object);
@@ -83,6 +89,7 @@ impl<'a> Inventory<'a> {
             }
             Typed::Service(_) => self.services.push(object),
             Typed::VirtualService(service) => self.virtual_services.push((object, service)),
+            Typed::NetworkPolicy(policy) => self.network_policies.push((namespace, policy)),
             Typed::DestinationRule(rule) => self.destination_rules.push((namespace, rule)),
             Typed::PeerAuthentication(peer) => {
                 self.peer_rules.push(object);
@@ -127,6 +134,23 @@ impl<'a> Inventory<'a> {
     pub(super) fn is_strict(&self, namespace: &str) -> bool {
         let mode = |namespace| self.peer_modes.get(namespace).filter(|mode| **mode != MutualTlsMode::Unset);
         mode(namespace).or_else(|| mode(self.root_namespace)) == Some(&MutualTlsMode::Strict)
+    }
+
+    /// Whether pods are captured, as far as the files say.
+    pub(super) fn is_enrolled(&self, workload: &Workload<'_>) -> bool {
+        let namespace = self.namespaces.get(workload.namespace).copied();
+        let own = workload.labels.get(DATAPLANE_MODE).map(String::as_str);
+        let mode = own.or_else(|| namespace.and_then(|namespace| namespace.label(DATAPLANE_MODE)));
+        mode == Some("ambient") && !workload.host_network
+    }
+
+    /// The NetworkPolicies for a workload's pods.
+    pub(super) fn network_policies_of<'s>(
+        &'s self,
+        workload: &'s Workload<'_>,
+    ) -> impl Iterator<Item = &'a NetworkPolicy> + 's {
+        let own = self.network_policies.iter().filter(|(namespace, _)| *namespace == workload.namespace);
+        own.map(|(_, policy)| *policy).filter(|policy| policy.selects(&workload.labels))
     }
 
     /// A PeerAuthentication before `object` that is for the same workloads.

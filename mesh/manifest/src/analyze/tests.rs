@@ -432,3 +432,67 @@ fn rules_that_share_a_host_lack_a_port_or_select_nobody() {
         assert_eq!(found, expected, "{text}");
     }
 }
+
+#[test]
+fn network_policies_that_keep_tunnels_away() {
+    let mesh = MESH.replace(
+        "metadata: {name: shop}",
+        "metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}",
+    );
+    let outside =
+        mesh.replace("{app: reviews}}\n    spec", "{app: reviews, istio.io/dataplane-mode: none}}\n    spec");
+    let policy = |spec: &str| {
+        let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: n, namespace: shop}\nspec:";
+        format!("{head}\n  {spec}\n")
+    };
+    let another =
+        policy("{podSelector: {}, ingress: [{ports: [{port: 15008}]}]}").replace("name: n,", "name: m,");
+    let incoming = "LAT0008 Deployment shop/reviews is in the mesh: tunnels to it arrive on TCP port 15008, which these rules \
+                    keep out";
+    let outgoing = "LAT0008 Deployment shop/reviews is in the mesh: its tunnels go to TCP port 15008, which these rules keep in";
+    for (spec, expected) in [
+        ("{podSelector: {matchLabels: {app: reviews}}, ingress: [{ports: [{port: 9080}]}]}", vec![incoming]),
+        ("{podSelector: {}, ingress: [{ports: [{port: 9080}, {port: 15008}]}]}", vec![]),
+        ("{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}", vec![]),
+        ("{podSelector: {matchLabels: {app: other}}, ingress: [{ports: [{port: 9080}]}]}", vec![]),
+        (
+            "{podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [reviews]}]}, ingress: [{ports: [{port: 1}]}]}",
+            vec![],
+        ),
+        // On purpose, and no less for who is not in the mesh.
+        ("{podSelector: {}, ingress: []}", vec![]),
+        ("{podSelector: {}, policyTypes: [Egress], ingress: [{ports: [{port: 9080}]}]}", vec![]),
+        (
+            "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}], ports: [{port: 9080}]}]}",
+            vec![outgoing],
+        ),
+        (
+            "{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 53}, {port: 53, protocol: UDP}]}]}",
+            vec![],
+        ),
+        (
+            "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 1.2.3.4/32}}], ports: [{port: 5432}]}]}",
+            vec![],
+        ),
+    ] {
+        let one = policy(spec);
+        let found = said(&[&one, &mesh]);
+        let codes: Vec<&str> =
+            found.iter().map(|found| found.split(" => ").next().unwrap_or_default()).collect();
+        assert_eq!(codes.len(), expected.len(), "{spec}: {found:?}");
+        for (found, expected) in codes.iter().zip(&expected) {
+            assert!(found.ends_with(expected), "{spec}: {found}");
+        }
+        for other in [outside.as_str(), MESH] {
+            assert_eq!(said(&[&one, other]), Vec::<String>::new(), "{spec}: not in the mesh");
+        }
+        assert_eq!(
+            said(&[&one, &another, &mesh]).len(),
+            expected.iter().filter(|one| **one == outgoing).count()
+        );
+    }
+    assert_eq!(
+        said(&[&policy("{podSelector: {}, ingress: [{ports: [{port: 9080}]}]}"), &mesh]),
+        [format!("5:39 Warning {incoming} => add `- {{protocol: TCP, port: 15008}}` to the ports")]
+    );
+}

@@ -105,6 +105,26 @@ pub struct LabelSelector {
     pub match_expressions: Vec<MatchExpression>,
 }
 
+impl LabelSelector {
+    /// Whether it selects what has these labels; `label` is the value that stands under a key. What nobody knows (an operator)
+    /// selects nothing.
+    pub fn selects<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        let holds = |expression: &MatchExpression| {
+            let value = label(&expression.key);
+            let listed = value.is_some_and(|value| expression.values.iter().any(|one| one == value));
+            match expression.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        };
+        self.match_labels.iter().all(|(key, wanted)| label(key) == Some(wanted))
+            && self.match_expressions.iter().all(holds)
+    }
+}
+
 /// One condition of a label selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
