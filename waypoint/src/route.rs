@@ -116,7 +116,7 @@ impl NoRoute {
     }
 }
 
-/// How long an address of the mesh's own is waited for (`design.md` D5).
+/// How long an address of the mesh's own is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is known of what is to be sent, for picking where.

@@ -1,5 +1,5 @@
 //! The threads that carry requests: each has a runtime, tunnels, connections to endpoints and counters of its own and
-//! shares only what the mesh looks like, so that no request waits for another thread (`design.md` D13).
+//! shares only what the mesh looks like, so that no request waits for another thread.
 
 use std::cell::Cell;
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Which traffic goes by which waypoint (`design.md` D6): what is addressed to a service, and what is addressed to a pod.
+//! Which traffic goes by which waypoint: what is addressed to a service, and what is addressed to a pod.
 //! Each binding names who asked for it. It takes effect once its waypoint has been ready, and stays in force from then
 //! on: that no replica is ready now refuses, and lets nothing go around.
 

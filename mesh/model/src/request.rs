@@ -1,5 +1,5 @@
 //! What a layer-7 decision sees of a request. It is made once a request, from the canonical path, and routing and policy
-//! read the same value, so that they cannot see different things (`targets.md`, what has gone wrong elsewhere, 4).
+//! read the same value, so that they cannot see different things.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

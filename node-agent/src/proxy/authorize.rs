@@ -8,6 +8,16 @@ use model::mesh::Mesh;
 use super::pod::Pod;
 use super::state::State;
 
+/// What the text of a policy's refusal begins with, and that of the end of a connection that a changed policy refuses. The far
+/// end knows them by these words (`lateen-cause`), as its access log has them.
+pub(crate) const REFUSED: &str = "connection closed due to policy rejection: ";
+pub(crate) const NO_LONGER: &str = "connection closed due to policy change: ";
+
+/// What a text says of the policy, where it is one of these.
+pub(crate) fn by_policy(text: &str) -> Option<&str> {
+    [REFUSED, NO_LONGER].iter().find_map(|words| text.split_once(words)).map(|(_, cause)| cause)
+}
+
 /// What can be said of a connection now.
 #[derive(Debug)]
 pub(crate) enum Judgement {

@@ -16,7 +16,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::authorize::{self, Judgement};
+use super::authorize::{self, Judgement, NO_LONGER};
 use super::demand::Uses;
 use super::pod::{Phase, Pod};
 use super::record::Record;
@@ -124,12 +124,12 @@ impl Entry {
                 self.table.unjudged.borrow_mut().remove(&self.key);
             }
             Judgement::Decided(decision) => {
-                self.live.cut(&format!("connection closed due to policy change: {}", decision.cause));
+                self.live.cut(&format!("{NO_LONGER}{}", decision.cause));
             }
             Judgement::NotKnown(why) => {
                 let until = *self.table.unjudged.borrow_mut().entry(self.key).or_insert(now) + PATIENCE;
                 if until <= now {
-                    self.live.cut(&format!("connection closed due to policy change: {why}"));
+                    self.live.cut(&format!("{NO_LONGER}{why}"));
                     return None;
                 }
                 return Some(until);

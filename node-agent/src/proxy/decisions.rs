@@ -14,6 +14,7 @@ use proto::diagnostics::{Decision, DecisionQuery, Peer, Verdict};
 use xds::diagnostics::{self, Answers, Ring, micros};
 
 use super::Agent;
+use super::authorize::by_policy;
 use super::record::{Ends, Failure, flags};
 
 /// A connection.
@@ -32,9 +33,6 @@ pub(crate) struct Decided {
     flags: &'static str,
     failure: Option<Box<str>>,
 }
-
-/// What every text of a policy's refusal begins with.
-const REFUSED: &str = "connection closed due to policy rejection: ";
 
 impl Decided {
     /// A connection that took so long until now.
@@ -66,7 +64,7 @@ impl Decided {
             (None, _) => Verdict::Passed,
             // What the far end refused by a policy comes with its words.
             (Some(_), flags::DENY) => Verdict::Denied,
-            (Some(failure), _) if failure.contains(REFUSED) => Verdict::Denied,
+            (Some(failure), _) if by_policy(failure).is_some() => Verdict::Denied,
             (Some(_), _) => Verdict::Failed,
         }
     }
@@ -99,9 +97,8 @@ impl Decided {
                 address: address.to_string(),
             };
         let failure = self.failure.as_deref().unwrap_or_default();
-        let policy = match (self.verdict(), failure.split_once(REFUSED)) {
-            (Verdict::Denied, Some((_, cause))) => cause,
-            (Verdict::Denied, None) => failure,
+        let policy = match self.verdict() {
+            Verdict::Denied => by_policy(failure).unwrap_or(failure),
             _ => "",
         };
         let direction = if self.reporter == Reporter::Source { "outbound" } else { "inbound" };
@@ -154,7 +151,9 @@ mod tests {
                 Some("connection closed due to policy rejection: explicitly denied by: a/b (rule 0)"),
             ),
             (flags::CONNECT, Some("http status: 401: connection closed due to policy rejection: no rule")),
+            (flags::DENY, Some("connection closed due to policy change: no longer allowed")),
             (flags::CONNECT, Some("connection refused")),
+            (flags::CONNECT, Some("the pod is gone")),
             (flags::NONE, None),
         ] {
             let failure = error.map(|error| Failure::new(flags, error));
@@ -166,11 +165,12 @@ mod tests {
             newest(&ring, &query).into_iter().map(|one| (one.verdict(), one.policy)).collect()
         };
         let refused = told(DecisionQuery { refused_only: true, ..DecisionQuery::default() });
-        assert_eq!(refused.len(), 3);
+        assert_eq!(refused.len(), 5);
+        assert!(refused.contains(&(Verdict::Denied, "no longer allowed".into())));
         assert!(refused.contains(&(Verdict::Denied, "explicitly denied by: a/b (rule 0)".into())));
         assert!(refused.contains(&(Verdict::Denied, "no rule".into())));
         assert!(refused.contains(&(Verdict::Failed, String::new())));
-        assert_eq!(told(DecisionQuery::default()).len(), 4);
+        assert_eq!(told(DecisionQuery::default()).len(), 6);
         assert_eq!(told(DecisionQuery { request_id: "x".into(), ..DecisionQuery::default() }).len(), 0);
         assert_eq!(told(DecisionQuery { namespace: "other".into(), ..DecisionQuery::default() }).len(), 0);
     }

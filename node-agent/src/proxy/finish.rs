@@ -7,6 +7,7 @@ use hbone::splice::End;
 use hbone::tunnel::Gone;
 use socket2::SockRef;
 
+use super::authorize::by_policy;
 use super::record::{Failure, flags};
 
 /// HTTP/2's code for a stream that is reset though nothing broke.
@@ -31,7 +32,10 @@ pub(crate) fn outcome(end: &End) -> Option<Failure> {
         }
         End::Tunnel(gone @ Gone::Ended(_)) => Some(Failure::new(flags::CERT_REVOKED, gone)),
         End::Tunnel(gone) => Some(Failure::new(flags::CONNECT, gone)),
-        End::Cut(cause) | End::CutByPeer(cause) => Some(Failure::new(flags::DENY, cause)),
+        End::Cut(cause) | End::CutByPeer(cause) => {
+            let flags = if by_policy(cause).is_some() { flags::DENY } else { flags::CONNECT };
+            Some(Failure::new(flags, cause))
+        }
         End::Account(full) => Some(Failure::new(flags::CONNECT, full)),
         End::Detached | End::Undetachable => Some(Failure::new(flags::CONNECT, "taken off its tunnel")),
     }
@@ -40,4 +44,27 @@ pub(crate) fn outcome(end: &End) -> Option<Failure> {
 fn is_hang_up(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
     matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof | NotConnected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::authorize::{NO_LONGER, REFUSED};
+    use super::super::connections::{GONE, OVER, SHED};
+    use super::*;
+
+    #[test]
+    fn only_a_policy_denies() {
+        for (cause, expected) in [
+            (format!("{NO_LONGER}explicitly denied by: a/b (rule 0)"), flags::DENY),
+            (format!("{REFUSED}explicitly denied by: a/b (rule 0)"), flags::DENY),
+            (GONE.to_owned(), flags::CONNECT),
+            (SHED.to_owned(), flags::CONNECT),
+            (OVER.to_owned(), flags::CONNECT),
+        ] {
+            for end in [End::Cut(cause.clone().into()), End::CutByPeer(cause.clone().into())] {
+                let failure = outcome(&end).expect("it failed");
+                assert_eq!((failure.flags, failure.error.as_str()), (expected, cause.as_str()));
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Live connections from a proxy to the one that takes its place (`design.md` D8): an upgrade, a restart.
+//! Live connections from a proxy to the one that takes its place (`docs/decisions/0011-hand-over.md`): an upgrade, a restart.
 //!
 //! ```text
 //!  predecessor                                  successor

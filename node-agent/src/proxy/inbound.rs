@@ -24,7 +24,7 @@ use model::service::Service;
 use model::workload::Workload;
 
 use super::accept::no_place;
-use super::authorize::{Judgement, judge, judge_in_time};
+use super::authorize::{Judgement, REFUSED, judge, judge_in_time};
 use super::carry::Carried;
 use super::dial::{self, CAUSE};
 use super::handshakes::Unfinished;
@@ -392,8 +392,8 @@ pub(crate) fn refusal(judgement: Judgement) -> Result<(), String> {
             if decision.allows() {
                 return Ok(());
             }
-            Err(format!("connection closed due to policy rejection: {}", decision.cause))
+            Err(format!("{REFUSED}{}", decision.cause))
         }
-        Judgement::NotKnown(why) => Err(format!("connection closed due to policy rejection: {why}")),
+        Judgement::NotKnown(why) => Err(format!("{REFUSED}{why}")),
     }
 }

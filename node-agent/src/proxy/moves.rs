@@ -1,4 +1,4 @@
-//! A live connection that has been taken off its tunnel (`design.md` D8): where it goes on.
+//! A live connection that has been taken off its tunnel (`docs/decisions/0011-hand-over.md`): where it goes on.
 //!
 //! ```text
 //! detached ─┬► a newer proxy is there: handed over to it                        (handover)

@@ -25,7 +25,7 @@ use super::Agent;
 use super::decisions::Decided;
 use super::pod::Pod;
 
-/// Flags that say how a connection failed (`features.md` D1).
+/// Flags that say how a connection failed: `response_flags` of the metrics, as ztunnel has them.
 pub(crate) mod flags {
     /// Nothing to remark.
     pub(crate) const NONE: &str = "-";

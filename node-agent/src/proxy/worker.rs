@@ -1,5 +1,5 @@
 //! The threads that carry connections: each has a runtime, tunnels and connections of its own and shares only what
-//! the mesh looks like, so that no connection waits for another thread (`design.md` D13).
+//! the mesh looks like, so that no connection waits for another thread.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

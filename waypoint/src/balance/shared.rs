@@ -1,5 +1,5 @@
 //! What all threads know of the endpoints of a cluster: who there is, what became of requests to each, who is ejected,
-//! what is under way. It stays when rules and endpoints are replaced (`design.md` D4); threads look at a plan made of it,
+//! what is under way. It stays when rules and endpoints are replaced; threads look at a plan made of it,
 //! and lock it only when that has changed.
 
 use std::collections::HashMap;

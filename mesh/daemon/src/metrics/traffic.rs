@@ -1,7 +1,7 @@
 //! The `istio_tcp_*` series: one for each set of labels, found once a connection and counted up without a lock.
 //!
 //! A series that no connection uses and that has not changed for a while goes, and there is a hard cap with a
-//! counter for what did not fit, so that label values cannot exhaust memory (`targets.md`, C6).
+//! counter for what did not fit, so that label values cannot exhaust memory.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -2,7 +2,7 @@
 //!
 //! All parts of a condition must hold. Paths are compared in their canonical form, without the query. A header that is
 //! repeated fulfils a condition if one of its values does, as in Envoy 1.40; older ones joined them by commas first, which
-//! let a second value hide the first (`targets.md`, what has gone wrong elsewhere, 3).
+//! let a second value hide the first.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! XXH64, from its public specification (`xxhash_spec.md`).
+//! XXH64, from the public specification of xxHash.
 
 const PRIMES: [u64; 5] = [
     0x9E37_79B1_85EB_CA87,
