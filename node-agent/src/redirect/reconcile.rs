@@ -13,10 +13,10 @@ use std::{
 
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{Id, JoinSet},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     apply::{self, ApplyError},
@@ -213,40 +213,73 @@ fn actions(
 /// How often what should be is compared with what is, besides when something changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Of pods at which an attempt failed: the last pause, and until when it lasts.
+type Pauses = HashMap<String, (Duration, Instant)>;
+
 /// Works until the catalog's feed ends.
 pub async fn run(capturer: Capturer, mut catalog: watch::Receiver<Arc<Catalog>>) {
-    let mut running: JoinSet<(String, bool)> = JoinSet::new();
-    let mut busy: HashSet<String> = HashSet::new();
-    let mut pauses: HashMap<String, (Duration, Instant)> = HashMap::new();
+    let mut running = Running::default();
+    let mut pauses = Pauses::new();
     loop {
         let current = catalog.borrow_and_update().clone();
         let due = actions(&current, &capturer.enroller.statuses(), &capturer.defaults, &capturer.whereabouts);
         pauses.retain(|uid, _| due.contains_key(uid));
         for (uid, action) in due {
             let waiting = pauses.get(&uid).is_some_and(|(_, until)| Instant::now() < *until);
-            if waiting || !busy.insert(uid.clone()) {
-                continue;
+            if !waiting && !running.busy.contains_key(&uid) {
+                running.start(uid.clone(), perform(capturer.clone(), uid, action));
             }
-            running.spawn(perform(capturer.clone(), uid, action));
         }
-        let next = pauses.values().map(|(_, until)| *until).min();
-        let next = next.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
+        let next = next_look(&pauses, &running.busy, Instant::now());
         tokio::select! {
             changed = catalog.changed() => if changed.is_err() { return },
-            Some(Ok((uid, done))) = running.join_next() => {
-                busy.remove(&uid);
-                if !done {
-                    let pause = pauses.get(&uid).map_or(RETRY_FIRST, |(pause, _)| (*pause * 2).min(RETRY_LAST));
-                    pauses.insert(uid, (pause, Instant::now() + pause));
-                }
-            }
+            Some((uid, done)) = running.ended() => if !done {
+                let pause = pauses.get(&uid).map_or(RETRY_FIRST, |(pause, _)| (*pause * 2).min(RETRY_LAST));
+                pauses.insert(uid, (pause, Instant::now() + pause));
+            },
             () = sleep_until(next) => {}
         }
     }
 }
 
+/// When to look next, if nothing changes before. The pause of a pod that is being acted on is over, and nothing can be
+/// done about that pod until this ends.
+fn next_look(pauses: &Pauses, busy: &HashMap<String, Id>, now: Instant) -> Instant {
+    let idle = pauses.iter().filter(|(uid, _)| !busy.contains_key(*uid));
+    idle.map(|(_, (_, until))| *until).fold(now + LOOK_AGAIN, Instant::min)
+}
+
+/// The actions that run, one a pod.
+#[derive(Debug, Default)]
+struct Running {
+    tasks: JoinSet<bool>,
+    busy: HashMap<String, Id>,
+}
+
+impl Running {
+    /// Starts an action of a pod for which none runs.
+    fn start(&mut self, uid: String, action: impl Future<Output = bool> + Send + 'static) {
+        self.busy.insert(uid, self.tasks.spawn(action).id());
+    }
+
+    /// Waits for the end of one: whose it was, and whether it succeeded. One that panics has failed, and its pod is free
+    /// for the next. `None` while none runs; may be dropped at any time.
+    async fn ended(&mut self) -> Option<(String, bool)> {
+        let (id, done) = match self.tasks.join_next_with_id().await? {
+            Ok(ended) => ended,
+            Err(error) => {
+                error!(%error, "an attempt at a pod broke off, which is a defect: please report it; trying again");
+                (error.id(), false)
+            }
+        };
+        let uid = self.busy.iter().find(|(_, task)| **task == id).map(|(uid, _)| uid.clone())?;
+        self.busy.remove(&uid);
+        Some((uid, done))
+    }
+}
+
 /// Performs one action; whether it succeeded.
-async fn perform(capturer: Capturer, uid: String, action: Action) -> (String, bool) {
+async fn perform(capturer: Capturer, uid: String, action: Action) -> bool {
     let outcome = match &action {
         Action::Capture(pod) => {
             let captured = capturer.capture(pod, None, Instant::now() + ATTEMPT_TIME).await;
@@ -256,7 +289,7 @@ async fn perform(capturer: Capturer, uid: String, action: Action) -> (String, bo
         Action::Note(pod) => {
             capturer.note(pod, Note::Enabled).await;
             // Done once its object says so, of which there will be news.
-            return (uid, false);
+            return false;
         }
         Action::Release(pod) => capturer.release(pod).await,
         Action::Clear(pod) => capturer.clear(pod).await,
@@ -269,7 +302,7 @@ async fn perform(capturer: Capturer, uid: String, action: Action) -> (String, bo
         Ok(()) => debug!(uid, ?action, "done"),
         Err(error) => warn!(uid, %error, "a pod is not as it should be; trying again"),
     }
-    (uid, outcome.is_ok())
+    outcome.is_ok()
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! Which action follows from what a pod should be and how it stands.
+//! Which action follows from what a pod should be and how it stands, and when the next look is.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, future::pending, path::Path, sync::Arc, time::Duration};
 
 use manifest::{Batch, parse};
+use tokio::time::Instant;
 
-use super::{Action, actions};
+use super::{Action, Pauses, Running, actions, next_look};
 use crate::redirect::{catalog::Catalog, enrol::Status, rules::RuleSet, whereabouts::Whereabouts};
 
 /// A catalog with one pod of this namespace label, phase and annotations.
@@ -86,4 +87,42 @@ fn in_a_cluster_a_pod_that_has_an_address_and_no_redirection_has_slipped_through
         catalog.set_pod(pod);
         assert_eq!(action(&catalog, Status::Out, &whereabouts), expected, "{ips:?} {phase}");
     }
+}
+
+#[tokio::test]
+async fn the_next_look_is_at_the_end_of_a_pause_that_somebody_waits_for() {
+    let now = Instant::now();
+    let milliseconds = Duration::from_millis;
+    let mut running = Running::default();
+    running.start("busy".to_owned(), pending());
+    for (paused, expected) in [
+        (&[][..], 1000),
+        (&[("a", 200)], 200),
+        (&[("a", 800), ("b", 300)], 300),
+        // A long pause keeps nobody from looking at the others.
+        (&[("a", 15_000)], 1000),
+        // What is being acted on is looked at when that ends, not again and again before.
+        (&[("busy", 0)], 1000),
+        (&[("busy", 0), ("a", 400)], 400),
+        // It ended between the two looks at the clock.
+        (&[("a", 0)], 0),
+    ] {
+        let pause =
+            |(uid, left): &(&str, u64)| ((*uid).to_owned(), (Duration::ZERO, now + milliseconds(*left)));
+        let pauses: Pauses = paused.iter().map(pause).collect();
+        assert_eq!(next_look(&pauses, &running.busy, now), now + milliseconds(expected), "{paused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_whose_attempt_panics_has_failed_and_is_free() {
+    let mut running = Running::default();
+    running.start("stays".to_owned(), pending());
+    for (uid, expected) in [("done", Some(true)), ("failed", Some(false)), ("broken", None)] {
+        let attempt = async move { expected.expect("breaks on purpose") };
+        running.start(uid.to_owned(), attempt);
+        assert_eq!(running.ended().await, Some((uid.to_owned(), expected.unwrap_or(false))));
+        assert_eq!(running.busy.keys().collect::<Vec<_>>(), ["stays"], "after {uid}");
+    }
+    running.tasks.shutdown().await;
 }
