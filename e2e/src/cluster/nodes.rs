@@ -69,15 +69,22 @@ impl<'a> Nodes<'a> {
     /// It cannot be made.
     pub fn etcd(&self) -> &'static str {
         const IMAGE: &str = "lateen.test/etcd:1";
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let archive = folder.path().join("etcd.tar");
         let binaries = run(self.cluster.script("build").arg("--check")).stdout;
+        self.image(IMAGE, &["--program".to_owned(), format!("/bin/etcd={}/kubernetes", binaries.trim())]);
+        IMAGE
+    }
+
+    /// Gives the nodes an image that `deploy/images/image` makes of these arguments.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub fn image(&self, name: &str, arguments: &[String]) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let archive = folder.path().join("image.tar");
         let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/images/image");
-        let program = format!("/bin/etcd={}/kubernetes", binaries.trim());
-        let made = run(Command::new(image).arg(IMAGE).arg(&archive).args(["--program", &program]));
+        let made = run(Command::new(image).arg(name).arg(&archive).args(arguments));
         assert!(made.ok(), "deploy/images/image: {made}");
         self.import(&[archive]);
-        IMAGE
     }
 
     /// Ends a node at once with all that runs on it, as a crash would.
@@ -148,17 +155,8 @@ impl<'a> Nodes<'a> {
     /// It cannot be made.
     pub fn programs(&self, names: &[&str]) -> &'static str {
         const IMAGE: &str = "lateen.test/programs:1";
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let archive = folder.path().join("programs.tar");
-        let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/images/image");
-        let mut making = Command::new(image);
-        making.arg(IMAGE).arg(&archive);
-        for name in names {
-            making.args(["--program", &format!("/bin/{name}={}", crate::example(name))]);
-        }
-        let made = run(&mut making);
-        assert!(made.ok(), "deploy/images/image: {made}");
-        self.import(&[archive]);
+        let program = |name: &&str| ["--program".to_owned(), format!("/bin/{name}={}", crate::example(name))];
+        self.image(IMAGE, &names.iter().flat_map(program).collect::<Vec<_>>());
         IMAGE
     }
 
