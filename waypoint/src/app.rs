@@ -15,6 +15,7 @@ use daemon::tasks::Tasks;
 use daemon::trace::TraceSettings;
 use daemon::{controller, files, ports};
 use hbone::account::Ledger;
+use hbone::handshakes::Handshakes;
 use hbone::limits::Limits;
 use hbone::windows::Windows;
 use identity::rotation::{Certificates, RotationSettings};
@@ -23,7 +24,6 @@ use model::Identity;
 use model::address::{NetworkAddress, Str};
 use model::authz::GatewayName;
 use proto::type_url;
-use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use xds::client::{Client, ClientHandle};
 use xds::convert::Decoder;
@@ -196,7 +196,7 @@ pub(crate) fn waypoint(
         log,
         ledger: Ledger::new(files, BUFFERS, limits.hits.clone()),
         limits,
-        handshakes: Semaphore::new(bounds.handshakes),
+        handshakes: Handshakes::new(bounds.handshakes),
         bounds,
         hits: Hits::default(),
         telemetry: Telemetry::new(metrics, threads, series),

@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use daemon::log::Log;
 use hbone::account::Ledger;
+use hbone::handshakes::Handshakes;
 use hbone::limits::Limits;
 use identity::rotation::Certificates;
 use identity::tls::Tls;
@@ -43,7 +44,6 @@ use model::address::NetworkAddress;
 use model::authz::GatewayName;
 use model::mesh::{Mesh, Update};
 use model::workload::Workload;
-use tokio::sync::Semaphore;
 use xds::state::State;
 
 use self::balance::AllClusters;
@@ -77,8 +77,8 @@ pub(crate) struct Waypoint {
     pub(crate) bounds: Bounds,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) hits: Hits,
-    /// Places for tunnels whose peer has not shown yet who it is.
-    pub(crate) handshakes: Semaphore,
+    /// Tunnels whose peer has not shown yet who it is. All are this waypoint's.
+    pub(crate) handshakes: Handshakes<()>,
     pub(crate) telemetry: Telemetry,
     /// What was decided lately.
     pub(crate) records: Records,

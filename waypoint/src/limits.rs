@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::limits;
+use hbone::handshakes;
 use hbone::windows::{Wider, Windows};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -44,8 +45,9 @@ pub(crate) struct Bounds {
     pub(crate) upstream_connections: usize,
     /// Requests at once on an HTTP/2 connection to an endpoint. 100.
     pub(crate) upstream_streams: usize,
-    /// Tunnels whose peer has not shown yet who it is. 1024.
-    pub(crate) handshakes: usize,
+    /// Tunnels whose peer has not shown yet who it is. 1024, and of one source half of them: who opens them and is silent
+    /// leaves the other half to others.
+    pub(crate) handshakes: handshakes::Bounds,
     /// Copies of requests (`mirrors`) that a thread has under way; beyond, none is made. 256: each may be 64 KiB behind.
     pub(crate) copies: usize,
 }
@@ -100,7 +102,7 @@ impl Default for Bounds {
             upstream_idle: Duration::from_secs(30),
             upstream_connections: 8192,
             upstream_streams: 100,
-            handshakes: 1024,
+            handshakes: handshakes::Bounds { all: 1024, of_owner: 1024, of_source: 512 },
             copies: 256,
         }
     }
@@ -123,8 +125,10 @@ daemon::limits! {
         UpstreamStreams = "upstream_streams",
         /// [`Bounds::connect`].
         Connect = "upstream_connect_time",
-        /// [`Bounds::handshakes`].
+        /// [`Bounds::handshakes`]: the oldest ends.
         Handshakes = "handshakes",
+        /// Those of one source: its oldest ends.
+        HandshakesOfPeer = "handshakes_of_peer",
         /// [`Bounds::copies`].
         Copies = "mirrored_requests",
         /// A client's share of descriptors.

@@ -11,6 +11,7 @@ use daemon::ports;
 use daemon::start::StartError;
 use hbone::account::{Account, AccountLimits};
 use hbone::fairness::{self, HANDSHAKE, OPENING};
+use hbone::handshakes::{Surplus, Unfinished};
 use hbone::headers::Headers;
 use hbone::transport::{Tls, Transport};
 use hbone::tunnel::{Gone, Request, Server};
@@ -161,12 +162,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         }
     };
     let peer = accepted.peer;
-    let shaken = match worker.waypoint.handshakes.try_acquire() {
-        Ok(_unfinished) => Box::pin(handshake(&worker, accepted)).await,
-        Err(_) => {
-            worker.waypoint.hits.hit(Limit::Handshakes);
-            return;
-        }
+    let unfinished = worker.waypoint.handshakes.begin(&(), peer.ip());
+    let shaken = tokio::select! {
+        biased;
+        shaken = Box::pin(handshake(&worker, accepted)) => shaken,
+        error = too_many(&worker, unfinished) => Err(error),
     };
     match shaken {
         Ok((transport, client, credentials)) => {
@@ -184,6 +184,23 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         }
         Err(error) => tracing::warn!(target: "access", client = %peer, %error, "connection failed"),
     }
+}
+
+/// Waits until a handshake has to end because others have begun since.
+async fn too_many(worker: &Worker, mut unfinished: Unfinished<()>) -> String {
+    let limit = match unfinished.ended().await {
+        Surplus::OfSource => Limit::HandshakesOfPeer,
+        Surplus::All | Surplus::OfOwner | Surplus::Memory => Limit::Handshakes,
+    };
+    if worker.waypoint.hits.hit_and_tell(limit) {
+        tracing::warn!(
+            ?limit,
+            "too many tunnels are begun whose peers do not show who they are, ending the oldest; the access log says where they come from"
+        );
+    }
+    String::from(
+        "the handshake took longer than that of the tunnels that have been begun since, and there are too many",
+    )
 }
 
 async fn handshake(worker: &Worker, accepted: Accepted) -> Result<(Tls, Client, Arc<Credentials>), String> {

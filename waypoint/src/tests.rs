@@ -4,6 +4,7 @@
 mod ending;
 pub(crate) mod fixtures;
 mod forged;
+mod handshakes;
 mod requests;
 mod routes;
 mod streams;

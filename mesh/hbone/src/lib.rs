@@ -15,7 +15,7 @@
 //! * [`tunnel`]: one HTTP/2 connection on one thread, as client and as server; `protocol` is its
 //!   state machine without I/O, `frame` and `hpack` are what it reads and writes;
 //! * [`transport`]: the bytes below, TLS or plain, one large read and one large write a turn;
-//! * [`pool`]: tunnels by key, per thread;
+//! * [`pool`]: tunnels by key, per thread; [`handshakes`]: those whose peer has not shown yet who it is;
 //! * [`limits`]: every bound, with its default and source; [`windows`]: what flow control lets peers send ahead.
 //!
 //! A tunnel belongs to one thread for life (`docs/decisions/0001-own-framing.md` says why): its handles are
@@ -47,6 +47,8 @@ pub mod hpack;
 pub mod transport;
 
 pub mod pool;
+
+pub mod handshakes;
 
 pub mod limits;
 

@@ -27,7 +27,7 @@ use super::accept::no_place;
 use super::authorize::{Judgement, REFUSED, judge, judge_in_time};
 use super::carry::Carried;
 use super::dial::{self, CAUSE};
-use super::handshakes::Unfinished;
+use super::handshakes::{self, Unfinished};
 use super::limits::Limit;
 use super::moves::Detached;
 use super::parking::Unclaimed;
@@ -87,7 +87,7 @@ struct Peer {
 /// Waits until a handshake has to end because others have begun since.
 async fn too_many(worker: &Worker, unfinished: Option<Unfinished>) -> String {
     let Some(mut unfinished) = unfinished else { return pending().await };
-    let limit = unfinished.ended().await;
+    let limit = handshakes::limit(unfinished.ended().await);
     if worker.agent.hits.hit_and_tell(limit) {
         tracing::warn!(
             ?limit,

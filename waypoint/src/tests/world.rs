@@ -21,7 +21,7 @@ use model::mesh::Update;
 use model::service::{AppProtocol, Ports, Service};
 use testkit::certificates::TestAuthority;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::spawn_local;
 
 use super::fixtures::{edit, identity, key, pod, ports, service, waypoint};
@@ -204,6 +204,13 @@ impl World {
                 spawn_local(agent(socket, credentials.clone(), connects.clone()));
             }
         });
+    }
+
+    /// A connection to the waypoint's tunnels from this address, on which nothing is said.
+    pub(super) async fn silent(&self, last: u8) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(self.addresses.ip(last), 0)).unwrap();
+        socket.connect(SocketAddr::new(self.addresses.ip(1), 15008)).await.unwrap()
     }
 
     /// A client's tunnel to the waypoint, under an account.
