@@ -102,7 +102,7 @@ pub async fn run(config: Config, log: Log) -> Result<(), Box<dyn Error>> {
     let signals = shutdown.clone();
     let signalled = async move {
         match signals.signalled().await {
-            Ok(cause) => tracing::info!(cause, "ending"),
+            Ok(cause) => tracing::info!(%cause, "ending"),
             Err(error) => tracing::error!(%error, "signals cannot be waited for"),
         }
     };

@@ -133,3 +133,17 @@ fn the_charts_pass_helms_own_lint() {
         assert!(looked.ok(), "{looked}");
     }
 }
+
+/// Time for what is left to be reset, and for the agent to tell an uninstallation from its replacement.
+#[test]
+fn an_agent_is_given_more_time_than_its_connections() {
+    let text = std::fs::read_to_string(root().join("deploy/manifests/lateen.yaml")).expect("it is kept");
+    let agent =
+        objects(&text).into_iter().find(|object| object["kind"] == "DaemonSet").expect("there is one");
+    let pod = &agent["spec"]["template"]["spec"];
+    let environment = pod["containers"][0]["env"].as_array().expect("it has settings");
+    let drain = environment.iter().find(|one| one["name"] == "TERMINATION_GRACE_PERIOD").expect("it is set");
+    let drain = drain["value"].as_str().and_then(|text| text.strip_suffix('s')?.parse::<u64>().ok());
+    let grace = pod["terminationGracePeriodSeconds"].as_u64();
+    assert!(drain.zip(grace).is_some_and(|(drain, grace)| drain + 8 <= grace), "{drain:?} of {grace:?}");
+}

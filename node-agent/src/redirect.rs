@@ -216,7 +216,8 @@ fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
         path,
         args: vec!["proxy".into()],
         env: env.into_iter().map(|(key, value)| (key, value.into())).collect(),
-        drain: settings.duration(name::DRAIN)? + Duration::from_secs(1),
+        // What is left then is reset, which takes a moment.
+        drain: settings.duration(name::DRAIN)? + Duration::from_secs(2),
     })
 }
 

@@ -131,7 +131,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
             told_to_end.await?
         }
     };
-    tracing::info!(cause, "draining");
+    tracing::info!(%cause, "draining");
     readiness.pending(LEAVING);
     tokio::select! {
         in_order = ending::end(&waypoint, settings.duration(name::DRAIN)?) => match in_order {

@@ -1,5 +1,7 @@
 //! The end of a process: a signal or a request to quit starts it, everything that drains can see it.
 
+use std::{fmt, io};
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -23,19 +25,45 @@ impl Shutdown {
         self.0.cancelled().await;
     }
 
-    /// Waits for SIGTERM or SIGINT, or for somebody to begin the end, and returns what it was.
+    /// Waits for SIGTERM or SIGINT, or for somebody to begin the end, and returns what it was. Signals count from the call on,
+    /// also before the first look at what it returns.
     ///
     /// # Errors
     /// The signal handlers cannot be set.
-    pub async fn signalled(&self) -> std::io::Result<&'static str> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let cause = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            () = self.begun() => "a request to quit",
-        };
-        self.begin();
-        Ok(cause)
+    pub fn signalled(&self) -> impl Future<Output = io::Result<Cause>> + use<> {
+        let signals = signal(SignalKind::terminate())
+            .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
+        let end = self.clone();
+        async move {
+            let (mut terminate, mut interrupt) = signals?;
+            let cause = tokio::select! {
+                _ = terminate.recv() => Cause::Terminate,
+                _ = interrupt.recv() => Cause::Interrupt,
+                () = end.begun() => Cause::Request,
+            };
+            end.begin();
+            Ok(cause)
+        }
+    }
+}
+
+/// What began the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// SIGTERM.
+    Terminate,
+    /// SIGINT, as by Ctrl-C.
+    Interrupt,
+    /// Something in the process itself.
+    Request,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+            Self::Request => "a request to quit",
+        })
     }
 }

@@ -14,7 +14,7 @@ use daemon::metrics::Metrics;
 use daemon::metrics::traffic::Traffic;
 use daemon::readiness::Readiness;
 use daemon::settings::Settings;
-use daemon::shutdown::Shutdown;
+use daemon::shutdown::{Cause, Shutdown};
 use daemon::start::StartError;
 use daemon::tasks::Tasks;
 use hbone::account::{AccountLimits, Ledger};
@@ -97,7 +97,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let (feed, saved) = tokio::select! {
         opened = Feed::open(sources) => opened,
         ending = ending(signalled.as_mut(), &tasks, &workers) => {
-            tracing::info!(cause = ending?, "ending before the redirecting role was there");
+            tracing::info!(cause = %ending?, "ending before the redirecting role was there");
             return Ok(());
         }
     };
@@ -131,10 +131,11 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, ends));
 
     let cause = ending(signalled, &tasks, &workers).await?;
-    tracing::info!(cause, "draining");
+    tracing::info!(%cause, "draining");
     let mut grace = retire::Grace {
         drain: settings.duration(name::DRAIN)?,
         hand_over: settings.duration(name::HANDOVER_GRACE)?,
+        told: cause != Cause::Request,
     };
     let end = async {
         let mut feed = feed_handle;
@@ -164,10 +165,10 @@ fn start_workers(agent: &Arc<Agent>, mailboxes: Vec<worker::Mailbox>) -> Result<
 /// # Errors
 /// Something has ended without being told: the pods of a thread would not be served, or the controller not heard.
 async fn ending(
-    signalled: impl Future<Output = std::io::Result<&'static str>>,
+    signalled: impl Future<Output = std::io::Result<Cause>>,
     tasks: &Tasks,
     workers: &[JoinHandle<()>],
-) -> Result<&'static str, StartError> {
+) -> Result<Cause, StartError> {
     tokio::select! {
         cause = signalled => cause.map_err(|error| StartError::System("signals cannot be handled", error)),
         defect = tasks.defect(workers) => Err(defect.into()),

@@ -32,8 +32,10 @@ const UNTIL_ANOTHER: Duration = Duration::from_millis(500);
 pub(crate) struct Grace {
     /// When there is nobody to take it over.
     pub(crate) drain: Duration,
-    /// When there is, but it cannot be handed over.
+    /// When there is, but it cannot be handed over; unless somebody waits for the end.
     pub(crate) hand_over: Duration,
+    /// A signal has told this process to end: `drain` is all that whoever sent it allows, and no other comes.
+    pub(crate) told: bool,
 }
 
 /// After this process was told to end: goes on as before until another proxy is there, which the redirecting role is asked
@@ -88,10 +90,13 @@ pub(crate) async fn retire(
             let mut handing_over = pin!(hand_over(agent, first, successors, &stop));
             // Kubernetes tells the old pod to end as soon as the new one is ready: in the middle of this.
             let time_is_over = async {
-                tokio::select! {
-                    _ = signalled => sleep(grace.drain).await,
-                    () = sleep(grace.hand_over) => {}
+                if !grace.told {
+                    tokio::select! {
+                        _ = signalled => {}
+                        () = sleep(grace.hand_over) => return,
+                    }
                 }
+                sleep(grace.drain).await;
             };
             tokio::select! {
                 () = &mut handing_over => return,

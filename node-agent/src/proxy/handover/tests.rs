@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::message::{Hello, LARGEST, Packed, Passed, read};
-use super::{Arriving, HandoverError, Predecessor, Successor};
+use super::{Arriving, HandoverError, Predecessor, Retirement, Successor};
 use crate::proxy::Agent;
 use crate::proxy::app::tests::{a_pod, one_thread};
 use crate::proxy::moves::Detached;
@@ -363,10 +363,29 @@ async fn what_is_left_at_the_end_is_reset() {
     let (parked_application, parked) = detached(&agent, &pod, Reporter::Destination);
     agent.parking.park(parked);
     let (_nobody, successors) = tokio::sync::mpsc::channel(1);
-    let grace = Grace { drain: Duration::ZERO, hand_over: Duration::ZERO };
+    let grace = Grace { drain: Duration::ZERO, hand_over: Duration::ZERO, told: false };
     timeout(Duration::from_secs(10), retire(&agent, None, successors, grace)).await.unwrap();
     assert!(agent.has_no_connection());
     for mut end in [&application, &client, &parked_application] {
+        let error = end.read(&mut [0]).expect_err("a reset");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+/// Whoever has told a proxy to end does not wait for what its successor cannot take, and would kill it: applications would take
+/// that for an end in order.
+#[tokio::test]
+async fn what_a_successor_cannot_take_is_reset_in_the_time_that_is_left() {
+    let (agent, _threads) = one_thread();
+    let pod = a_pod(&agent);
+    let (application, client) = carried(&agent, &pod).await;
+    let (ours, theirs) = ways();
+    theirs.send(&Hello { oldest: 7, newest: 9, counts: false }.encode_to_vec(), &[]).await.unwrap();
+    let first = Retirement::HandOver(Successor::meet(ours).await.unwrap());
+    let (_nobody, successors) = tokio::sync::mpsc::channel(1);
+    let grace = Grace { drain: Duration::from_millis(100), hand_over: Duration::from_secs(600), told: true };
+    timeout(Duration::from_secs(10), retire(&agent, Some(first), successors, grace)).await.unwrap();
+    for mut end in [&application, &client] {
         let error = end.read(&mut [0]).expect_err("a reset");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
