@@ -21,17 +21,18 @@ mod layer4;
 mod lookup;
 mod objects;
 mod references;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::address::{NamespacedHostname, Str};
-use model::route::Routing;
+use model::route::{HttpRule, Routing};
 use xds::convert::routing::features::Feature;
 
 pub use self::asked::Asked;
 pub use self::incremental::{Changed, Routings};
-use self::lookup::Lookup;
+use self::lookup::{Lookup, Rules};
 pub use self::objects::Host;
 #[cfg(test)]
 use self::objects::Objects;
@@ -117,16 +118,31 @@ fn one_host<'a>(
     let (mut http, mut tls, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
     for rules in lookup.rules_for(name, host, key) {
         references.virtual_services.insert(rules.name.clone());
-        for (index, route) in rules.spec.http.iter().enumerate() {
-            let expanded = delegate::expand(lookup, rules, index, route, &mut references);
-            http.extend(expanded.into_iter().filter_map(|one| http::rule(&one, &mut references)));
-        }
+        http.extend(http_rules(lookup, rules, &mut references));
         tls.extend(layer4::tls(rules, &mut references));
         tcp.extend(layer4::tcp(rules, &mut references));
     }
     (routing.http, routing.tls, routing.tcp) = (http.into(), tls.into(), tcp.into());
     routing.destinations = std::mem::take(&mut references.destinations);
     (routing, references)
+}
+
+/// The rules for HTTP of a VirtualService, delegates put in. What the host has no room for takes everything, so that nothing
+/// behind it is ever asked, or read.
+fn http_rules(lookup: &Lookup, rules: &Rules, references: &mut References<'_>) -> Vec<HttpRule> {
+    let mut translated = Vec::new();
+    for (index, route) in rules.spec.http.iter().enumerate() {
+        if references.room.is_exceeded() {
+            break;
+        }
+        for one in delegate::expand(lookup, rules, index, route, references) {
+            translated.extend(http::rule(&one, references));
+            if references.room.regexes.is_exceeded() {
+                break;
+            }
+        }
+    }
+    translated
 }
 
 #[cfg(test)]

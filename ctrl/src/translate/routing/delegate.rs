@@ -27,8 +27,13 @@ pub(super) fn expand(
     references: &mut References<'_>,
 ) -> Vec<Expanded> {
     let source = source(rules, index);
+    // As a rule that cannot be read it takes everything: nothing must slip past it.
+    let refused = |source, why| vec![Expanded { source, route: HttpRoute::default(), missing: Some(why) }];
     let Some(delegate) = &route.delegate else {
-        return vec![Expanded { source, route: route.clone(), missing: None }];
+        return match references.room.rule(route) {
+            Ok(()) => vec![Expanded { source, route: route.clone(), missing: None }],
+            Err(why) => refused(source, why),
+        };
     };
     let name = Name::new(&delegate.namespace, &delegate.name);
     references.delegates.insert(name.clone());
@@ -37,6 +42,9 @@ pub(super) fn expand(
         return vec![Expanded { source, route: route.clone(), missing }];
     };
     references.virtual_services.insert(found.name.clone());
+    if let Err(why) = references.room.delegated(route, found) {
+        return refused(source, format!("{why} (delegate {name})"));
+    }
     let merged = found.spec.http.iter().enumerate().filter_map(|(index, inner)| {
         let route = merge(route, inner)?;
         Some(Expanded { source: self::source(found, index), route, missing: None })

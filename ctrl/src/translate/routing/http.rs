@@ -8,7 +8,6 @@ use std::sync::Arc;
 use manifest::istio::{HttpRoute, Mirror as WrittenMirror, Percent};
 use model::address::Str;
 use model::route::action::PathRewrite;
-use model::route::regex::Substitution;
 use model::route::{
     Action, Destinations, Forward, Fraction, HeaderChanges, HttpRule, Mirror, RetryOn, RetryPolicy,
 };
@@ -24,7 +23,8 @@ use super::references::{References, Written};
 pub(super) fn rule(expanded: &Expanded, references: &mut References<'_>) -> Option<HttpRule> {
     let route = &expanded.route;
     let matches = mesh_matches(route)?;
-    let matches: Result<Box<[_]>, String> = matches.into_iter().map(http_match).collect();
+    let regexes = &mut references.room.regexes;
+    let matches: Result<Box<[_]>, String> = matches.into_iter().map(|one| http_match(one, regexes)).collect();
     let rest = matches.and_then(|matches| Ok((matches, translated(expanded, references)?)));
     let (matches, rest) = rest.unwrap_or_else(|reason| {
         let missing = [references.miss(&expanded.source, reason)].into();
@@ -61,11 +61,12 @@ fn translated(expanded: &Expanded, references: &mut References<'_>) -> Result<Re
         (None, Some(response), None) => Action::Respond(Box::new(actions::direct_response(response)?)),
         (None, None, None) => Action::Forward(Box::new(forward(expanded, references)?)),
     };
+    let regexes = &mut references.room.regexes;
     Ok(Rest {
         action,
         headers: headers::changes(route.headers.as_ref())?,
         fault: route.fault.as_ref().map(actions::fault).transpose()?.flatten().map(Box::new),
-        cors: route.cors_policy.as_ref().map(actions::cors).transpose()?.map(Box::new),
+        cors: route.cors_policy.as_ref().map(|cors| actions::cors(cors, regexes)).transpose()?.map(Box::new),
     })
 }
 
@@ -89,7 +90,7 @@ fn forward(expanded: &Expanded, references: &mut References<'_>) -> Result<Forwa
         Some(rewrite) => {
             let path = match &rewrite.uri_regex_rewrite {
                 Some(regex) => {
-                    let substitution = Substitution::new(&regex.matched, &regex.rewrite);
+                    let substitution = references.room.regexes.substitution(&regex.matched, &regex.rewrite);
                     Some(PathRewrite::Regex(substitution.map_err(|error| error.to_string())?))
                 }
                 None => layer4::word(&rewrite.uri).map(PathRewrite::Replace),

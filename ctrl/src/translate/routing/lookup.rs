@@ -11,7 +11,7 @@ use model::route::ResourceName;
 use model::traffic;
 
 use super::objects::Host;
-use super::{Standing, asked, destination_rule};
+use super::{Standing, asked, destination_rule, room};
 use crate::index::Name;
 
 /// A VirtualService whose names are all full ones.
@@ -20,6 +20,8 @@ pub(super) struct Rules {
     pub(super) name: Name,
     pub(super) resource: Arc<ResourceName>,
     pub(super) spec: VirtualService,
+    /// Of a delegate, how long each of its rules is: they are copied for each rule that delegates to it.
+    pub(super) lengths: Vec<usize>,
     age: Age,
 }
 
@@ -143,7 +145,9 @@ impl Lookup {
                 namespace: name.namespace.clone(),
                 name: name.name.clone(),
             });
-            let rules = Rules { name: name.clone(), resource, spec, age: age(object, name) };
+            let delegated = spec.http.iter().filter(|_| spec.is_delegate());
+            let lengths = delegated.map(room::length).collect();
+            let rules = Rules { name: name.clone(), resource, spec, lengths, age: age(object, name) };
             self.rules.insert(name.clone(), rules);
         }
         touched

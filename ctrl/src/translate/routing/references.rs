@@ -10,6 +10,7 @@ use model::traffic;
 
 use super::Missing;
 use super::lookup::Lookup;
+use super::room::Room;
 use crate::index::Name;
 
 /// What was named so far by the rules of one host.
@@ -28,6 +29,8 @@ pub(super) struct References<'a> {
     pub(super) hosts: BTreeSet<Str>,
     /// The same of delegates.
     pub(super) delegates: BTreeSet<Name>,
+    /// What the host's rules may still come to.
+    pub(super) room: Room,
 }
 
 /// A destination of a rule, with its weight and what is changed for it alone.
@@ -48,6 +51,7 @@ impl<'a> References<'a> {
             destination_rules: BTreeSet::new(),
             hosts: BTreeSet::new(),
             delegates: BTreeSet::new(),
+            room: Room::default(),
         }
     }
 

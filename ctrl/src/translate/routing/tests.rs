@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use manifest::{Level, Object, parse};
-use model::route::{Action, Destination, Destinations, Forward, HttpRule};
+use model::route::{Action, Destination, Destinations, Forward};
 
 use super::*;
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::address::NamespacedHostname;
+use model::route::regex::Allowance;
 use model::route::{Action, HttpRule, ResourceName, Routing, RuleList, RuleSource};
 use prost::Message;
 use proto::routing as wire;
@@ -46,13 +47,14 @@ pub(super) fn read(strings: &mut Strings, sent_as: &str, value: Bytes) -> Result
     }
     let sources = each("sources", &wire.sources, |one| resource_name(strings, one).map(Arc::new))?;
     let sources = Sources(&sources);
+    let regexes = &mut Allowance::default();
     Ok(Routing {
         host,
-        http: each("http", &wire.http, |rule| http_rule(strings, &sources, rule))?,
+        http: each("http", &wire.http, |rule| http_rule(strings, regexes, &sources, rule))?,
         tls: each("tls", &wire.tls, |rule| stream::tls_rule(strings, &sources, rule))?,
         tcp: each("tcp", &wire.tcp, |rule| stream::tcp_rule(strings, &sources, rule))?,
         default: optional("default", wire.default.as_ref(), |one| {
-            action::forward(strings, one).map(Box::new)
+            action::forward(strings, regexes, one).map(Box::new)
         })?,
         destinations: destinations(strings, &wire.destinations)?,
     })
@@ -81,12 +83,15 @@ fn resource_name(strings: &mut Strings, wire: &wire::Resource) -> Result<Resourc
 
 fn http_rule(
     strings: &mut Strings,
+    regexes: &mut Allowance,
     sources: &Sources<'_>,
     wire: &wire::HttpRule,
 ) -> Result<HttpRule, FieldError> {
     use wire::http_rule::Action as Wire;
     let action = match required("action", wire.action.as_ref())? {
-        Wire::Forward(one) => action::forward(strings, one).map(|one| Action::Forward(Box::new(one))),
+        Wire::Forward(one) => {
+            action::forward(strings, regexes, one).map(|one| Action::Forward(Box::new(one)))
+        }
         Wire::Redirect(one) => action::redirect(strings, one).map(|one| Action::Redirect(Box::new(one))),
         Wire::Response(one) => action::response(one).map(|one| Action::Respond(Box::new(one))),
     };
@@ -98,11 +103,11 @@ fn http_rule(
     Ok(HttpRule {
         source: sources.get(RuleList::Http, wire.source.as_ref())?,
         name: wire.name.as_deref().map(|name| strings.get(name)),
-        matches: each("matches", &wire.matches, |one| condition::http_match(strings, one))?,
+        matches: each("matches", &wire.matches, |one| condition::http_match(strings, regexes, one))?,
         action: action.map_err(|error| error.within(within))?,
         headers: filters::headers(strings, wire.headers.as_ref()).map_err(|error| error.within("headers"))?,
         fault: optional("fault", wire.fault.as_ref(), |one| filters::fault(one).map(Box::new))?,
-        cors: optional("cors", wire.cors.as_ref(), |one| filters::cors(strings, one).map(Box::new))?,
+        cors: optional("cors", wire.cors.as_ref(), |one| filters::cors(strings, regexes, one).map(Box::new))?,
     })
 }
 

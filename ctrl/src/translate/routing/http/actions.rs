@@ -5,6 +5,7 @@ use manifest::istio;
 use model::route::cors::UnmatchedPreflights;
 use model::route::fault::{Abort, AbortWith, Delay, grpc_status};
 use model::route::redirect::{RedirectPath, RedirectPort};
+use model::route::regex::Allowance;
 use model::route::{Cors, DirectResponse, Fault, Fraction, Redirect, TextMatch};
 
 use super::super::{http_match, layer4};
@@ -75,9 +76,9 @@ pub(super) fn fault(written: &istio::Fault) -> Result<Option<Fault>, String> {
 }
 
 /// Which pages of other origins may ask.
-pub(super) fn cors(written: &istio::CorsPolicy) -> Result<Cors, String> {
+pub(super) fn cors(written: &istio::CorsPolicy, regexes: &mut Allowance) -> Result<Cors, String> {
     let old = written.allow_origin.iter().map(|origin| Ok(TextMatch::Exact(origin.as_str().into())));
-    let origins = old.chain(written.allow_origins.iter().map(http_match::text));
+    let origins = old.chain(written.allow_origins.iter().map(|origin| http_match::text(origin, regexes)));
     let list = |words: &[String]| -> Result<Option<HeaderValue>, String> {
         let value = || HeaderValue::try_from(words.join(",")).map_err(|error| error.to_string());
         if words.is_empty() { Ok(None) } else { value().map(Some) }

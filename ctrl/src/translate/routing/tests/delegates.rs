@@ -45,3 +45,66 @@ fn a_delegates_match_stays_within_the_roots() {
         );
     }
 }
+
+/// Two objects of ordinary size are no millions of rules: the product is refused before any of it is made, and what was good
+/// stays in force.
+#[test]
+fn what_delegates_multiply_to_is_bounded() {
+    const BOTH: usize = 2_000;
+    let lists = |hosts: &str, rule: &str, count: usize| {
+        format!("{{{hosts}http: [{}]}}", vec![rule; count].join(", "))
+    };
+    let answer = "{directResponse: {status: 200}}";
+    let matched = |count: usize, rest: &str| {
+        let one = |number: usize| format!("{{uri: {{prefix: /{number}}}}}");
+        let all: Vec<String> = (0..count).map(one).collect();
+        format!("{{match: [{}], {rest}}}", all.join(", "))
+    };
+    let long = format!("{{directResponse: {{status: 200, body: {{string: {}}}}}}}", "x".repeat(1 << 20));
+    for (root, times, inner, of, limit) in [
+        ("{delegate: {name: d}}".to_owned(), BOTH, answer.to_owned(), BOTH, "16384 rules"),
+        (
+            matched(300, "delegate: {name: d}"),
+            1,
+            matched(300, "directResponse: {status: 200}"),
+            1,
+            "16384 matches",
+        ),
+        ("{delegate: {name: d}}".to_owned(), 100, long, 1, "32 MiB"),
+    ] {
+        let text = virtual_service("shop/v", &lists("hosts: [cart], ", &root, times))
+            + &virtual_service("shop/d", &lists("", &inner, of));
+        let all = objects(SERVICES, &text);
+        let begun = std::time::Instant::now();
+        let outcome = fresh(&all);
+        assert!(begun.elapsed().as_secs_f64() < 1.0, "{limit}: {:?}", begun.elapsed());
+        let missing = outcome.unresolved[&key("shop/cart")].iter().next().expect("what there is no room for");
+        assert!(missing.starts_with("VirtualService shop/v http["), "{missing}");
+        assert!(missing.contains(limit) && missing.ends_with("(delegate shop/d)"), "{missing}");
+        // What comes behind would never be asked.
+        let rules = &outcome.routings[&key("shop/cart")].http;
+        assert!(rules.last().is_some_and(|rule| rule.matches.is_empty() && rules.len() < BOTH * 10));
+        // The service alone was good before.
+        let good = fresh(&objects(SERVICES, "")).last_good;
+        let held = compile(&all, &good);
+        assert!(held.held.contains_key(&key("shop/cart")));
+        assert_eq!(held.routings[&key("shop/cart")], good[&key("shop/cart")]);
+    }
+}
+
+/// Each of these patterns may be there, and so many of them may not; after the first that has no room none is compiled.
+#[test]
+fn the_patterns_of_a_host_are_bounded_together() {
+    let rule = |number: usize| {
+        let uri = format!("{{uri: {{regex: '/{number}{}'}}}}", "[0-9]{1000}".repeat(10));
+        format!("{{match: [{uri}], directResponse: {{status: 200}}}}")
+    };
+    let all: Vec<String> = (0..200).map(rule).collect();
+    let spec = format!("{{hosts: [cart], http: [{}]}}", all.join(", "));
+    let outcome = fresh(&objects(SERVICES, &virtual_service("shop/v", &spec)));
+    let missing = &outcome.unresolved[&key("shop/cart")];
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert!(missing.iter().all(|missing| missing.contains("8 MiB")), "{missing:?}");
+    let rules = &outcome.routings[&key("shop/cart")].http;
+    assert!(rules.len() < 40 && rules.last().is_some_and(|rule| rule.matches.is_empty()), "{}", rules.len());
+}

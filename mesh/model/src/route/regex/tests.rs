@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{InvalidRegex, MAX_PATTERN, Regex, Substitution};
+use super::{Allowance, InvalidRegex, MAX_PATTERN, Regex, Substitution};
 
 #[test]
 fn means_what_it_means_in_re2() {
@@ -119,6 +119,30 @@ fn refuses_what_it_cannot_read_alike() {
     assert!(text.contains("look-around"), "{text}");
     let text = Regex::new("a)").unwrap_err().to_string();
     assert!(text.contains("group"), "{text}");
+}
+
+/// Those of one host share what there is: what is beyond is refused before it costs anything.
+#[test]
+fn patterns_are_bounded_together() {
+    let large = "[0-9]{1000}".repeat(12);
+    let mut allowance = Allowance::default();
+    let fit = (0..200).take_while(|_| allowance.regex(&large).is_ok()).count();
+    assert!((8..=32).contains(&fit), "{fit}");
+    // There is room for none any more, not even for a small one, and none is compiled to find out.
+    assert!(allowance.is_exceeded());
+    assert_eq!(allowance.regex("a"), Err(InvalidRegex::Together));
+    assert_eq!(allowance.substitution("a", "b"), Err(InvalidRegex::Together));
+    assert!(InvalidRegex::Together.to_string().contains("8 MiB"), "{}", InvalidRegex::Together);
+    // As many as a host has routes.
+    let mut allowance = Allowance::default();
+    for number in 0..3000 {
+        assert!(allowance.regex(&format!("/users/[0-9]+/orders-{number}")).is_ok(), "{number}");
+    }
+    // What is too large by itself has cost time.
+    let mut allowance = Allowance::default();
+    let refused: Vec<_> = (0..20).map(|_| allowance.regex("(.{1000}){1000}").unwrap_err()).collect();
+    assert_eq!(refused[0], InvalidRegex::TooLarge);
+    assert_eq!(refused[19], InvalidRegex::Together);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use http::uri::Scheme;
 use http::{HeaderName, StatusCode};
 use model::route::action::PathRewrite;
 use model::route::redirect::{RedirectPath, RedirectPort};
-use model::route::regex::Substitution;
+use model::route::regex::Allowance;
 use model::route::retry::RetryCondition;
 use model::route::{
     Destination, Destinations, DirectResponse, Forward, Mirror, Redirect, RetryOn, RetryPolicy, Weighted,
@@ -25,11 +25,16 @@ use super::{FieldError, Reason, Strings};
 /// The largest body of an answer, in bytes, as in Istio.
 const MAX_BODY: usize = 1 << 20;
 
-pub(super) fn forward(strings: &mut Strings, wire: &wire::Forward) -> Result<Forward, FieldError> {
+pub(super) fn forward(
+    strings: &mut Strings,
+    regexes: &mut Allowance,
+    wire: &wire::Forward,
+) -> Result<Forward, FieldError> {
     let rewrite_path = match &wire.rewrite_path {
         Some(RewritePath::Replace(path)) => Some(PathRewrite::Replace(path_text(strings, "replace", path)?)),
         Some(RewritePath::Substitute(one)) => Some(PathRewrite::Regex(
-            Substitution::new(&one.pattern, &one.replacement)
+            regexes
+                .substitution(&one.pattern, &one.replacement)
                 .map_err(|error| invalid("substitute", error))?,
         )),
         None => None,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::address::Str;
+use model::route::regex::Allowance;
 use model::route::{HeaderKey, HeaderMatch, HttpMatch, PathMatch, QueryMatch, Regex, Scope, TextMatch};
 use proto::routing as wire;
 use wire::path_match::Kind as PathKind;
@@ -18,9 +19,13 @@ enum Case {
     Ignored,
 }
 
-pub(super) fn http_match(strings: &mut Strings, wire: &wire::HttpMatch) -> Result<HttpMatch, FieldError> {
+pub(super) fn http_match(
+    strings: &mut Strings,
+    regexes: &mut Allowance,
+    wire: &wire::HttpMatch,
+) -> Result<HttpMatch, FieldError> {
     let mut condition = |field, wire: Option<&wire::TextMatch>, case| {
-        optional(field, wire, |one| text_match(strings, one, case))
+        optional(field, wire, |one| text_match(strings, regexes, one, case))
     };
     let scheme = condition("scheme", wire.scheme.as_ref(), Case::Counts)?;
     let method = condition("method", wire.method.as_ref(), Case::Counts)?;
@@ -28,14 +33,16 @@ pub(super) fn http_match(strings: &mut Strings, wire: &wire::HttpMatch) -> Resul
     Ok(HttpMatch {
         name: wire.name.as_deref().map(|name| strings.get(name)),
         scope: scope(strings, wire.scope.as_ref()).map_err(|error| error.within("scope"))?,
-        path: optional("path", wire.path.as_ref(), |one| path_match(strings, one))?,
+        path: optional("path", wire.path.as_ref(), |one| path_match(strings, regexes, one))?,
         ignore_path_case: wire.ignore_path_case,
         scheme,
         method,
         authority,
-        headers: each("headers", &wire.headers, |one| header_match(strings, one))?,
-        without_headers: each("without_headers", &wire.without_headers, |one| header_match(strings, one))?,
-        query: each("query", &wire.query, |one| query_match(strings, one))?,
+        headers: each("headers", &wire.headers, |one| header_match(strings, regexes, one))?,
+        without_headers: each("without_headers", &wire.without_headers, |one| {
+            header_match(strings, regexes, one)
+        })?,
+        query: each("query", &wire.query, |one| query_match(strings, regexes, one))?,
         stat_prefix: wire.stat_prefix.as_deref().map(|prefix| strings.get(prefix)),
     })
 }
@@ -54,51 +61,72 @@ pub(super) fn labels(strings: &mut Strings, wire: &BTreeMap<String, String>) -> 
     wire.iter().map(|(key, value)| (strings.get(key), strings.get(value))).collect()
 }
 
-fn regex(pattern: &str, case: Case) -> Result<Regex, FieldError> {
+fn regex(regexes: &mut Allowance, pattern: &str, case: Case) -> Result<Regex, FieldError> {
     let read = match case {
-        Case::Counts => Regex::new(pattern),
-        Case::Ignored => Regex::ignoring_case(pattern),
+        Case::Counts => regexes.regex(pattern),
+        Case::Ignored => regexes.ignoring_case(pattern),
     };
     read.map_err(|error| invalid("regex", error))
 }
 
 /// A condition on a text whose case counts.
-pub(super) fn plain_text(strings: &mut Strings, wire: &wire::TextMatch) -> Result<TextMatch, FieldError> {
-    text_match(strings, wire, Case::Counts)
+pub(super) fn plain_text(
+    strings: &mut Strings,
+    regexes: &mut Allowance,
+    wire: &wire::TextMatch,
+) -> Result<TextMatch, FieldError> {
+    text_match(strings, regexes, wire, Case::Counts)
 }
 
-fn text_match(strings: &mut Strings, wire: &wire::TextMatch, case: Case) -> Result<TextMatch, FieldError> {
+fn text_match(
+    strings: &mut Strings,
+    regexes: &mut Allowance,
+    wire: &wire::TextMatch,
+    case: Case,
+) -> Result<TextMatch, FieldError> {
     match required("kind", wire.kind.as_ref())? {
         Kind::Exact(text) => Ok(TextMatch::Exact(strings.get(text))),
         Kind::Prefix(text) => Ok(TextMatch::Prefix(strings.get(text))),
-        Kind::Regex(pattern) => regex(pattern, case).map(TextMatch::Regex),
+        Kind::Regex(pattern) => regex(regexes, pattern, case).map(TextMatch::Regex),
         Kind::Present(true) => Ok(TextMatch::Present),
         Kind::Present(false) => Err(FieldError::new("present", Reason::Missing)),
     }
 }
 
-fn path_match(strings: &mut Strings, wire: &wire::PathMatch) -> Result<PathMatch, FieldError> {
+fn path_match(
+    strings: &mut Strings,
+    regexes: &mut Allowance,
+    wire: &wire::PathMatch,
+) -> Result<PathMatch, FieldError> {
     match required("kind", wire.kind.as_ref())? {
         PathKind::Exact(text) => Ok(PathMatch::Exact(strings.get(text))),
         PathKind::Prefix(text) => Ok(PathMatch::Prefix(strings.get(text))),
-        PathKind::Regex(pattern) => regex(pattern, Case::Counts).map(PathMatch::Regex),
+        PathKind::Regex(pattern) => regex(regexes, pattern, Case::Counts).map(PathMatch::Regex),
     }
 }
 
-fn header_match(strings: &mut Strings, wire: &wire::HeaderMatch) -> Result<HeaderMatch, FieldError> {
+fn header_match(
+    strings: &mut Strings,
+    regexes: &mut Allowance,
+    wire: &wire::HeaderMatch,
+) -> Result<HeaderMatch, FieldError> {
     let form = Reason::Form { text: wire.name.clone(), form: "a header's name" };
     let key = HeaderKey::parse(&wire.name).ok_or(FieldError::new("name", form))?;
     let case = if key == HeaderKey::Authority { Case::Ignored } else { Case::Counts };
     let value = required("value", wire.value.as_ref())?;
-    let value = text_match(strings, value, case).map_err(|error| error.within("value"))?;
+    let value = text_match(strings, regexes, value, case).map_err(|error| error.within("value"))?;
     Ok(HeaderMatch { key, value })
 }
 
-fn query_match(strings: &mut Strings, wire: &wire::QueryMatch) -> Result<QueryMatch, FieldError> {
+fn query_match(
+    strings: &mut Strings,
+    regexes: &mut Allowance,
+    wire: &wire::QueryMatch,
+) -> Result<QueryMatch, FieldError> {
     let value = required("value", wire.value.as_ref())?;
     Ok(QueryMatch {
         name: name(strings, "name", &wire.name)?,
-        value: plain_text(strings, value).map_err(|error| error.within("value"))?,
+        value: plain_text(strings, regexes, value).map_err(|error| error.within("value"))?,
     })
 }
 

@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 use model::route::cors::UnmatchedPreflights;
 use model::route::fault::{Abort, AbortWith, Delay, GRPC_STATUS};
 use model::route::headers::may_change;
+use model::route::regex::Allowance;
 use model::route::template::Template;
 use model::route::{Cors, Fault, HeaderChanges, Operations};
 use proto::routing as wire;
@@ -78,9 +79,13 @@ fn abort(wire: &wire::Abort) -> Result<Abort, FieldError> {
     Ok(Abort { with, share: share("share", wire.share)? })
 }
 
-pub(super) fn cors(strings: &mut Strings, wire: &wire::Cors) -> Result<Cors, FieldError> {
+pub(super) fn cors(
+    strings: &mut Strings,
+    regexes: &mut Allowance,
+    wire: &wire::Cors,
+) -> Result<Cors, FieldError> {
     Ok(Cors {
-        allow_origins: each("allow_origins", &wire.allow_origins, |one| plain_text(strings, one))?,
+        allow_origins: each("allow_origins", &wire.allow_origins, |one| plain_text(strings, regexes, one))?,
         allow_methods: list("allow_methods", wire.allow_methods.as_ref())?,
         allow_headers: list("allow_headers", wire.allow_headers.as_ref())?,
         expose_headers: list("expose_headers", wire.expose_headers.as_ref())?,

@@ -131,6 +131,29 @@ fn refuses_what_it_does_not_know() {
     assert!(matches!(read(bytes[..bytes.len() - 1].to_vec()), Err(Reason::Malformed(_))));
 }
 
+/// A resource that a waypoint has room for is bounded in what becomes of it: each of these patterns may be there.
+#[test]
+fn patterns_that_are_too_large_together_refuse_the_resource() {
+    let pattern = |count: usize| "[0-9]{1000}".repeat(count);
+    let with = |patterns: usize| {
+        let one = |number| wire::HttpMatch {
+            path: Some(wire::PathMatch {
+                kind: Some(wire::path_match::Kind::Regex(format!("/{number}{}", pattern(10)))),
+            }),
+            ..wire::HttpMatch::default()
+        };
+        let mut wire = to_wire(&bare());
+        let full = to_wire(&full());
+        let rule = wire::HttpRule { matches: (0..patterns).map(one).collect(), ..full.http[4].clone() };
+        (wire.sources, wire.http) = (full.sources, vec![rule]);
+        read_back(&wire)
+    };
+    assert_eq!(with(4).map(|routing| routing.http[0].matches.len()), Ok(4));
+    let refused = with(200).unwrap_err();
+    assert!(refused.field.starts_with("http[0].matches["), "{}", refused.field);
+    assert!(refused.reason.to_string().contains("too large together"), "{}", refused.reason);
+}
+
 #[test]
 fn the_decoder_reads_it_and_its_removal() {
     let mut decoder = Decoder::default();
