@@ -243,12 +243,15 @@ impl App {
         self.serve_admin().await;
         let first = tokio::select! {
             first = self.source.next() => first.ok_or_else(watch_ended)?,
-            () = shutdown.begun() => return Ok(()),
+            () = shutdown.begun() => {
+                self.tasks.stop().await;
+                return Ok(());
+            }
         };
         let (publish, published) = watch::channel(None);
         let measured = measure(published, self.admin.clients.clone(), self.metrics.clone());
         self.tasks.spawn("convergence", measured);
-        self.tasks.spawn("authorities", self.admin.upkeep.clone().run());
+        self.tasks.spawn_lasting("authorities", self.admin.upkeep.clone().run());
         // Before anybody is served: a proxy that came back would take what is not there yet for gone.
         take(
             &self.core,
@@ -315,7 +318,8 @@ impl App {
             Ok(listener) => {
                 let (core, revision) = (self.core.clone(), replica.revision.clone());
                 let (tls, limits) = (self.tls.clone(), self.limits.clone());
-                self.tasks.spawn("admission", admission::serve(listener, tls, core, revision, limits));
+                self.tasks
+                    .spawn_lasting("admission", admission::serve(listener, tls, core, revision, limits));
             }
             // What is wrong with objects stands in their status too.
             Err(error) => tracing::error!(
@@ -329,7 +333,7 @@ impl App {
         let socket = self.config.state.join(ADMIN_SOCKET);
         match http::serve_unix(&socket, self.admin.routes()) {
             Ok(serving) => {
-                self.tasks.spawn("admin", serving);
+                self.tasks.spawn_lasting("admin", serving);
             }
             Err(error) => {
                 tracing::error!(%error, socket = %socket.display(), "cannot serve the admin socket")
@@ -337,9 +341,9 @@ impl App {
         }
         if let Some(address) = self.config.admin {
             match listen(address) {
-                Ok(listener) => {
-                    self.tasks.spawn("admin on loopback", http::serve_tcp(listener, self.admin.routes()))
-                }
+                Ok(listener) => self
+                    .tasks
+                    .spawn_lasting("admin on loopback", http::serve_tcp(listener, self.admin.routes())),
                 Err(error) => tracing::error!(
                     %error,
                     "operators are not answered on loopback; choose another address with --admin-addr"
@@ -348,7 +352,7 @@ impl App {
         }
         match listen(self.config.monitoring) {
             Ok(listener) => {
-                self.tasks.spawn("metrics", http::serve_tcp(listener, self.admin.public_routes()))
+                self.tasks.spawn_lasting("metrics", http::serve_tcp(listener, self.admin.public_routes()))
             }
             // Configuration without metrics is better than none.
             Err(error) => tracing::error!(

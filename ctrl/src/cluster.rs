@@ -64,14 +64,14 @@ pub(crate) fn start(
     let leases = Api::<Lease>::namespaced(client.clone(), namespace);
     let elect = |task, lease: String| {
         let (lead, leads) = watch::channel(false);
-        tasks.spawn(task, leader::run(leases.clone(), lease, name.clone(), outage.clone(), lead));
+        tasks.spawn_lasting(task, leader::run(leases.clone(), lease, name.clone(), outage.clone(), lead));
         leads
     };
     // What all revisions have in common, and what is this one's.
     let common = elect("leader", leader::NAME.to_owned());
     let leads = elect("leader of the revision", format!("{}-{}", leader::NAME, revision.name()));
-    tasks.spawn("roots", roots::run(client.clone(), core.clone(), outage.clone(), common.clone()));
-    tasks.spawn(
+    tasks.spawn_lasting("roots", roots::run(client.clone(), core.clone(), outage.clone(), common.clone()));
+    tasks.spawn_lasting(
         "gateways",
         gateways::run(
             client.clone(),
@@ -82,13 +82,13 @@ pub(crate) fn start(
         ),
     );
     let whose = (leads.clone(), common.clone());
-    tasks.spawn(
+    tasks.spawn_lasting(
         "statuses",
         statuses::run(client.clone(), core.clone(), outage.clone(), revision.clone(), whose),
     );
     let configuration = format!("{}-{}", webhook::NAME, revision.name());
     let trusted = webhook::run(client.clone(), configuration, core.clone(), outage.clone(), leads.clone());
-    tasks.spawn("webhook", trusted);
+    tasks.spawn_lasting("webhook", trusted);
     let custody = custody::Keeper {
         client: client.clone(),
         namespace: namespace.clone(),
@@ -97,7 +97,7 @@ pub(crate) fn start(
         custody: custody.clone(),
         outage: outage.clone(),
     };
-    tasks.spawn("authority", custody.run(common));
+    tasks.spawn_lasting("authority", custody.run(common));
     let memory = memory::Keeper {
         client: client.clone(),
         namespace: namespace.clone(),
@@ -106,5 +106,5 @@ pub(crate) fn start(
         outage: outage.clone(),
         memory,
     };
-    tasks.spawn("last good", memory.run(leads));
+    tasks.spawn_lasting("last good", memory.run(leads));
 }

@@ -19,7 +19,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The next batch: what is there now the first time, also if that is nothing. `None`: the watch has ended.
+    /// The next batch: what is there now the first time, also if that is nothing. `None`: the watch has ended, or that of one kind.
     pub async fn next(&mut self) -> Option<Batch> {
         match self {
             Self::Files(files) => files.next().await,

@@ -17,6 +17,7 @@
 
 use std::{
     collections::BTreeMap,
+    future::pending,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -25,10 +26,10 @@ use std::{
     time::Duration,
 };
 
+use daemon::tasks::Tasks;
 use proto::zds::WorkloadInfo;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -147,7 +148,7 @@ impl Answer {
 pub struct Feed {
     events: mpsc::Receiver<PodEvent>,
     handle: FeedHandle,
-    _tasks: JoinSet<()>,
+    tasks: Tasks,
 }
 
 /// What the proxy tells the redirector; clones share it.
@@ -206,7 +207,7 @@ impl FeedHandle {
                 return;
             }
         }
-        std::future::pending().await
+        pending().await
     }
 
     /// Reports that the last connection of a draining pod has ended.
@@ -233,7 +234,7 @@ impl Feed {
             private: private.clone(),
             superseded: superseded.clone(),
         };
-        let mut tasks = JoinSet::new();
+        let tasks = Tasks::default();
         let mut saved = Vec::new();
         let ours = sources.private.is_some();
         if let Some(path) = sources.private {
@@ -242,22 +243,27 @@ impl Feed {
             let client = Arc::new(client);
             private_sender.send_replace(Some(client.clone()));
             let (complete, mut completed) = watch::channel(false);
-            tasks.spawn(shared.clone().follow_private(path, client, private_sender, complete));
+            let private = shared.clone().follow_private(path, client, private_sender, complete);
+            tasks.spawn_lasting("private socket", private);
             let zds = shared.follow_zds(sources.zds);
-            tasks.spawn(async move {
+            tasks.spawn_lasting("ZDS", async move {
                 // ZDS only confirms what the hand-over brought: let that be complete first.
                 let _ = completed.wait_for(|complete| *complete).await;
                 zds.await;
             });
         } else {
-            tasks.spawn(shared.follow_zds(sources.zds));
+            tasks.spawn_lasting("ZDS", shared.follow_zds(sources.zds));
         }
-        (Self { events: receiver, handle: FeedHandle { private, superseded, ours }, _tasks: tasks }, saved)
+        (Self { events: receiver, handle: FeedHandle { private, superseded, ours }, tasks }, saved)
     }
 
-    /// The next event.
+    /// The next event. `None`: one of the sockets is followed no more, which is a defect.
     pub async fn next(&mut self) -> Option<PodEvent> {
-        self.events.recv().await
+        tokio::select! {
+            biased;
+            event = self.events.recv() => event,
+            _ = self.tasks.broken() => None,
+        }
     }
 
     /// To talk back.
@@ -329,7 +335,7 @@ impl Shared {
         self.emit(PodEvent::Add { pod: Box::new(pod), answer: Answer(sender) }).await;
     }
 
-    /// Reads the private socket, and connects again when it ends.
+    /// Reads the private socket, and connects again when it ends, unless there is a newer proxy.
     async fn follow_private(
         self,
         path: PathBuf,
@@ -351,7 +357,8 @@ impl Shared {
             };
             current.send_replace(None);
             if self.superseded.load(Ordering::Relaxed) {
-                return info!(%error, "lost the redirector; this proxy ends or has a successor");
+                info!(%error, "lost the redirector; this proxy ends or has a successor");
+                return pending().await;
             }
             warn!(%error, "lost the redirector; serving goes on");
             // The state of a redirector that was restarted is older than ours, if it has one at all: whoever holds
@@ -393,7 +400,7 @@ impl Shared {
         }
     }
 
-    /// Speaks ZDS, and connects again when it ends.
+    /// Speaks ZDS, and connects again when it ends, unless there is a newer proxy.
     async fn follow_zds(self, path: PathBuf) {
         let mut members = Members::default();
         let mut attempt = 0;
@@ -409,6 +416,7 @@ impl Shared {
             sleep(pause(attempt)).await;
             attempt += 1;
         }
+        pending().await
     }
 
     async fn serve_zds(
@@ -528,5 +536,30 @@ impl Shared {
         }
         self.emit(PodEvent::Synced).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_feed_ends_when_one_of_its_sockets_is_followed_no_more() {
+        let (sender, events) = mpsc::channel(QUEUE);
+        let (_private, private) = watch::channel(None);
+        let handle = FeedHandle { private, superseded: Arc::default(), ours: true };
+        let tasks = Tasks::default();
+        let others = sender.clone();
+        tasks.spawn_lasting("private socket", async move {
+            let _others = others;
+            pending().await
+        });
+        tasks.spawn_lasting("ZDS", async move {
+            sender.send(PodEvent::Synced).await.expect("somebody listens");
+            panic!("on purpose");
+        });
+        let mut feed = Feed { events, handle, tasks };
+        assert!(matches!(feed.next().await, Some(PodEvent::Synced)), "what was told before is passed on");
+        assert!(feed.next().await.is_none());
     }
 }

@@ -32,7 +32,7 @@ pub mod supervise;
 use std::{
     io,
     path::{Path, PathBuf},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -41,12 +41,13 @@ use daemon::{
     http::{Answer, Routes, serve_unix},
     settings::{Settings, SettingsError},
     shutdown::Shutdown,
+    tasks::{Defect, Tasks},
 };
 use futures_util::future::join_all;
 use http::Method;
 use kube::Client;
 use serde_json::json;
-use tokio::{net::UnixStream, sync::watch, task::JoinSet, time::sleep};
+use tokio::{net::UnixStream, sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use self::{
@@ -57,7 +58,7 @@ use self::{
     install::{Installation, PLUGIN, Places},
     reconcile::{Capturer, Counts},
     rules::RuleSet,
-    source::Source,
+    source::{Fed, Source},
     supervise::{Orders, Program},
 };
 use crate::{
@@ -114,6 +115,9 @@ pub enum RedirectError {
     /// Another one runs here, and does not let go.
     #[error(transparent)]
     TakeOver(#[from] takeover::TakeOverError),
+    /// A part that it cannot do without has ended.
+    #[error(transparent)]
+    Defect(#[from] Defect),
     /// The API server.
     #[error(
         "the API server cannot be asked: {0}; outside a pod of its cluster, name a kubeconfig with --kubeconfig"
@@ -231,7 +235,8 @@ fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
 /// it, not exposed.
 ///
 /// # Errors
-/// When a socket cannot be made, the manifests cannot be watched, or another one runs and does not hand over.
+/// When a socket cannot be made, the manifests cannot be watched, another one runs and does not hand over, or a part of this
+/// one has ended.
 pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result<(), RedirectError> {
     // Nine descriptors a pod, here and in the proxy: the usual soft limit of 1,024 is a hundred pods.
     daemon::files::raise_limit(u64::MAX);
@@ -275,24 +280,27 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
             installation: installation.as_ref(),
             client: fed.client.as_ref(),
         };
-        let mut tasks = parts.start(&options)?;
+        let tasks = parts.start(&options)?;
         info!(node = options.node, "redirecting");
         tokio::select! {
             () = proxy.as_mut() => break None,
             () = follow_drained(&enroller, &mut drained) => {}
             () = replace_leaving(&private, &orders) => {}
             () = shutdown.begun(), if !foreign => {
-                // Nobody would take the connections that wait in listeners held here: those of the proxy alone are left,
-                // and it learns from the lost connection that it is to serve until its end.
-                tasks.shutdown().await;
-                private.let_go();
-                proxy.as_mut().await;
+                end_with(&tasks, &private, proxy.as_mut()).await;
                 break None;
+            }
+            defect = defect(&tasks, &fed) => {
+                // Like one that is told to end, but that rules stay in any case: it is started anew.
+                shutdown.begin();
+                end_with(&tasks, &private, proxy.as_mut()).await;
+                enroller.stop().await;
+                return Err(defect.into());
             }
             heir = private.heir() => {
                 // What has been begun is finished first; nothing changes any more from here on.
                 let still = enroller.stand_still().await;
-                tasks.shutdown().await;
+                tasks.stop().await;
                 match takeover::hand_over(&private, &heir).await {
                     Ok(()) => break Some(still),
                     Err(error) => warn!(%error, "another redirector wanted to take over and has not; going on"),
@@ -329,6 +337,22 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
         uninstall::traces(&capturer, &last).await;
     }
     Ok(())
+}
+
+/// Waits until a part has ended that is to last.
+async fn defect(tasks: &Tasks, fed: &Fed) -> Defect {
+    tokio::select! {
+        defect = tasks.defect(&[]) => defect,
+        defect = fed.tasks.defect(&[]) => defect,
+    }
+}
+
+/// Ends what serves others, and the proxy. Nobody would take the connections that wait in listeners held here: those of the
+/// proxy alone are left, and it learns from the lost connection that it is to serve until its end.
+async fn end_with(tasks: &Tasks, private: &PrivateServer, proxy: Pin<&mut impl Future<Output = ()>>) {
+    tasks.stop().await;
+    private.let_go();
+    proxy.await;
 }
 
 /// Its kubelet would start the container of one that ends before its pod is deleted, and so bring it back over the one that
@@ -368,25 +392,26 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn start(&self, options: &Options) -> Result<JoinSet<()>, RedirectError> {
-        let mut tasks = JoinSet::new();
+    fn start(&self, options: &Options) -> Result<Tasks, RedirectError> {
+        let tasks = Tasks::default();
         let listening =
             |path: &PathBuf| RedirectError::system(format!("cannot listen on {}", path.display()));
         if !options.policy.foreign_proxy {
-            tasks.spawn(self.private.serve(&options.private).map_err(listening(&options.private))?);
+            let serving = self.private.serve(&options.private).map_err(listening(&options.private))?;
+            tasks.spawn_lasting("private socket", serving);
         }
-        tasks.spawn(self.zds.serve(&options.zds).map_err(listening(&options.zds))?);
-        tasks.spawn(reconcile::run(self.capturer.clone(), self.catalog.clone()));
+        tasks.spawn_lasting("ZDS", self.zds.serve(&options.zds).map_err(listening(&options.zds))?);
+        tasks.spawn_lasting("reconcile", reconcile::run(self.capturer.clone(), self.catalog.clone()));
         let endpoint = Endpoint { capturer: self.capturer.clone(), catalog: self.catalog.clone() };
         let routes = health(endpoint.routes(Routes::default()), self.zds.clone(), self.installation.cloned());
         let routes = status(routes, self.private.clone(), self.capturer.counts.clone());
-        tasks.spawn(serve_unix(&options.cni, routes).map_err(listening(&options.cni))?);
+        tasks.spawn_lasting("CNI", serve_unix(&options.cni, routes).map_err(listening(&options.cni))?);
         // Last: from now on pods wait for what is behind that socket.
         if let Some(installation) = self.installation {
-            tasks.spawn(installation.clone().run(self.catalog.clone()));
+            tasks.spawn_lasting("plugin", installation.clone().run(self.catalog.clone()));
             if let Some(client) = self.client {
                 let captures = captures(installation.clone(), self.zds.clone());
-                tasks.spawn(taint::lift(client.clone(), options.node.clone(), captures));
+                tasks.spawn("taint", taint::lift(client.clone(), options.node.clone(), captures));
             }
         }
         Ok(tasks)

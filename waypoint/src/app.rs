@@ -87,16 +87,16 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         shutdown: shutdown.clone(),
         settings: serde_json::json!(settings.in_force()),
     };
-    tasks.spawn("admin", admin::serve(ports, page));
-    tasks.spawn(
+    tasks.spawn_lasting("admin", admin::serve(ports, page));
+    tasks.spawn_lasting(
         "certificates",
         waypoint.certificates.drive(controller::authority(settings, &waypoint.tls, false)?),
     );
-    tasks.spawn("expire series", expire_series(waypoint.clone()));
+    tasks.spawn_lasting("expire series", expire_series(waypoint.clone()));
     if let Some(exporter) = waypoint.spans.as_ref().and_then(Spans::exporter) {
-        tasks.spawn("spans", exporter.run());
+        tasks.spawn_lasting("spans", exporter.run());
     }
-    tasks.spawn("endpoints", upkeep(waypoint.clone()));
+    tasks.spawn_lasting("endpoints", upkeep(waypoint.clone()));
     let node = controller::node(settings, "waypoint").understanding(&feed::abilities());
     let subscriber = Subscriber::new(node.to_wire(), subscriptions());
     let (taker, router) = (waypoint.clone(), waypoint.clone());
@@ -108,7 +108,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let told = Told { feed, waypoint: waypoint.clone() };
     let (client, handle) = Client::new(controller::configuration(settings, &waypoint.tls)?, subscriber, told);
     let client = client.answering(Arc::new(Desk(waypoint.clone())));
-    tasks.spawn("controller", async move { match client.run().await {} });
+    tasks.spawn_lasting("controller", async move { match client.run().await {} });
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));
 
     let told_to_end = async {
@@ -127,7 +127,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
             let listener = port.open();
             let listener =
                 listener.map_err(|error| StartError::System("tunnels cannot be listened for", error))?;
-            tasks.spawn("accept", listen::accept(waypoint.clone(), listener));
+            tasks.spawn_lasting("accept", listen::accept(waypoint.clone(), listener));
             told_to_end.await?
         }
     };

@@ -99,7 +99,7 @@ pub(crate) async fn accept(waypoint: Arc<Waypoint>, listener: TcpListener) {
         }
     }
     drop(listener);
-    // The task is watched: it may end with the process only.
+    // A lasting task: it may end with the process only.
     std::future::pending().await
 }
 

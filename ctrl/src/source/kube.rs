@@ -35,7 +35,7 @@ pub struct Cluster {
     told: mpsc::Receiver<Told>,
     gather: Gather,
     revision: Revision,
-    _tasks: Tasks,
+    tasks: Tasks,
 }
 
 impl Cluster {
@@ -46,20 +46,25 @@ impl Cluster {
         let (serve, served) = channel::channel(None);
         let watched = kinds::watched();
         let custom = watched.iter().filter(|kind| kind.custom).copied().collect();
-        tasks.spawn("definitions", definitions::run(client.clone(), custom, outage.clone(), serve));
+        tasks.spawn_lasting("definitions", definitions::run(client.clone(), custom, outage.clone(), serve));
         let gather = Gather::new(watched.len());
         for (number, kind) in watched.into_iter().enumerate() {
             let (listing, served, outage, to) =
                 (Listing::new(kind), served.clone(), outage.clone(), sender.clone());
-            tasks.spawn(kind.kind, Watch { number, listing, served, outage, to }.run(client.clone()));
+            tasks.spawn_lasting(kind.kind, Watch { number, listing, served, outage, to }.run(client.clone()));
         }
-        Self { told, gather, revision, _tasks: tasks }
+        Self { told, gather, revision, tasks }
     }
 
-    /// The next batch: all there is the first time, once every kind has been listed. `None`: the watches have ended.
+    /// The next batch: all there is the first time, once every kind has been listed. `None`: a watch has ended.
     pub async fn next(&mut self) -> Option<Batch> {
         loop {
-            self.gather.take(self.told.recv().await?);
+            let told = tokio::select! {
+                told = self.told.recv() => told?,
+                // The others would go on, and objects of its kind stay for ever as they were.
+                _ = self.tasks.broken() => return None,
+            };
+            self.gather.take(told);
             while self.gather.waiting() < BATCH
                 && let Ok(more) = self.told.try_recv()
             {
@@ -68,6 +73,33 @@ impl Cluster {
             if let Some(batch) = self.gather.batch() {
                 return Some(sieve(&self.revision, batch));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn ends_when_the_watch_of_one_kind_has_ended() {
+        for (what, breaks) in [("returned", false), ("panicked", true)] {
+            let tasks = Tasks::default();
+            let (sender, told) = mpsc::channel(1);
+            let others = sender.clone();
+            tasks.spawn_lasting("Service", async move {
+                let _others = others;
+                pending().await
+            });
+            tasks.spawn_lasting("Pod", async move {
+                assert!(!breaks, "breaks on purpose");
+                drop(sender);
+            });
+            let mut cluster =
+                Cluster { told, gather: Gather::new(2), revision: Revision::new("", []), tasks };
+            assert!(cluster.next().await.is_none(), "{what}");
         }
     }
 }

@@ -86,12 +86,15 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     // Where there may be a predecessor it has the ports until it hears of this one.
     let ports = admin::Addresses::of(settings)?.listen_unless_taken(keeps_state)?;
     tasks.spawn("admin", admin::serve(ports, page));
-    tasks.spawn("parking", parking::expire(agent.clone()));
-    tasks.spawn("certificates", agent.certificates.drive(controller::authority(settings, &agent.tls, true)?));
-    tasks.spawn("expire series", expire_series(agent.clone()));
-    tasks.spawn("memory", memory::watch(agent.clone()));
-    tasks.spawn("rates", top::follow(agent.clone()));
-    tasks.spawn("ends of roots", trust::warn_of_the_end(agent.clone()));
+    tasks.spawn_lasting("parking", parking::expire(agent.clone()));
+    tasks.spawn_lasting(
+        "certificates",
+        agent.certificates.drive(controller::authority(settings, &agent.tls, true)?),
+    );
+    tasks.spawn_lasting("expire series", expire_series(agent.clone()));
+    tasks.spawn_lasting("memory", memory::watch(agent.clone()));
+    tasks.spawn_lasting("rates", top::follow(agent.clone()));
+    tasks.spawn_lasting("ends of roots", trust::warn_of_the_end(agent.clone()));
 
     // The hand-over first: whoever was served before us is served again before the controller has said a word.
     let (feed, saved) = tokio::select! {
@@ -114,21 +117,21 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let (client, handle) = Client::new(controller::configuration(settings, &agent.tls)?, subscriber, handler);
     let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
     let client = client.answering(Arc::new(Desk(agent.clone())));
-    tasks.spawn("controller", async move { match client.run().await {} });
+    tasks.spawn_lasting("controller", async move { match client.run().await {} });
     if restored {
         agent.state.restored();
         readiness.done(STATE);
     }
     if agent.demand.is_on() {
-        tasks.spawn("demand", demand::pump(agent.clone(), handle.clone()));
-        tasks.spawn("forget", demand::sweep(agent.clone(), journal.clone()));
+        tasks.spawn_lasting("demand", demand::pump(agent.clone(), handle.clone()));
+        tasks.spawn_lasting("forget", demand::sweep(agent.clone(), journal.clone()));
     }
     tasks.spawn("ready", ready(agent.clone(), handle, journal.clone(), readiness.clone()));
     let feed_handle = feed.handle();
-    tasks.spawn("save", save::keep(agent.clone(), journal, feed_handle.clone()));
+    tasks.spawn_lasting("save", save::keep(agent.clone(), journal, feed_handle.clone()));
     let (retirement, mut successors) = mpsc::channel(retire::SUCCESSORS);
     let ends = members::Ends { shutdown: shutdown.clone(), retirement };
-    tasks.spawn("pods", members::follow(agent.clone(), feed, readiness, ends));
+    tasks.spawn_lasting("pods", members::follow(agent.clone(), feed, readiness, ends));
 
     let cause = ending(signalled, &tasks, &workers).await?;
     tracing::info!(%cause, "draining");

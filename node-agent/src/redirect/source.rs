@@ -48,7 +48,8 @@ pub(super) struct Fed {
     /// The API server, if there is one.
     pub(super) client: Option<Client>,
     _watch: Option<Watch>,
-    _tasks: Tasks,
+    /// What follows a cluster; where a folder is followed no more, the news of pods end.
+    pub(super) tasks: Tasks,
 }
 
 impl Source {
@@ -85,14 +86,14 @@ async fn watch_files(node: &str, manifests: &[PathBuf], objects: &PathBuf) -> Re
         probes: None,
         client: None,
         _watch: Some(watch),
-        _tasks: Tasks::default(),
+        tasks: Tasks::default(),
     })
 }
 
 async fn watch_cluster(node: &str, nft: &str, client: Client) -> Result<Fed, RedirectError> {
     let (sender, mut catalogs) = watch::channel(Arc::default());
     let tasks = Tasks::default();
-    tasks.spawn("pods of this node", cluster::run(client.clone(), node.to_owned(), sender));
+    tasks.spawn_lasting("pods of this node", cluster::run(client.clone(), node.to_owned(), sender));
     first(&mut catalogs).await?;
     let probes = Probes::new(nft).map_err(RedirectError::system("cannot tell the node's own network"))?;
     Ok(Fed {
@@ -102,7 +103,7 @@ async fn watch_cluster(node: &str, nft: &str, client: Client) -> Result<Fed, Red
         probes: Some(probes),
         client: Some(client),
         _watch: None,
-        _tasks: tasks,
+        tasks,
     })
 }
 
