@@ -6,6 +6,7 @@ pub mod custody;
 pub(crate) mod memory;
 pub(crate) mod outage;
 
+mod answer;
 mod gateways;
 mod leader;
 mod roots;

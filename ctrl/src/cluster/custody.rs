@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use self::awaited::{Others, Report};
+use super::answer::answered;
 use super::outage::Outage;
 use crate::ca::keyring::{Keyring, KeyringSettings, Texts};
 use crate::ca::root::RootError;
@@ -114,7 +115,8 @@ pub(crate) async fn open(
         }
         let keyring = Keyring::open(settings.clone(), SystemTime::now())?;
         let texts = keyring.texts();
-        match secrets.create(&kube::api::PostParams::default(), &secret::made(NAME, &texts, None)).await {
+        let (post, made) = (kube::api::PostParams::default(), secret::made(NAME, &texts, None));
+        match answered(secrets.create(&post, &made)).await {
             Ok(made) => {
                 tracing::info!(secret = NAME, namespace, "the authority is kept there for all replicas");
                 return Ok((keyring, Custody::new(Some((texts, made.metadata.resource_version)))));
@@ -137,7 +139,7 @@ async fn asked(
     outage: &Outage,
 ) -> Option<Option<Secret>> {
     loop {
-        match secrets.get_opt(name).await {
+        match answered(secrets.get_opt(name)).await {
             Ok(found) => return Some(found),
             Err(error) => outage.note("Secret", &error),
         }
@@ -194,10 +196,17 @@ impl Keeper {
             } else if !lead {
                 self.custody.with(|held| held.leads = false);
             }
-            if self.custody.leads() {
-                self.write(&secrets).await;
+            let work = async {
+                if self.custody.leads() {
+                    self.write(&secrets).await;
+                }
+                self.report(&mut reported).await;
+            };
+            tokio::select! {
+                () = work => {}
+                // What is not this replica's any more is left off; the rest is taken up again.
+                changed = leads.changed() => if changed.is_err() { return },
             }
-            self.report(&mut reported).await;
         }
     }
 
@@ -228,7 +237,7 @@ impl Keeper {
 
     /// Reads the Secret. False: it could not be read, and this replica must not change anything yet.
     async fn take_over(&self, secrets: &Api<Secret>) -> bool {
-        match secrets.get_opt(NAME).await {
+        match answered(secrets.get_opt(NAME)).await {
             Ok(Some(secret)) => self.adopt(&secret),
             Ok(None) => self.custody.with(|held| (held.there, held.version) = (None, None)),
             Err(error) => {
@@ -249,8 +258,10 @@ impl Keeper {
         }
         let post = kube::api::PostParams::default();
         let written = match &version {
-            Some(_) => secrets.replace(NAME, &post, &secret::made(NAME, &texts, version.clone())).await,
-            None => secrets.create(&post, &secret::made(NAME, &texts, None)).await,
+            Some(_) => {
+                answered(secrets.replace(NAME, &post, &secret::made(NAME, &texts, version.clone()))).await
+            }
+            None => answered(secrets.create(&post, &secret::made(NAME, &texts, None))).await,
         };
         match written {
             Ok(secret) => self.custody.with(|held| {
@@ -301,14 +312,14 @@ impl Keeper {
         reported.at = Some(Instant::now());
         let maps = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace);
         let done = if self.custody.leads() {
-            maps.get_opt(REPORTS).await.map(|map| {
+            answered(maps.get_opt(REPORTS)).await.map(|map| {
                 let data = map.and_then(|map| map.data).unwrap_or_default();
                 self.custody.with(|held| held.others.read(&data, &self.us, Instant::now()));
             })
         } else {
             reported.count += 1;
             let report = Report::of(since, self.upkeep.awaited(since), reported.count);
-            self.tell(&maps, &report).await
+            answered(self.tell(&maps, &report)).await
         };
         if let Err(error) = done {
             self.outage.note("ConfigMap", &error);

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::step::{Applied, Id, Step, There};
 use self::watches::Watches;
+use super::answer::answered;
 use super::outage::Outage;
 use super::statuses::MANAGER;
 use crate::compile::deployments::Deployment;
@@ -199,7 +200,8 @@ impl Maker<'_> {
             }
         };
         if !there.contains_key(&id)
-            && let Some(other) = api.get_metadata_opt(&name.name).await.map_err(|error| failed(&error))?
+            && let Some(other) =
+                answered(api.get_metadata_opt(&name.name)).await.map_err(|error| failed(&error))?
             && !may_be_taken_over(&other, &made.value)
         {
             return match made.kind {
@@ -211,7 +213,7 @@ impl Maker<'_> {
             };
         }
         let parameters = PatchParams { force: true, ..PatchParams::apply(MANAGER) }.validation_strict();
-        let applied = api.patch(&name.name, &parameters, &Patch::Apply(&made.value)).await;
+        let applied = answered(api.patch(&name.name, &parameters, &Patch::Apply(&made.value))).await;
         let now = There::of(&applied.map_err(|error| failed(&error))?.metadata);
         tracing::info!(kind, name = %name, "made for its Gateway, or put right");
         self.applied.insert(id.clone(), Applied { value: made.value.clone(), fields: now.fields });
@@ -222,7 +224,8 @@ impl Maker<'_> {
     async fn delete(&self, id: &Id, uid: Option<String>) -> bool {
         let preconditions = Some(Preconditions { uid, resource_version: None });
         let parameters = DeleteParams { preconditions, ..DeleteParams::background() };
-        match self.api(id.kind, &id.name.namespace).delete(&id.name.name, &parameters).await {
+        let api = self.api(id.kind, &id.name.namespace);
+        match answered(api.delete(&id.name.name, &parameters)).await {
             Ok(_) => {
                 tracing::info!(kind = id.kind.name(), name = %id.name, "removed: its Gateway asks for it no more")
             }
@@ -245,7 +248,8 @@ impl Maker<'_> {
             "spec": {"controllerName": controller, "description": "Waypoints: proxies for layer 7"},
         });
         let Ok(object) = serde_json::from_value::<DynamicObject>(value) else { return true };
-        match Api::all_with(self.client.clone(), &resource).create(&Default::default(), &object).await {
+        let classes = Api::all_with(self.client.clone(), &resource);
+        match answered(classes.create(&Default::default(), &object)).await {
             Ok(_) => tracing::info!(class, "GatewayClass made"),
             // Somebody was faster, or its definition is on its way out.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}

@@ -22,6 +22,7 @@ use tokio::time::sleep;
 
 use self::parts::{PARTS, Part};
 use super::Replica;
+use super::answer::answered;
 use super::outage::Outage;
 use super::statuses::MANAGER;
 use crate::core::Core;
@@ -119,10 +120,11 @@ pub(crate) async fn read(client: &Client, replica: &Replica, outage: &Outage) ->
 }
 
 async fn all(maps: &Api<ConfigMap>, name: &str) -> Result<Option<LastGoods>, kube::Error> {
-    let Some(first) = maps.get_opt(&numbered(name, 0)).await? else { return Ok(None) };
+    let Some(first) = answered(maps.get_opt(&numbered(name, 0))).await? else { return Ok(None) };
     let mut parts = vec![Part::of(first)];
     for number in 1..parts[0].count.min(PARTS) {
-        parts.extend(maps.get_opt(&numbered(name, number)).await?.map(Part::of));
+        let part = answered(maps.get_opt(&numbered(name, number))).await?;
+        parts.extend(part.map(Part::of));
     }
     Ok(Some(parts::unpack(parts)))
 }
@@ -173,7 +175,7 @@ impl Keeper {
                     continue;
                 }
                 sleep(ROUND).await;
-                !self.write(&maps, &mut written).await
+                !self.write(&maps, &mut written, &leads).await
             } else {
                 written.clear();
                 other && !self.take_over(&maps).await
@@ -196,7 +198,12 @@ impl Keeper {
     }
 
     /// Writes the parts that are others than before. The first goes last: it says how many there are.
-    async fn write(&mut self, maps: &Api<ConfigMap>, written: &mut BTreeMap<usize, Part>) -> bool {
+    async fn write(
+        &mut self,
+        maps: &Api<ConfigMap>,
+        written: &mut BTreeMap<usize, Part>,
+        leads: &watch::Receiver<bool>,
+    ) -> bool {
         let Some(kept) = self.memory.borrow_and_update().clone() else { return true };
         let (parts, left_out) = parts::pack(&kept);
         if left_out > 0 {
@@ -210,9 +217,12 @@ impl Keeper {
             if written.get(&number) == Some(&part) {
                 continue;
             }
+            if !*leads.borrow() {
+                return false;
+            }
             let parameters = PatchParams::apply(MANAGER).force();
             let name = numbered(&self.name, number);
-            match maps.patch(&name, &parameters, &Patch::Apply(&part.map(&name))).await {
+            match answered(maps.patch(&name, &parameters, &Patch::Apply(&part.map(&name)))).await {
                 Ok(_) => drop(written.insert(number, part)),
                 Err(error) => {
                     self.outage.note("ConfigMap", &error);

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::answer::answered;
 use super::outage::Outage;
 use super::statuses::MANAGER;
 use crate::core::{Core, Held};
@@ -57,7 +58,10 @@ pub(super) async fn run(client: Client, core: Core, outage: Outage, mut leads: w
         let (namespaces, pem) = wanted(&core.read());
         failed = false;
         for namespace in lacking(&namespaces, &there, &pem) {
-            match write(&client, &namespace, &pem).await {
+            if !*leads.borrow() {
+                break;
+            }
+            match answered(write(&client, &namespace, &pem)).await {
                 // As it will be told of; until then it is not written again.
                 Ok(()) => drop(there.insert(namespace, Some(pem.clone()))),
                 Err(kube::Error::Api(status)) if is_going(status.code, &status.message) => {}

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::answer::answered;
 use super::outage::Outage;
 use crate::compile::Compiler;
 use crate::core::{Core, Held};
@@ -65,11 +66,14 @@ pub(super) async fn run(
         let open: HashSet<&Key> = wanted.iter().map(|one| &one.key).collect();
         written.retain(|key, _| open.contains(key));
         for one in wanted {
+            if (*leads.borrow(), *common.borrow()) != whose {
+                break;
+            }
             let before = written.get(&one.key);
             if before.is_some_and(|(version, status)| *version == one.version && same(status, &one.status)) {
                 continue;
             }
-            match write(&client, &one).await {
+            match answered(write(&client, &one)).await {
                 Ok(()) => drop(written.insert(one.key, (one.version, one.status))),
                 // Gone meanwhile.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}

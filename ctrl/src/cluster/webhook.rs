@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::answer::answered;
 use super::outage::Outage;
 use super::roots::bundle;
 use super::statuses::MANAGER;
@@ -39,7 +40,7 @@ pub(super) async fn run(
         }
         let pem = bundle(&core.read());
         if !pem.is_empty()
-            && let Err(error) = look(&configurations, &name, &pem).await
+            && let Err(error) = answered(look(&configurations, &name, &pem)).await
         {
             outage.note("ValidatingWebhookConfiguration", &error);
         }

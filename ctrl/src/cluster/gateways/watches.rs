@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::resource;
 use super::step::{Id, There};
+use crate::cluster::answer::answered;
 use crate::cluster::outage::Outage;
 use crate::gateways::{KINDS, Kind, MADE_BY};
 use crate::index::Name;
@@ -208,7 +209,8 @@ impl Maps {
             if self.known.contains(name) {
                 continue;
             }
-            match Api::<ConfigMap>::namespaced(client.clone(), &name.namespace).get_opt(&name.name).await {
+            let maps = Api::<ConfigMap>::namespaced(client.clone(), &name.namespace);
+            match answered(maps.get_opt(&name.name)).await {
                 Ok(map) => {
                     match map {
                         Some(map) => self.data.insert(name.clone(), map.data.unwrap_or_default()),
