@@ -79,7 +79,7 @@ impl Hash for Labels {
 }
 
 impl Labels {
-    /// Series of connections that did not fit under the cap.
+    /// Series of connections that did not fit under the cap. No workload's: it is not counted as one.
     fn overflow(reporter: Reporter) -> Self {
         Self {
             reporter,
@@ -181,6 +181,15 @@ struct Kept {
     of_workload: HashMap<Own, usize>,
 }
 
+impl Kept {
+    /// The series of these labels, for use.
+    fn take(&mut self, labels: Labels) -> Arc<Series> {
+        let series = self.by_labels.entry(labels).or_default();
+        series.used();
+        series.clone()
+    }
+}
+
 /// Whether a workload that has `own` of `all` sets of labels may have one more: at most twice what is left. What a peer
 /// says of itself makes series too, and must not take those of the others.
 pub fn may_have_more(own: usize, all: usize, most: usize) -> bool {
@@ -229,19 +238,17 @@ impl Traffic {
             return series.clone();
         }
         let mut all = self.0.series.write().unwrap_or_else(PoisonError::into_inner);
-        let all = &mut *all;
-        if !all.by_labels.contains_key(labels) {
+        let overflow = Labels::overflow(labels.reporter);
+        if *labels != overflow && !all.by_labels.contains_key(labels) {
             let own = labels.own();
             let has = all.of_workload.get(&own).copied().unwrap_or_default();
             if !may_have_more(has, all.by_labels.len(), self.0.most) {
                 self.0.dropped.fetch_add(1, Ordering::Relaxed);
-                return all.by_labels.entry(Labels::overflow(labels.reporter)).or_default().clone();
+                return all.take(overflow);
             }
             *all.of_workload.entry(own).or_default() += 1;
         }
-        let series = all.by_labels.entry(labels.clone()).or_default();
-        series.used();
-        series.clone()
+        all.take(labels.clone())
     }
 
     /// The gauge of open sockets of a reporter.
@@ -263,7 +270,10 @@ impl Traffic {
             let left = series.passes.load(Ordering::Relaxed).saturating_sub(1);
             series.passes.store(left, Ordering::Relaxed);
             let stays = left > 0 || Arc::strong_count(series) > 1;
-            if !stays && let Some(count) = of_workload.get_mut(&labels.own()) {
+            if !stays
+                && *labels != Labels::overflow(labels.reporter)
+                && let Some(count) = of_workload.get_mut(&labels.own())
+            {
                 *count = count.saturating_sub(1);
             }
             stays
@@ -461,9 +471,29 @@ mod tests {
         }
         assert_eq!(traffic.len(), MAX_SERIES + 1);
         assert_eq!(traffic.dropped(), 10);
+        traffic.expire();
+        assert_eq!(traffic.len(), MAX_SERIES + 1, "asked for not long ago, like all others");
         let few = Traffic::new(1);
         few.series(&labels("-"));
         few.series(&labels("DENY"));
         assert_eq!((few.len(), few.dropped()), (2, 1));
+    }
+
+    #[test]
+    fn what_did_not_fit_is_counted_as_no_workloads() {
+        let counted = |traffic: &Traffic| -> usize {
+            traffic.0.series.read().expect("nobody panicked").of_workload.values().sum()
+        };
+        // Of workloads that are not known, like the series of what does not fit.
+        let unknown = |flags| Labels { flags, ..Labels::overflow(Reporter::Source) };
+        let traffic = Traffic::new(1);
+        let held = traffic.series(&unknown("DENY"));
+        drop([traffic.series(&unknown("UF")), traffic.series(&unknown("-"))]);
+        assert_eq!((traffic.len(), traffic.dropped(), counted(&traffic)), (2, 1, 1));
+        (0..PASSES).for_each(|_| traffic.expire());
+        assert_eq!((traffic.len(), counted(&traffic)), (1, 1), "that of the one that is held");
+        drop(held);
+        traffic.expire();
+        assert_eq!((traffic.len(), counted(&traffic)), (0, 0));
     }
 }
