@@ -13,7 +13,7 @@ use daemon::shutdown::Shutdown;
 use daemon::start::StartError;
 use daemon::tasks::Tasks;
 use daemon::trace::TraceSettings;
-use daemon::{controller, files, ports};
+use daemon::{controller, files};
 use hbone::account::Ledger;
 use hbone::handshakes::Handshakes;
 use hbone::limits::Limits;
@@ -77,7 +77,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
 
     let (waypoint, mailboxes) = waypoint(settings, log, &metrics)?;
     // Taken now, so that it fails now where another has it; opened when there is something to answer with.
-    let port = listen::Port::take(tunnels_at(settings)?)?;
+    let tunnels = SocketAddr::new(waypoint.own.address.ip, settings.parse(name::HBONE_PORT, "a port")?);
+    let port = listen::Port::take(tunnels)?;
     let ports = admin::Ports::open(settings)?;
     let workers = worker::start_all(&waypoint, mailboxes)?;
     let page = admin::Page {
@@ -147,14 +148,6 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     Ok(())
 }
 
-fn tunnels_at(settings: &Settings) -> Result<SocketAddr, StartError> {
-    let port = settings.parse::<u16>(name::HBONE_PORT, "a port")?;
-    match settings.text(name::INSTANCE_IP) {
-        "" => Ok(ports::any(port)),
-        _ => Ok(SocketAddr::new(settings.parse(name::INSTANCE_IP, "an IP address")?, port)),
-    }
-}
-
 /// Puts together what all threads share, and the mailboxes of the threads.
 pub(crate) fn waypoint(
     settings: &Settings,
@@ -184,9 +177,11 @@ pub(crate) fn waypoint(
     let bounds = Bounds::default();
     let series = settings.parse(name::METRIC_SERIES, "a number of sets of labels")?;
     let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
+    let own = own(settings)?;
+    let spans = spans(settings, &own, metrics)?;
     let waypoint = Waypoint {
         state: State::new(settings.text(name::NETWORK), ""),
-        own: own(settings)?,
+        own,
         labels: AllLabels::default(),
         routings: Routings::default(),
         clusters: AllClusters::default(),
@@ -201,7 +196,7 @@ pub(crate) fn waypoint(
         hits: Hits::default(),
         telemetry: Telemetry::new(metrics, threads, series),
         records: Records::new(threads, settings.parse(name::DECISION_RECORDS, "a number of records")?),
-        spans: spans(settings, &own(settings)?, metrics)?,
+        spans,
         workers,
         ending: Ending::default(),
         revoked_tunnels: identity::trust::Ended::default(),
@@ -238,11 +233,12 @@ fn spans(settings: &Settings, own: &Own, metrics: &Metrics) -> Result<Option<Spa
 const BUFFERS: u64 = 512 << 20;
 
 fn own(settings: &Settings) -> Result<Own, StartError> {
-    let account = settings.text(name::SERVICE_ACCOUNT);
-    if account.is_empty() {
-        let text = "SERVICE_ACCOUNT is not set: it is the account that this waypoint's pod runs as";
-        return Err(StartError::Value(String::from(text)));
-    }
+    let required = |name, what| match settings.text(name) {
+        "" => Err(StartError::Value(format!("{name} is not set: it is {what}"))),
+        text => Ok(text),
+    };
+    let account = required(name::SERVICE_ACCOUNT, "the account that this waypoint's pod runs as")?;
+    required(name::INSTANCE_IP, "the IP address of this waypoint's pod")?;
     let identity =
         Identity::new(settings.text(name::TRUST_DOMAIN), settings.text(name::POD_NAMESPACE), account);
     let ip = settings.parse(name::INSTANCE_IP, "the IP address of this waypoint's pod")?;
@@ -314,4 +310,31 @@ async fn expire_series(waypoint: Arc<Waypoint>) {
 /// Endpoints that were ejected return.
 async fn upkeep(waypoint: Arc<Waypoint>) {
     waypoint.clusters.upkeep().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_waypoint_must_be_told_of_itself() {
+        for (account, ip, expected) in [
+            ("gate", "10.0.0.7", Ok("10.0.0.7")),
+            ("", "10.0.0.7", Err("SERVICE_ACCOUNT is not set")),
+            ("gate", "", Err("INSTANCE_IP is not set")),
+            ("gate", "everywhere", Err("INSTANCE_IP")),
+        ] {
+            let args = [("--service-account", account), ("--instance-ip", ip)];
+            let args = args.into_iter().filter(|(_, value)| !value.is_empty());
+            let args = args.flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]);
+            let settings = crate::config::read(args, |_| None).expect("settings");
+            match (own(&settings), expected) {
+                (Ok(own), Ok(expected)) => assert_eq!(own.address.ip.to_string(), expected),
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().starts_with(expected), "{error}");
+                }
+                (own, expected) => panic!("{own:?}, and not {expected:?}"),
+            }
+        }
+    }
 }

@@ -38,7 +38,7 @@ pub const TABLE: &[Setting] = &[
     setting(
         name::INSTANCE_IP,
         "",
-        "This waypoint's own address: what its own workload is found by, and where tunnels are taken. None: every address.",
+        "This waypoint's own address: what its own workload is found by, and where tunnels are taken. Required.",
     ),
     setting(name::TRUST_DOMAIN, "cluster.local", "The trust domain of this waypoint's own identity."),
     setting(name::NETWORK, "", "This waypoint's network, where there are several."),
