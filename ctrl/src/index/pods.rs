@@ -18,7 +18,7 @@ pub(super) struct Pods {
     by_label: HashMap<(String, String), BTreeSet<Name>>,
     by_node: HashMap<Str, BTreeSet<Name>>,
     by_address: HashMap<IpAddr, BTreeSet<Name>>,
-    /// How many that have not ended, by node, namespace and account.
+    /// How many that have not ended and have an identity, by node, namespace and account.
     running: HashMap<(Str, Str, Str), usize>,
 }
 
@@ -45,7 +45,7 @@ impl Pods {
         for ip in own_addresses(pod) {
             put(&mut self.by_address, *ip, &pod.name);
         }
-        if !pod.ended {
+        if has_identity(pod) {
             *self.running.entry(place(pod)).or_default() += 1;
         }
     }
@@ -58,7 +58,7 @@ impl Pods {
         for ip in own_addresses(pod) {
             take(&mut self.by_address, ip, &pod.name);
         }
-        if !pod.ended
+        if has_identity(pod)
             && let Some(count) = self.running.get_mut(&place(pod))
         {
             *count -= 1;
@@ -113,6 +113,49 @@ pub(super) fn own_addresses(pod: &Pod) -> &[IpAddr] {
     if pod.host_network || pod.ended { &[] } else { &pod.addresses }
 }
 
+/// Whether its node may ask for a certificate in its name.
+fn has_identity(pod: &Pod) -> bool {
+    !pod.ended && !pod.mirror
+}
+
 fn place(pod: &Pod) -> (Str, Str, Str) {
     (pod.node.clone(), pod.name.namespace.clone(), pod.account.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(annotations: &Value, phase: &str) -> Arc<Pod> {
+        let pod = json!({
+            "metadata": {"name": "p", "namespace": "bank", "annotations": annotations},
+            "spec": {"nodeName": "n1", "containers": []},
+            "status": {"phase": phase, "podIP": "10.0.0.1"},
+        });
+        Arc::new(Pod::of(Name::new("bank", "p"), &serde_json::from_value(pod).unwrap()))
+    }
+
+    /// A kubelet may make images of its own pods in every namespace, without an account: they must not give its node the
+    /// identity of every namespace's `default`.
+    #[test]
+    fn the_image_of_a_nodes_own_pod_gives_its_node_no_identity() {
+        let mirror = json!({"kubernetes.io/config.mirror": "0123", "kubernetes.io/config.source": "file"});
+        let mut pods = Pods::default();
+        let name = Name::new("bank", "p");
+        for (annotations, phase, identity) in [
+            (&json!({}), "Running", true),
+            (&mirror, "Running", false),
+            (&json!({"kubernetes.io/config.source": "api"}), "Pending", true),
+            (&json!({}), "Succeeded", false),
+            (&mirror, "Failed", false),
+        ] {
+            pods.set(&name, Some(pod(annotations, phase)));
+            assert_eq!(pods.runs_on("n1", "bank", "default"), identity, "{annotations} {phase}");
+            assert_eq!(pods.on_node("n1").count(), 1);
+        }
+        pods.set(&name, None);
+        assert!(pods.running.is_empty());
+    }
 }

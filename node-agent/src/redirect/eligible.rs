@@ -22,6 +22,8 @@ const DNS_ANNOTATION: &str = "ambient.istio.io/dns-capture";
 const VIRTUAL_INTERFACES_ANNOTATION: &str = "istio.io/reroute-virtual-interfaces";
 /// Annotation, of the kubelet, with the uid under which it runs a pod that comes from a file of the node's.
 const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.hash";
+/// Annotation of such a pod's object.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// Annotation by which the redirecting role notes what it did.
 pub const REDIRECTION_ANNOTATION: &str = "ambient.istio.io/redirection";
 
@@ -75,6 +77,10 @@ impl PodFacts {
         }
         if self.host_network {
             return Verdict::Left("it uses its node's network (hostNetwork)");
+        }
+        // The controller vouches for none: a node could make one in any namespace.
+        if self.annotations.contains_key(MIRROR_ANNOTATION) {
+            return Verdict::Left("it comes from a file of its node (a static pod) and has no identity");
         }
         if self.annotations.contains_key(SIDECAR_ANNOTATION) {
             return Verdict::Left("it has an injected sidecar");
@@ -169,6 +175,9 @@ mod tests {
         let sidecar =
             PodFacts { annotations: names(&[("sidecar.istio.io/status", "{}")]), ..PodFacts::default() };
         assert!(matches!(sidecar.verdict(&ambient), Verdict::Left(why) if why.contains("sidecar")));
+        let mirror =
+            PodFacts { annotations: names(&[("kubernetes.io/config.mirror", "0")]), ..PodFacts::default() };
+        assert!(matches!(mirror.verdict(&ambient), Verdict::Left(why) if why.contains("static pod")));
         for phase in ["Succeeded", "Failed"] {
             let ended = PodFacts { phase: phase.into(), ..PodFacts::default() };
             assert_eq!(ended.verdict(&ambient), Verdict::Ended);

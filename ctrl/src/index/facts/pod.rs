@@ -15,6 +15,8 @@ const REDIRECTION: &str = "ambient.istio.io/redirection";
 const TUNNEL: &str = "networking.istio.io/tunnel";
 /// The network a pod is in, if not the default one.
 const NETWORK: &str = "topology.istio.io/network";
+/// The image of a pod from a file of a node's: that node's kubelet writes it, in whichever namespace it likes.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 /// A locality that overrides the node's: `region.zone.subzone`.
 const LOCALITY: &str = "istio-locality";
 
@@ -31,6 +33,9 @@ pub struct Pod {
     pub node: Str,
     /// The service account it runs as.
     pub account: Str,
+    /// Whether it is the image of a pod from a file of its node's. Such a pod names no account and has no identity: a
+    /// node that is taken over may make one in any namespace.
+    pub mirror: bool,
     /// Whether it shares its node's network.
     pub host_network: bool,
     /// Whether it takes traffic.
@@ -89,6 +94,7 @@ impl Pod {
             addresses: status.map(addresses).unwrap_or_default(),
             node: spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default().into(),
             account: account(spec).into(),
+            mirror: annotation(MIRROR).is_some(),
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             health: if !going && status.is_some_and(is_ready) { Health::Healthy } else { Health::Unhealthy },
             ended,
