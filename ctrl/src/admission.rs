@@ -5,6 +5,8 @@
 mod judge;
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,33 +15,44 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use manifest::Object;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::server::Connected;
 
 use self::judge::{Review, judge};
 use crate::ca::listen::{Accepted, Bounds, accept_tls};
 use crate::core::Core;
 use crate::limits::Limits;
 use crate::source::kube::revision::Revision;
+use crate::turns::{Turn, Turns};
 
 /// Where the API server asks.
 pub const PATH: &str = "/validate";
 /// The largest review, in bytes: two versions of the largest object that an API server takes, and what stands around them.
 const MAX_BODY: usize = 7 << 20;
-/// How long a question may take to come.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Questions answered at a time; others wait.
+/// How long a question may take until it is there, the wait for its turn included: an API server asks for 5 s.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Questions read and answered at a time; others wait, unread.
 const AT_ONCE: usize = 4;
+/// Of one address: anybody may ask here, and nobody is to keep the API server waiting.
+const OF_ADDRESS: usize = 2;
 /// An API server keeps few connections. Anybody else who connects is as welcome, but there is no more room than this.
-const BOUNDS: (usize, usize) = (256, 64);
+const BOUNDS: Bounds = Bounds {
+    handshakes: 64,
+    handshakes_of_address: 16,
+    connections: 256,
+    connections_of_address: 16,
+    patience: UNPROVEN,
+};
+/// Bytes of a connection that may come before anybody reads them.
+const WINDOW: u32 = 64 << 10;
 
 /// Nobody proves here who he is: a connection is closed after a while, and the API server opens another.
 const UNPROVEN: Duration = Duration::from_secs(3600);
@@ -49,7 +62,7 @@ const UNPROVEN: Duration = Duration::from_secs(3600);
 struct Desk {
     core: Core,
     revision: Revision,
-    places: Semaphore,
+    turns: Turns,
 }
 
 /// Serves until dropped.
@@ -60,16 +73,8 @@ pub(crate) async fn serve(
     revision: Revision,
     limits: Limits,
 ) {
-    let desk = Arc::new(Desk { core, revision, places: Semaphore::new(AT_ONCE) });
-    let (connections, handshakes) = BOUNDS;
-    let bounds = Bounds {
-        connections,
-        handshakes,
-        connections_of_address: connections,
-        patience: UNPROVEN,
-        ..Bounds::default()
-    };
-    let mut accepted = pin!(accept_tls(listener, tls, bounds, limits));
+    let desk = Arc::new(Desk::new(core, revision));
+    let mut accepted = pin!(accept_tls(listener, tls, BOUNDS, limits));
     let mut served = JoinSet::new();
     loop {
         tokio::select! {
@@ -84,53 +89,75 @@ pub(crate) async fn serve(
 }
 
 async fn connection(stream: Accepted, desk: Arc<Desk>) {
+    let from = stream.connect_info().address.map(|address| address.ip().to_canonical());
     let service = service_fn(move |request| {
         let desk = desk.clone();
-        async move { Ok::<_, Infallible>(desk.answer(request).await) }
+        async move { Ok::<_, Infallible>(desk.answer(from, request).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(16);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(WINDOW as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(16)
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a connection of the admission webhook ended");
     }
 }
 
 impl Desk {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    fn new(core: Core, revision: Revision) -> Self {
+        Self { core, revision, turns: Turns::new(AT_ONCE, OF_ADDRESS) }
+    }
+
+    async fn answer<B>(self: Arc<Self>, from: Option<IpAddr>, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let (head, body) = request.into_parts();
         if head.method != Method::POST || head.uri.path() != PATH {
             return text(StatusCode::NOT_FOUND, "POST /validate with an AdmissionReview is answered here");
         }
-        let body = match timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
+        let until = Instant::now() + PATIENCE;
+        // Before a byte of it is read: what waits takes no memory.
+        let Ok(turn) = timeout_at(until, self.turns.take(from)).await else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "too many reviews are under way; ask again");
+        };
+        let body = match timeout_at(until, Limited::new(body, MAX_BODY).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(_)) => {
                 return text(StatusCode::PAYLOAD_TOO_LARGE, "the review is too large, or was cut off");
             }
             Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the review did not come in time"),
         };
-        let Ok(review) = serde_json::from_slice::<Review>(&body) else {
+        // Reading it and looking through a large mesh take milliseconds, which other tasks are not to wait for. The turn
+        // goes along: it lasts as long as the work, also where who asked has left.
+        let judged = tokio::task::spawn_blocking(move || self.judged(&body, turn));
+        match judged.await {
+            Ok(answer) => answer,
+            Err(_) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, "the object could not be judged; the log says why")
+            }
+        }
+    }
+
+    fn judged(&self, body: &[u8], turn: Turn) -> Response<Full<Bytes>> {
+        let Ok(review) = serde_json::from_slice::<Review>(body) else {
             return text(StatusCode::BAD_REQUEST, "this is no AdmissionReview of admission.k8s.io/v1");
         };
-        let Ok(_place) = self.places.acquire().await else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "the controller is ending");
-        };
         let (objects, mesh) = self.known();
-        let revision = self.revision.clone();
-        // A large mesh is looked through for milliseconds, which other tasks are not to wait for.
-        let judged = tokio::task::spawn_blocking(move || {
-            let judged = judge(&review.request, &objects, &mesh, &revision);
-            review.answer(&judged)
+        let judged = judge(&review.request, &objects, &mesh, &self.revision);
+        turn.well_used();
+        let answer = serde_json::to_vec(&review.answer(&judged)).ok().and_then(|answer| {
+            let answer = Response::builder()
+                .header(http::header::CONTENT_TYPE, "application/json")
+                .body(answer.into());
+            answer.ok()
         });
-        match judged.await.map(|answer| serde_json::to_vec(&answer)) {
-            Ok(Ok(answer)) => {
-                let answer = Response::builder()
-                    .header(http::header::CONTENT_TYPE, "application/json")
-                    .body(answer.into());
-                answer.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "no answer could be made"))
-            }
-            _ => text(StatusCode::INTERNAL_SERVER_ERROR, "the object could not be judged; the log says why"),
-        }
+        answer.unwrap_or_else(|| text(StatusCode::INTERNAL_SERVER_ERROR, "no answer could be made"))
     }
 
     fn known(&self) -> (Vec<Arc<Object>>, model::mesh::Settings) {
@@ -145,3 +172,6 @@ fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,3 +33,4 @@ pub mod admission;
 pub mod app;
 pub mod config;
 pub mod limits;
+mod turns;

@@ -1,6 +1,5 @@
-//! Turns at asking an API server about tokens that nobody knows: few at a time, and fewer of one address. Who brings one
-//! that is not vouched for gets his next turn later: strangers with made-up tokens keep neither the API server busy nor
-//! other callers waiting.
+//! Turns at what costs something and what anybody may ask for: few at a time, and fewer of one address. Whose turn led to
+//! nothing gets his next one later: strangers with made-up questions keep neither the controller busy nor others waiting.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,44 +10,40 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-/// Turns at a time.
-const AT_ONCE: usize = 8;
-/// Of one address: a quarter, so that it takes four of them to keep all turns.
-const OF_ADDRESS: usize = 2;
-/// How long a turn that led to nothing stays taken from its address: eight questions a second are left to one.
+/// How long a turn that led to nothing stays taken from its address: of two turns eight questions a second are left.
 const PENALTY: Duration = Duration::from_millis(250);
 /// Addresses that are known before those without a turn are forgotten.
 const ADDRESSES: usize = 1024;
 
 /// All turns.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     all: Arc<Semaphore>,
+    of_address: usize,
     addresses: Mutex<HashMap<Option<IpAddr>, Arc<Semaphore>>>,
 }
 
 /// One. Dropped, it is given back: late, unless it was [well used](Turn::well_used).
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     of_all: Option<OwnedSemaphorePermit>,
     of_address: Option<OwnedSemaphorePermit>,
 }
 
-impl Default for Turns {
-    fn default() -> Self {
-        Self { all: Arc::new(Semaphore::new(AT_ONCE)), addresses: Mutex::default() }
-    }
-}
-
 impl Turns {
+    /// So many at a time, of which one address has at most so many.
+    pub(crate) fn new(at_once: usize, of_address: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(at_once)), of_address, addresses: Mutex::default() }
+    }
+
     /// Waits for a turn of an address. Where nobody says where a call is from, all such calls are of one.
-    pub(super) async fn take(&self, from: Option<IpAddr>) -> Turn {
+    pub(crate) async fn take(&self, from: Option<IpAddr>) -> Turn {
         let own = {
             let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             if addresses.len() >= ADDRESSES {
                 addresses.retain(|_, turns| Arc::strong_count(turns) > 1);
             }
-            addresses.entry(from).or_insert_with(|| Arc::new(Semaphore::new(OF_ADDRESS))).clone()
+            addresses.entry(from).or_insert_with(|| Arc::new(Semaphore::new(self.of_address))).clone()
         };
         // Neither is ever closed.
         let of_address = own.acquire_owned().await.ok();
@@ -58,8 +53,8 @@ impl Turns {
 }
 
 impl Turn {
-    /// The token was good.
-    pub(super) fn well_used(mut self) {
+    /// What was asked for was there.
+    pub(crate) fn well_used(mut self) {
         self.of_address = None;
     }
 }
@@ -89,7 +84,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stranger_waits_and_nobody_else_does() {
-        let turns = Turns::default();
+        let turns = Turns::new(8, 2);
         let begun = Instant::now();
         for _ in 0..20 {
             drop(turns.take(STRANGER).await);
@@ -105,7 +100,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_address_leaves_turns_to_others() {
-        let turns = Turns::default();
+        let turns = Turns::new(8, 2);
         let _kept = [turns.take(STRANGER).await, turns.take(STRANGER).await];
         assert!(timeout(Duration::from_secs(60), turns.take(STRANGER)).await.is_err());
         assert!(timeout(Duration::from_secs(1), turns.take(AGENT)).await.is_ok());

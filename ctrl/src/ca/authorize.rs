@@ -9,7 +9,6 @@
 
 mod reviews;
 mod tokens;
-mod turns;
 
 use std::fmt;
 use std::future::Future;

@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout};
 use tonic::metadata::MetadataMap;
 
-use super::turns::Turns;
 use super::{Authenticator, Caller, Refusal, bearer};
+use crate::turns::Turns;
 
 /// How long a judgement stands: an account that is removed is refused after this at the latest.
 const FRESH: Duration = Duration::from_secs(10);
@@ -23,6 +23,10 @@ const FRESH: Duration = Duration::from_secs(10);
 const WITHOUT_SERVER: Duration = Duration::from_secs(600);
 /// How long a review may take.
 const REVIEW: Duration = Duration::from_secs(5);
+/// Reviews at a time.
+const AT_ONCE: usize = 8;
+/// Of one address: a quarter, so that it takes four of them to keep all turns.
+const OF_ADDRESS: usize = 2;
 /// Judgements that are kept.
 const KEPT: usize = 10_000;
 /// The longest token, in bytes; one of Kubernetes is about 1,200.
@@ -65,7 +69,12 @@ struct Judged {
 impl TokenReviews {
     /// By this client; nothing is asked yet.
     pub fn new(client: Client, accounts: Accounts) -> Self {
-        Self { reviews: Api::all(client), accounts, judged: Mutex::default(), turns: Turns::default() }
+        Self {
+            reviews: Api::all(client),
+            accounts,
+            judged: Mutex::default(),
+            turns: Turns::new(AT_ONCE, OF_ADDRESS),
+        }
     }
 
     fn judged(&self) -> MutexGuard<'_, HashMap<[u8; 32], Judged>> {
