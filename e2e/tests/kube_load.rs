@@ -12,6 +12,8 @@ use serde_json::Value;
 
 /// How long new connections may fail after a proxy was killed, in milliseconds, beside everything else that a machine does.
 const PROXY_BACK: u64 = 3000;
+/// How long a version that cannot serve is watched: several times what a good one takes to be ready.
+const BROKEN: Duration = Duration::from_secs(20);
 /// Traffic before and after what is done.
 const AROUND: Duration = Duration::from_secs(5);
 
@@ -107,6 +109,8 @@ fn what_changes_in_the_mesh_breaks_no_more_than_it_must() {
     nothing_breaks(&cluster, "shop", "nothing changes", || {});
     assert!(tunnelled(&nodes, 1, "source", "source_workload", "client") > 0);
     agents_are_updated(&cluster, &nodes);
+    an_agents_pod_is_deleted(&cluster, &nodes);
+    a_broken_version_is_taken_back(&cluster, &nodes);
     a_proxy_is_killed(&cluster, &nodes);
     controllers_are_killed_and_replaced(&cluster, &nodes);
     a_namespace_joins_and_leaves(&cluster, &nodes);
@@ -115,6 +119,45 @@ fn what_changes_in_the_mesh_breaks_no_more_than_it_must() {
 
 fn agents_are_updated(cluster: &Cluster, nodes: &Nodes) {
     nothing_breaks(cluster, "shop", "all agents are updated", || nodes.roll("daemonset/lateen-node-agent"));
+}
+
+/// Its successor is made only then.
+fn an_agents_pod_is_deleted(cluster: &Cluster, nodes: &Nodes) {
+    let agents = pods(cluster, "lateen-node-agent");
+    let agent = agents.iter().find(|agent| agent["spec"]["nodeName"] == "node-1").expect("it has one");
+    let name = agent["metadata"]["name"].as_str().expect("it has a name");
+    nothing_breaks(cluster, "shop", "an agent's pod is deleted", || {
+        let deleted = cluster.kubectl(&["delete", "pod", "-n", "istio-system", name]);
+        assert!(deleted.ok(), "{deleted}");
+        nodes.agents_ready();
+    });
+}
+
+/// It comes to one node and no further, and goes again.
+fn a_broken_version_is_taken_back(cluster: &Cluster, nodes: &Nodes) {
+    let set = |variable: &str| {
+        let set = ["set", "env", "-n", "istio-system", "daemonset/lateen-node-agent", variable];
+        let set = cluster.kubectl(&set);
+        assert!(set.ok(), "{set}");
+    };
+    nothing_breaks(cluster, "shop", "a version that cannot serve is rolled out and taken back", || {
+        let before = pods(cluster, "lateen-node-agent").len();
+        set("KEY_EXCHANGE=nonsense");
+        nodes.eventually("the broken one", || match pods(cluster, "lateen-node-agent").len() {
+            more if more > before => Ok(()),
+            _ => Err("it is not there".to_owned()),
+        });
+        go_on(BROKEN);
+        let agents = pods(cluster, "lateen-node-agent");
+        let leaving = agents.iter().filter(|agent| !agent["metadata"]["deletionTimestamp"].is_null());
+        assert_eq!((agents.len(), leaving.count()), (before + 1, 0), "it went on: {agents:#?}");
+        set("KEY_EXCHANGE-");
+        nodes.agents_ready();
+        nodes.eventually("one agent on each node", || match pods(cluster, "lateen-node-agent").len() {
+            count if count == before => Ok(()),
+            count => Err(format!("{count}")),
+        });
+    });
 }
 
 /// Only what it carried at that moment, and what was begun until another is there.

@@ -18,6 +18,7 @@ pub mod listeners;
 pub mod netns;
 pub mod pods;
 pub mod private;
+pub mod ready;
 pub mod seqpacket;
 pub mod socket;
 pub mod zds;

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use daemon::{log::Log, settings, shutdown::Shutdown};
-use node_agent::{allocator, config, proxy, redirect, redirect::supervise::Orders};
+use node_agent::{allocator, config, proxy, ready, redirect, redirect::supervise::Orders};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -31,10 +31,11 @@ fn flush_thread() {
     };
 }
 
-const USAGE: &str = "usage: node-agent redirect|proxy [SETTINGS]
+const USAGE: &str = "usage: node-agent redirect|proxy|ready [SETTINGS]
 
   redirect   captures this node's pods and keeps the proxy running
   proxy      carries what the captured pods send and get
+  ready      tells by its exit code whether the agent of this pod has its node, and serves: for probes
 
 SIGHUP to `redirect` replaces the running proxy by a new one, which takes its connections over.
 --help lists the settings.
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         print!("{USAGE}\n{}", config::help());
         return ExitCode::SUCCESS;
     }
-    if !matches!(role.as_str(), "redirect" | "proxy") {
+    if !matches!(role.as_str(), "redirect" | "proxy" | "ready") {
         eprint!("{role:?} is no role of the node agent\n{USAGE}");
         return ExitCode::from(WRONG_USE);
     }
@@ -67,6 +68,9 @@ fn main() -> ExitCode {
 
 fn start(role: &str, args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     let settings = config::read(args, |name| std::env::var(name).ok())?;
+    if role == "ready" {
+        return Ok(ready::check(&settings)?);
+    }
     let format = settings.parse(config::name::LOG_FORMAT, "plain or json")?;
     let log = Log::start(settings.text(config::name::LOG_LEVEL), format)?;
     let outcome = match role {

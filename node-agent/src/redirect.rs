@@ -14,6 +14,7 @@ pub mod eligible;
 pub mod whereabouts;
 
 pub mod cni;
+mod end;
 pub mod install;
 pub mod reconcile;
 mod taint;
@@ -31,8 +32,8 @@ pub mod supervise;
 
 use std::{
     io,
-    path::{Path, PathBuf},
-    pin::{Pin, pin},
+    path::PathBuf,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -47,7 +48,7 @@ use futures_util::future::join_all;
 use http::Method;
 use kube::Client;
 use serde_json::json;
-use tokio::{net::UnixStream, sync::watch, time::sleep};
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use self::{
@@ -72,15 +73,14 @@ use crate::{
 
 /// How often a node that is not ready yet is looked at.
 const LOOK_FOR_PROXY: Duration = Duration::from_millis(200);
-/// How often one that was superseded looks whether its heir is there, and how many times in vain before it ends.
-const LOOK_FOR_HEIR: Duration = Duration::from_millis(500);
-const MISSED: u32 = 6;
 
 /// What the role needs to be told.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Whose pods.
     pub node: String,
+    /// The pod that this is, where it is one.
+    pub pod: String,
     /// The ZDS socket.
     pub zds: PathBuf,
     /// The private socket.
@@ -101,6 +101,9 @@ pub struct Options {
     pub plugin: Option<Places>,
     /// Namespace and name of the DaemonSet that this is of: once that is gone, everything of ours leaves the node.
     pub daemon_set: (String, String),
+    /// Whether another one follows by itself on one that is told to end, and one whose place is taken is to stay until it is told
+    /// to end, as in a DaemonSet.
+    pub lingers: bool,
 }
 
 /// Why the role cannot run.
@@ -156,6 +159,7 @@ impl Options {
         let start = settings.switch(name::START_PROXY)? && !foreign_proxy;
         Ok(Self {
             node: required(name::NODE_NAME, "give the name of this node with --node")?,
+            pod: settings.text(name::POD_NAME).to_owned(),
             zds,
             private,
             cni,
@@ -188,6 +192,7 @@ impl Options {
                 settings.text(name::POD_NAMESPACE).to_owned(),
                 settings.text(name::DAEMON_SET).to_owned(),
             ),
+            lingers: settings.text(name::CONFIG_SOURCE) == "kubernetes",
         })
     }
 }
@@ -246,7 +251,11 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
             .map_err(RedirectError::system(format!("cannot make {}", folder.display())))?;
     }
     // Before that: reading the manifests takes longer than anything else, and meanwhile nobody would capture.
-    let fed = options.source.read(&options.node, &options.policy.nft).await?;
+    let fed = tokio::select! {
+        fed = options.source.read(&options.node, &options.policy.nft) => fed?,
+        // It would take everything over, and end with it.
+        () = shutdown.begun() => return Ok(()),
+    };
     let catalog = fed.catalog.clone();
     let foreign = options.policy.foreign_proxy;
     let taken = if foreign { None } else { takeover::take_over(&options.private).await? };
@@ -287,13 +296,18 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
             () = follow_drained(&enroller, &mut drained) => {}
             () = replace_leaving(&private, &orders) => {}
             () = shutdown.begun(), if !foreign => {
-                end_with(&tasks, &private, proxy.as_mut()).await;
+                let follows = options.lingers && !uninstalled(&fed, &options).await;
+                if follows {
+                    let socket = (&private, options.private.as_path());
+                    break end::awaiting_an_heir(&tasks, socket, &enroller, proxy.as_mut()).await?;
+                }
+                end::alone(&tasks, &private, proxy.as_mut()).await;
                 break None;
             }
             defect = defect(&tasks, &fed) => {
                 // Like one that is told to end, but that rules stay in any case: it is started anew.
                 shutdown.begin();
-                end_with(&tasks, &private, proxy.as_mut()).await;
+                end::alone(&tasks, &private, proxy.as_mut()).await;
                 enroller.stop().await;
                 return Err(defect.into());
             }
@@ -313,17 +327,11 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
         info!("another redirector has taken over; ending with the proxy that this one has started");
         private.let_go();
         orders.let_go();
-        proxy.await;
-        if fed.client.is_some() {
-            linger(&options.cni, &shutdown).await;
-        }
-        return Ok(());
+        return end::replaced(options, shutdown, proxy).await;
     }
     enroller.stop().await;
-    let uninstalled = match &fed.client {
-        Some(client) => uninstall::is_wanted(client, &options.daemon_set).await,
-        None => false,
-    };
+    // Who is told that it may not ask takes that for the end of everything; an agent that serves here knows better.
+    let uninstalled = uninstalled(&fed, &options).await && !end::serves(&options.cni).await;
     if uninstalled {
         info!("the DaemonSet is gone: taking everything of ours off the node");
         uninstall::plugin(installation.as_ref());
@@ -339,35 +347,20 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
     Ok(())
 }
 
+/// Whether the mesh is being taken off the cluster.
+async fn uninstalled(fed: &Fed, options: &Options) -> bool {
+    match &fed.client {
+        Some(client) => uninstall::is_wanted(client, &options.daemon_set).await,
+        None => false,
+    }
+}
+
 /// Waits until a part has ended that is to last.
 async fn defect(tasks: &Tasks, fed: &Fed) -> Defect {
     tokio::select! {
         defect = tasks.defect(&[]) => defect,
         defect = fed.tasks.defect(&[]) => defect,
     }
-}
-
-/// Ends what serves others, and the proxy. Nobody would take the connections that wait in listeners held here: those of the
-/// proxy alone are left, and it learns from the lost connection that it is to serve until its end.
-async fn end_with(tasks: &Tasks, private: &PrivateServer, proxy: Pin<&mut impl Future<Output = ()>>) {
-    tasks.stop().await;
-    private.let_go();
-    proxy.await;
-}
-
-/// Its kubelet would start the container of one that ends before its pod is deleted, and so bring it back over the one that
-/// has just taken its place. So it stays, idle; until nobody serves in its place, as when an update is taken back: then it
-/// ends, to be started again.
-async fn linger(socket: &Path, shutdown: &Shutdown) {
-    let mut missed = 0;
-    while missed < MISSED {
-        tokio::select! {
-            () = shutdown.begun() => return,
-            () = sleep(LOOK_FOR_HEIR) => {}
-        }
-        missed = if UnixStream::connect(socket).await.is_ok() { 0 } else { missed + 1 };
-    }
-    warn!("the redirector that has taken over is gone; ending, to be started again");
 }
 
 /// Keeps the proxy running, if that is this role's business.
@@ -404,7 +397,7 @@ impl Parts<'_> {
         tasks.spawn_lasting("reconcile", reconcile::run(self.capturer.clone(), self.catalog.clone()));
         let endpoint = Endpoint { capturer: self.capturer.clone(), catalog: self.catalog.clone() };
         let routes = health(endpoint.routes(Routes::default()), self.zds.clone(), self.installation.cloned());
-        let routes = status(routes, self.private.clone(), self.capturer.counts.clone());
+        let routes = status(routes, options.pod.clone(), self.private.clone(), self.capturer.counts.clone());
         tasks.spawn_lasting("CNI", serve_unix(&options.cni, routes).map_err(listening(&options.cni))?);
         // Last: from now on pods wait for what is behind that socket.
         if let Some(installation) = self.installation {
@@ -427,15 +420,17 @@ async fn captures(installation: Installation, zds: ZdsServer) {
 
 /// `GET /status`: the processes of the agent, so that who upgrades it sees when the new ones have taken over, and how many
 /// pods it has captured.
-fn status(routes: Routes, private: PrivateServer, counts: Arc<Counts>) -> Routes {
+fn status(routes: Routes, pod: String, private: PrivateServer, counts: Arc<Counts>) -> Routes {
     routes.on(Method::GET, "/status", move |_| {
         let (proxy, superseded) = private.processes();
         let version = env!("CARGO_PKG_VERSION");
         let process = std::process::id();
         let (started, running) =
             (counts.started.load(Ordering::Relaxed), counts.running.load(Ordering::Relaxed));
+        let proxy_is_own = proxy.is_some_and(supervise::is_child);
         let page = json!({
-            "version": version, "process": process, "proxy": proxy, "superseded": superseded,
+            "version": version, "pod": pod, "process": process,
+            "proxy": proxy, "proxy_is_own": proxy_is_own, "superseded": superseded,
             "captured": {"before_start": started, "while_running": running},
         });
         async move { Answer::json(&page) }

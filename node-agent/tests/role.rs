@@ -20,7 +20,12 @@ use manifest::State;
 use node_agent::{
     listeners::Listeners,
     pods::{Feed, Pod, PodEvent, Sources},
-    redirect::{self, Options, rules::RuleSet, source::Source, supervise::Orders},
+    redirect::{
+        self, Options,
+        rules::RuleSet,
+        source::Source,
+        supervise::{Orders, Program},
+    },
     seqpacket::{SeqListener, SeqPacket},
 };
 use serde_json::{Value, json};
@@ -70,6 +75,7 @@ fn options(folder: &Path) -> Options {
     let at = |name: &str| folder.join(name);
     Options {
         node: NODE.into(),
+        pod: String::new(),
         zds: at("run/zds.sock"),
         private: at("run/redirect.sock"),
         cni: at("run/cni.sock"),
@@ -80,6 +86,7 @@ fn options(folder: &Path) -> Options {
         clean_up: false,
         plugin: None,
         daemon_set: (String::new(), String::new()),
+        lingers: false,
     }
 }
 
@@ -434,4 +441,89 @@ async fn a_pod_that_is_about_to_have_left_leaves_before_another_takes_over() {
     assert!(!routing.contains("32764"), "{routing}");
     shutdown.begin();
     timeout(PATIENCE, next).await.expect("ends in time").unwrap().unwrap();
+}
+
+/// A proxy that lasts, whatever it is told, until its time is over; the one that has the pods is played by the test.
+fn lasting() -> Program {
+    let args = ["-c", "trap '' TERM; while :; do sleep 0.05; done"].map(Into::into).to_vec();
+    Program { path: "/bin/sh".into(), args, env: Vec::new(), drain: Duration::from_secs(2) }
+}
+
+fn answers(role: &Role) -> bool {
+    std::os::unix::net::UnixStream::connect(role.folder.path().join("run/cni.sock")).is_ok()
+}
+
+/// Another one on the same sockets.
+fn another(role: &Role) -> (Shutdown, JoinHandle<()>) {
+    let (shutdown, options) = (Shutdown::default(), options(role.folder.path()));
+    let ends = shutdown.clone();
+    (shutdown, tokio::spawn(async move { redirect::run(options, Orders::default(), ends).await.unwrap() }))
+}
+
+/// As when the pod of an agent is deleted: its successor is only starting when it is told to end.
+#[tokio::test]
+async fn who_is_told_to_end_hands_over_to_who_comes_then() {
+    let (pod, _peer) = pod_and_peer();
+    let role = Role::start_with(folder("ambient"), |options| {
+        (options.lingers, options.proxy) = (true, Some(lasting()));
+    });
+    let mut role = role.await;
+    role.objects().write(&pod_object(&pod, "Running")).unwrap();
+    let mut feed = role.proxy().await;
+    take_on(&mut feed, Ok(())).await;
+    role.shutdown.begin();
+    role.until(|role| !answers(role)).await;
+    let early = timeout(Duration::from_millis(200), &mut role.running).await;
+    assert!(early.is_err(), "it waits for another");
+
+    let (ends, next_role) = another(&role);
+    role.until(answers).await;
+    // It has the listeners of before, and opens none beside them.
+    role.until(|_| !listening(&pod).is_empty()).await;
+    let open = listening(&pod);
+    assert_eq!(open.lines().filter(|line| line.contains(":15008")).count(), 1, "{open}");
+    // Its own proxy comes, and the one before is told of that.
+    let _second = role.proxy().await;
+    loop {
+        match next(&mut feed).await {
+            PodEvent::Superseded(successor) => break assert!(successor.is_some()),
+            PodEvent::Synced | PodEvent::Listeners { .. } | PodEvent::Resumed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    timeout(PATIENCE * 2, role.running).await.expect("ends in time").unwrap();
+    ends.begin();
+    timeout(PATIENCE, next_role).await.expect("ends in time").unwrap();
+}
+
+/// As when an update is taken back before its proxy served: the one before has the proxy with all connections still.
+#[tokio::test]
+async fn who_has_handed_over_takes_everything_up_again_when_the_other_goes() {
+    let (pod, _peer) = pod_and_peer();
+    let role = Role::start_with(folder("ambient"), |options| {
+        (options.lingers, options.proxy) = (true, Some(lasting()));
+    });
+    let role = role.await;
+    role.objects().write(&pod_object(&pod, "Running")).unwrap();
+    let mut feed = role.proxy().await;
+    take_on(&mut feed, Ok(())).await;
+    let (ends, next_role) = another(&role);
+    // It serves once the first has let go.
+    let status = async || serde_json::from_str::<Value>(&role.call("GET /status", "").await.1).unwrap();
+    assert_eq!(status().await["proxy"], std::process::id());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    ends.begin();
+    timeout(PATIENCE, next_role).await.expect("ends in time").unwrap();
+    role.until(|role| !answers(role)).await;
+    role.until(answers).await;
+    assert!(!role.running.is_finished());
+    // The proxy comes back to it, and has its pods from it again.
+    loop {
+        match next(&mut feed).await {
+            PodEvent::Listeners { uid, .. } => break assert_eq!(uid, UID),
+            PodEvent::Synced | PodEvent::Draining { .. } | PodEvent::Resumed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    role.stop().await;
 }

@@ -132,9 +132,19 @@ pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
     metrics.register(|registry| registry.register_collector(Box::new(LimitMetrics(agent.clone()))));
     metrics.register(|registry| registry.register_collector(Box::new(trust_metrics::Trust(agent.clone()))));
     let ready = readiness.clone();
-    let readiness_routes = Routes::default().on(Method::GET, "/healthz/ready", move |_| {
-        let (status, text) = ready.answer();
-        async move { Answer::text(status, text) }
+    let readiness_routes = Routes::default().on(Method::GET, "/healthz/ready", move |call| {
+        let answer = match call.parameter("process") {
+            // Asked of one of two agents that may have the port (`ready.rs`).
+            Some(process) if process != std::process::id().to_string() => Answer::text(
+                503,
+                format!("the port is another proxy's still, not that of process {process}\n"),
+            ),
+            _ => {
+                let (status, text) = ready.answer();
+                Answer::text(status, text)
+            }
+        };
+        async move { answer }
     });
     let serving = async {
         tokio::join!(

@@ -158,6 +158,13 @@ async fn one_ends(children: &mut Vec<Child>) {
     children.swap_remove(index);
 }
 
+/// Whether a process was started by this one, and is no one's that was taken over.
+pub(super) fn is_child(process: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    parent.and_then(|parent| parent.trim().parse().ok()) == Some(std::process::id())
+}
+
 fn start(program: &Program) -> std::io::Result<Child> {
     let mut command = Command::new(&program.path);
     command.args(&program.args).envs(program.env.iter().map(|(key, value)| (key, value)));
