@@ -1,9 +1,11 @@
 //! `/decisions?namespace=&request=&refused&since=SECONDS&limit=`: what proxies remember of what they decided, all of it
 //! asked for at this moment, the newest first.
 
+use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daemon::http::{Answer, Call};
+use futures_util::{Stream, StreamExt as _};
 use proto::diagnostics::{Decision, DecisionQuery, Peer, Verdict};
 use serde::Serialize;
 use xds::diagnostics::{Attending, MOST_RECORDS, Said};
@@ -72,8 +74,7 @@ pub(super) async fn list(attending: &Attending, call: &Call) -> Answer {
         Ok(query) => query,
         Err(text) => return Answer::text(400, text),
     };
-    let said = attending.decisions(&query).await;
-    Answer::json(&joined(said, limit))
+    Answer::json(&joined(attending.decisions(&query), limit).await)
 }
 
 fn query(call: &Call, now: SystemTime) -> Result<(DecisionQuery, usize), String> {
@@ -97,9 +98,10 @@ fn query(call: &Call, now: SystemTime) -> Result<(DecisionQuery, usize), String>
     Ok((query, limit))
 }
 
-fn joined(said: Vec<Said>, limit: usize) -> Decisions {
+async fn joined(said: impl Stream<Item = Said>, limit: usize) -> Decisions {
     let (mut records, mut silent) = (Vec::new(), Vec::new());
-    for Said { node, records: told } in said {
+    let mut said = pin!(said);
+    while let Some(Said { node, records: told }) = said.next().await {
         let proxy = proxy(&node);
         match told {
             Ok(told) => records.extend(told.into_iter().map(|one| record(&proxy, one))),
@@ -109,6 +111,7 @@ fn joined(said: Vec<Said>, limit: usize) -> Decisions {
         records.sort_by_key(|record| std::cmp::Reverse(record.begun_micros));
         records.truncate(limit);
     }
+    silent.sort_by(|one: &Silent, other| one.proxy.cmp(&other.proxy));
     Decisions { records, silent }
 }
 
@@ -158,8 +161,8 @@ fn end(peer: Option<Peer>) -> End {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_newest_of_all_proxies_come_first_and_the_silent_are_named() {
+    #[tokio::test]
+    async fn the_newest_of_all_proxies_come_first_and_the_silent_are_named() {
         let decision = |begun_micros| Decision { begun_micros, ..Decision::default() };
         let node = |kind: &str, pod: &str| NodeInfo::new(kind, None, pod, "shop").on_node("node-1");
         let said = vec![
@@ -167,7 +170,7 @@ mod tests {
             Said { node: node("ztunnel", "z"), records: Ok(vec![decision(3)]) },
             Said { node: node("waypoint", "x"), records: Err("it has gone".into()) },
         ];
-        let Decisions { records, silent } = joined(said, 2);
+        let Decisions { records, silent } = joined(futures_util::stream::iter(said), 2).await;
         let seen: Vec<_> = records.iter().map(|one| (one.begun_micros, one.proxy.as_str())).collect();
         assert_eq!(seen, [(5, "waypoint/shop/w"), (3, "node-agent/node-1")]);
         assert_eq!(silent[0].proxy, "waypoint/shop/x");

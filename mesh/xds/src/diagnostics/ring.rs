@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use proto::diagnostics::{Decision, DecisionQuery};
 
-use super::MOST_RECORDS;
+use super::most;
 
 /// Records of decisions.
 #[derive(Debug)]
@@ -57,10 +57,7 @@ pub fn newest<'a, T: 'a>(
     query: &DecisionQuery,
     told: impl Fn(&T) -> Option<Decision>,
 ) -> Vec<Decision> {
-    let limit = match usize::try_from(query.limit).unwrap_or(MOST_RECORDS) {
-        0 => MOST_RECORDS,
-        limit => limit.min(MOST_RECORDS),
-    };
+    let limit = most(query);
     let mut all: Vec<Decision> = rings.into_iter().flat_map(|ring| ring.newest(limit, &told)).collect();
     all.sort_by_key(|record| std::cmp::Reverse(record.begun_micros));
     all.truncate(limit);

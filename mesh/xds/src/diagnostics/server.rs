@@ -7,18 +7,17 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use futures_util::{Stream, stream as streams};
+use futures_util::{Stream, StreamExt as _, stream as streams};
 use model::address::Str;
 use prost::Message;
 use proto::diagnostics::diagnostics_server::{Diagnostics, DiagnosticsServer};
 use proto::diagnostics::{Answer, Decision, DecisionQuery, Question, answer, question};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
-use super::MOST_RECORDS;
+use super::{MOST_RECORDS, most};
 use crate::node::NodeInfo;
 use crate::server::MAX_NODE;
 
@@ -26,6 +25,10 @@ use crate::server::MAX_NODE;
 const INTRODUCTION: Duration = Duration::from_secs(15);
 /// How long a proxy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long all of them may take together: less than a command waits for the controller (10 s).
+const TOGETHER: Duration = Duration::from_secs(8);
+/// Proxies that are asked at a time: their answers may be there at once, each of up to [`MAX_ANSWER`].
+const AT_ONCE: usize = 64;
 /// Questions that may wait for a proxy.
 const QUESTIONS: usize = 4;
 /// Streams at once; as many as of configuration.
@@ -87,13 +90,16 @@ pub struct Said {
 }
 
 impl Attending {
-    /// Asks all of them at once; each has three seconds.
-    pub async fn decisions(&self, query: &DecisionQuery) -> Vec<Said> {
+    /// Asks all of them, 64 at a time, and gives what each says as it comes: what thousands remember is never there at
+    /// once. Each has three seconds, all together eight.
+    pub fn decisions(&self, query: &DecisionQuery) -> impl Stream<Item = Said> + Send + use<> {
         let all: Vec<_> = {
             let streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             streams.by_number.values().map(|one| (one.node.clone(), one.questions.clone())).collect()
         };
-        join_all(all.into_iter().map(|(node, questions)| ask(node, questions, query.clone()))).await
+        let (query, end) = (query.clone(), Instant::now() + TOGETHER);
+        let ask = move |(node, questions)| ask(node, questions, query.clone(), end);
+        streams::iter(all).map(ask).buffer_unordered(AT_ONCE)
     }
 
     /// How many there are.
@@ -130,14 +136,25 @@ impl Attending {
     }
 }
 
-async fn ask(node: NodeInfo, questions: mpsc::Sender<Asked>, query: DecisionQuery) -> Said {
+async fn ask(node: NodeInfo, questions: mpsc::Sender<Asked>, query: DecisionQuery, end: Instant) -> Said {
+    let now = Instant::now();
+    if now >= end {
+        let reason =
+            "it was not asked, others took too long to answer; ask again for fewer of them, or later";
+        return Said { node, records: Err(String::from(reason)) };
+    }
+    let most = most(&query);
     let (answer, answered) = oneshot::channel();
     let outcome = async {
         questions.send((query, answer)).await.map_err(|_| String::from("it has gone"))?;
-        answered.await.map_err(|_| String::from("it has gone"))?
+        let mut records = answered.await.map_err(|_| String::from("it has gone"))??;
+        // It is to send no more; whether it does is up to it.
+        records.truncate(most);
+        Ok(records)
     };
-    let late = || Err(format!("no answer within {} s", PATIENCE.as_secs()));
-    let records = timeout(PATIENCE, outcome).await.unwrap_or_else(|_| late());
+    let patience = PATIENCE.min(end - now);
+    let late = |_| Err(format!("no answer within {} s", patience.as_secs_f32().ceil()));
+    let records = timeout_at(now + patience, outcome).await.unwrap_or_else(late);
     Said { node, records }
 }
 
@@ -247,6 +264,11 @@ impl Conversation {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::sleep;
+
     use super::*;
 
     fn ids(attending: &Attending) -> Vec<String> {
@@ -267,5 +289,63 @@ mod tests {
         assert!(places[2].1.is_closed());
         drop(places);
         assert_eq!(attending.count(), 0);
+    }
+
+    /// So many proxies, of which each takes a second to answer with more than it is asked for, or never does; and how often
+    /// any was asked.
+    fn proxies(count: usize, silent: bool) -> (Attending, Arc<AtomicUsize>) {
+        let (attending, asked) = (Attending::default(), Arc::new(AtomicUsize::new(0)));
+        for number in 0..count {
+            let node = NodeInfo::new("waypoint", None, &format!("w-{number}"), "shop");
+            let (place, mut questions) = attending.enter(format!("{number}").into(), 1, node).unwrap();
+            let asked = asked.clone();
+            tokio::spawn(async move {
+                let _place = place;
+                let mut unanswered = Vec::new();
+                while let Some((_, answer)) = questions.recv().await {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    if silent {
+                        unanswered.push(answer);
+                        continue;
+                    }
+                    sleep(Duration::from_secs(1)).await;
+                    let _ = answer.send(Ok(vec![Decision::default(); 5]));
+                }
+            });
+        }
+        (attending, asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_many_say_is_never_there_at_once() {
+        let (attending, asked) = proxies(200, false);
+        let mut said = pin!(attending.decisions(&DecisionQuery { limit: 2, ..DecisionQuery::default() }));
+        let (mut taken, mut most) = (0, 0);
+        while let Some(Said { node, records }) = said.next().await {
+            most = most.max(asked.load(Ordering::Relaxed) - taken);
+            taken += 1;
+            assert_eq!(records.map(|records| records.len()), Ok(2), "{}", node.pod);
+            // Who reads slowly holds the next ones up.
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!((taken, most), (200, AT_ONCE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_does_not_keep_the_others_waiting_for_ever() {
+        let (attending, asked) = proxies(300, true);
+        let begun = Instant::now();
+        let said: Vec<_> = attending
+            .decisions(&DecisionQuery::default())
+            .map(|said| said.records.unwrap_err())
+            .collect()
+            .await;
+        assert_eq!(begun.elapsed().as_secs(), TOGETHER.as_secs());
+        assert_eq!(asked.load(Ordering::Relaxed), 3 * AT_ONCE, "within 3, 6 and 8 seconds");
+        let count = |text: &str| said.iter().filter(|reason| reason.contains(text)).count();
+        assert_eq!(
+            [count("within 3 s"), count("within 2 s"), count("was not asked")],
+            [2 * AT_ONCE, AT_ONCE, 300 - 3 * AT_ONCE]
+        );
     }
 }
