@@ -18,6 +18,8 @@ use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{self, Instant};
+use tonic::Streaming;
+use tonic::transport::Channel;
 
 use self::backoff::Backoff;
 pub use self::backoff::Ending;
@@ -153,7 +155,8 @@ impl<H: Handler> Client<H> {
     async fn connection(&mut self, patience: &mut Patience) -> Result<Infallible, ConnectError> {
         let opening = self.subscriber.connect();
         let node = opening.first().and_then(|first| first.node.clone());
-        let (requests, mut responses, channel) = connect::open(&self.config, opening).await?;
+        let (requests, outbound) = connect::requests(opening).await?;
+        let (mut responses, channel) = self.open(&requests, outbound).await?;
         self.link.send_modify(|link| link.connected = true);
         tracing::info!(controller = self.config.address, "connected to the controller");
         let config = self.config.clone();
@@ -186,6 +189,26 @@ impl<H: Handler> Client<H> {
         }
     }
 
+    /// Opens the stream. What is asked for meanwhile goes with it as far as there is room: who asks does not wait for a
+    /// controller that is silent.
+    async fn open(
+        &mut self,
+        requests: &mpsc::Sender<DeltaDiscoveryRequest>,
+        outbound: mpsc::Receiver<DeltaDiscoveryRequest>,
+    ) -> Result<(Streaming<DeltaDiscoveryResponse>, Channel), ConnectError> {
+        let config = self.config.clone();
+        let mut opened = pin!(connect::open(&config, outbound));
+        loop {
+            let (command, room) = tokio::select! {
+                opened = opened.as_mut() => return opened,
+                Some(next) = next(&mut self.commands, requests) => next,
+            };
+            if let Some(request) = self.command(command) {
+                room.send(request);
+            }
+        }
+    }
+
     fn answer(
         &mut self,
         response: Result<Option<DeltaDiscoveryResponse>, tonic::Status>,
@@ -214,6 +237,15 @@ impl<H: Handler> Client<H> {
     }
 }
 
+/// The next change of what is asked for, once there is room to say so.
+async fn next<'a>(
+    commands: &mut mpsc::Receiver<Command>,
+    requests: &'a mpsc::Sender<DeltaDiscoveryRequest>,
+) -> Option<(Command, mpsc::Permit<'a, DeltaDiscoveryRequest>)> {
+    let room = requests.reserve().await.ok()?;
+    Some((commands.recv().await?, room))
+}
+
 impl ClientHandle {
     /// What is known of the connection now.
     pub fn link(&self) -> Link {
@@ -239,5 +271,57 @@ impl ClientHandle {
     /// The client has stopped.
     pub async fn wish(&self, type_url: &str, wish: Wish) -> Result<(), Stopped> {
         self.commands.send(Command { type_url: type_url.into(), wish }).await.map_err(|_| Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+    use proto::discovery::Node;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::delta::subscriber::{Delivery, Mode, Rejection, Subscription};
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        fn apply(&mut self, _: &Delivery) -> Vec<Rejection> {
+            Vec::new()
+        }
+    }
+
+    struct Endings(mpsc::Sender<Ending>);
+
+    impl Observer for Endings {
+        fn ended(&self, ending: Ending) {
+            self.0.try_send(ending).unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_controller_that_is_silent_is_given_up_and_keeps_nobody_waiting_for_long() {
+        let config = ClientConfig {
+            address: "https://controller".to_owned(),
+            dial: Arc::new(|| pending().boxed()),
+            token_file: None,
+            cluster_id: "Kubernetes".to_owned(),
+            headers: Vec::new(),
+        };
+        let some = Subscription { type_url: "some".into(), mode: Mode::Demand, required: false };
+        let (client, handle) = Client::new(config, Subscriber::new(Node::default(), [some]), Nothing);
+        let (ended, mut endings) = mpsc::channel(8);
+        let running = tokio::spawn(client.observed_by(Arc::new(Endings(ended))).run());
+        let begun = Instant::now();
+        for number in 0..2 * COMMANDS {
+            let wish = Wish { ask: [Str::from(number.to_string())].into(), ..Wish::default() };
+            let taken = timeout(Duration::from_secs(11), handle.wish("some", wish)).await;
+            assert_eq!(taken, Ok(Ok(())), "{number}");
+        }
+        assert_eq!(timeout(Duration::from_secs(11), endings.recv()).await, Ok(Some(Ending::NoConnection)));
+        assert_eq!(begun.elapsed().as_secs(), 10);
+        running.abort();
     }
 }

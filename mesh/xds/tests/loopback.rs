@@ -125,6 +125,29 @@ async fn a_closed_view_ends_the_stream_and_the_client_returns() {
 }
 
 #[tokio::test]
+async fn what_is_asked_for_before_the_controller_answers_goes_with_the_stream() {
+    use xds::delta::subscriber::Wish;
+
+    let mesh = Mesh::start().await;
+    mesh.open(false);
+    let mut proxy = Proxy::on_demand(&mesh);
+    mesh.publish(workload("one", &[]));
+    // More than what may wait to be told.
+    let names = (0..500).map(|number| format!("none-{number}")).chain(["one".to_owned()]);
+    let asked = async {
+        for name in names {
+            let wish = Wish { ask: [name.as_str().into()].into(), ..Wish::default() };
+            proxy.handle.wish(ADDRESS, wish).await.expect("running");
+        }
+    };
+    timeout(PATIENCE / 4, asked).await.expect("who asks does not wait for the controller");
+    assert!(!proxy.handle.link().connected);
+    mesh.open(true);
+    eventually!(proxy, |known| known.workloads.contains_key("one"));
+    eventually!(proxy, |known| known.removed.len() == 500);
+}
+
+#[tokio::test]
 async fn names_are_asked_for_on_demand() {
     use xds::delta::subscriber::Wish;
 
@@ -141,7 +164,7 @@ async fn names_are_asked_for_on_demand() {
     assert_eq!(proxy.known.borrow().workloads.len(), 1);
     proxy
         .handle
-        .wish(ADDRESS, Wish { release: vec!["one".into()], ..Wish::default() })
+        .wish(ADDRESS, Wish { release: ["one".into()].into(), ..Wish::default() })
         .await
         .expect("running");
     eventually!(proxy, |known| known.workloads.is_empty());

@@ -71,7 +71,7 @@ fn replay(
     })?;
     agent.take(updates);
     if complete == Some(Told::OnDemand) {
-        let ask = agent.demand.adopt(&agent.state.read());
+        let ask = agent.demand.adopt(&agent.state.read()).into_iter().collect();
         // It goes with the first request.
         drop(subscriber.wish(type_url::ADDRESS, Wish { ask, ..Wish::default() }));
     }

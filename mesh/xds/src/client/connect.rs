@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::Channel;
@@ -20,6 +22,9 @@ use crate::delta::subscriber::StartOver;
 const MAX_MESSAGE: usize = 200 << 20;
 /// Answers that may wait to be sent.
 const REQUESTS: usize = 16;
+/// From the first packet to the answer's headers. Less than what counts as a connection that did its work
+/// ([`Backoff`](super::backoff::Backoff)).
+const OPENING: Duration = Duration::from_secs(10);
 /// Larger than any token should be.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -43,6 +48,9 @@ pub enum ConnectError {
     /// No connection.
     #[error("cannot connect: {}; is the controller running, and does its certificate carry this name?", chain(.0))]
     Transport(#[from] tonic::transport::Error),
+    /// The controller does not answer.
+    #[error("no answer within {} s; is the controller overloaded, or does something answer in its place?", OPENING.as_secs())]
+    Silent,
     /// The controller ended the stream with an error.
     #[error("the controller says: {}", .0.message())]
     Status(Box<tonic::Status>),
@@ -72,26 +80,40 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-type Stream = (mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>, Channel);
+/// What is to be sent: to put it in, and to take it out.
+type Requests = (mpsc::Sender<DeltaDiscoveryRequest>, mpsc::Receiver<DeltaDiscoveryRequest>);
 
-/// Opens a stream that begins with these requests; what it goes over takes other streams too.
-pub(super) async fn open(
-    config: &ClientConfig,
-    opening: Vec<DeltaDiscoveryRequest>,
-) -> Result<Stream, ConnectError> {
-    let channel = (config.dial)().await?;
+/// What a stream begins with, before there is one: a server may send its headers only with its first response.
+pub(super) async fn requests(opening: Vec<DeltaDiscoveryRequest>) -> Result<Requests, ConnectError> {
     let (requests, outbound) = mpsc::channel(REQUESTS.max(opening.len()));
-    // Before the call: a server may send its headers only with its first response.
     for request in opening {
         requests.send(request).await?;
     }
+    Ok((requests, outbound))
+}
+
+/// Opens a stream of these requests, within ten seconds; what it goes over takes other streams too.
+pub(super) async fn open(
+    config: &ClientConfig,
+    outbound: mpsc::Receiver<DeltaDiscoveryRequest>,
+) -> Result<Stream, ConnectError> {
+    timeout(OPENING, call(config, outbound)).await.unwrap_or(Err(ConnectError::Silent))
+}
+
+type Stream = (Streaming<DeltaDiscoveryResponse>, Channel);
+
+async fn call(
+    config: &ClientConfig,
+    outbound: mpsc::Receiver<DeltaDiscoveryRequest>,
+) -> Result<Stream, ConnectError> {
+    let channel = (config.dial)().await?;
     let mut request = Request::new(ReceiverStream::new(outbound));
     add_headers(config, &mut request).await?;
     let mut client = AggregatedDiscoveryServiceClient::<Channel>::new(channel.clone())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let response = client.delta_aggregated_resources(request).await.map_err(ConnectError::from_status)?;
-    Ok((requests, response.into_inner(), channel))
+    Ok((response.into_inner(), channel))
 }
 
 /// Adds what proves to the controller who calls.

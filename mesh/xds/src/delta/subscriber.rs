@@ -1,6 +1,6 @@
 //! The client's side: what it subscribes to, what it has, and what it answers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -65,11 +65,11 @@ pub struct Delivery {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wish {
     /// Resources to ask for, by any of their names. Asking again has the answer repeated.
-    pub ask: Vec<Str>,
+    pub ask: BTreeSet<Str>,
     /// What is no longer asked for.
-    pub release: Vec<Str>,
+    pub release: BTreeSet<Str>,
     /// Resources that the caller has dropped.
-    pub dropped: Vec<Str>,
+    pub dropped: BTreeSet<Str>,
 }
 
 impl Wish {
@@ -244,8 +244,8 @@ impl Subscriber {
             topic.other.remove(name);
         }
         topic.demanded.extend(ask.iter().cloned());
-        let names = |names: Vec<Str>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let unsubscribe = names(release.into_iter().chain(dropped).collect());
+        let names = |names: BTreeSet<Str>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let unsubscribe = names(&release | &dropped);
         (!ask.is_empty() || !unsubscribe.is_empty()).then(|| DeltaDiscoveryRequest {
             type_url: type_url.to_owned(),
             resource_names_subscribe: names(ask),

@@ -67,11 +67,11 @@ fn on_demand(type_url: &str) -> Subscription {
 }
 
 fn ask(name: &str) -> Wish {
-    Wish { ask: vec![name.into()], ..Wish::default() }
+    Wish { ask: [name.into()].into(), ..Wish::default() }
 }
 
 fn release(name: &str) -> Wish {
-    Wish { release: vec![name.into()], ..Wish::default() }
+    Wish { release: [name.into()].into(), ..Wish::default() }
 }
 
 fn resource(name: &str, content: &str) -> Resource {

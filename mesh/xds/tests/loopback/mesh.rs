@@ -34,6 +34,15 @@ const SERVER_NAME: &str = "istiod.istio-system.svc";
 pub(crate) struct Gate {
     publisher: Arc<Publisher>,
     tokens: Mutex<Vec<String>>,
+    /// Nobody is answered while it is not.
+    open: watch::Sender<bool>,
+}
+
+impl Gate {
+    fn new(publisher: &Arc<Publisher>) -> Arc<Self> {
+        let open = watch::Sender::new(true);
+        Arc::new(Self { publisher: publisher.clone(), tokens: Mutex::default(), open })
+    }
 }
 
 impl Control for Gate {
@@ -42,6 +51,7 @@ impl Control for Gate {
     async fn authenticate(&self, metadata: &MetadataMap, _: &Extensions) -> Result<String, Status> {
         let token = metadata.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or("none");
         self.tokens.lock().expect("no panic").push(token.to_owned());
+        let _ = self.open.subscribe().wait_for(|open| *open).await;
         match token {
             "Bearer secret" => Ok("agent".to_owned()),
             "Bearer other" => Ok("other".to_owned()),
@@ -82,7 +92,7 @@ impl Mesh {
 
     async fn with(identity: Option<Identity>, roots: String) -> Self {
         let publisher = publisher();
-        let gate = Arc::new(Gate { publisher: publisher.clone(), tokens: Mutex::default() });
+        let gate = Gate::new(&publisher);
         let clients = Server::new(gate.clone()).clients();
         let mut mesh = Self { publisher, roots, identity, gate, clients, port: 0, server: None };
         mesh.listen().await;
@@ -117,13 +127,18 @@ impl Mesh {
         // Its listener is closed once it has ended.
         drop(server.await);
         self.publisher = publisher();
-        self.gate = Arc::new(Gate { publisher: self.publisher.clone(), tokens: Mutex::default() });
+        self.gate = Gate::new(&self.publisher);
     }
 
     pub(crate) fn publish(&self, (type_url, resource): (&str, Resource)) -> Revision {
         let mut edit = Edit::new();
         edit.put(type_url, resource);
         self.publisher.apply(edit).expect("a change")
+    }
+
+    /// Answers those who come, or has them wait.
+    pub(crate) fn open(&self, open: bool) {
+        self.gate.open.send_replace(open);
     }
 
     pub(crate) fn clients(&self) -> &Clients<String> {

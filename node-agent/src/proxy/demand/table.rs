@@ -116,7 +116,7 @@ impl Table {
                 Phase::Unanswered(_) if now < entry.asked + AGAIN => return seen == Seen::Whole,
                 Phase::Unanswered(_) => {
                     entry.asked = now;
-                    self.wish.ask.push(key.text());
+                    self.wish.ask.insert(key.text());
                     return seen == Seen::Whole;
                 }
                 Phase::Absent(_) | Phase::Gone => {}
@@ -173,7 +173,7 @@ impl Table {
     fn ask(&mut self, key: &Key, asker: &Arc<str>, now: Instant) {
         self.enter(key, asker, now);
         self.set(key, Phase::Unanswered(asker.clone()), now);
-        self.wish.ask.push(key.text());
+        self.wish.ask.insert(key.text());
         self.counts.asked += 1;
     }
 
@@ -245,7 +245,7 @@ impl Table {
                 }
             }
         }
-        self.wish.release.push(key.text());
+        self.wish.release.insert(key.text());
     }
 
     /// Whether nothing is missing of what has come.
@@ -438,11 +438,10 @@ impl Table {
     pub(super) fn take_wish(&mut self) -> Wish {
         let mut wish = std::mem::take(&mut self.wish);
         if !wish.release.is_empty() || !wish.dropped.is_empty() {
-            let asked: HashSet<Str> =
-                wish.ask.iter().filter(|name| self.entries.contains_key(&Key::read(name))).cloned().collect();
-            wish.ask.retain(|name| asked.contains(name));
-            wish.release.retain(|name| !asked.contains(name));
-            wish.dropped.retain(|name| !asked.contains(name));
+            let Wish { ask, release, dropped } = &mut wish;
+            ask.retain(|name| self.entries.contains_key(&Key::read(name)));
+            release.retain(|name| !ask.contains(name));
+            dropped.retain(|name| !ask.contains(name));
         }
         wish
     }

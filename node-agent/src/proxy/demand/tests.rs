@@ -60,7 +60,7 @@ impl Bed {
     /// What was let go of since the last time.
     fn released(&mut self) -> Vec<String> {
         let wish = self.table.take_wish();
-        assert_eq!(wish.ask, Vec::<Str>::new());
+        assert!(wish.ask.is_empty(), "{wish:?}");
         wish.release.iter().map(ToString::to_string).collect()
     }
 
@@ -213,6 +213,20 @@ fn a_service_is_known_when_all_its_endpoints_are() {
     // An endpoint is known without having been asked for, and is from now on.
     bed.asked();
     assert!(bed.look(&at("10.0.0.1")));
+    assert_eq!(bed.asked(), ["/10.0.0.1"]);
+}
+
+#[test]
+fn what_nobody_answers_is_asked_for_again_and_told_once() {
+    let mut bed = Bed::new();
+    let address = at("10.0.0.1");
+    for _ in 0..100 {
+        assert!(!bed.look(&address));
+        bed.now += Duration::from_secs(2);
+    }
+    // The controller was not listening all the while.
+    assert_eq!(bed.asked(), ["/10.0.0.1"]);
+    assert!(!bed.look(&address));
     assert_eq!(bed.asked(), ["/10.0.0.1"]);
 }
 

@@ -1,5 +1,7 @@
 //! The rules of the protocol, one test each.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 
 use super::*;
@@ -581,7 +583,7 @@ fn what_a_client_has_dropped_is_no_longer_told() {
     link.settle(&store);
     link.log();
     // After a restart it asks for less than it has.
-    let dropped: Vec<Str> = ["a", "svc"].map(Str::from).into();
+    let dropped: BTreeSet<Str> = ["a", "svc"].map(Str::from).into();
     link.subscriber.wish(ADDRESS, release("svc"));
     link.reconnect();
     link.settle(&store);
