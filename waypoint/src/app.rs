@@ -75,7 +75,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let mut signalled = pin!(shutdown.signalled());
     let tasks = Tasks::default();
 
-    let (waypoint, mailboxes) = waypoint(settings, log, &metrics)?;
+    let (waypoint, mailboxes) = waypoint(settings, log, &metrics, Bounds::default())?;
     // Taken now, so that it fails now where another has it; opened when there is something to answer with.
     let tunnels = SocketAddr::new(waypoint.own.address.ip, settings.parse(name::HBONE_PORT, "a port")?);
     let port = listen::Port::take(tunnels)?;
@@ -153,6 +153,7 @@ pub(crate) fn waypoint(
     settings: &Settings,
     log: Log,
     metrics: &Metrics,
+    bounds: Bounds,
 ) -> Result<(Arc<Waypoint>, Vec<worker::Mailbox>), StartError> {
     let key_exchange: KeyExchange = settings.parse(name::KEY_EXCHANGE, "x25519, hybrid or pqc")?;
     // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
@@ -174,7 +175,6 @@ pub(crate) fn waypoint(
         connection_window: TUNNEL_WINDOW,
         ..Limits::default()
     };
-    let bounds = Bounds::default();
     let series = settings.parse(name::METRIC_SERIES, "a number of sets of labels")?;
     let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
     let own = own(settings)?;

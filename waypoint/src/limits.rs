@@ -41,7 +41,7 @@ pub(crate) struct Bounds {
     pub(crate) connect: Duration,
     /// How long an unused connection to an endpoint is kept. 30 s: less than servers commonly do.
     pub(crate) upstream_idle: Duration,
-    /// HTTP/1.1 connections to endpoints of a thread, those in use and those kept. 8192.
+    /// Connections to endpoints of a thread, whatever is spoken on them: those being opened, in use and kept. 8192.
     pub(crate) upstream_connections: usize,
     /// Requests at once on an HTTP/2 connection to an endpoint. 100.
     pub(crate) upstream_streams: usize,

@@ -105,14 +105,16 @@ async fn to_endpoint(
         return Err(Refused::nowhere(Flags::UO, error));
     }
     let connected = upstream::connect(worker, &endpoint, inbound).await;
-    endpoint.record(match &connected {
-        Ok(_) => Outcome::TcpConnected,
-        Err(DialError::Timeout) => Outcome::TimedOut,
-        Err(_) => Outcome::Failed,
-    });
+    match &connected {
+        Ok(_) => endpoint.record(Outcome::TcpConnected),
+        Err(DialError::Timeout) => endpoint.record(Outcome::TimedOut),
+        // The endpoint was not asked.
+        Err(DialError::Short(_)) => {}
+        Err(_) => endpoint.record(Outcome::Failed),
+    }
     match connected {
         Ok(io) => Ok((io, endpoint)),
-        Err(error) => Err(Refused::nowhere(Flags::UF, error.to_string())),
+        Err(error) => Err(Refused::nowhere(error.flags(), error.to_string())),
     }
 }
 

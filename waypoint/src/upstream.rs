@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use model::traffic::pool::Overflow;
 
 pub(crate) use self::body::{Gate, RequestBody, SharedSource, Source};
-pub(crate) use self::dial::{DialError, Io, connect};
+pub(crate) use self::dial::{DialError, Io, Shortage, connect};
 pub(crate) use self::pool::{Lease, Parts, Pools};
 use crate::listen::Inbound;
 use crate::protocol::Http;
@@ -28,9 +28,9 @@ pub(crate) enum SendError {
     /// There is no connection to the endpoint.
     #[error(transparent)]
     Dial(DialError),
-    /// There are as many as there may be.
-    #[error("there are too many connections to endpoints; more of them would not be served faster")]
-    Full,
+    /// Something of our own has run out.
+    #[error(transparent)]
+    Short(Shortage),
     /// There is as much as the rules of the destination allow.
     #[error(transparent)]
     Overflow(Overflow),
@@ -39,12 +39,21 @@ pub(crate) enum SendError {
     Broken(hyper::Error),
 }
 
+impl From<DialError> for SendError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Short(shortage) => Self::Short(shortage),
+            error => Self::Dial(error),
+        }
+    }
+}
+
 impl SendError {
     /// Its flag in telemetry.
     pub(crate) fn flags(&self) -> Flags {
         match self {
             Self::Dial(_) => Flags::UF,
-            Self::Full | Self::Overflow(_) => Flags::UO,
+            Self::Short(_) | Self::Overflow(_) => Flags::UO,
             Self::Broken(_) => Flags::UC,
         }
     }
@@ -53,7 +62,7 @@ impl SendError {
     pub(crate) fn details(&self) -> &'static str {
         match self {
             Self::Dial(_) => "upstream_reset_before_response_started{connection_failure}",
-            Self::Full | Self::Overflow(_) => "upstream_reset_before_response_started{overflow}",
+            Self::Short(_) | Self::Overflow(_) => "upstream_reset_before_response_started{overflow}",
             Self::Broken(_) => "upstream_reset_before_response_started{connection_termination}",
         }
     }
@@ -87,5 +96,5 @@ pub(crate) async fn send(
         }
     }
     // The last attempt has returned.
-    Err((SendError::Full, None))
+    Err((SendError::Short(Shortage::Connections), None))
 }

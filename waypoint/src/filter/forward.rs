@@ -315,7 +315,7 @@ fn outcome(ended: &Ended) -> retry::Outcome<'_> {
             retry::Outcome::Response { status: response.status(), headers: response.headers() }
         }
         Ended::Failed(SendError::Dial(_)) => retry::Outcome::ConnectFailure,
-        Ended::Failed(SendError::Full | SendError::Overflow(_)) => retry::Outcome::Overflow,
+        Ended::Failed(SendError::Short(_) | SendError::Overflow(_)) => retry::Outcome::Overflow,
         Ended::Failed(SendError::Broken(error)) if is_refused(error) => retry::Outcome::RefusedStream,
         Ended::Failed(SendError::Broken(_)) => retry::Outcome::Reset { sent: true },
         Ended::TooLate { all: true } => retry::Outcome::Timeout,
@@ -333,7 +333,7 @@ pub(super) fn note(endpoint: &Endpoint, ended: Result<&Response<Incoming>, &Send
                 None => Outcome::Response(response.status().as_u16()),
             }
         }
-        Err(SendError::Full | SendError::Overflow(_)) => return,
+        Err(SendError::Short(_) | SendError::Overflow(_)) => return,
         Err(SendError::Dial(DialError::Timeout)) => Outcome::TimedOut,
         Err(_) => Outcome::Failed,
     };

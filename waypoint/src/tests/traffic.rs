@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hbone::headers::Headers;
+use hbone::tunnel::ConnectError;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -27,8 +29,9 @@ use tokio::time::{Instant, sleep};
 
 use super::fixtures::key;
 use super::requests::{get, http1, http2, whole};
-use super::world::{HTTP, TCP, World, run};
+use super::world::{GRPC, HTTP, TCP, VIP, World, run};
 use crate::http::LocalExecutor;
+use crate::limits::Bounds;
 
 thread_local! {
     /// Whether the first pod answers 503 to all.
@@ -460,7 +463,7 @@ fn connections_of_plain_tcp_are_limited_too() {
         let tcp = TcpSettings { max_connections: 1, ..TcpSettings::default() };
         world.waypoint.routings.set(routing(pool(HttpSettings::default(), tcp)));
         let first = world.connect(TCP).await;
-        let authority = format!("{}:{TCP}", super::world::VIP);
+        let authority = format!("{VIP}:{TCP}");
         assert_eq!(world.connect_as("client", &authority).await.err(), Some(503));
         drop(first);
         while world.connect_as("client", &authority).await.is_err() {
@@ -539,7 +542,7 @@ fn streams_are_as_many_on_a_connection_as_they_may() {
         let http = HttpSettings { max_concurrent_streams: 2, ..HttpSettings::default() };
         let world = World::new(super::requests::application).await;
         world.waypoint.routings.set(routing(pool(http, TcpSettings::default())));
-        let client = http2(&world, super::world::GRPC).await;
+        let client = http2(&world, GRPC).await;
         let mut open = Vec::new();
         for _ in 0..4 {
             let (say, said) = mpsc::channel::<Result<Frame<Bytes>, hyper::Error>>(1);
@@ -550,5 +553,54 @@ fn streams_are_as_many_on_a_connection_as_they_may() {
             open.push((say, client.clone().send_request(request).await.unwrap()));
         }
         assert_eq!(world.connects.borrow().len(), 2);
+    });
+}
+
+#[test]
+fn connections_to_endpoints_are_bounded_whatever_is_spoken_on_them() {
+    run(async {
+        let bounds = || Bounds { upstream_connections: 2, ..Bounds::default() };
+        let hits = |world: &World| {
+            world.metric("lateen_limit_hits_total", &["limit=\"upstream_connections\""]).unwrap_or_default()
+        };
+        for port in [HTTP, GRPC] {
+            let world = World::bounded(application, bounds()).await;
+            // Each request has a connection of its own.
+            let http = HttpSettings { max_requests_per_connection: 1, ..HttpSettings::default() };
+            world.waypoint.routings.set(routing(pool(http, TcpSettings::default())));
+            asked();
+            let client = http2(&world, port).await;
+            let wait = || {
+                let mut client = client.clone();
+                spawn_local(async move { whole(client.send_request(get("/wait")).await.unwrap()).await })
+            };
+            let two = [wait(), wait()];
+            while ASKED.with_borrow(|asked| asked.values().sum::<u32>()) < 2 {
+                sleep(Duration::from_millis(5)).await;
+            }
+            let (status, text) = whole(client.clone().send_request(get("/")).await.unwrap()).await;
+            assert_eq!((status, hits(&world)), (503, 1.0), "{port}: {text}");
+            GO.with_borrow(|go| go.notify_waiters());
+            for waiting in two {
+                assert_eq!(waiting.await.unwrap().0, 200);
+            }
+            // What is over does not count.
+            while whole(client.clone().send_request(get("/")).await.unwrap()).await.0 != 200 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        let world = World::bounded(application, bounds()).await;
+        // One tunnel, that is one thread.
+        let tunnel = world.tunnel("client").await;
+        let connect = || async { tunnel.connect(&format!("{VIP}:{TCP}"), &Headers::new()).await };
+        let two = [connect().await.unwrap(), connect().await.unwrap()];
+        assert_eq!(world.waypoint.ledger.descriptors(), 2, "the client's tunnel, and the one to the pod");
+        let refused = connect().await.unwrap_err();
+        assert!(matches!(refused, ConnectError::Refused { status: 503, .. }), "{refused}");
+        assert_eq!(hits(&world), 1.0);
+        drop(two);
+        while connect().await.is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
     });
 }

@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::spawn_local;
 
 use super::fixtures::{edit, identity, key, pod, ports, service, waypoint};
+use crate::limits::Bounds;
 use crate::{Waypoint, app, listen, worker};
 
 pub(super) const VIP: &str = "10.96.0.1";
@@ -94,6 +95,14 @@ fn account() -> Arc<Account> {
 impl World {
     /// A world whose application listens on the pod's four ports, `application` for each connection there.
     pub(super) async fn new<F: Future<Output = ()> + 'static>(application: fn(TcpStream, u16) -> F) -> Self {
+        Self::bounded(application, Bounds::default()).await
+    }
+
+    /// The same with a waypoint of these bounds.
+    pub(super) async fn bounded<F: Future<Output = ()> + 'static>(
+        application: fn(TcpStream, u16) -> F,
+        bounds: Bounds,
+    ) -> Self {
         let addresses = Addresses::fresh();
         let metrics = Metrics::default();
         let instance = addresses.ip(1).to_string();
@@ -105,7 +114,7 @@ impl World {
         ];
         let settings = crate::config::read(args.map(str::to_owned), |_| None).unwrap();
         let log = Log::start("info", Format::Plain).unwrap();
-        let (waypoint, mailboxes) = app::waypoint(&settings, log, &metrics).unwrap();
+        let (waypoint, mailboxes) = app::waypoint(&settings, log, &metrics, bounds).unwrap();
         let _threads = worker::start_all(&waypoint, mailboxes).unwrap();
         let authority = Arc::new(TestAuthority::default());
         spawn_local(waypoint.certificates.drive(Shared(authority.clone())));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hbone::account::Descriptors;
 use hbone::pool::PoolError;
 use hbone::transport::{HandshakeError, Tls};
 use hbone::tunnel::{Client, ConnectError, Gone};
@@ -18,10 +19,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::pool::Counted;
 use crate::limits::Limit;
 use crate::listen::Inbound;
 use crate::route::{Endpoint, Hop};
 use crate::tcp::request_headers;
+use crate::telemetry::Flags;
 use crate::trust::{self, Ends};
 use crate::worker::{TunnelKey, Worker};
 
@@ -54,23 +57,63 @@ pub(crate) enum DialError {
     /// The tunnel failed.
     #[error("{0}")]
     Tunnel(String),
+    /// It was not tried: something of our own has run out.
+    #[error(transparent)]
+    Short(Shortage),
+}
+
+/// What has run out here; it says nothing of the endpoint.
+#[derive(Debug, Clone, Copy, Error)]
+pub(crate) enum Shortage {
+    /// There are as many connections as there may be.
+    #[error("there are too many connections to endpoints; more of them would not be served faster")]
+    Connections,
+    /// There are no descriptors.
+    #[error(
+        "this waypoint's connections to endpoints hold their share of file descriptors; raise its limit of open files (OPEN_FILES, ulimit -n) or add a replica"
+    )]
+    Descriptors,
+}
+
+impl DialError {
+    /// Its flag in telemetry.
+    pub(crate) fn flags(&self) -> Flags {
+        match self {
+            Self::Short(_) => Flags::UO,
+            _ => Flags::UF,
+        }
+    }
+}
+
+/// A connection to an endpoint, which counts as one while it lasts.
+#[derive(Debug)]
+pub(crate) struct Io {
+    bytes: Bytes,
+    _counted: Counted,
 }
 
 /// The bytes to and from an endpoint.
 #[derive(Debug)]
-pub(crate) enum Io {
+enum Bytes {
     /// A tunnel's stream.
     Tunnel(hbone::tunnel::Stream),
     /// Plain TCP.
-    Plain(TcpStream),
+    Plain(Dialled),
+}
+
+/// A socket and its descriptor.
+#[derive(Debug)]
+struct Dialled {
+    socket: TcpStream,
+    descriptor: Descriptors,
 }
 
 impl Io {
     /// The tunnel that they go by.
     pub(super) fn way(&self) -> Way {
-        match self {
-            Self::Tunnel(stream) => Way(Some(stream.tunnel())),
-            Self::Plain(_) => Way(None),
+        match &self.bytes {
+            Bytes::Tunnel(stream) => Way(Some(stream.tunnel())),
+            Bytes::Plain(_) => Way(None),
         }
     }
 }
@@ -86,7 +129,7 @@ impl Way {
     }
 }
 
-/// Connects to an endpoint's application.
+/// Connects to an endpoint's application. Every connection to one is made here, whatever is spoken on it.
 ///
 /// # Errors
 /// Why not.
@@ -95,6 +138,16 @@ pub(crate) async fn connect(
     endpoint: &Endpoint,
     inbound: &Inbound,
 ) -> Result<Io, DialError> {
+    let waypoint = &worker.waypoint;
+    let counted = worker.pools.count(waypoint.bounds.upstream_connections).ok_or_else(|| {
+        waypoint.hits.hit(Limit::UpstreamConnections);
+        DialError::Short(Shortage::Connections)
+    })?;
+    let bytes = in_time(worker, endpoint, inbound).await?;
+    Ok(Io { bytes, _counted: counted })
+}
+
+async fn in_time(worker: &Rc<Worker>, endpoint: &Endpoint, inbound: &Inbound) -> Result<Bytes, DialError> {
     let in_use = endpoint.in_use.as_ref().filter(|in_use| in_use.current.own_connections);
     let Some(in_use) = in_use else { return to_application(worker, endpoint, inbound).await };
     // `connectTimeout`, of all that it takes to reach the application.
@@ -107,16 +160,16 @@ async fn to_application(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
     inbound: &Inbound,
-) -> Result<Io, DialError> {
+) -> Result<Bytes, DialError> {
     let keepalive = keepalive(endpoint);
     match &endpoint.hop {
-        Hop::Plain(to) => tcp(worker, to.addr(), keepalive).await.map(Io::Plain),
+        Hop::Plain(to) => tcp(worker, to.addr(), keepalive).await.map(Bytes::Plain),
         Hop::Tunnel { next_hop, expect } => {
             let key = TunnelKey { expect: expect.clone(), next_hop: *next_hop, keepalive };
             let dial = || tunnel(worker.clone(), key.clone());
             let headers = request_headers(inbound);
             let opened = worker.tunnels.connect(&key, dial, &endpoint.address.to_string(), &headers).await;
-            opened.map(|opened| Io::Tunnel(opened.stream)).map_err(|error| match error {
+            opened.map(|opened| Bytes::Tunnel(opened.stream)).map_err(|error| match error {
                 PoolError::Dial(error) => error,
                 PoolError::Connect(ConnectError::Refused { status, headers }) => {
                     let cause = headers.text("lateen-cause").map(|text| text.chars().take(512).collect());
@@ -152,12 +205,17 @@ fn probes(keepalive: TcpKeepalive) -> socket2::TcpKeepalive {
     }
 }
 
+/// Connects. It is on this waypoint's account from before there is anything: what does not answer costs no less.
 async fn tcp(
     worker: &Worker,
     to: std::net::SocketAddr,
     keepalive: Option<TcpKeepalive>,
-) -> Result<TcpStream, DialError> {
+) -> Result<Dialled, DialError> {
     let waypoint = &worker.waypoint;
+    let descriptor = worker.account.descriptors_for(1).map_err(|_| {
+        waypoint.hits.hit(Limit::OpenFiles);
+        DialError::Short(Shortage::Descriptors)
+    })?;
     let connected = timeout(waypoint.bounds.connect, TcpStream::connect(to)).await;
     let socket = connected.map_err(|_| {
         waypoint.hits.hit(Limit::Connect);
@@ -169,14 +227,14 @@ async fn tcp(
     if let Some(keepalive) = keepalive {
         let _ = SockRef::from(&socket).set_tcp_keepalive(&probes(keepalive));
     }
-    Ok(socket)
+    Ok(Dialled { socket, descriptor })
 }
 
 /// Connects a new tunnel and starts its driver on this thread.
 async fn tunnel(worker: Rc<Worker>, key: TunnelKey) -> Result<Client, DialError> {
     let waypoint = worker.waypoint.clone();
     let credentials = waypoint.certificates.get(&waypoint.own.identity).await.map_err(DialError::Identity)?;
-    let socket = tcp(&worker, key.next_hop.addr(), key.keepalive).await?;
+    let Dialled { socket, descriptor } = tcp(&worker, key.next_hop.addr(), key.keepalive).await?;
     let config = credentials.client_config(key.expect.clone());
     let transport = Tls::connect(socket, config, no_server_name(), &waypoint.limits, &worker.account)
         .await
@@ -186,7 +244,7 @@ async fn tunnel(worker: Rc<Worker>, key: TunnelKey) -> Result<Client, DialError>
     let next_hop = key.next_hop;
     let dialled = worker.handle().dialled();
     tokio::task::spawn_local(async move {
-        let _dialled = dialled;
+        let _held = (dialled, descriptor);
         match trust::drive(worker, driver, credentials, Ends::Client).await {
             Gone::Closed => tracing::debug!(%next_hop, "tunnel closed"),
             gone => tracing::info!(%next_hop, %gone, "tunnel ended"),
@@ -197,32 +255,32 @@ async fn tunnel(worker: Rc<Worker>, key: TunnelKey) -> Result<Client, DialError>
 
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+        match &mut self.get_mut().bytes {
+            Bytes::Tunnel(stream) => Pin::new(stream).poll_read(cx, buf),
+            Bytes::Plain(dialled) => Pin::new(&mut dialled.socket).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().bytes {
+            Bytes::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Bytes::Plain(dialled) => Pin::new(&mut dialled.socket).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().bytes {
+            Bytes::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+            Bytes::Plain(dialled) => Pin::new(&mut dialled.socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().bytes {
+            Bytes::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+            Bytes::Plain(dialled) => Pin::new(&mut dialled.socket).poll_shutdown(cx),
         }
     }
 }

@@ -64,7 +64,7 @@ impl Key {
 #[derive(Debug, Default)]
 pub(crate) struct Pools {
     entries: RefCell<HashMap<Key, Entry, foldhash::fast::RandomState>>,
-    /// HTTP/1.1 connections, those in use too.
+    /// Connections to endpoints, of HTTP and others, those being opened too.
     open: Rc<Cell<usize>>,
 }
 
@@ -173,7 +173,7 @@ impl Drop for Freed {
 
 /// Counts something while it lasts, and notes when it ended.
 #[derive(Debug)]
-struct Counted(Rc<Cell<usize>>, Option<Rc<Cell<Instant>>>);
+pub(super) struct Counted(Rc<Cell<usize>>, Option<Rc<Cell<Instant>>>);
 
 impl Counted {
     fn new(count: &Rc<Cell<usize>>, since: Option<&Rc<Cell<Instant>>>) -> Self {
@@ -268,6 +268,11 @@ impl Pools {
         let freed = Freed(entry.queue.clone());
         let used = Used::Two { sender: two.sender.clone(), _counted: counted, _freed: freed };
         Some(Lease { used, pooled: true, ticket: None })
+    }
+
+    /// Counts a connection to an endpoint while it lasts, if there may be one more.
+    pub(super) fn count(&self, most: usize) -> Option<Counted> {
+        (self.open.get() < most).then(|| Counted::new(&self.open, None))
     }
 
     fn dialing(&self, key: &Key) -> Rc<Mutex<()>> {
@@ -418,12 +423,7 @@ async fn one(
     opened: Opened,
 ) -> Result<Lease, SendError> {
     let waypoint = &worker.waypoint;
-    if worker.pools.open.get() >= waypoint.bounds.upstream_connections {
-        waypoint.hits.hit(Limit::UpstreamConnections);
-        return Err(SendError::Full);
-    }
-    let counted = Counted::new(&worker.pools.open, None);
-    let io = connect(worker, endpoint, inbound).await.map_err(SendError::Dial)?;
+    let io = connect(worker, endpoint, inbound).await?;
     let way = io.way();
     let handshake = http1::Builder::new()
         .max_buf_size(read_buffer(&waypoint.bounds))
@@ -432,7 +432,6 @@ async fn one(
     let (sender, mut connection) = handshake.await.map_err(SendError::Broken)?;
     let (leave, left) = oneshot::channel();
     tokio::task::spawn_local(async move {
-        let _counted = counted;
         if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
             tracing::debug!(%error, "a connection to an endpoint failed");
         }
@@ -460,7 +459,7 @@ async fn two(
     opened: Opened,
 ) -> Result<Lease, SendError> {
     let bounds = &worker.waypoint.bounds;
-    let io = connect(worker, endpoint, inbound).await.map_err(SendError::Dial)?;
+    let io = connect(worker, endpoint, inbound).await?;
     let way = io.way();
     let windows = bounds.endpoint_windows(&worker.waypoint.limits.windows);
     let mut builder = http2::Builder::new(LocalExecutor);
