@@ -30,7 +30,7 @@ const UDP_SIZE: usize = 512;
 const TCP_CLIENTS: usize = 64;
 /// Names an alias may lead through.
 const ALIASES: usize = 8;
-/// How long accepting pauses when the system has run out of something.
+/// The pause after a failed accept or receive.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// What one name says.
@@ -281,8 +281,11 @@ impl Server {
 async fn serve_udp(socket: UdpSocket, zone: watch::Receiver<Arc<Zone>>) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
-        // An error here is an ICMP answer to an earlier reply: nothing to do with the next query.
-        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
+            // Mostly an ICMP answer to an earlier reply, which is over with this; an error that stays must not take the thread.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         let zone = Arc::clone(&zone.borrow());
         if let Some(answer) = respond(&zone, &buffer[..length], true) {
             let _ = socket.send_to(&answer, client).await;

@@ -6,7 +6,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use serde_json::json;
 
-use super::Zone;
+use super::{Zone, serve_udp};
 use crate::local::manifests::ObjectName;
 
 fn zone() -> Zone {
@@ -87,4 +87,28 @@ fn names_of_the_cluster_are_answered_and_others_do_not_exist() {
             "{name} {kind}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_stays_does_not_take_the_thread() {
+    use std::future::{Future as _, poll_fn};
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    // No datagram will ever come from a socket of TCP that is not connected: every receive fails at once.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_nonblocking(true).expect("an option");
+    let socket = tokio::net::UdpSocket::from_std(socket.into()).expect("a socket");
+    socket.readable().await.expect("it is, for its error");
+    let (_tell, zone) = tokio::sync::watch::channel(Arc::new(zone()));
+    let mut serving = pin!(serve_udp(socket, zone));
+    let mut polls = 0;
+    let served = poll_fn(|context| {
+        polls += 1;
+        assert!(polls < 100, "it spins");
+        serving.as_mut().poll(context)
+    });
+    assert!(tokio::time::timeout(Duration::from_secs(1), served).await.is_err());
+    assert!(polls > 10, "it goes on trying: {polls}");
 }
