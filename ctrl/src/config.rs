@@ -235,7 +235,7 @@ impl Config {
                 .parse("CITADEL_SELF_SIGNED_ROOT_CERT_GRACE_PERIOD_PERCENTILE", "a number from 0 to 100")?,
             rotation_patience: settings.duration("ROOT_ROTATION_TIMEOUT")?,
             names: settings.list("ISTIOD_CUSTOM_HOST"),
-            key_exchange: settings.parse("KEY_EXCHANGE", "x25519, hybrid or hybrid-only")?,
+            key_exchange: settings.parse_explained("KEY_EXCHANGE")?,
             monitoring: address(settings, "MONITORING_ADDR")?,
             admin: admin(settings)?,
             grace: settings.duration("TERMINATION_GRACE_PERIOD")?,

@@ -155,7 +155,7 @@ pub(crate) fn waypoint(
     metrics: &Metrics,
     bounds: Bounds,
 ) -> Result<(Arc<Waypoint>, Vec<worker::Mailbox>), StartError> {
-    let key_exchange: KeyExchange = settings.parse(name::KEY_EXCHANGE, "x25519, hybrid or pqc")?;
+    let key_exchange: KeyExchange = settings.parse_explained(name::KEY_EXCHANGE)?;
     // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
     let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
     let threads: usize = settings.parse(name::WORKER_THREADS, "a number of threads, or 0 for one a CPU")?;
@@ -216,7 +216,7 @@ fn spans(settings: &Settings, own: &Own, metrics: &Metrics) -> Result<Option<Spa
     let trace = TraceSettings {
         collector: collector.to_owned(),
         sampling: settings.parse(name::TRACE_SAMPLING, "a percentage")?,
-        formats: settings.parse(name::PROPAGATORS, "a list of tracecontext, b3 and b3multi")?,
+        formats: settings.parse_explained(name::PROPAGATORS)?,
         resource: Vec::new(),
     };
     let place = Place {
@@ -314,6 +314,8 @@ async fn upkeep(waypoint: Arc<Waypoint>) {
 
 #[cfg(test)]
 mod tests {
+    use daemon::log::Format;
+
     use super::*;
 
     #[test]
@@ -335,6 +337,18 @@ mod tests {
                 }
                 (own, expected) => panic!("{own:?}, and not {expected:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_are_refused_with_what_would_do() {
+        for (given, expected) in [
+            ("--key-exchange=rsa", "KEY_EXCHANGE: \"rsa\" is no key exchange: use x25519, hybrid or hybrid-only"),
+        ] {
+            let settings = crate::config::read([given.to_owned()], |_| None).unwrap();
+            let log = Log::start("info", Format::Plain).unwrap();
+            let refused = waypoint(&settings, log, &Metrics::default(), Bounds::default()).unwrap_err();
+            assert!(refused.to_string().contains(expected), "{refused}");
         }
     }
 }

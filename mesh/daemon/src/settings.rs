@@ -4,7 +4,7 @@
 pub mod shared;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -57,6 +57,14 @@ pub enum SettingsError {
         value: String,
         /// What would do.
         expected: &'static str,
+    },
+    /// A value that its type does not take.
+    #[error("{name}: {error}")]
+    Refused {
+        /// The setting.
+        name: &'static str,
+        /// What the type says of it, and what it would take.
+        error: String,
     },
 }
 
@@ -139,6 +147,18 @@ impl Settings {
             value: value.to_owned(),
             expected,
         })
+    }
+
+    /// The same for a type whose own error says what would do.
+    ///
+    /// # Errors
+    /// The value cannot be read.
+    pub fn parse_explained<T: FromStr<Err: fmt::Display>>(
+        &self,
+        name: &'static str,
+    ) -> Result<T, SettingsError> {
+        let refused = |error: T::Err| SettingsError::Refused { name, error: error.to_string() };
+        self.text(name).trim().parse().map_err(refused)
     }
 
     /// Whether a switch is on.

@@ -188,7 +188,7 @@ pub(super) fn agent(
     log: Log,
     metrics: &Metrics,
 ) -> Result<(Arc<Agent>, Vec<worker::Mailbox>), StartError> {
-    let key_exchange: KeyExchange = settings.parse(name::KEY_EXCHANGE, "x25519, hybrid or pqc")?;
+    let key_exchange: KeyExchange = settings.parse_explained(name::KEY_EXCHANGE)?;
     // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
     let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
     let traffic = Traffic::new(settings.parse(name::METRIC_SERIES, "a number of sets of labels")?);

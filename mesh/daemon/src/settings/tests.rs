@@ -34,6 +34,17 @@ fn says_what_is_wrong() {
 }
 
 #[test]
+fn a_type_says_itself_what_it_takes() {
+    let settings = read(&["--drain", " b3,jaeger"], &[]).unwrap();
+    let refused = settings.parse_explained::<crate::trace::propagation::Formats>("DRAIN").unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "DRAIN: \"jaeger\" is no format of trace headers: choose among tracecontext, b3 and b3multi"
+    );
+    assert!(settings.parse_explained::<String>("DRAIN").is_ok());
+}
+
+#[test]
 fn reads_durations() {
     for (text, millis) in
         [("5ms", Some(5)), ("2s", Some(2000)), ("1h", Some(3_600_000)), ("5", None), ("s", None)]
