@@ -2,7 +2,7 @@
 
 pub(crate) mod objects;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
@@ -41,8 +41,8 @@ pub(crate) enum ClusterError {
     #[error("there is no cluster to ask ({0}); name a kubeconfig with --kubeconfig, or set KUBECONFIG")]
     NoKubeconfig(#[source] Box<KubeconfigError>),
     /// Address or credentials cannot be used.
-    #[error("the kubeconfig cannot be used ({0})")]
-    Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("{from} cannot be used ({source}); does `kubectl get nodes` work with it?")]
+    Unusable { from: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// It does not answer.
     #[error("the cluster at {address} does not answer ({source}); is it up, and can this machine reach it?")]
     Unreachable { address: String, source: Box<kube::Error> },
@@ -86,13 +86,15 @@ pub(crate) async fn connect(args: &ClusterArgs) -> Result<Cluster, ClusterError>
     let kubeconfig = read.map_err(|error| ClusterError::NoKubeconfig(Box::new(error)))?;
     let context = args.context.clone().or_else(|| kubeconfig.current_context.clone());
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let unusable = |error: KubeconfigError| ClusterError::Unusable(Box::new(error));
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unusable)?;
+    let from = origin(args.kubeconfig.as_deref(), std::env::var("KUBECONFIG").ok().as_deref());
+    let unusable = |source| ClusterError::Unusable { from: from.clone(), source };
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    let mut config = config.map_err(|error| unusable(Box::new(error)))?;
     config.connect_timeout = Some(PATIENCE);
     config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
     let address = config.cluster_url.to_string();
     let address = address.trim_end_matches('/').to_owned();
-    let client = Client::try_from(config).map_err(|error| ClusterError::Unusable(Box::new(error)))?;
+    let client = Client::try_from(config).map_err(|error| unusable(Box::new(error)))?;
     let version = client.apiserver_version().await.map_err(|source| match refusal(&source) {
         Some(_) => failed(format!("the cluster at {address}"), &source),
         None => ClusterError::Unreachable { address: address.clone(), source: Box::new(source) },
@@ -105,6 +107,15 @@ pub(crate) async fn connect(args: &ClusterArgs) -> Result<Cluster, ClusterError>
     match minor(&version.major, &version.minor) {
         Some(minor) if minor < LEAST_MINOR => Err(ClusterError::TooOld(cluster.version)),
         _ => Ok(cluster),
+    }
+}
+
+/// Where a kubeconfig is read from: a file that is given, else what the environment names, else where kubectl has it.
+fn origin(given: Option<&Path>, environment: Option<&str>) -> String {
+    match (given, environment.filter(|text| !text.is_empty())) {
+        (Some(path), _) => format!("the kubeconfig {}", path.display()),
+        (None, Some(paths)) => format!("the kubeconfig of KUBECONFIG={paths}"),
+        (None, None) => String::from("the kubeconfig ~/.kube/config"),
     }
 }
 
@@ -141,7 +152,9 @@ pub(crate) fn failed(doing: impl Into<String>, error: &kube::Error) -> ClusterEr
 
 #[cfg(test)]
 mod tests {
-    use super::minor;
+    use std::path::Path;
+
+    use super::{ClusterArgs, connect, minor, origin};
 
     #[test]
     fn versions_of_providers_are_read() {
@@ -149,5 +162,23 @@ mod tests {
             assert_eq!(minor("1", given), read, "{given}");
         }
         assert_eq!(minor("2", "0"), None);
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_no_use_is_named() {
+        for (given, environment, expected) in [
+            (Some("a"), Some("b"), "the kubeconfig a"),
+            (None, Some("b:c"), "the kubeconfig of KUBECONFIG=b:c"),
+            (None, Some(""), "the kubeconfig ~/.kube/config"),
+            (None, None, "the kubeconfig ~/.kube/config"),
+        ] {
+            assert_eq!(origin(given.map(Path::new), environment), expected);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "apiVersion: v1\nkind: Config\ncurrent-context: none\n").unwrap();
+        let args = ClusterArgs { kubeconfig: Some(file.path().to_owned()), context: None };
+        let refused = connect(&args).await.err().expect("there is no such context").to_string();
+        assert!(refused.contains(&file.path().display().to_string()), "{refused}");
+        assert!(refused.contains("kubectl"), "{refused}");
     }
 }

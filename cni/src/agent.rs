@@ -19,19 +19,22 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Longest answer read.
 const LONGEST: u64 = 64 << 10;
 
+/// How to find the agent, for who reads this in `kubectl describe pod`.
+const FIND: &str = "`kubectl get pods -A -o wide -l app=lateen-node-agent` shows that of this pod's node";
+
 /// Why the agent has not agreed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentError {
     /// It is not there.
     #[error(
-        "the node agent of this node cannot be reached at {0}; a pod of the mesh starts only once it is captured"
+        "the node agent of this node cannot be reached at {0}; a pod of the mesh starts only once it is captured; is the agent running? {FIND}"
     )]
     Away(String),
     /// It broke off.
-    #[error("the node agent did not answer: {0}")]
+    #[error("the node agent did not answer: {0}; its log says more: {FIND}")]
     Broke(#[from] io::Error),
     /// It said no.
-    #[error("the node agent has not captured the pod: {0}")]
+    #[error("the node agent has not captured the pod: {0}; its log says more: {FIND}")]
     Refused(String),
 }
 
@@ -82,7 +85,9 @@ fn read(answer: &str) -> Result<(), AgentError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{AgentError, read};
+    use std::path::Path;
+
+    use super::{AgentError, NO_PATIENCE, connect, read};
 
     #[test]
     fn answers_are_understood() {
@@ -93,5 +98,16 @@ mod tests {
             matches!(read("HTTP/1.1 404 Not Found\r\n\r\nno"), Err(AgentError::Refused(text)) if text == "no")
         );
         assert!(matches!(read(""), Err(AgentError::Broke(_))));
+    }
+
+    #[test]
+    fn whatever_is_wrong_it_is_said_where_the_agent_is() {
+        let nobody = connect(Path::new("/nowhere/agent.sock"), NO_PATIENCE).unwrap_err();
+        for error in [nobody, read("").unwrap_err(), read("HTTP/1.1 500 No\r\n\r\nno").unwrap_err()] {
+            assert!(error.to_string().contains("-l app=lateen-node-agent"), "{error}");
+        }
+        // The label is the chart's.
+        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/lateen/templates/node-agent.yaml");
+        assert!(std::fs::read_to_string(chart).unwrap().contains("app: lateen-node-agent\n"));
     }
 }

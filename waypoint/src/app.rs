@@ -233,12 +233,18 @@ fn spans(settings: &Settings, own: &Own, metrics: &Metrics) -> Result<Option<Spa
 const BUFFERS: u64 = 512 << 20;
 
 fn own(settings: &Settings) -> Result<Own, StartError> {
-    let required = |name, what| match settings.text(name) {
-        "" => Err(StartError::Value(format!("{name} is not set: it is {what}"))),
+    let required = |name, what, field| match settings.text(name) {
+        "" => Err(StartError::Value(format!(
+            "{name} is not set: it is {what}; set it from {field} (env.valueFrom.fieldRef)"
+        ))),
         text => Ok(text),
     };
-    let account = required(name::SERVICE_ACCOUNT, "the account that this waypoint's pod runs as")?;
-    required(name::INSTANCE_IP, "the IP address of this waypoint's pod")?;
+    let account = required(
+        name::SERVICE_ACCOUNT,
+        "the account that this waypoint's pod runs as",
+        "spec.serviceAccountName",
+    )?;
+    required(name::INSTANCE_IP, "the IP address of this waypoint's pod", "status.podIP")?;
     let identity =
         Identity::new(settings.text(name::TRUST_DOMAIN), settings.text(name::POD_NAMESPACE), account);
     let ip = settings.parse(name::INSTANCE_IP, "the IP address of this waypoint's pod")?;
@@ -343,7 +349,11 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_used_are_refused_with_what_would_do() {
         for (given, expected) in [
-            ("--key-exchange=rsa", "KEY_EXCHANGE: \"rsa\" is no key exchange: use x25519, hybrid or hybrid-only"),
+            (
+                "--key-exchange=rsa",
+                "KEY_EXCHANGE: \"rsa\" is no key exchange: use x25519, hybrid or hybrid-only",
+            ),
+            ("--service-account=", "set it from spec.serviceAccountName"),
         ] {
             let settings = crate::config::read([given.to_owned()], |_| None).unwrap();
             let log = Log::start("info", Format::Plain).unwrap();

@@ -107,7 +107,7 @@ async fn to_endpoint(
     let connected = upstream::connect(worker, &endpoint, inbound).await;
     match &connected {
         Ok(_) => endpoint.record(Outcome::TcpConnected),
-        Err(DialError::Timeout) => endpoint.record(Outcome::TimedOut),
+        Err(error) if error.is_late() => endpoint.record(Outcome::TimedOut),
         // The endpoint was not asked.
         Err(DialError::Short(_)) => {}
         Err(_) => endpoint.record(Outcome::Failed),

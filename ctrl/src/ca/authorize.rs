@@ -62,7 +62,7 @@ impl Caller {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// No `authorization: Bearer TOKEN`.
-    #[error("the call carries no bearer token")]
+    #[error("the call carries no bearer token; is the caller's TOKEN_FILE set, and is a token in it?")]
     NoToken,
     /// A token that nobody holds.
     #[error("the bearer token is unknown; is it in the token folder, and is the caller of this mesh?")]
@@ -83,7 +83,10 @@ pub enum Refusal {
     #[error("{0}")]
     NotAnIdentity(String),
     /// An identity of another mesh.
-    #[error("{0} is not of this mesh's trust domain")]
+    #[error(
+        "{0} is not of this mesh's trust domain, and certificates are issued for that alone, not for TRUST_DOMAIN_ALIASES; \
+         is the caller's own TRUST_DOMAIN the controller's, and is it told of its workloads by this one?"
+    )]
     ForeignTrustDomain(Identity),
     /// No pod with that identity is on the caller's node.
     #[error("no pod on node {node:?} runs as {identity}; passes if the pod was just scheduled")]
@@ -94,7 +97,10 @@ pub enum Refusal {
         identity: Identity,
     },
     /// A workload that asks for another.
-    #[error("{caller} asks for a certificate of {identity}")]
+    #[error(
+        "{caller} asks for a certificate of {identity}, and a workload's token is good for its own identity alone; is the \
+         token in its TOKEN_FILE that of the account that it runs as?"
+    )]
     NotItself {
         /// The caller.
         caller: Identity,

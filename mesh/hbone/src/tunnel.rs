@@ -85,7 +85,9 @@ pub enum ConnectError {
     #[error("the tunnel has no free stream; open another")]
     AtCapacity,
     /// No answer within `connect_timeout`.
-    #[error("the far side did not answer the CONNECT in time")]
+    #[error(
+        "the far side did not answer the CONNECT in time; is the application, or its agent, overloaded? See its agent's log"
+    )]
     Timeout,
 }
 

@@ -20,7 +20,7 @@ use crate::balance::Tried;
 use crate::protocol::{self, Http};
 use crate::route::{self, Endpoint, NoRoute, Wish, draw};
 use crate::telemetry::{Exchange, Flags};
-use crate::upstream::{self, DialError, Gate, Lease, RequestBody, SendError, SharedSource, Source};
+use crate::upstream::{self, Gate, Lease, RequestBody, SendError, SharedSource, Source};
 
 /// Bytes of a request's body that are kept for another try: Envoy's default is a megabyte; what is larger is rarely sent
 /// twice, and a thousand clients that all wait hold so much each.
@@ -334,7 +334,7 @@ pub(super) fn note(endpoint: &Endpoint, ended: Result<&Response<Incoming>, &Send
             }
         }
         Err(SendError::Short(_) | SendError::Overflow(_)) => return,
-        Err(SendError::Dial(DialError::Timeout)) => Outcome::TimedOut,
+        Err(SendError::Dial(error)) if error.is_late() => Outcome::TimedOut,
         Err(_) => Outcome::Failed,
     };
     endpoint.record(outcome);

@@ -43,6 +43,14 @@ pub(crate) enum DialError {
     /// TCP got no answer.
     #[error("connection timed out, maybe a NetworkPolicy is blocking it")]
     Timeout,
+    /// The destination's rules gave it less time than that.
+    #[error("no connection within {limit:?} ({rule})")]
+    Cut {
+        /// What they gave it.
+        limit: Duration,
+        /// Which they are.
+        rule: String,
+    },
     /// TLS failed.
     #[error("{}", identity::verify::explain_handshake(.0))]
     Tls(Arc<HandshakeError>),
@@ -76,6 +84,16 @@ pub(crate) enum Shortage {
 }
 
 impl DialError {
+    /// Nothing came of it within a rule's limit: where that is as long as anything is waited for, the rule is not to blame.
+    fn late(limit: Duration, own: Duration, rule: impl FnOnce() -> String) -> Self {
+        if limit < own { Self::Cut { limit, rule: rule() } } else { Self::Timeout }
+    }
+
+    /// Whether it took too long.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Cut { .. })
+    }
+
     /// Its flag in telemetry.
     pub(crate) fn flags(&self) -> Flags {
         match self {
@@ -153,7 +171,8 @@ async fn in_time(worker: &Rc<Worker>, endpoint: &Endpoint, inbound: &Inbound) ->
     // `connectTimeout`, of all that it takes to reach the application.
     let limit = in_use.current.policy.connection_pool.tcp.connect_timeout;
     let connected = timeout(limit, to_application(worker, endpoint, inbound)).await;
-    connected.unwrap_or(Err(DialError::Timeout))
+    let rule = || in_use.blame("connectionPool.tcp.connectTimeout");
+    connected.unwrap_or_else(|_| Err(DialError::late(limit, worker.waypoint.bounds.connect, rule)))
 }
 
 async fn to_application(
@@ -288,6 +307,24 @@ impl AsyncWrite for Io {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_that_cuts_is_named_and_no_policy_of_the_network() {
+        let late = |limit: u64| {
+            let rule =
+                || String::from("DestinationRule shop/a trafficPolicy.connectionPool.tcp.connectTimeout");
+            DialError::late(Duration::from_millis(limit), Duration::from_secs(10), rule)
+        };
+        let cut = late(50);
+        assert_eq!(
+            cut.to_string(),
+            "no connection within 50ms (DestinationRule shop/a trafficPolicy.connectionPool.tcp.connectTimeout)"
+        );
+        assert!(cut.is_late() && late(10_000).is_late());
+        for limit in [10_000, 60_000] {
+            assert!(late(limit).to_string().contains("NetworkPolicy"), "{limit}");
+        }
+    }
 
     #[test]
     fn the_kernel_is_told_what_it_can_be_told() {

@@ -78,3 +78,19 @@ fn reads_the_bearer() {
     }
     assert_eq!(bearer(&MetadataMap::new()), None);
 }
+
+#[test]
+fn a_refusal_says_whose_setting_to_look_at() {
+    let identity = |account: &str| Identity::new("example.org", "shop", account);
+    let own = Caller::Workload(identity("own"));
+    let refused = |domain: &str, asked: &str| {
+        authorize(&own, Some(&identity(asked).to_string()), domain, |_, _| false).unwrap_err().to_string()
+    };
+    for (said, expected) in [
+        (Refusal::NoToken.to_string(), "TOKEN_FILE"),
+        (refused("example.org", "other"), "TOKEN_FILE"),
+        (refused("elsewhere.org", "own"), "TRUST_DOMAIN_ALIASES"),
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+}
