@@ -15,6 +15,8 @@ mod virtual_service;
 
 use std::{path::Path, sync::Arc};
 
+use model::route::regex::Allowance;
+
 use crate::{
     cursor::Cursor,
     finding::{Code, Finding, Level},
@@ -27,11 +29,13 @@ pub(crate) use metadata::check as metadata;
 pub(crate) struct Report<'a> {
     file: &'a Arc<Path>,
     findings: &'a mut Vec<Finding>,
+    /// What the expressions of one object may still take: they are compiled to see whether they can be.
+    regexes: Allowance,
 }
 
 impl<'a> Report<'a> {
     pub(crate) fn new(file: &'a Arc<Path>, findings: &'a mut Vec<Finding>) -> Self {
-        Self { file, findings }
+        Self { file, findings, regexes: Allowance::default() }
     }
 
     /// The object is refused for this.

@@ -3,6 +3,7 @@
 
 use std::time;
 
+use model::route::regex::InvalidRegex;
 use model::route::template::is_command;
 use regex::bytes::RegexBuilder;
 
@@ -85,6 +86,13 @@ pub(super) fn regex(value: &Cursor<'_>, report: &mut Report<'_>) {
     if let Some(what) = not_re2(text) {
         let fix = Some("escape it with `\\` to mean the character itself".to_owned());
         return report.error(value, format!("`{text}`: {what} means something else in RE2's syntax"), fix);
+    }
+    // Told once: each further one would have to be compiled for it.
+    if report.regexes.is_exceeded() {
+        return;
+    }
+    if let Err(error @ InvalidRegex::Together) = report.regexes.regex(text) {
+        return report.error(value, error.to_string(), None);
     }
     let compiled = RegexBuilder::new(text).unicode(false).size_limit(MAX_PROGRAM).build();
     if let Err(error) = compiled {

@@ -109,6 +109,22 @@ fn what_is_said_of_one_object_has_an_end() {
 
 /// Damages good manifests in every way that a slip of the hand does: nothing panics, what is said points into
 /// the text, and a text that says something else than before is read or complained about.
+/// What is compiled to see whether it can be is bounded as where it is used, and is told of once.
+#[test]
+fn expressions_are_bounded_together() {
+    let rules = |patterns: usize| {
+        let one =
+            |number| format!("  - match: [{{uri: {{regex: '/{number}{}'}}}}]\n", "[0-9]{1000}".repeat(10));
+        let route = "    route: [{destination: {host: a}}]\n";
+        let rules: String = (0..patterns).map(|number| one(number) + route).collect();
+        let head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: shop}\n";
+        read(&format!("{head}spec:\n  hosts: [a]\n  http:\n{rules}"))
+    };
+    assert_eq!(shown(&rules(4).findings), Vec::<String>::new());
+    let told = shown(&rules(300).findings);
+    assert!(told.len() == 1 && told[0].contains("8 MiB"), "{told:?}");
+}
+
 #[test]
 fn damaged_text_never_panics_and_findings_point_into_it() {
     let good = include_str!("tests/bookinfo.yaml");
