@@ -155,7 +155,7 @@ impl App {
         ca_metrics.register(&metrics);
         let ca = CaService::new(keyring.clone(), tokens.clone(), on_node).counting(limits.clone());
         let attending = Attending::default();
-        let desk = Desk::new(Door(tokens.clone()), attending.clone());
+        let desk = Desk::new(Door::new(tokens.clone(), core.clone()), attending.clone());
         let xds = Server::new(Arc::new(Gate::new(tokens, core.clone(), xds_metrics.clone(), limits.clone())));
         let readiness = Readiness::default();
         readiness.pending(CONFIGURATION);

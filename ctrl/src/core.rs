@@ -18,7 +18,7 @@ use crate::compile::deployments::Deployment;
 use crate::compile::{Compiler, TYPES, layer7_types};
 use crate::index::{Kept, Name};
 use crate::source::Batch;
-use crate::translate::Context;
+use crate::translate::{self, Context};
 
 /// What the controller holds. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -214,6 +214,14 @@ impl Core {
     /// Whether a pod that runs as an identity is on a node.
     pub fn on_node(&self, node: &str, identity: &Identity) -> bool {
         self.read().compiler.index().runs_on(node, identity.namespace(), identity.service_account())
+    }
+
+    /// Whether an identity is that of a waypoint: of a Gateway that is there, or that is gone and was ready before.
+    pub fn is_waypoint(&self, identity: &Identity) -> bool {
+        let held = self.read();
+        let waypoint = Name::new(identity.namespace(), identity.service_account());
+        held.compiler.index().knows_waypoint(&waypoint)
+            && translate::waypoint::identity(held.compiler.context(), &waypoint) == *identity
     }
 
     /// Ends all streams: the controller is going away.

@@ -147,6 +147,11 @@ impl Index {
         self.waypoints.get(name)
     }
 
+    /// Whether there is a waypoint of a name, or has been one that matters still.
+    pub fn knows_waypoint(&self, name: &Name) -> bool {
+        self.waypoints.known(name).is_some()
+    }
+
     /// The controller that a GatewayClass names, if there is such a class.
     pub fn controller_of_class(&self, class: &str) -> Option<&str> {
         let key = Key {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::identity::Identity;
 use proto::{extension, type_url};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
@@ -17,6 +18,7 @@ use crate::ca::authorize::{Authenticator, Caller};
 use crate::ca::listen::Peer;
 use crate::core::Core;
 use crate::index::Name;
+use crate::index::facts::{CLASS, OWN_CLASS};
 use crate::limits::{Limit, Limits};
 
 /// Lets callers in by their tokens.
@@ -75,7 +77,8 @@ impl<A: Authenticator> Control for Gate<A> {
     }
 
     fn view(&self, caller: &Caller, node: &NodeInfo) -> Result<Arc<Publisher>, Status> {
-        may_speak_for(caller, node).map_err(|reason| {
+        let is_waypoint = |identity: &Identity| self.core.is_waypoint(identity);
+        may_speak_for(caller, node, is_waypoint).map_err(|reason| {
             tracing::warn!(%caller, node = node.id(), reason, "configuration refused");
             Status::permission_denied(reason)
         })?;
@@ -137,8 +140,14 @@ pub fn heeds_extensions(node: &NodeInfo) -> bool {
 }
 
 /// Whether who the caller has proved to be and what it says of itself agree. A node's token is its agent's: what a waypoint
-/// lacks, or has in force, no agent can say in its name. Any other account's is a waypoint's.
-pub(super) fn may_speak_for(caller: &Caller, node: &NodeInfo) -> Result<(), String> {
+/// lacks, or has in force, no agent can say in its name. Another account's is a waypoint's if there is a Gateway that it
+/// runs for: a waypoint sees the mesh of all namespaces, which the account of some pod has no business with. One that comes
+/// before its Gateway is known asks again by itself.
+pub(super) fn may_speak_for(
+    caller: &Caller,
+    node: &NodeInfo,
+    is_waypoint: impl Fn(&Identity) -> bool,
+) -> Result<(), String> {
     match caller {
         Caller::Node(own) if is_layer7(node) => {
             Err(format!("the token of node {own} is its agent's, not one of a waypoint"))
@@ -150,19 +159,49 @@ pub(super) fn may_speak_for(caller: &Caller, node: &NodeInfo) -> Result<(), Stri
         Caller::Workload(identity) if !is_layer7(node) => {
             Err(format!("{identity} is no node's agent and can be told configuration as a waypoint only"))
         }
-        Caller::Workload(identity) if **identity.namespace() == *node.namespace => Ok(()),
-        Caller::Workload(identity) => Err(format!("{identity} is not of the namespace {}", node.namespace)),
+        Caller::Workload(identity) if **identity.namespace() != *node.namespace => {
+            Err(format!("{identity} is not of the namespace {}", node.namespace))
+        }
+        Caller::Workload(identity) if !is_waypoint(identity) => Err(format!(
+            "{identity} runs no waypoint: there is no Gateway {}/{} of class {CLASS} or {OWN_CLASS}; passes once there is",
+            identity.namespace(),
+            identity.service_account()
+        )),
+        Caller::Workload(_) => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use model::identity::Identity;
+    use std::path::Path;
+
+    use manifest::Object;
 
     use super::*;
+    use crate::source::Batch;
+    use crate::translate::Context;
+
+    fn object(text: &str) -> Object {
+        manifest::parse(text, &Arc::from(Path::new("f.yaml"))).objects.remove(0)
+    }
+
+    fn gateway(name: &str) -> Object {
+        object(&format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{gatewayClassName: istio-waypoint, listeners: [{{name: m, port: 15008, protocol: HBONE}}]}}\n"
+        ))
+    }
 
     #[test]
     fn a_token_opens_its_own_view_only() {
+        let core = Core::new(Context::new(model::mesh::Settings::default()));
+        // One that was ready before a restart and whose Gateway is gone runs on until nobody is bound to it.
+        core.remember(&[gateway("gone")]);
+        let bound = "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop, \
+                     labels: {istio.io/use-waypoint: gone}}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
+        let may_speak_for = |caller: &Caller, node: &NodeInfo| {
+            may_speak_for(caller, node, |identity| core.is_waypoint(identity))
+        };
         let node = |name: &str| NodeInfo::new("ztunnel", None, "agent", "istio-system").on_node(name);
         let agent = Caller::Node("node-1".into());
         assert!(may_speak_for(&agent, &node("node-1")).is_ok());
@@ -170,7 +209,18 @@ mod tests {
         assert!(may_speak_for(&agent, &node("node-2")).is_err());
         assert!(may_speak_for(&agent, &NodeInfo::new("waypoint", None, "w", "shop")).is_err());
         let waypoint = Caller::Workload(Identity::new("cluster.local", "shop", "waypoint"));
+        // Its Gateway is not known yet; it comes again.
+        assert!(may_speak_for(&waypoint, &NodeInfo::new("waypoint", None, "w", "shop")).is_err());
+        let upserted = [gateway("waypoint"), object(bound)].map(Arc::new).into();
+        core.apply(&Batch { upserted, ..Batch::default() });
         assert!(may_speak_for(&waypoint, &NodeInfo::new("waypoint", None, "w", "shop")).is_ok());
+        for (domain, account, known) in
+            [("cluster.local", "gone", true), ("cluster.local", "cart", false), ("other", "waypoint", false)]
+        {
+            let caller = Caller::Workload(Identity::new(domain, "shop", account));
+            let found = may_speak_for(&caller, &NodeInfo::new("waypoint", None, "w", "shop"));
+            assert_eq!(found.is_ok(), known, "{found:?}");
+        }
         assert!(may_speak_for(&waypoint, &NodeInfo::new("waypoint", None, "w", "other")).is_err());
         assert!(may_speak_for(&waypoint, &NodeInfo::new("ztunnel", None, "w", "shop")).is_err());
     }
