@@ -6,6 +6,7 @@ mod forwarded;
 mod headers;
 mod local;
 mod mirror;
+mod outgoing;
 pub(crate) mod policy;
 mod prepare;
 mod read;

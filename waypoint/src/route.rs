@@ -24,6 +24,7 @@ use thiserror::Error;
 use crate::balance::{self, Asked, Cluster, InUse, Tried};
 use crate::known::Edition;
 use crate::listen::Inbound;
+use crate::target;
 use crate::telemetry::Flags;
 use crate::worker::Worker;
 
@@ -36,8 +37,10 @@ pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     /// The workload at the end, if the mesh knows it; that of the next waypoint where it goes through one.
     pub(crate) workload: Option<Arc<Workload>>,
-    /// The service that was asked for.
+    /// The service that it is one of: what was asked for, or what a rule leads to.
     pub(crate) service: Option<Arc<Service>>,
+    /// What a client would have to ask for to get there: the service's address and port, or the pod's.
+    pub(crate) asked: SocketAddr,
     /// Whether it goes through another waypoint, which judges for itself.
     pub(crate) waypoint: bool,
     /// Its place among those that requests go to; none where it was not picked here.
@@ -90,6 +93,14 @@ pub(crate) enum NoRoute {
         /// The rules that say what is to be picked; empty where none do.
         rules: Str,
     },
+    /// The service names a pod of another namespace that this waypoint lets nobody ask for.
+    #[error("{service} leads to {pod}, which is to be reached here by services of its own namespace only")]
+    Borrowed {
+        /// The service.
+        service: String,
+        /// The pod.
+        pod: String,
+    },
     /// A rule names a service that is not there.
     #[error("there is no service {0}")]
     NoService(String),
@@ -99,7 +110,7 @@ impl NoRoute {
     /// The flags in telemetry.
     pub(crate) fn flags(&self) -> Flags {
         match self {
-            Self::Refused(_) | Self::NoEndpoint { .. } => Flags::UH,
+            Self::Refused(_) | Self::NoEndpoint { .. } | Self::Borrowed { .. } => Flags::UH,
             Self::NoService(_) => Flags::NC,
             Self::Unknown(_) => Flags::NR,
         }
@@ -175,13 +186,34 @@ pub(crate) async fn endpoint(
     let Some(selected) = selected else {
         return Ok(Endpoint { in_use, ..planned(worker, inbound, target.destination).await? });
     };
-    let endpoint = match service.vips.is_empty() {
-        false => to_endpoint(direct(selected, Some(&service)))?,
+    may_lead_to(worker, inbound, &service, &selected.workload)?;
+    let endpoint = match service.vips.first() {
+        Some(vip) => to_endpoint(direct(selected, Some(&service)), SocketAddr::new(vip.ip, port))?,
         // The name of a headless service stands for its pods' addresses, and who asks for one of these goes by the pod's
         // waypoint.
-        true => planned(worker, inbound, SocketAddr::new(selected.ip, selected.port)).await?,
+        None => planned(worker, inbound, SocketAddr::new(selected.ip, selected.port)).await?,
     };
     Ok(Endpoint { service: Some(service), in_use, ..endpoint })
+}
+
+/// Refuses pods that a service has no business with.
+fn may_lead_to(
+    worker: &Worker,
+    inbound: &Inbound,
+    service: &Service,
+    workload: &Workload,
+) -> Result<(), NoRoute> {
+    // Nearly always; the state is not asked then.
+    if *workload.namespace() == service.key.namespace {
+        return Ok(());
+    }
+    match target::is_borrowed(&worker.waypoint.state.read(), &inbound.own, workload) {
+        false => Ok(()),
+        true => {
+            let pod = format!("{}/{}", workload.namespace(), workload.name);
+            Err(NoRoute::Borrowed { service: service.key.to_string(), pod })
+        }
+    }
 }
 
 /// The hash of what is sent, where the endpoint depends on it, and the cookie by which the client will be known again.
@@ -206,16 +238,17 @@ async fn planned(worker: &Worker, inbound: &Inbound, destination: SocketAddr) ->
         Some(decided) => Some(decided),
         None => Box::pin(worker.waypoint.state.wait_at_most(PATIENCE, decide)).await,
     };
-    decided.ok_or(NoRoute::Unknown(destination)).and_then(to_endpoint)
+    decided.ok_or(NoRoute::Unknown(destination)).and_then(|plan| to_endpoint(plan, destination))
 }
 
-fn to_endpoint(plan: Plan) -> Result<Endpoint, NoRoute> {
+fn to_endpoint(plan: Plan, asked: SocketAddr) -> Result<Endpoint, NoRoute> {
     match plan {
         Plan::Tunnel(tunnel) => Ok(Endpoint {
             hop: Hop::Tunnel { next_hop: tunnel.next_hop, expect: tunnel.expect.into() },
             address: tunnel.authority,
             workload: Some(tunnel.workload),
             service: tunnel.service,
+            asked,
             waypoint: tunnel.waypoint,
             in_use: None,
         }),
@@ -224,6 +257,7 @@ fn to_endpoint(plan: Plan) -> Result<Endpoint, NoRoute> {
             address: plain.next_hop.addr(),
             workload: plain.workload,
             service: plain.service,
+            asked,
             waypoint: false,
             in_use: None,
         }),

@@ -75,8 +75,8 @@ fn at(mesh: &Mesh, own: &Workload, asked: SocketAddr) -> Result<Target, Misdirec
     let address = NetworkAddress::new(own.profile.network.clone(), asked.ip());
     let asked = SocketAddr::new(address.ip, asked.port());
     if let Some(workload) = mesh.workload_at(&address) {
-        let bound = is_ours(mesh, own, workload.profile.waypoint.as_ref()) || is_judged_here(own, workload);
-        if !bound {
+        // Not whom only its services bind: who asks for such a pod itself goes around what is attached to them.
+        if !is_ours(mesh, own, workload.profile.waypoint.as_ref()) {
             return Err(Misdirected::NotBound(format!("{}/{}", workload.namespace(), workload.name)));
         }
         let protocol = protocol_of(mesh, workload, asked.port());
@@ -94,11 +94,7 @@ fn to_service(
     service: &Arc<Service>,
     destination: SocketAddr,
 ) -> Result<Target, Misdirected> {
-    let endpoints = mesh.endpoints(&service.key).map(|endpoints| endpoints.all()).unwrap_or_default();
-    // While a binding changes, its pods say so before or after it.
-    let bound = is_ours(mesh, own, service.waypoint.as_ref())
-        || endpoints.iter().any(|workload| is_judged_here(own, workload));
-    if !bound {
+    if !is_bound(mesh, own, service) {
         return Err(Misdirected::NotBound(service.key.to_string()));
     }
     let port = service
@@ -106,6 +102,22 @@ fn to_service(
         .get(destination.port())
         .ok_or_else(|| Misdirected::NoPort { service: service.key.to_string(), port: destination.port() })?;
     Ok(Target { destination, service: Some(service.clone()), workload: None, protocol: port.protocol })
+}
+
+/// Whether a service is this waypoint's to stand in front of. While a binding changes, its pods say so before or after it;
+/// those of other namespaces have no say: whoever may write an EndpointSlice may name any pod in it.
+pub(crate) fn is_bound(mesh: &Mesh, own: &Workload, service: &Service) -> bool {
+    let judged_here = |workload: &Arc<Workload>| {
+        *workload.namespace() == service.key.namespace && is_judged_here(own, workload)
+    };
+    is_ours(mesh, own, service.waypoint.as_ref())
+        || mesh.endpoints(&service.key).is_some_and(|endpoints| endpoints.all().iter().any(judged_here))
+}
+
+/// Whether this waypoint judges for a pod that nobody may ask for here but by its own services: by one of another namespace
+/// what is attached to those would be gone around.
+pub(crate) fn is_borrowed(mesh: &Mesh, own: &Workload, workload: &Workload) -> bool {
+    is_judged_here(own, workload) && !is_ours(mesh, own, workload.profile.waypoint.as_ref())
 }
 
 fn is_ours(mesh: &Mesh, own: &Workload, waypoint: Option<&GatewayAddress>) -> bool {

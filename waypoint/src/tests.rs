@@ -5,6 +5,7 @@ mod ending;
 pub(crate) mod fixtures;
 mod forged;
 mod handshakes;
+mod namespaces;
 mod requests;
 mod routes;
 mod streams;

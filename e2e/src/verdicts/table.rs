@@ -22,8 +22,8 @@ to the pod itself.
 ";
 
 const JUDGING: &str = "
-- A waypoint judges requests by every policy that selects the server's pod and by those that are attached to what was asked for. The
-  pod's agent leaves that to it.
+- A waypoint judges requests by every policy that selects the server's pod and by those that are attached to what was asked for, or to
+  what its rules lead to. The pod's agent leaves that to it.
 - Where no waypoint is in front, the pod's agent judges connections. It cannot see methods and paths: an ALLOW rule that needs them does
   not match, a DENY rule that needs them does. So does a waypoint with a connection that is no HTTP.
 - A waypoint whose rules lead to a server of others goes there as any client would, as itself: behind another waypoint it is judged

@@ -4,7 +4,8 @@
 //!    where rules may ask for it ([`forwarded`](super::forwarded));
 //! 2. route: the rule that is for it, and of that a destination, a redirect or an answer (`model::route`);
 //! 3. endpoint: of the destination ([`crate::route`]), or 503;
-//! 4. [`policy`]: whether the original client may, or 403;
+//! 4. [`policy`]: whether the original client may, or 403; where the rule leads to another namespace, also with the head as it
+//!    goes ([`super::outgoing`]);
 //! 5. CORS, then the faults that the rule injects;
 //! 6. [`forwarded`](super::forwarded), [`headers`](super::headers), what the rule changes ([`super::prepare`]);
 //! 7. send ([`super::forward`]), in time, and again where the rule says so;
@@ -22,11 +23,13 @@ use hyper::body::Incoming;
 use model::route::cors::CorsDecision;
 use model::route::fault::{ABORT_BODY, AbortWith};
 use model::route::headers::Edit;
+use model::route::select::Forwarding;
 use model::route::{Decision, Outcome, Redirect};
 use tokio::time::sleep;
 use tracing::Level;
 
 use super::forward::{self, Answered};
+use super::outgoing::Outgoing;
 use super::policy::{self, Judged};
 use super::read::{Asked, read};
 use super::standing::Standing;
@@ -205,7 +208,7 @@ fn pass(course: &Course<'_>, mut exchange: Exchange, answered: Answered) -> Resp
         return Response::from_parts(head, body);
     }
     if let Some((parts, _counted)) = lease.leave_http() {
-        let standing = Standing::new(course.head.clone(), course.asked.clone(), endpoint);
+        let standing = Standing::new(course, endpoint);
         *connection.upgrade.borrow_mut() = Some(Upgrade { parts, exchange, standing, _counted });
     }
     Response::from_parts(head, ResponseBody::own(""))
@@ -301,15 +304,38 @@ impl Course<'_> {
         }
     }
 
+    /// How the routing sends it on, if it does.
+    pub(super) fn forwarding(&self) -> Option<&Forwarding<'_>> {
+        match &self.decision?.outcome {
+            Outcome::Forward(forwarding) => Some(forwarding),
+            _ => None,
+        }
+    }
+
+    /// As it goes, where that is for others to judge as well.
+    pub(super) fn outgoing(&self, endpoint: Option<&Endpoint>) -> Result<Option<Box<Outgoing>>, Box<Local>> {
+        let away = endpoint.filter(|endpoint| policy::leads_away(&self.connection.inbound, endpoint));
+        away.map(|_| Outgoing::of(self)).transpose()
+    }
+
     /// Whether the original client may.
     pub(super) async fn allowed(
         &self,
         exchange: &mut Exchange,
         endpoint: Option<&Endpoint>,
     ) -> Result<(), Local> {
-        let judged = Judged::Request(self.seen);
-        let verdict =
-            policy::judge(&self.connection.worker, &self.connection.inbound, endpoint, judged).await;
+        let Connection { worker, inbound, .. } = &**self.connection;
+        let verdict = match self.outgoing(endpoint).map_err(|local| *local)? {
+            None => {
+                let judged = Judged::Request { came: self.seen, goes: None };
+                policy::judge(worker, inbound, endpoint, judged).await
+            }
+            Some(outgoing) => {
+                let goes = outgoing.request(inbound);
+                let judged = Judged::Request { came: self.seen, goes: Some(&goes) };
+                Box::pin(policy::judge(worker, inbound, endpoint, judged)).await
+            }
+        };
         let passed = verdict.map_err(|denied| {
             exchange.denied(denied.cause);
             Local::new(StatusCode::FORBIDDEN, Flags::NONE, denied.details, "RBAC: access denied")

@@ -47,15 +47,28 @@ pub(super) fn certify(headers: &mut HeaderMap, asker: &Asker, is_proxy: bool) {
     set(headers, CERTIFICATE, behind(before, asker.certificate.as_ref()));
 }
 
+/// Puts the certificate of who asks back where a rule has changed it, under any name that is taken for ours: what was proved is
+/// not for rules to say. They may keep it from endpoints.
+pub(super) fn uphold(headers: &mut HeaderMap, proved: &HeaderMap) {
+    let alike: Vec<HeaderName> =
+        headers.keys().filter(|name| is_spelt_as(name, &CERTIFICATE)).cloned().collect();
+    for name in alike {
+        let proved = proved.get(&name).cloned();
+        set(headers, name, proved);
+    }
+}
+
 /// Whether a name is one of ours but for `_` in the place of `-`: behind CGI, WSGI and their like the two are the same.
 fn is_look_alike(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    let same = |own: &HeaderName| {
-        let own = own.as_str();
-        own.len() == name.len()
-            && own.bytes().zip(name.bytes()).all(|(own, one)| own == one || (own, one) == (b'-', b'_'))
-    };
-    name.contains('_') && [FOR, CERTIFICATE, PROTO, REQUEST_ID].iter().any(same)
+    name.as_str().contains('_')
+        && [FOR, CERTIFICATE, PROTO, REQUEST_ID].iter().any(|own| is_spelt_as(name, own))
+}
+
+/// Whether a name is one of ours, with `_` for `-` or not.
+fn is_spelt_as(name: &HeaderName, own: &HeaderName) -> bool {
+    let (name, own) = (name.as_str(), own.as_str());
+    own.len() == name.len()
+        && own.bytes().zip(name.bytes()).all(|(own, one)| own == one || (own, one) == (b'-', b'_'))
 }
 
 /// Adds the address of who asks, behind those already there.

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::chain::Course;
 use super::forward::note;
+use super::outgoing::Outgoing;
 use super::policy::{self, Judged};
 use super::prepare::Prepared;
 use super::read::Asked;
@@ -108,7 +109,19 @@ impl Copy {
             Ok(endpoint) => endpoint,
             Err(error) => return tracing::debug!(%error, "a copy of a request goes nowhere"),
         };
-        if let Err(denied) = policy::judge(worker, inbound, Some(&endpoint), Judged::Request(&seen)).await {
+        let outgoing = match policy::leads_away(inbound, &endpoint) {
+            false => None,
+            true => {
+                let (method, uri) = (self.request.method().clone(), self.request.uri().clone());
+                match Outgoing::read(method, uri, self.request.headers().clone()) {
+                    Ok(outgoing) => Some(outgoing),
+                    Err(_) => return tracing::debug!("what a rule makes of a copy of a request is refused"),
+                }
+            }
+        };
+        let goes = outgoing.as_ref().map(|outgoing| outgoing.request(inbound));
+        let judged = Judged::Request { came: &seen, goes: goes.as_ref() };
+        if let Err(denied) = policy::judge(worker, inbound, Some(&endpoint), judged).await {
             return tracing::debug!(%denied, "a copy of a request is not allowed");
         }
         let sent = upstream::send(worker, inbound, &endpoint, self.version, self.request).await;

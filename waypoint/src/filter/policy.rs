@@ -1,18 +1,25 @@
 //! Whether a request or connection may pass: every policy for the target that was asked for, and every one that selects the
 //! workload chosen, judged by who the original client is. The workload's agent judges again only what does not come from
 //! a waypoint that it is bound to.
+//!
+//! Where a rule leads to another service behind this waypoint, that one's policies have to let it pass as well; and where it
+//! leads out of the namespace whose rule it is, those there judge the head as it goes, which is the rule's work.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use model::address::NamespacedHostname;
 use model::authz::decide::RuleName;
 use model::authz::{Addressee, Cause, Decision, Facts, Sni, Subject};
 use model::mesh::Mesh;
 use model::request::Request;
+use model::service::Service;
 use model::workload::Workload;
 use thiserror::Error;
 
 use crate::listen::Inbound;
 use crate::route::Endpoint;
+use crate::target;
 use crate::worker::Worker;
 
 /// It may not.
@@ -38,7 +45,21 @@ pub(crate) enum Judged<'a> {
     /// A connection of which no more is seen than the server's name in its own TLS.
     Connection(Sni<'a>),
     /// A request.
-    Request(&'a Request<'a>),
+    Request {
+        /// As it came.
+        came: &'a Request<'a>,
+        /// As it goes, where it [`leads_away`].
+        goes: Option<&'a Request<'a>>,
+    },
+}
+
+/// Whether a request goes to a service or workload of another namespace than that of the service asked for, whose rules it goes
+/// by. What goes through another waypoint is that one's to judge.
+pub(crate) fn leads_away(inbound: &Inbound, endpoint: &Endpoint) -> bool {
+    let Some(asked) = inbound.target.service.as_ref().filter(|_| !endpoint.waypoint) else { return false };
+    let home = &asked.key.namespace;
+    endpoint.service.as_ref().is_some_and(|service| service.key.namespace != *home)
+        || endpoint.workload.as_ref().is_some_and(|workload| workload.namespace() != home)
 }
 
 /// Judges what is to go to an endpoint, or to none where it is answered here.
@@ -119,18 +140,40 @@ fn decide(
         service_entry: None,
         endpoint: endpoint.and_then(chosen),
     };
-    let decision = match judged {
-        Judged::Request(request) => mesh.judge_for(&to, request),
+    let came = facts(inbound, judged);
+    let decision = mesh.judge_for(&to, came).map_err(|missing| missing.to_string())?;
+    let Some(endpoint) = endpoint.filter(|_| decision.allows()) else { return Ok(decision) };
+    let service = led_to(mesh, inbound, endpoint);
+    let goes = match judged {
+        Judged::Request { goes: Some(goes), .. } => Facts::from(goes),
+        _ if service.is_some() => came,
+        _ => return Ok(decision),
+    };
+    let to = Addressee { service, ..to };
+    let there = mesh.judge_for(&to, goes.to(Some(endpoint.asked))).map_err(|missing| missing.to_string())?;
+    Ok(decision.and(there))
+}
+
+fn facts<'a>(inbound: &'a Inbound, judged: Judged<'a>) -> Facts<'a> {
+    match judged {
+        Judged::Request { came, .. } => Facts::from(came),
         Judged::Connection(sni) => {
             let subject = Subject {
                 source: inbound.client.peer.addr(),
                 identity: Some(&inbound.client.identity),
                 destination: inbound.target.destination,
             };
-            mesh.judge_for(&to, Facts::from(&subject).with_sni(sni))
+            Facts::from(&subject).with_sni(sni)
         }
-    };
-    decision.map_err(|missing| missing.to_string())
+    }
+}
+
+/// The service that a rule leads to instead of the one asked for, if this waypoint stands in front of it.
+fn led_to<'a>(mesh: &Mesh, inbound: &Inbound, endpoint: &'a Endpoint) -> Option<&'a NamespacedHostname> {
+    let asked = inbound.target.service.as_ref()?;
+    let another = |service: &&Arc<Service>| service.key != asked.key && !endpoint.waypoint;
+    let service = endpoint.service.as_ref().filter(another)?;
+    target::is_bound(mesh, &inbound.own, service).then_some(&service.key)
 }
 
 /// The workload that answers. Behind another waypoint it is not chosen yet: that one judges for it.

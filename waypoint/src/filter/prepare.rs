@@ -49,7 +49,11 @@ impl Prepared {
             let text = "the request's host or path cannot be sent on";
             Box::new(Local::new(StatusCode::BAD_REQUEST, Flags::DPE, "path_or_host_rejected", text))
         })?;
+        let edited = !changes.edits.is_empty();
         changes.apply(&mut fields);
+        if edited {
+            forwarded::uphold(&mut fields, &course.head.headers);
+        }
         Ok(Self { method: course.head.method.clone(), uri, headers: fields })
     }
 
@@ -81,6 +85,11 @@ impl Prepared {
 }
 
 impl Prepared {
+    /// Its method, target and headers.
+    pub(super) fn into_head(self) -> (Method, Uri, HeaderMap) {
+        (self.method, self.uri, self.headers)
+    }
+
     /// The same for a copy of the request, marked as one by its host; `None` if it has a host that cannot be marked so.
     pub(super) fn copy(&self, body: RequestBody, version: Http) -> Option<Request<RequestBody>> {
         let mut request = self.request(body, None, Vec::new());

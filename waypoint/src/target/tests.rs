@@ -20,6 +20,10 @@ fn mesh() -> (Mesh, Arc<Workload>) {
     let behind = |name: &str, ip: u8, host: &str| {
         edit(pod(name, [10, 0, 0, ip].into()), |pod| pod.services = [(key(host), all())].into())
     };
+    let grab = Service {
+        key: NamespacedHostname { namespace: "other".into(), ..key("grab") },
+        ..service("grab", "10.96.0.5", all())
+    };
     for update in [
         Update::Workload((*own).clone()),
         Update::Service(service("waypoint", "10.96.0.9", Ports::default())),
@@ -27,9 +31,11 @@ fn mesh() -> (Mesh, Arc<Workload>) {
         Update::Service(other),
         Update::Service(leaving),
         Update::Service(service("free", "10.96.0.4", all())),
+        Update::Service(grab.clone()),
         Update::Workload(behind("free", 2, "free")),
         Update::Workload(edit(behind("bound", 3, "bound"), |pod| pod.waypoint = Some(waypoint("waypoint")))),
         Update::Workload(edit(behind("judged", 4, "leaving"), |pod| {
+            pod.services = [(key("leaving"), all()), (grab.key.clone(), all())].into();
             pod.enforced_by = Some([identity("waypoint")].into());
         })),
     ] {
@@ -47,7 +53,7 @@ fn only_what_is_bound_to_this_waypoint_is_reached_through_it() {
     let (mesh, own) = mesh();
     let host = |host: &str| key(host).hostname.to_string();
     let named = |host: &str| Some(key(host).to_string());
-    let reached: [(String, Reached); 12] = [
+    let reached: [(String, Reached); 13] = [
         ("10.96.0.1:80".into(), Ok((named("bound"), None, AppProtocol::Http2))),
         ("10.96.0.1:81".into(), Ok((named("bound"), None, AppProtocol::Unknown))),
         (format!("{}:80", host("bound")), Ok((named("bound"), None, AppProtocol::Http2))),
@@ -55,9 +61,12 @@ fn only_what_is_bound_to_this_waypoint_is_reached_through_it() {
         ("10.96.0.2:80".into(), Err(NotBound(key("other").to_string()))),
         ("10.96.0.3:80".into(), Ok((named("leaving"), None, AppProtocol::Http2))),
         ("10.96.0.4:80".into(), Err(NotBound(key("free").to_string()))),
+        // Somebody else's service, which names a pod that is judged here.
+        ("10.96.0.5:80".into(), Err(NotBound(format!("other/{}", key("grab").hostname)))),
         ("10.0.0.2:8080".into(), Err(NotBound("shop/free".into()))),
         ("10.0.0.3:8080".into(), Ok((None, Some("bound"), AppProtocol::Http2))),
-        ("10.0.0.4:9999".into(), Ok((None, Some("judged"), AppProtocol::Unknown))),
+        // By its services only.
+        ("10.0.0.4:9999".into(), Err(NotBound("shop/judged".into()))),
         ("10.0.0.9:80".into(), Err(Unknown("10.0.0.9:80".into()))),
         ("nobody.example:80".into(), Err(Unknown("nobody.example".into()))),
     ];

@@ -121,7 +121,12 @@ pub(super) type One = hyper::client::conn::http1::SendRequest<Body>;
 pub(super) type Two = hyper::client::conn::http2::SendRequest<Body>;
 
 pub(super) async fn http1(world: &World, port: u16) -> One {
-    let io = TokioIo::new(world.connect(port).await);
+    http1_at(world, &format!("{VIP}:{port}")).await
+}
+
+/// A client of what is at an authority.
+pub(super) async fn http1_at(world: &World, authority: &str) -> One {
+    let io = TokioIo::new(world.connect_as("client", authority).await.unwrap());
     let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     spawn_local(async move {
         let _ = connection.await;

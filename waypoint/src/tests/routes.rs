@@ -24,7 +24,7 @@ use super::fixtures::key;
 use super::requests::{FAILURES, application, get, http1, whole};
 use super::world::{HTTP, World, run};
 
-fn rule(index: u32, matches: Vec<HttpMatch>, action: Action) -> HttpRule {
+pub(super) fn rule(index: u32, matches: Vec<HttpMatch>, action: Action) -> HttpRule {
     let resource = Arc::new(ResourceName {
         kind: "VirtualService".into(),
         namespace: "shop".into(),
@@ -57,11 +57,11 @@ fn subset(name: &str) -> Destination {
     Destination { subset: Some(name.into()), ..Destination::of(key("reviews")) }
 }
 
-fn to(destination: Destination) -> Forward {
+pub(super) fn to(destination: Destination) -> Forward {
     Forward { destinations: Destinations::One(destination), ..Forward::default() }
 }
 
-fn forward(forward: Forward) -> Action {
+pub(super) fn forward(forward: Forward) -> Action {
     Action::Forward(Box::new(forward))
 }
 

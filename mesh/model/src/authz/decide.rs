@@ -248,6 +248,22 @@ impl Decision {
         self.verdict == Verdict::Allow
     }
 
+    /// This and another decision on the same thing, which may pass if both let it: the one that counts, with what both note
+    /// beside it.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (mut counts, beside) = if other.allows() { (self, other) } else { (other, self) };
+        let more = |noted: &mut Vec<RuleName>, beside: Vec<RuleName>| {
+            let new: Vec<_> = beside.into_iter().filter(|rule| !noted.contains(rule)).collect();
+            noted.extend(new);
+        };
+        more(&mut counts.dry_run, beside.dry_run);
+        more(&mut counts.audited, beside.audited);
+        counts.on_trial.allow |= beside.on_trial.allow;
+        counts.on_trial.deny |= beside.on_trial.deny;
+        counts
+    }
+
     /// What policies in dry run would have decided, as tags of a trace, by Istio's names: for each action that is on
     /// trial its result (`allowed` or `denied`) and the policy and rule that matched, if one did.
     pub fn dry_run_tags(&self) -> Vec<(&'static str, String)> {
