@@ -126,6 +126,15 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, Refusal> {
     Ok(without_dots(&respelt(path)?)?.into())
 }
 
+/// Whether a path that a rule has put together may be sent: it can be read in one way, and no `.` or `..` in it leads out of where
+/// the rule leads. A client can only have such a segment made of what it sends, which has none itself.
+pub fn is_straight(path: &str) -> bool {
+    let straight = |path: String| {
+        path.split('/').all(|segment| !matches!(segment, "." | "..")) && without_dots(&path).is_ok()
+    };
+    path.starts_with('/') && (is_plain(path) || respelt(path).is_ok_and(straight))
+}
+
 const DEL: u8 = 0x7f;
 
 /// Whether nothing of the path is spelt in one of several ways: most are.

@@ -36,8 +36,7 @@ impl Prepared {
     ) -> Result<Self, Box<Local>> {
         let changes = match forwarding {
             Some(forwarding) => forwarding.changes(course.seen).map_err(|error| {
-                let (status, details) = (StatusCode::INTERNAL_SERVER_ERROR, "route_rewrite_failed");
-                Box::new(Local::new(status, Flags::NONE, details, error.to_string()))
+                Box::new(Local::new(error.status(), Flags::NONE, "route_rewrite_failed", error.to_string()))
             })?,
             None => HeadChanges { path_and_query: None, authority: None, edits: Vec::new() },
         };

@@ -12,6 +12,7 @@ use super::action::PathRewrite;
 use super::headers::{CONTROL_HEADERS, Edit, Operations, in_turn, response_message, together};
 use super::select::{Decision, Forwarding, Outcome, matched_length};
 use super::template::Message;
+use crate::path;
 use crate::request::Request;
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
@@ -28,15 +29,29 @@ pub struct HeadChanges {
     pub edits: Vec<Edit>,
 }
 
-/// Why a request cannot be sent on: 500, the rule is wrong.
+/// Why a request cannot be sent on.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidHead {
     /// A rewrite left no path.
     #[error("the rule rewrites the path to {0:?}, which is none")]
     Path(String),
+    /// What the client sent makes of the rewritten path one that leads elsewhere, or that can be read in two ways
+    /// ([`path::is_straight`]).
+    #[error("the rule rewrites the path to {0:?}, which has a . or .. in it, or can be read in two ways")]
+    Astray(String),
     /// No authority.
     #[error("the rule sets the authority {0:?}, which is none")]
     Authority(String),
+}
+
+impl InvalidHead {
+    /// What the client is answered: that its request is bad, or that the rule is.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Astray(_) => StatusCode::BAD_REQUEST,
+            Self::Path(_) | Self::Authority(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
 }
 
 impl HeadChanges {
@@ -120,6 +135,11 @@ impl Forwarding<'_> {
         let invalid = |path: String| Err(InvalidHead::Path(path));
         if !path.starts_with('/') || path.contains('#') {
             return invalid(path);
+        }
+        // A rewrite may bring a query.
+        let end = path.find('?').unwrap_or(path.len());
+        if !path::is_straight(&path[..end]) {
+            return Err(InvalidHead::Astray(path));
         }
         if let Some(query) = request.query {
             path.push('?');

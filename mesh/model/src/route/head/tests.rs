@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::{HeadChanges, InvalidHead};
 use crate::address::Str;
+use crate::path;
 use crate::route::action::{Action, DirectResponse, Forward, PathRewrite};
 use crate::route::fixtures::{Sent, acting, get, no_draw, operations, reviews, routing, split};
 use crate::route::headers::CONTROL_HEADERS;
@@ -75,7 +76,9 @@ fn paths_are_rewritten() {
         (prefix("/"), by("/+", "/"), "//a///b?c=//", Some("/a/b?c=//")),
         (prefix("/"), by("z", "y"), "/a", Some("/a")),
         // What is escaped stays as it is.
-        (prefix("/a%2F"), to("/b/"), "/a%2Fc%00", Some("/b/c%00")),
+        (prefix("/a%2F"), to("/b/"), "/a%2Fc%C3", Some("/b/c%C3")),
+        // Dots that are part of a name.
+        (prefix("/static"), to("/files/"), "/static..a/.b", Some("/files/..a/.b")),
     ];
     for (path, rewrite, sent, expected) in table {
         let rule = rewriting(path.clone(), rewrite.clone());
@@ -102,13 +105,36 @@ fn a_rewrite_that_leaves_no_path_is_an_error() {
         (by("^/", ""), "a/b"),
         (by("^/", "http://evil/"), "http://evil/a/b"),
         (by("/b", "#b"), "/a#b"),
-        (by("/b", " b"), "/a b?q"),
-        (by("/b", "\r\nx: y"), "/a\r\nx: y?q"),
         (PathRewrite::Replace("v2/".into()), "v2/a/b"),
     ];
     for (rewrite, left) in table {
         let rule = rewriting(prefix(), rewrite);
         assert_eq!(changes(rule, &get("/a/b?q")), Err(InvalidHead::Path(left.into())));
+    }
+}
+
+#[test]
+fn nobody_is_led_out_of_where_a_rewrite_leads() {
+    let prefix = |text: &str| Some(PathMatch::Prefix(text.into()));
+    let to = |text: &str| PathRewrite::Replace(text.into());
+    let by = |pattern: &str, text: &str| PathRewrite::Regex(Substitution::new(pattern, text).unwrap());
+    let user = || by("^/u-(.+)$", r"/users/\1");
+    let table = [
+        (prefix("/static"), to("/files/"), "/static../admin?q", "/files/../admin"),
+        (prefix("/static"), to("/files/"), "/static.", "/files/."),
+        (prefix("/static"), to("/files/"), "/static..;x/admin", "/files/..;x/admin"),
+        (prefix("/static"), to("/files/"), "/static;x/admin", "/files/;x/admin"),
+        (prefix("/static"), to("/files/%2e"), "/static./admin", "/files/%2e./admin"),
+        (prefix("/"), user(), "/u-../admin", "/users/../admin"),
+        (prefix("/"), user(), "/u-..;x", "/users/..;x"),
+        (prefix("/"), by("/b", r"\\b"), "/a/b", "/a\\b"),
+        (prefix("/"), by("/b", " b"), "/a/b", "/a b"),
+        (prefix("/"), by("/b", "\r\nx: y"), "/a/b", "/a\r\nx: y"),
+    ];
+    for (path, rewrite, sent, left) in table {
+        let error = changes(rewriting(path, rewrite), &get(sent)).unwrap_err();
+        assert_eq!(error, InvalidHead::Astray(left.into()), "{sent}");
+        assert_eq!(error.status(), StatusCode::BAD_REQUEST);
     }
 }
 
@@ -255,8 +281,14 @@ proptest! {
         let tail = query.map(|query| format!("?{query}")).unwrap_or_default();
         let rule = rewriting(Some(PathMatch::Prefix(prefix.as_str().into())), PathRewrite::Replace(by.as_str().into()));
         let sent = format!("{prefix}{rest}{tail}");
-        let changes = changes(rule, &get(&sent)).unwrap();
-        let expected = format!("{by}{rest}{tail}");
-        prop_assert_eq!(target(&changes), Some(expected.as_str()));
+        let changes = changes(rule, &get(&sent));
+        let rewritten = format!("{by}{rest}");
+        if path::is_straight(&rewritten) {
+            let expected = format!("{rewritten}{tail}");
+            let changes = changes.unwrap();
+            prop_assert_eq!(target(&changes), Some(expected.as_str()));
+        } else {
+            prop_assert_eq!(changes, Err(InvalidHead::Astray(rewritten)));
+        }
     }
 }
