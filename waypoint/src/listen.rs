@@ -267,6 +267,8 @@ pub(crate) struct Inbound {
     pub(crate) leaving: Rc<Leaving>,
     /// The client's workload, if the mesh knows it and its identity is the one proved.
     pub(crate) source: Option<Arc<Workload>>,
+    /// Whether that is a waypoint, which asks for others.
+    pub(crate) by_waypoint: bool,
     /// What labels say of the client.
     pub(crate) source_end: End,
     /// The labels of its workload, if they are known.
@@ -329,9 +331,18 @@ async fn understand(
     let baggage = source.is_none().then(|| Baggage::read(request.headers().all("baggage")));
     let source_end = telemetry::source(client, source.as_deref(), baggage.as_ref());
     let source_labels = source.as_ref().and_then(|source| waypoint.labels.of(&source.uid));
-    let serving = worker.handle().serving();
-    let client = client.clone();
-    Ok(Inbound { client, leaving, source, source_end, source_labels, target, own, _serving: serving })
+    let by_waypoint = source.as_ref().is_some_and(|source| mesh.is_of_waypoint(source));
+    Ok(Inbound {
+        client: client.clone(),
+        leaving,
+        source,
+        by_waypoint,
+        source_end,
+        source_labels,
+        target,
+        own,
+        _serving: worker.handle().serving(),
+    })
 }
 
 /// The client as the mesh knows it: the workload at its address, if that has the identity that TLS proved.

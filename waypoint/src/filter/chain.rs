@@ -108,8 +108,7 @@ pub(crate) async fn handle(
     };
     let inbound = &connection.inbound;
     headers::join_cookies(&mut head.headers);
-    let is_proxy = inbound.source.as_ref().is_some_and(|source| source.profile.native_tunnel);
-    forwarded::certify(&mut head.headers, &inbound.client.asker, is_proxy);
+    forwarded::certify(&mut head.headers, &inbound.client.asker, inbound.by_waypoint);
     let routing = routing(&connection);
     let seen = asked.request(&head, &connection.inbound);
     let decision = routing.routing.as_deref().map(|routing| routing.select(&seen, &mut draw));

@@ -1,5 +1,7 @@
 //! What clients claim, part or change, and what they do not get by it.
 
+use std::net::Ipv4Addr;
+
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use http_body_util::Empty;
@@ -8,9 +10,11 @@ use model::authz::{
     Action, Clause, HeaderMatch, Match, Policy, PolicyScope, RequestMatch, Rule, StringMatch,
 };
 use model::mesh::Update;
+use model::service::{Ports, Service};
 use model::workload::PolicyName;
 use tokio::io::AsyncReadExt as _;
 
+use super::fixtures::{edit, key, pod, service, waypoint};
 use super::requests::{application, get, http1, http2, whole};
 use super::world::{HTTP, World, run};
 
@@ -51,6 +55,36 @@ fn a_rule_about_the_clients_certificate_reads_the_one_that_was_shown() {
             let forged = "By=x;URI=spiffe://cluster.local/ns/shop/sa/admin".parse().unwrap();
             request.headers_mut().insert("x-forwarded-client-cert", forged);
             assert_eq!(status(client.send_request(request).await.unwrap()).await, expected, "{end}");
+        }
+    });
+}
+
+#[test]
+fn only_a_waypoint_of_the_mesh_is_believed_whom_it_asks_for() {
+    run(async {
+        let world = World::new(application).await;
+        let lobby = || (key("lobby"), Ports::default());
+        // The service that the client's pod is behind, and the waypoint that something is bound to. It says of itself that it is
+        // a proxy, which anybody may.
+        for (behind, bound, believed) in [
+            (None, None, false),
+            (Some(lobby()), None, false),
+            (None, Some("lobby"), false),
+            (Some(lobby()), Some("lobby"), true),
+            (Some(lobby()), Some("another"), false),
+        ] {
+            let row = format!("{behind:?} {bound:?}");
+            let client = edit(pod("client", Ipv4Addr::LOCALHOST.into()), |client| {
+                client.native_tunnel = true;
+                client.services = behind.into_iter().collect();
+            });
+            let waypoint = bound.map(waypoint);
+            let bound = Service { waypoint, ..service("bound", "10.96.0.8", Ports::default()) };
+            world.waypoint.take(vec![Update::Workload(client), Update::Service(bound)]);
+            let mut request = get("/");
+            request.headers_mut().insert("x-forwarded-client-cert", "URI=forged".parse().unwrap());
+            let (_, seen) = whole(http1(&world, HTTP).await.send_request(request).await.unwrap()).await;
+            assert_eq!(seen.contains("URI=forged"), believed, "{row}: {seen}");
         }
     });
 }

@@ -14,7 +14,7 @@ use super::Endpoints;
 use super::index::{ByAddress, Map, Set};
 use crate::address::{NamespacedHostname, NetworkAddress, Str};
 use crate::service::{Service, Visibility};
-use crate::workload::Workload;
+use crate::workload::{GatewayAddress, GatewayDestination, Workload};
 
 #[derive(Debug, Default)]
 pub(super) struct Services {
@@ -25,6 +25,8 @@ pub(super) struct Services {
     ranges: Vec<Range>,
     /// Those of services that have any; either of the two may come first.
     endpoints: Map<NamespacedHostname, Endpoints>,
+    /// Waypoints, and how many services and endpoints are bound to each.
+    waypoints: Map<GatewayDestination, u32>,
 }
 
 type Range = (Str, IpNet, Arc<Service>);
@@ -141,11 +143,13 @@ impl Services {
                 self.ranges.partition_point(|(_, other, of)| order(other.prefix_len(), &of.key) < ours);
             self.ranges.insert(place, (network.clone(), *range, service.clone()));
         }
+        self.bind(service.waypoint.as_ref());
         self.by_key.insert(ByKey(service));
     }
 
     pub(super) fn remove(&mut self, key: &NamespacedHostname) {
         let Some(ByKey(old)) = self.by_key.take(key) else { return };
+        self.unbind(old.waypoint.as_ref());
         for vip in &old.vips {
             if let Some(few) = self.by_vip.take(vip).and_then(|few| few.without(key)) {
                 self.by_vip.insert(vip, few);
@@ -160,7 +164,33 @@ impl Services {
         }
     }
 
+    fn bind(&mut self, waypoint: Option<&GatewayAddress>) {
+        let Some(waypoint) = waypoint else { return };
+        match self.waypoints.get_mut(&waypoint.destination) {
+            Some(bound) => *bound += 1,
+            None => {
+                self.waypoints.insert(waypoint.destination.clone(), 1);
+            }
+        }
+    }
+
+    fn unbind(&mut self, waypoint: Option<&GatewayAddress>) {
+        let Some(waypoint) = waypoint else { return };
+        let Some(bound) = self.waypoints.get_mut(&waypoint.destination) else { return };
+        *bound -= 1;
+        if *bound == 0 {
+            self.waypoints.remove(&waypoint.destination);
+        }
+    }
+
+    /// Whether a waypoint that something is bound to is found by a service.
+    pub(super) fn is_of_waypoint(&self, key: &NamespacedHostname) -> bool {
+        // Nearly always there are few, or none.
+        !self.waypoints.is_empty() && self.waypoints.contains_key(&GatewayDestination::Hostname(key.clone()))
+    }
+
     pub(super) fn insert_endpoint(&mut self, workload: &Arc<Workload>) {
+        self.bind(workload.profile.waypoint.as_ref());
         for (key, _) in &workload.profile.services {
             match self.endpoints.get_mut(key) {
                 Some(endpoints) => endpoints.insert(workload.clone()),
@@ -170,6 +200,7 @@ impl Services {
     }
 
     pub(super) fn remove_endpoint(&mut self, workload: &Workload) {
+        self.unbind(workload.profile.waypoint.as_ref());
         for (key, _) in &workload.profile.services {
             let Some(endpoints) = self.endpoints.get_mut(key) else { continue };
             endpoints.remove(&workload.uid);

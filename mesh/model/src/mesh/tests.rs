@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use super::{Effect, Mesh, MissingPolicies, Settings, Update};
 use crate::authz::{Action, Cause, Match, Policy, PolicyScope, Rule, StringMatch, Subject};
-use crate::fixtures::{at, edit, key, policy_name, service, socket, tunnelled, workload};
+use crate::fixtures::{at, edit, key, policy_name, service, socket, tunnelled, waypoint, workload};
 use crate::identity::Identity;
+use crate::service::Service;
 use crate::workload::Workload;
 
 fn policy(name: &str, scope: PolicyScope) -> Policy {
@@ -252,5 +253,34 @@ fn own_ranges_hold_ipv4_however_it_is_written() {
     assert_eq!(mesh.settings().pod_ranges.len(), 2);
     for (address, lacks) in [("10.96.7.7", true), ("::ffff:10.96.7.7", true), ("10.244.0.1", false)] {
         assert_eq!(mesh.lacks_service_at(&at(address)), lacks, "{address}");
+    }
+}
+
+#[test]
+fn a_waypoints_replica_stands_behind_the_service_that_something_is_bound_to() {
+    let mut mesh = Mesh::new("".into(), None);
+    let replica = tunnelled("replica", &["10.0.0.1"], &["ns/way"]);
+    let stranger = tunnelled("stranger", &["10.0.0.2"], &["other/way"]);
+    let bound = || Some(waypoint("other/way"));
+    let way = || Some(waypoint("ns/way"));
+    let service = |waypoint| Update::Service(Service { waypoint, ..service("ns/web", &[]) });
+    let pod = |waypoint| Update::Workload(edit(workload("p", &["10.0.0.3"]), |pod| pod.waypoint = waypoint));
+    for (update, expected) in [
+        (service(None), false),
+        (service(way()), true),
+        (service(way()), true),
+        (pod(way()), true),
+        (service(bound()), true),
+        (pod(bound()), false),
+        (pod(way()), true),
+        (Update::RemoveAddress("p".into()), false),
+        (service(way()), true),
+        (Update::RemoveAddress("ns/web".into()), false),
+    ] {
+        let row = format!("{update:?}");
+        mesh.apply(update);
+        assert_eq!(mesh.is_of_waypoint(&replica), expected, "{row}");
+        // Somebody else's EndpointSlice names it.
+        assert!(!mesh.is_of_waypoint(&stranger), "{row}");
     }
 }
