@@ -29,6 +29,7 @@ mod version;
 mod waypoint;
 mod why;
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -50,10 +51,10 @@ fn main() -> ExitCode {
     match run(args) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("lateen: {error}");
+            complain(&format!("lateen: {error}"));
             let mut cause = error.source();
             while let Some(inner) = cause {
-                eprintln!("  because: {inner}");
+                complain(&format!("  because: {inner}"));
                 cause = inner.source();
             }
             ExitCode::FAILURE
@@ -66,12 +67,19 @@ pub(crate) type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
 
 /// Prints a line on stdout. Whoever reads it may have left, which is no reason to end.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{}", shown(line));
 }
 
 /// Prints a line on stderr, likewise.
 pub(crate) fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", shown(line));
+}
+
+/// A text as a terminal may be given it: what proxies and clients of the mesh say stands in it, too, and they move no cursor
+/// and colour nothing. Control characters go, those of C1 as well; lines and columns stay.
+fn shown(text: &str) -> Cow<'_, str> {
+    let commands = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    if text.contains(commands) { text.replace(commands, "?").into() } else { text.into() }
 }
 
 fn run(args: Args) -> Outcome {
@@ -108,5 +116,22 @@ fn run(args: Args) -> Outcome {
         Command::Daemon(daemon) => local::daemon::run(&daemon),
         Command::Container(container) => local::containers::enter::run(&container),
         Command::Join(join) => local::containers::join::run(&join),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn nothing_that_is_said_commands_the_terminal() {
+        for (said, expected) in [
+            ("äö one\ttwo\nthree", "äö one\ttwo\nthree"),
+            ("refused: \u{1b}[2J\u{1b}]0;root\u{7}", "refused: ?[2J?]0;root?"),
+            ("\u{9b}31m\u{9d}8\u{85}", "?31m?8?"),
+            ("done\rlateen: all is well\u{8}\u{7f}\0", "done?lateen: all is well???"),
+        ] {
+            assert_eq!(shown(said), expected);
+        }
     }
 }
