@@ -36,7 +36,7 @@ use crate::config::name;
 use crate::ending::{self, Ending};
 use crate::feed::Told;
 use crate::known::{AllLabels, Routings};
-use crate::limits::{Bounds, Hits, LimitMetrics};
+use crate::limits::{Bounds, Connections, Hits, LimitMetrics};
 use crate::telemetry::{Desk, Place, Records, Spans, Telemetry};
 use crate::trust::RevokedMetrics;
 use crate::{Own, Waypoint, admin, feed, listen, worker};
@@ -194,6 +194,7 @@ pub(crate) fn waypoint(
         handshakes: Handshakes::new(bounds.handshakes),
         bounds,
         hits: Hits::default(),
+        connections: Connections::default(),
         telemetry: Telemetry::new(metrics, threads, series),
         records: Records::new(threads, settings.parse(name::DECISION_RECORDS, "a number of records")?),
         spans,

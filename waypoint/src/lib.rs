@@ -49,7 +49,7 @@ use xds::state::State;
 use self::balance::AllClusters;
 use self::ending::Ending;
 use self::known::{AllLabels, Routings};
-use self::limits::{Bounds, Hits};
+use self::limits::{Bounds, Connections, Hits};
 use self::telemetry::{Records, Spans, Telemetry};
 use self::worker::Handle;
 
@@ -77,6 +77,8 @@ pub(crate) struct Waypoint {
     pub(crate) bounds: Bounds,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) hits: Hits,
+    /// Those of clients that are served.
+    pub(crate) connections: Connections,
     /// Tunnels whose peer has not shown yet who it is. All are this waypoint's.
     pub(crate) handshakes: Handshakes<()>,
     pub(crate) telemetry: Telemetry,

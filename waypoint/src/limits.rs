@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use daemon::limits;
+use hbone::account::{Account, Served, is_fair};
 use hbone::handshakes;
 use hbone::windows::{Wider, Windows};
 use prometheus_client::collector::Collector;
@@ -48,6 +50,9 @@ pub(crate) struct Bounds {
     /// Tunnels whose peer has not shown yet who it is. 1024, and of one source half of them: who opens them and is silent
     /// leaves the other half to others.
     pub(crate) handshakes: handshakes::Bounds,
+    /// Connections of clients (CONNECTs) at once, shared by clients: one has at most twice what is left. 32,768: each holds some
+    /// 16 KiB in its task and the buffers of a codec, up to 60 KiB more while a head is not all there.
+    pub(crate) connections: u64,
     /// Copies of requests (`mirrors`) that a thread has under way; beyond, none is made. 256: each may be 64 KiB behind.
     pub(crate) copies: usize,
 }
@@ -103,6 +108,7 @@ impl Default for Bounds {
             upstream_connections: 8192,
             upstream_streams: 100,
             handshakes: handshakes::Bounds { all: 1024, of_owner: 1024, of_source: 512 },
+            connections: 32 << 10,
             copies: 256,
         }
     }
@@ -133,10 +139,40 @@ daemon::limits! {
         Copies = "mirrored_requests",
         /// A client's share of descriptors.
         ClientShare = "client_share",
+        /// [`Bounds::connections`]: a client has its share of connections.
+        ClientConnections = "client_connections",
         /// A thread's mailbox.
         Mailbox = "worker_mailbox",
         /// The process's files.
         OpenFiles = "open_files",
+    }
+}
+
+/// How many connections of clients there are.
+#[derive(Debug, Default)]
+pub(crate) struct Connections(Arc<AtomicU64>);
+
+/// A client's connection, counted while it lasts: on its account, and among all.
+#[derive(Debug)]
+pub(crate) struct Place {
+    all: Arc<AtomicU64>,
+    _served: Served,
+}
+
+impl Connections {
+    /// One more of a client's, unless it has its share of these many.
+    pub(crate) fn take(&self, account: &Arc<Account>, most: u64) -> Option<Place> {
+        let served = account.serve().ok()?;
+        let all = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        // From here on dropping it settles what was counted.
+        let place = Place { all: self.0.clone(), _served: served };
+        is_fair(account.connections().into(), all, most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -166,7 +202,25 @@ impl Collector for LimitMetrics {
 
 #[cfg(test)]
 mod tests {
+    use hbone::account::AccountLimits;
+
     use super::*;
+
+    #[test]
+    fn connections_are_shared_by_clients() {
+        let connections = Connections::default();
+        let take = |account: &Arc<Account>| -> Vec<Place> {
+            std::iter::from_fn(|| connections.take(account, 90)).collect()
+        };
+        let clients: Vec<_> = (0..3).map(|_| Account::new(AccountLimits::default())).collect();
+        let greedy = take(&clients[0]);
+        assert_eq!(greedy.len(), 60, "two thirds of what there is");
+        let next = take(&clients[1]);
+        assert_eq!((next.len(), take(&clients[2]).len()), (20, 6), "and of what is left");
+        drop((greedy, next));
+        assert_eq!(connections.0.load(Ordering::Relaxed), 0, "all of it is given back");
+        assert_eq!(take(&clients[2]).len(), 60);
+    }
 
     #[test]
     fn windows_of_http_2_narrow_while_others_have_them() {

@@ -30,7 +30,7 @@ use tokio::time::sleep;
 
 use crate::ending::Leaving;
 use crate::filter::Asker;
-use crate::limits::Limit;
+use crate::limits::{Limit, Place};
 use crate::protocol::{self, Spoken};
 use crate::target::{self, Target};
 use crate::trust::Ends;
@@ -251,7 +251,14 @@ async fn take_requests(
             request = server.accept() => match request {
                 Some(request) => {
                     fairness::turn(account, OPENING).await;
-                    tokio::task::spawn_local(open(worker.clone(), client.clone(), leaving.clone(), request));
+                    let waypoint = &worker.waypoint;
+                    match waypoint.connections.take(account, waypoint.bounds.connections) {
+                        Some(place) => {
+                            let (client, leaving) = (client.clone(), leaving.clone());
+                            tokio::task::spawn_local(open(worker.clone(), client, leaving, request, place));
+                        }
+                        None => too_many_connections(worker, client, request),
+                    }
                 }
                 None => return,
             },
@@ -280,7 +287,19 @@ pub(crate) struct Inbound {
     pub(crate) _serving: Serving,
 }
 
-async fn open(worker: Rc<Worker>, client: Rc<Client>, leaving: Rc<Leaving>, request: Request) {
+/// Refuses a client that has its share.
+fn too_many_connections(worker: &Worker, client: &Client, request: Request) {
+    worker.waypoint.hits.hit(Limit::ClientConnections);
+    let error = "this client has its share of the connections that the waypoint serves; find what does not close them";
+    tracing::warn!(
+        target: "access", client = %client.peer, identity = %client.identity,
+        authority = request.authority(), error, "connection failed"
+    );
+    request.refuse(503, &cause(error));
+}
+
+/// Serves one CONNECT to its end; it is on the client's account as long.
+async fn open(worker: Rc<Worker>, client: Rc<Client>, leaving: Rc<Leaving>, request: Request, _place: Place) {
     if request.resume().is_some() {
         // Nothing is ever detached here.
         return request.refuse(409, &cause("this waypoint holds no detached connections"));

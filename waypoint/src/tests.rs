@@ -8,6 +8,7 @@ mod handshakes;
 mod namespaces;
 mod requests;
 mod routes;
+mod shares;
 mod streams;
 mod traffic;
 mod world;

@@ -246,11 +246,32 @@ impl Account {
         Charge::new(self, Counted::Tunnel)
     }
 
+    /// A connection that is not carried on but served by who took it, without a descriptor of its own.
+    ///
+    /// # Errors
+    /// The account has as many as it may.
+    pub fn serve(self: &Arc<Self>) -> Result<Served, Full> {
+        let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        // From here on dropping it settles what was counted.
+        let served = Served { _charge: Charge::new(self, Counted::Connection) };
+        if before >= self.limits.connections {
+            Err(self.refuse(Full::Connections(before)))
+        } else {
+            Ok(served)
+        }
+    }
+
     fn refuse(&self, full: Full) -> Full {
         self.refused.fetch_add(1, Ordering::Relaxed);
         self.ledger.hits.hit(full.limit());
         full
     }
+}
+
+/// A connection that is served, on its account until dropped.
+#[derive(Debug)]
+pub struct Served {
+    _charge: Charge,
 }
 
 /// Descriptors on an account; given back when dropped.
@@ -419,6 +440,16 @@ mod tests {
         drop((first, tunnel, adopted));
         assert_eq!(settled(&account), (0, 0, 0, 0));
         assert_eq!((account.ledger.descriptors(), account.ledger.buffered()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_served_counts_as_a_connection() {
+        let account = Account::new(AccountLimits { connections: 1, buffered: 10 });
+        let first = account.serve().unwrap();
+        assert_eq!(account.serve().unwrap_err(), Full::Connections(1));
+        assert_eq!(settled(&account), (1, 0, 0, 0));
+        drop(first);
+        assert_eq!(settled(&account), (0, 0, 0, 0));
     }
 
     #[test]
