@@ -61,7 +61,7 @@ mod tests {
             (SHED.to_owned(), flags::CONNECT),
             (OVER.to_owned(), flags::CONNECT),
         ] {
-            for end in [End::Cut(cause.clone().into()), End::CutByPeer(cause.clone().into())] {
+            for end in [End::Cut(cause.clone()), End::CutByPeer(cause.clone())] {
                 let failure = outcome(&end).expect("it failed");
                 assert_eq!((failure.flags, failure.error.as_str()), (expected, cause.as_str()));
             }
