@@ -205,10 +205,12 @@ mod tests {
         all.iter_mut().map(|one| one.ended.try_recv().ok()).collect()
     }
 
+    /// Bounds, the owners and sources that begin one after the other, and who of them has to end.
+    type Case = (&'static str, Bounds, &'static [(char, usize)], &'static [(usize, Surplus)]);
+
     #[test]
     fn the_oldest_of_all_of_an_owner_and_of_a_source_goes() {
-        // Bounds, the owners and sources that begin one after the other, and who of them has to end.
-        let cases: [(&str, Bounds, &[(char, usize)], &[(usize, Surplus)]); 6] = [
+        let cases: [Case; 6] = [
             ("all fit", bounds(3, 3, 3), &[('a', 1), ('a', 1), ('b', 2)], &[]),
             ("of all", bounds(2, 2, 2), &[('a', 1), ('b', 1), ('c', 1)], &[(0, Surplus::All)]),
             (
