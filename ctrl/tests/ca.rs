@@ -14,7 +14,7 @@ use ctrl::ca::keyring::{Keyring, KeyringSettings};
 use ctrl::ca::listen::{Bounds, accept_tls};
 use ctrl::ca::own::{OwnNames, server_config};
 use ctrl::ca::rate::Rate;
-use ctrl::ca::service::CaService;
+use ctrl::ca::service::{CaService, MAX_CALL};
 use ctrl::limits::{Limit, Limits};
 use identity::authority::{AuthorityError, CertificateAuthority};
 use identity::bundle::RootBundle;
@@ -24,6 +24,7 @@ use identity::rotation::{Certificates, RotationSettings};
 use identity::tls::{Tls, TlsSettings, no_server_name};
 use identity::verify::{TrustDomains, explain, peer_identity};
 use model::identity::Identity;
+use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use rustls::{ClientConnection, ServerConnection};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -100,7 +101,8 @@ impl Controller {
                 && ["reviews", "sleep"].contains(&&**identity.service_account())
         };
         let service = CaService::new(keyring, tokens, on_node).at(rate).counting(limits.clone());
-        let router = tonic::transport::Server::builder().add_service(service.into_server());
+        let service = IstioCertificateServiceServer::new(service).max_decoding_message_size(MAX_CALL);
+        let router = tonic::transport::Server::builder().add_service(service);
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(async move {
             let stopped = async {

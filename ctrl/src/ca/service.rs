@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use model::identity::Identity;
 use prost_types::value::Kind;
-use proto::ca::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
+use proto::ca::istio_certificate_service_server::IstioCertificateService;
 use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
@@ -72,11 +72,6 @@ where
                 wait.as_millis() + 1
             ))
         })
-    }
-
-    /// As tonic's router takes it, with calls limited to 64 KiB.
-    pub fn into_server(self) -> IstioCertificateServiceServer<Self> {
-        IstioCertificateServiceServer::new(self).max_decoding_message_size(MAX_CALL)
     }
 }
 
