@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use e2e::cluster::Cluster;
@@ -19,8 +20,7 @@ const ROWS: u32 = 200_000;
 
 /// Where this machine has PostgreSQL: its programs and libraries, and what it reads.
 fn installed() -> Option<(String, String)> {
-    let listed =
-        run(std::process::Command::new("sh").args(["-c", "ls -d /usr/lib/postgresql/*/ | tail -n 1"]));
+    let listed = run(Command::new("sh").args(["-c", "ls -d /usr/lib/postgresql/*/ | tail -n 1"]));
     let programs = listed.stdout.trim().trim_end_matches('/').to_owned();
     let version = Path::new(&programs).file_name()?.to_str()?.to_owned();
     Path::new(&programs)
@@ -35,7 +35,7 @@ fn image((programs, read): &(String, String)) -> Vec<String> {
     for name in ["postgres", "initdb", "psql", "pg_basebackup", "pg_isready"] {
         arguments.extend(["--program".to_owned(), format!("{programs}/bin/{name}")]);
     }
-    let busybox = run(std::process::Command::new("sh").args(["-c", "command -v busybox"])).stdout;
+    let busybox = run(Command::new("sh").args(["-c", "command -v busybox"])).stdout;
     arguments.push(format!("/bin/busybox={}", busybox.trim()));
     arguments.extend(["sh", "sleep", "hostname", "rm"].map(|name| format!("/bin/{name}->busybox")));
     let mut folders = vec![read.clone(), format!("{programs}/lib")];
@@ -159,8 +159,9 @@ fn a_database_and_its_replica_are_called_by_their_names() {
     assert!(refused.stderr.contains("read-only transaction"), "{refused}");
     let copied = ours("db-1.db", "copy orders to stdout");
     assert_eq!(copied.stdout.lines().count(), ROWS as usize, "{}", copied.stderr);
-    for (node, workload) in [(node_of(&pod("db-0")), "db"), (node_of(&pod("db-1")), "db")] {
-        assert!(tunnelled(&nodes, node, "destination", "destination_workload", workload) > 0, "node-{node}");
+    for name in ["db-0", "db-1"] {
+        let served = tunnelled(&nodes, node_of(&pod(name)), "destination", "destination_workload", "db");
+        assert!(served > 0, "{name}");
     }
     // That of the replica itself: its stream of changes.
     assert!(tunnelled(&nodes, node_of(&pod("db-1")), "source", "source_workload", "db") > 0);

@@ -312,12 +312,8 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
                 return Err(defect.into());
             }
             heir = private.heir() => {
-                // What has been begun is finished first; nothing changes any more from here on.
-                let still = enroller.stand_still().await;
-                tasks.stop().await;
-                match takeover::hand_over(&private, &heir).await {
-                    Ok(()) => break Some(still),
-                    Err(error) => warn!(%error, "another redirector wanted to take over and has not; going on"),
+                if let Some(still) = end::in_favour_of(&heir, &tasks, &private, &enroller).await {
+                    break Some(still);
                 }
             }
         }

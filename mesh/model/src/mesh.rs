@@ -251,8 +251,9 @@ impl Mesh {
     /// Whether a workload is a replica of a waypoint that something in the mesh is bound to: it stands behind the service, in its
     /// own namespace, by which that waypoint is found. What a pod's labels say of it does not make it one.
     pub fn is_of_waypoint(&self, workload: &Workload) -> bool {
-        let own = workload.profile.services.iter().filter(|(key, _)| key.namespace == *workload.namespace());
-        own.into_iter().any(|(key, _)| self.services.is_of_waypoint(key))
+        let mut own =
+            workload.profile.services.iter().filter(|(key, _)| key.namespace == *workload.namespace());
+        own.any(|(key, _)| self.services.is_of_waypoint(key))
     }
 
     /// Every service, in no order.

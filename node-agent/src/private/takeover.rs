@@ -1,5 +1,6 @@
-//! A redirector that takes another one's place, in the middle of its work (`docs/decisions/0011-hand-over.md`): an upgrade of the agent. It
-//! gets the pods with their listeners, the saved state, and the sockets of the connected proxies, which do not notice.
+//! A redirector that takes another one's place, in the middle of its work (`docs/decisions/0011-hand-over.md`): an upgrade of
+//! the agent. It gets the pods with their listeners, the saved state, and the sockets of the connected proxies, which do
+//! not notice.
 //!
 //! The old one stops capturing first, and goes on as before if the new one does not say in time that it has everything.
 

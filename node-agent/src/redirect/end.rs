@@ -12,7 +12,10 @@ use super::{
     enrol::{Enroller, StandStill},
     supervise::Orders,
 };
-use crate::private::{server::PrivateServer, takeover};
+use crate::{
+    private::{server::PrivateServer, takeover},
+    seqpacket::SeqPacket,
+};
 
 /// How often it is looked whether another one is still in this one's place, and how often that must fail in a row.
 const LOOK_FOR_HEIR: Duration = Duration::from_millis(500);
@@ -26,7 +29,27 @@ pub(super) async fn alone(tasks: &Tasks, private: &PrivateServer, proxy: Pin<&mu
     proxy.await;
 }
 
-/// The same where another one is about to come: as long as the proxy has not ended, that one gets everything, and the proxy's
+/// Hands everything over to another one that is there. `None` if that does not take it: `tasks` have been stopped, and are to be
+/// started again.
+pub(super) async fn in_favour_of(
+    heir: &SeqPacket,
+    tasks: &Tasks,
+    private: &PrivateServer,
+    enroller: &Enroller,
+) -> Option<StandStill> {
+    // What has been begun is finished first; nothing changes any more from here on.
+    let still = enroller.stand_still().await;
+    tasks.stop().await;
+    match takeover::hand_over(private, heir).await {
+        Ok(()) => Some(still),
+        Err(error) => {
+            warn!(%error, "another redirector wanted to take over and has not; going on");
+            None
+        }
+    }
+}
+
+/// As [`alone`], where another one is about to come: as long as the proxy has not ended, that one gets everything, and the proxy's
 /// connections go on in its own. Returns whether it came.
 ///
 /// # Errors
@@ -52,11 +75,8 @@ pub(super) async fn awaiting_an_heir(
                 return Ok(None);
             }
             heir = private.heir() => {
-                let still = enroller.stand_still().await;
-                tasks.stop().await;
-                match takeover::hand_over(private, &heir).await {
-                    Ok(()) => return Ok(Some(still)),
-                    Err(error) => warn!(%error, "another redirector wanted to take over and has not"),
+                if let Some(still) = in_favour_of(&heir, &tasks, private, enroller).await {
+                    return Ok(Some(still));
                 }
             }
         }

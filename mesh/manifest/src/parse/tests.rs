@@ -107,8 +107,6 @@ fn what_is_said_of_one_object_has_an_end() {
     assert_eq!(parsed.findings[100].message, "200 more about this object");
 }
 
-/// Damages good manifests in every way that a slip of the hand does: nothing panics, what is said points into
-/// the text, and a text that says something else than before is read or complained about.
 /// What is compiled to see whether it can be is bounded as where it is used, and is told of once.
 #[test]
 fn expressions_are_bounded_together() {
@@ -125,6 +123,8 @@ fn expressions_are_bounded_together() {
     assert!(told.len() == 1 && told[0].contains("8 MiB"), "{told:?}");
 }
 
+/// Damages good manifests in every way that a slip of the hand does: nothing panics, what is said points into
+/// the text, and a text that says something else than before is read or complained about.
 #[test]
 fn damaged_text_never_panics_and_findings_point_into_it() {
     let good = include_str!("tests/bookinfo.yaml");

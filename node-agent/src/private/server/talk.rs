@@ -19,6 +19,7 @@ use crate::{
 
 /// How long the other end may take over one message.
 pub(super) const IO_TIME: Duration = Duration::from_secs(5);
+
 /// Who has come.
 pub(super) enum Caller {
     /// A proxy, and the version to speak with it.
