@@ -24,7 +24,7 @@ use std::{
 };
 
 use bed::{PEER_V4, PEER_V6, POD_V4, POD_V6, UID, ip};
-use churn::{Client, answer, answer_all};
+use churn::{Client, answer, answer_all, answer_queries};
 use node_agent::{
     listeners::Slot,
     netns::in_namespace,
@@ -463,8 +463,8 @@ async fn the_wrong_namespace_is_never_captured() {
     assert!(!setup.rules().contains("lateen"));
 }
 
-/// Clients that connect all the time, outward and inward, while the pod joins and leaves again and again: every
-/// connection is answered, by the real server or by the proxy.
+/// Clients that connect all the time, outward and inward, and ask for names, while the pod joins and leaves again and
+/// again: every connection and every query is answered, by the real server or by the proxy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_connection_fails_while_a_pod_joins_and_leaves() {
     const ROUNDS: usize = 5;
@@ -476,9 +476,16 @@ async fn no_connection_fails_while_a_pod_joins_and_leaves() {
         listener.set_nonblocking(true).unwrap();
         tokio::spawn(answer(tokio::net::TcpListener::from_std(listener).unwrap(), b"server"));
     }
-    let clients =
-        [(&setup.pod, PEER_V4), (&setup.pod, PEER_V6), (&setup.peer, POD_V4), (&setup.peer, POD_V6)];
-    let clients = clients.map(|(from, to)| Client::start(from, SocketAddr::new(ip(to), 8080)));
+    for own in [PEER_V4, PEER_V6] {
+        let names = setup.peer.run(|| UdpSocket::bind((ip(own), 53)).unwrap()).unwrap();
+        names.set_nonblocking(true).unwrap();
+        tokio::spawn(answer_queries(tokio::net::UdpSocket::from_std(names).unwrap(), b"server"));
+    }
+    let mut clients: Vec<Client> =
+        [(&setup.pod, PEER_V4), (&setup.pod, PEER_V6), (&setup.peer, POD_V4), (&setup.peer, POD_V6)]
+            .map(|(from, to)| Client::connecting(from, SocketAddr::new(ip(to), 8080)))
+            .into();
+    clients.extend([PEER_V4, PEER_V6].map(|to| Client::querying(&setup.pod, SocketAddr::new(ip(to), 53))));
 
     for _ in 0..ROUNDS {
         let served = setup.enrol_and_serve().await;
@@ -497,6 +504,6 @@ async fn no_connection_fails_while_a_pod_joins_and_leaves() {
         drop(answering);
     }
     let connections: usize = clients.into_iter().map(Client::stop).sum();
-    println!("{connections} connections, all answered");
+    println!("{connections} connections and queries, all answered");
     assert!(connections > 100, "{connections}");
 }

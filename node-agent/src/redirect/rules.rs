@@ -16,7 +16,7 @@ use crate::socket::{MARK_MASK, PROXY_MARK, RETURN_MARK};
 /// The one table; everything of ours is in it, so that replacing and removing are one statement.
 pub const TABLE: &str = "lateen";
 /// Raised when the text of the rules changes its meaning; stands in the table's comment.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Source address of kubelet probes, which pass beside the mesh.
 pub const PROBE_V4: &str = "169.254.7.127";
@@ -117,7 +117,7 @@ type Chain = (&'static str, &'static str, Vec<String>);
 fn chains(rules: &RuleSet, way_back: WayBack) -> Vec<Chain> {
     let mut chains = Vec::new();
     if rules.dns {
-        chains.extend(dns_zone_chains());
+        chains.extend(dns_zone_chains(rules.phase));
     }
     chains.extend(match way_back {
         WayBack::Marked => untracked_chains(),
@@ -142,20 +142,37 @@ fn chains(rules: &RuleSet, way_back: WayBack) -> Vec<Chain> {
     chains
 }
 
-/// Queries of the name server to its upstream live in a zone of their own: otherwise their source port may
-/// collide with that of the captured query they stem from.
-fn dns_zone_chains() -> [Chain; 2] {
+/// Queries by who asks, as zones of connection tracking, which remembers each for half a minute at least: a later one from
+/// the same port must not be taken for it, and led where that one went.
+mod zone {
+    /// The name server's own, to its upstream: their source port may be that of the captured query they stem from.
+    pub(super) const UPSTREAM: u8 = 1;
+    /// An application's that are captured. What it asked before, or while the rules came, is in none of these.
+    pub(super) const CAPTURED: u8 = 2;
+    /// An application's whose pod is leaving: the name server that had the captured ones is about to end.
+    pub(super) const LEAVING: u8 = 3;
+}
+
+fn dns_zone_chains(phase: Phase) -> [Chain; 2] {
     let (ours, not_ours) = (marked("=="), marked("!="));
+    let asked = match phase {
+        Phase::Capturing => zone::CAPTURED,
+        Phase::Draining => zone::LEAVING,
+    };
     [
         (
             "dns_zone_in",
             "filter hook prerouting priority -300",
-            vec![format!("udp sport 53 {not_ours} ct zone set 1")],
+            vec![format!("udp sport 53 {not_ours} ct zone set {}", zone::UPSTREAM)],
         ),
         (
             "dns_zone_out",
             "filter hook output priority -300",
-            vec![format!("udp dport 53 {ours} ct zone set 1")],
+            vec![
+                format!("udp dport 53 {ours} ct zone set {}", zone::UPSTREAM),
+                format!("oifname != \"lo\" udp dport 53 {not_ours} ct zone set {asked}"),
+                format!("udp sport {PORT_DNS} ct zone set {}", zone::CAPTURED),
+            ],
         ),
     ]
 }
@@ -270,7 +287,8 @@ fn outbound(rules: &RuleSet) -> Vec<String> {
         format!("ip6 daddr {PROBE_V6} meta l4proto tcp accept"),
     ];
     if rules.dns {
-        lines.push(format!("oifname != \"lo\" udp dport 53 {not_ours} redirect to :{PORT_DNS}"));
+        // By its zone, in which the answer is looked for: while rules replace others, those of two kinds may both be in force.
+        lines.push(format!("ct zone {} udp dport 53 redirect to :{PORT_DNS}", zone::CAPTURED));
         for not_loopback in NOT_LOOPBACK {
             lines.push(format!("{not_loopback} tcp dport 53 {FIRST_SYN} {not_ours} redirect to :{PORT_DNS}"));
         }
