@@ -66,8 +66,6 @@ pub(crate) mod worker;
 pub(crate) mod demand;
 pub(crate) mod trust;
 
-pub(crate) mod trust_metrics;
-
 pub(crate) mod save;
 
 pub(crate) mod journal;
@@ -95,9 +93,8 @@ use daemon::metrics::traffic::Traffic;
 use daemon::shutdown::Shutdown;
 use hbone::account::{Account, AccountLimits, Ledger};
 use hbone::limits::Limits;
-use identity::rotation::Certificates;
-use identity::tls::Tls;
 use model::mesh::Update;
+use proxy::trust::Trust;
 use xds::diagnostics::Ring;
 use xds::state::{self, State};
 
@@ -118,11 +115,7 @@ use self::worker::Handle;
 pub(crate) struct Agent {
     pub(crate) state: State,
     pub(crate) demand: Demand,
-    pub(crate) certificates: Certificates,
-    pub(crate) tls: Tls,
-    /// Whether the controller is the one who issues certificates, so that its roots are theirs.
-    pub(crate) own_roots: bool,
-    pub(crate) revoked_tunnels: identity::trust::Ended,
+    pub(crate) trust: Trust,
     pub(crate) traffic: Traffic,
     /// What was decided lately.
     pub(crate) decisions: Ring<Decided>,
@@ -189,14 +182,8 @@ impl Agent {
 
     /// Takes over what the controller said.
     fn take(&self, updates: Vec<Update>) {
-        let settings = updates.iter().rev().find_map(|update| match update {
-            Update::Settings(settings) => Some(settings),
-            _ => None,
-        });
-        if let Some(settings) = settings {
-            // Before any connection is judged by a workload of the new trust domain.
-            identity::trust::take(&self.certificates, &self.tls, settings, self.own_roots);
-        }
+        // Before any connection is judged by a workload of a new trust domain.
+        self.trust.take(&updates);
         if self.demand.is_on() {
             self.demand.note(&self.state.read(), &updates);
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use daemon::http::{Answer, Routes, serve_tcp};
 use daemon::metrics::Metrics;
-use daemon::metrics::proxy::Build;
 use daemon::ports::{any, listen};
 use daemon::readiness::Readiness;
 use daemon::settings::Settings;
@@ -57,10 +56,7 @@ pub(crate) struct Page {
 /// Serves all three until dropped.
 pub(crate) async fn serve(ports: Ports, page: Page) {
     let metrics = page.metrics.clone();
-    metrics.register_istio(|registry| {
-        let build = Build { component: "waypoint", tag: env!("CARGO_PKG_VERSION") };
-        registry.register_collector(Box::new(build));
-    });
+    proxy::build::register(&metrics, "waypoint");
     let ready = ready(Routes::default(), &page.readiness);
     tokio::join!(
         serve_tcp(ports.readiness, ready),
@@ -114,7 +110,7 @@ fn config_dump(waypoint: &Waypoint, settings: &serde_json::Value) -> serde_json:
         "workloads": mesh.workloads().count(),
         "policies": policies,
         "routings": waypoint.routings.hosts().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "certificates": serde_json::to_value(waypoint.certificates.list()).unwrap_or_default(),
+        "certificates": serde_json::to_value(waypoint.trust.certificates.list()).unwrap_or_default(),
         "config": settings,
     })
 }

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::files;
 use daemon::log::Log;
 use daemon::metrics::Metrics;
 use daemon::readiness::Readiness;
@@ -13,19 +14,18 @@ use daemon::shutdown::Shutdown;
 use daemon::start::StartError;
 use daemon::tasks::Tasks;
 use daemon::trace::TraceSettings;
-use daemon::{controller, files};
 use hbone::account::Ledger;
 use hbone::handshakes::Handshakes;
 use hbone::limits::Limits;
 use hbone::windows::Windows;
-use identity::rotation::{Certificates, RotationSettings};
-use identity::tls::{KeyExchange, Tls, TlsSettings};
 use model::Identity;
 use model::address::{NetworkAddress, Str};
 use model::authz::GatewayName;
 use proto::type_url;
+use proxy::controller;
+use proxy::trust::Trust;
 use tokio::time::sleep;
-use xds::client::{Client, ClientHandle};
+use xds::client::ClientHandle;
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::feed::routing::RoutingFeed;
@@ -38,7 +38,6 @@ use crate::feed::Told;
 use crate::known::{AllLabels, Routings};
 use crate::limits::{Bounds, Connections, Hits, LimitMetrics};
 use crate::telemetry::{Desk, Place, Records, Spans, Telemetry};
-use crate::trust::RevokedMetrics;
 use crate::{Own, Waypoint, admin, feed, listen, worker};
 
 const STATE: &str = "state from the controller";
@@ -91,9 +90,10 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     tasks.spawn_lasting("admin", admin::serve(ports, page));
     tasks.spawn_lasting(
         "certificates",
-        waypoint.certificates.drive(controller::authority(settings, &waypoint.tls, false)?),
+        waypoint.trust.certificates.drive(controller::authority(settings, &waypoint.trust.tls, false)?),
     );
     tasks.spawn_lasting("expire series", expire_series(waypoint.clone()));
+    tasks.spawn_lasting("ends of roots", waypoint.trust.clone().warn_of_the_end());
     if let Some(exporter) = waypoint.spans.as_ref().and_then(Spans::exporter) {
         tasks.spawn_lasting("spans", exporter.run());
     }
@@ -107,7 +107,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         move |updates| router.routings.apply(updates),
     );
     let told = Told { feed, waypoint: waypoint.clone() };
-    let (client, handle) = Client::new(controller::configuration(settings, &waypoint.tls)?, subscriber, told);
+    let (client, handle) = controller::client(settings, &waypoint.trust.tls, &metrics, subscriber, told)?;
     let client = client.answering(Arc::new(Desk(waypoint.clone())));
     tasks.spawn_lasting("controller", async move { match client.run().await {} });
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));
@@ -155,9 +155,7 @@ pub(crate) fn waypoint(
     metrics: &Metrics,
     bounds: Bounds,
 ) -> Result<(Arc<Waypoint>, Vec<worker::Mailbox>), StartError> {
-    let key_exchange: KeyExchange = settings.parse_explained(name::KEY_EXCHANGE)?;
-    // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
-    let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
+    let trust = Trust::new(settings, metrics)?;
     let threads: usize = settings.parse(name::WORKER_THREADS, "a number of threads, or 0 for one a CPU")?;
     let threads = match threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -185,9 +183,7 @@ pub(crate) fn waypoint(
         labels: AllLabels::default(),
         routings: Routings::default(),
         clusters: AllClusters::default(),
-        certificates: Certificates::new(tls.clone(), RotationSettings::default()),
-        tls,
-        own_roots: settings.text(name::CA_ADDRESS) == settings.text(name::XDS_ADDRESS),
+        trust,
         log,
         ledger: Ledger::new(files, BUFFERS, limits.hits.clone()),
         limits,
@@ -200,12 +196,10 @@ pub(crate) fn waypoint(
         spans,
         workers,
         ending: Ending::default(),
-        revoked_tunnels: identity::trust::Ended::default(),
     };
     let waypoint = Arc::new(waypoint);
     metrics.register(|registry| {
         registry.register_collector(Box::new(LimitMetrics(waypoint.clone())));
-        registry.register_collector(Box::new(RevokedMetrics(waypoint.clone())));
         registry.register_collector(Box::new(EjectionMetrics(waypoint.clone())));
     });
     Ok((waypoint, mailboxes))
@@ -295,7 +289,7 @@ async fn ready(waypoint: Arc<Waypoint>, handle: ClientHandle, readiness: Readine
         readiness.done(SELF);
     };
     let certified = async {
-        let mut watch = waypoint.certificates.prefetch(&waypoint.own.identity);
+        let mut watch = waypoint.trust.certificates.prefetch(&waypoint.own.identity);
         while watch.current().is_none() {
             if !watch.changed().await {
                 return;

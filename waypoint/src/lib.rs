@@ -37,13 +37,12 @@ use daemon::log::Log;
 use hbone::account::Ledger;
 use hbone::handshakes::Handshakes;
 use hbone::limits::Limits;
-use identity::rotation::Certificates;
-use identity::tls::Tls;
 use model::Identity;
 use model::address::NetworkAddress;
 use model::authz::GatewayName;
 use model::mesh::{Mesh, Update};
 use model::workload::Workload;
+use proxy::trust::Trust;
 use xds::state::State;
 
 use self::balance::AllClusters;
@@ -64,12 +63,7 @@ pub(crate) struct Waypoint {
     pub(crate) routings: Routings,
     /// What all threads know of those who take it.
     pub(crate) clusters: AllClusters,
-    pub(crate) certificates: Certificates,
-    pub(crate) tls: Tls,
-    /// Tunnels that were ended because a certificate is revoked.
-    pub(crate) revoked_tunnels: identity::trust::Ended,
-    /// Whether the controller is the one who issues certificates, so that its roots are theirs.
-    pub(crate) own_roots: bool,
+    pub(crate) trust: Trust,
     pub(crate) log: Log,
     /// Bounds of tunnels.
     pub(crate) limits: Limits,
@@ -113,13 +107,7 @@ impl Own {
 impl Waypoint {
     /// Takes over what the controller said.
     fn take(&self, updates: Vec<Update>) {
-        let settings = updates.iter().rev().find_map(|update| match update {
-            Update::Settings(settings) => Some(settings),
-            _ => None,
-        });
-        if let Some(settings) = settings {
-            identity::trust::take(&self.certificates, &self.tls, settings, self.own_roots);
-        }
+        self.trust.take(&updates);
         self.state.apply(updates);
     }
 }

@@ -208,7 +208,7 @@ async fn handshake(worker: &Worker, accepted: Accepted) -> Result<(Tls, Client, 
     let Accepted { socket, peer, account } = accepted;
     fairness::turn(&account, HANDSHAKE).await;
     let credentials =
-        waypoint.certificates.get(&waypoint.own.identity).await.map_err(|error| error.to_string())?;
+        waypoint.trust.certificates.get(&waypoint.own.identity).await.map_err(|error| error.to_string())?;
     let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
     let transport = Tls::accept(socket, credentials.server_config(), &waypoint.limits, &account)
         .await

@@ -14,6 +14,7 @@ use hbone::pool::Pool;
 use model::Identity;
 use model::address::{NextHop, PeerAddress};
 use model::traffic::TcpKeepalive;
+use proxy::trust::Tunnels;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::error::TrySendError;
@@ -23,9 +24,9 @@ use xds::state::Revision;
 
 use crate::Waypoint;
 use crate::balance::Clusters;
+use crate::listen;
 use crate::telemetry::Shard;
 use crate::upstream::{DialError, Pools};
-use crate::{listen, trust};
 use daemon::start::StartError;
 
 /// Tunnels that may wait for a thread.
@@ -125,7 +126,7 @@ pub(crate) struct Worker {
     /// What the tunnels that this waypoint opens are charged to.
     pub(crate) account: Arc<Account>,
     /// Its tunnels, by the certificates at their ends.
-    pub(crate) trusted: trust::Tunnels,
+    pub(crate) trusted: Tunnels,
     /// This thread's counters.
     pub(crate) shard: Arc<Shard>,
     pub(crate) index: usize,
@@ -174,13 +175,13 @@ async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailb
         copies: Cell::default(),
         revision: waypoint.state.changes(),
         account: Account::listed(hbone::account::AccountLimits::default(), &waypoint.ledger),
-        trusted: trust::Tunnels::default(),
+        trusted: Tunnels::new(&waypoint.trust),
         shard: waypoint.telemetry.shard(index),
         waypoint,
         index,
     });
     let mut follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
-    let mut follow_trust = tokio::task::spawn_local(trust::follow(worker.clone()));
+    let mut follow_trust = tokio::task::spawn_local(follow_trust(worker.clone()));
     let mut turns = tokio::task::spawn_local(fairness::drive());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -214,6 +215,11 @@ async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailb
     follow_replaced.abort();
     follow_trust.abort();
     turns.abort();
+}
+
+/// Judges the thread's tunnels again whenever other certificates count.
+async fn follow_trust(worker: Rc<Worker>) {
+    worker.trusted.follow().await;
 }
 
 /// Gives up what goes to addresses whose workload went away: the address may be another pod's soon.

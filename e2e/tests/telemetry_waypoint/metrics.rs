@@ -124,6 +124,13 @@ fn prometheus_has_what_kiali_asks_for() {
         (format!("sum(istio_request_messages_total{{request_protocol=\"grpc\"}}) by ({by})"), 502.0),
         (format!("sum(istio_response_messages_total{{request_protocol=\"grpc\"}}) by ({by})"), 501.0),
         ("istio_build{component=\"waypoint\"}".to_owned(), 1.0),
+        // What the node agents tell of their way to the controller and of certificates, this proxy tells too.
+        ("sum(istio_xds_message_total{url=~\".*istio.workload.Address\"})".to_owned(), 1.0),
+        ("sum(istio_xds_message_bytes_total{url=~\".*istio.workload.Address\"})".to_owned(), 1000.0),
+        ("lateen_certificate_expiry_timestamp_seconds{kind=\"workload\"} - time()".to_owned(), 60.0),
+        ("lateen_certificate_expiry_timestamp_seconds{kind=\"root\"} - time()".to_owned(), 3600.0),
+        ("istio_agent_cert_expiry_seconds{resource_name=\"default\"}".to_owned(), 60.0),
+        ("lateen_certificates_late".to_owned(), 0.0),
     ] {
         answered(&mesh, &asked, |all| matches!(all, [(_, value)] if *value >= least));
     }

@@ -14,8 +14,6 @@ pub mod files;
 pub mod limits;
 pub mod ports;
 
-pub mod controller;
-
 pub mod shutdown;
 pub mod start;
 pub mod tasks;

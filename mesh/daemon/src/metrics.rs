@@ -2,7 +2,6 @@
 
 pub mod end;
 pub mod process;
-pub mod proxy;
 pub mod traffic;
 
 use std::sync::{Arc, Mutex, PoisonError};

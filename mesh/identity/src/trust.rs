@@ -1,8 +1,6 @@
 //! Whose certificates count, as the controller says it: what is revoked, which roots vouch, and what that means for a
 //! tunnel that is there already.
 
-mod tunnels;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,8 +12,6 @@ use crate::revocation::{MAX_LISTS, RevocationList, Revocations, RevokedSet, Side
 use crate::rotation::Certificates;
 use crate::tls::Tls;
 use crate::verify::leads_to;
-
-pub use self::tunnels::{Trusted, Tunnel, Tunnels};
 
 /// Why a tunnel is ended, as the access log has it.
 pub const PEER_REVOKED: &str = "the peer's certificate is revoked";

@@ -6,28 +6,23 @@ use std::time::Duration;
 
 use daemon::http::{Answer, Routes, serve_tcp};
 use daemon::metrics::Metrics;
-use daemon::metrics::proxy::Build;
 use daemon::ports::{any, listen};
 use daemon::readiness::Readiness;
 use daemon::settings::Settings;
 use daemon::shutdown::Shutdown;
 use daemon::start::StartError;
 use http::Method;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
-use xds::client::{Ending, Observer};
 
 use super::connections::Listed;
 use super::demand::Asked;
 use super::dump::dump;
 use super::limits::LimitMetrics;
 use super::worker::Job;
-use super::{Agent, members_metrics, trust_metrics};
+use super::{Agent, members_metrics};
 use crate::config::name;
 
 /// The three ports, open.
@@ -120,17 +115,13 @@ pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
             return shutdown.begin();
         }
     };
-    metrics.register_istio(|registry| {
-        let build = Build { component: "ztunnel", tag: env!("CARGO_PKG_VERSION") };
-        registry.register_collector(Box::new(build));
-    });
+    proxy::build::register(&metrics, "ztunnel");
     metrics
         .register(|registry| registry.register_collector(Box::new(members_metrics::Members(agent.clone()))));
     if agent.demand.is_on() {
         metrics.register(|registry| registry.register_collector(Box::new(Asked(agent.clone()))));
     }
     metrics.register(|registry| registry.register_collector(Box::new(LimitMetrics(agent.clone()))));
-    metrics.register(|registry| registry.register_collector(Box::new(trust_metrics::Trust(agent.clone()))));
     let ready = readiness.clone();
     let readiness_routes = Routes::default().on(Method::GET, "/healthz/ready", move |call| {
         let answer = match call.parameter("process") {
@@ -191,7 +182,7 @@ fn admin(agent: Arc<Agent>, metrics: &Metrics, readiness: Readiness, shutdown: S
 
 async fn config_dump(agent: &Agent) -> Answer {
     let connections = list(agent).await;
-    let certificates = serde_json::to_value(agent.certificates.list()).unwrap_or_else(|_| json!([]));
+    let certificates = serde_json::to_value(agent.trust.certificates.list()).unwrap_or_else(|_| json!([]));
     let mut pods: Vec<_> = agent.pods().values().cloned().collect();
     pods.sort_by(|a, b| a.uid.cmp(&b.uid));
     let mut page = dump(&agent.state.read(), &certificates, &pods, &connections, &agent.config);
@@ -210,50 +201,4 @@ pub(crate) async fn list(agent: &Agent) -> Vec<Listed> {
         all.extend(listed.await.unwrap_or_default());
     }
     all
-}
-
-/// The `istio_xds_*` series.
-#[derive(Debug)]
-pub(crate) struct XdsMetrics {
-    messages: Family<Url, Counter>,
-    bytes: Family<Url, Counter>,
-    terminations: Family<Reason, Counter>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Url {
-    url: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
-    reason: String,
-}
-
-impl XdsMetrics {
-    /// Registers the series.
-    pub(crate) fn new(metrics: &Metrics) -> Self {
-        let this =
-            Self { messages: Family::default(), bytes: Family::default(), terminations: Family::default() };
-        metrics.register_istio(|registry| {
-            registry.register("xds_message", "Messages from the controller", this.messages.clone());
-            registry.register("xds_message_bytes", "Bytes from the controller", this.bytes.clone());
-            let help = "Connections to the controller that ended";
-            registry.register("xds_connection_terminations", help, this.terminations.clone());
-        });
-        this
-    }
-}
-
-impl Observer for XdsMetrics {
-    fn received(&self, type_url: &str, bytes: usize) {
-        let url = Url { url: type_url.to_owned() };
-        self.messages.get_or_create(&url).inc();
-        self.bytes.get_or_create(&url).inc_by(bytes as u64);
-    }
-
-    fn ended(&self, ending: Ending) {
-        let reason = Reason { reason: format!("{ending:?}") };
-        self.terminations.get_or_create(&reason).inc();
-    }
 }

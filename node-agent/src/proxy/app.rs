@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use daemon::controller;
 use daemon::log::Log;
 use daemon::metrics::Metrics;
 use daemon::metrics::traffic::Traffic;
@@ -19,12 +18,12 @@ use daemon::start::StartError;
 use daemon::tasks::Tasks;
 use hbone::account::{AccountLimits, Ledger};
 use hbone::limits::Limits;
-use identity::rotation::{Certificates, RotationSettings};
-use identity::tls::{KeyExchange, Tls, TlsSettings};
 use proto::type_url;
+use proxy::controller;
+use proxy::trust::Trust;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
-use xds::client::{Client, ClientHandle};
+use xds::client::ClientHandle;
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::diagnostics::Ring;
@@ -42,7 +41,7 @@ use super::parking::{self, Parking};
 use super::restore::{Recorded, restore};
 use super::state::{PATIENCE, State};
 use super::top::Rates;
-use super::{Agent, admin, files, members, memory, retire, save, top, trust, worker};
+use super::{Agent, admin, files, members, memory, retire, save, top, worker};
 use crate::code;
 use crate::config::name;
 use crate::pods::{Feed, Sources};
@@ -89,12 +88,12 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     tasks.spawn_lasting("parking", parking::expire(agent.clone()));
     tasks.spawn_lasting(
         "certificates",
-        agent.certificates.drive(controller::authority(settings, &agent.tls, true)?),
+        agent.trust.certificates.drive(controller::authority(settings, &agent.trust.tls, true)?),
     );
     tasks.spawn_lasting("expire series", expire_series(agent.clone()));
     tasks.spawn_lasting("memory", memory::watch(agent.clone()));
     tasks.spawn_lasting("rates", top::follow(agent.clone()));
-    tasks.spawn_lasting("ends of roots", trust::warn_of_the_end(agent.clone()));
+    tasks.spawn_lasting("ends of roots", agent.trust.clone().warn_of_the_end());
 
     // The hand-over first: whoever was served before us is served again before the controller has said a word.
     let (feed, saved) = tokio::select! {
@@ -114,8 +113,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let journal = Arc::new(journal);
     let handler = updates(agent.clone(), decoder);
     let handler = Recorded { handler, agent: agent.clone(), journal: journal.clone() };
-    let (client, handle) = Client::new(controller::configuration(settings, &agent.tls)?, subscriber, handler);
-    let client = client.observed_by(Arc::new(admin::XdsMetrics::new(&metrics)));
+    let (client, handle) = controller::client(settings, &agent.trust.tls, &metrics, subscriber, handler)?;
     let client = client.answering(Arc::new(Desk(agent.clone())));
     tasks.spawn_lasting("controller", async move { match client.run().await {} });
     if restored {
@@ -188,9 +186,7 @@ pub(super) fn agent(
     log: Log,
     metrics: &Metrics,
 ) -> Result<(Arc<Agent>, Vec<worker::Mailbox>), StartError> {
-    let key_exchange: KeyExchange = settings.parse_explained(name::KEY_EXCHANGE)?;
-    // The tunnels seal and open their records themselves (`docs/decisions/0001`): the keys are theirs.
-    let tls = Tls::new(TlsSettings { key_exchange, secret_extraction: true, ..TlsSettings::default() });
+    let trust = Trust::new(settings, metrics)?;
     let traffic = Traffic::new(settings.parse(name::METRIC_SERIES, "a number of sets of labels")?);
     metrics.register_istio(|registry| registry.register_collector(Box::new(traffic.clone())));
     let dns_metrics = metrics.register_istio(DnsMetrics::new);
@@ -217,10 +213,7 @@ pub(super) fn agent(
     let agent = Agent {
         state: State::new(settings.text(name::NETWORK), settings.text(name::NODE_NAME)),
         demand,
-        certificates: Certificates::new(tls.clone(), RotationSettings::default()),
-        tls,
-        own_roots: settings.text(name::CA_ADDRESS) == settings.text(name::XDS_ADDRESS),
-        revoked_tunnels: identity::trust::Ended::default(),
+        trust,
         decisions: Ring::new(settings.parse(name::DECISION_RECORDS, "a number of records")?),
         traffic,
         log,

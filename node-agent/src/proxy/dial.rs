@@ -313,7 +313,7 @@ async fn ask(
 /// Connects a new tunnel and starts its driver on this thread.
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Client, DialError> {
     let agent = &worker.agent;
-    let credentials = agent.certificates.get(&key.source).await.map_err(DialError::Identity)?;
+    let credentials = agent.trust.certificates.get(&key.source).await.map_err(DialError::Identity)?;
     let dialled =
         outward(&pod, key.next_hop.addr(), &agent.tunnel_congestion_control).await.map_err(|error| {
             match error {

@@ -110,7 +110,7 @@ async fn handshake(
         agent.state.wait_for(|mesh| pod.workload(mesh).map(|workload| workload.identity().clone())).await;
     let own =
         own.ok_or_else(|| format!("the controller does not know pod {}/{}", pod.namespace, pod.name))?;
-    let credentials = agent.certificates.get(&own).await.map_err(|error| error.to_string())?;
+    let credentials = agent.trust.certificates.get(&own).await.map_err(|error| error.to_string())?;
     let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
     let transport = Tls::accept(socket, credentials.server_config(), &agent.limits, &pod.account)
         .await

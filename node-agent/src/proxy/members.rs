@@ -168,7 +168,7 @@ impl Members {
         if self.identities.get(&pod.uid) == Some(&identity) {
             return;
         }
-        self.agent.certificates.prefetch(&identity);
+        self.agent.trust.certificates.prefetch(&identity);
         if let Some(before) = self.identities.insert(pod.uid.clone(), identity) {
             self.forget_unless_used(&before);
         }
@@ -187,7 +187,7 @@ impl Members {
 
     fn forget_unless_used(&self, identity: &Identity) {
         if !self.identities.values().any(|other| other == identity) {
-            self.agent.certificates.forget(identity);
+            self.agent.trust.certificates.forget(identity);
         }
     }
 

@@ -85,7 +85,7 @@ fn replay(
         let mesh = agent.state.read();
         mesh.workloads().count() + mesh.services().count() + mesh.policies().count()
     };
-    let imported = certificates.map(|value| agent.certificates.import(&value)).transpose();
+    let imported = certificates.map(|value| agent.trust.certificates.import(&value)).transpose();
     match imported {
         Ok(certificates) => {
             let certificates = certificates.unwrap_or_default();

@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Keeps what is known for a successor.
 pub(crate) async fn keep(agent: Arc<Agent>, journal: Arc<Journal>, mut pods: FeedHandle) {
-    let mut certificates = agent.certificates.changes();
+    let mut certificates = agent.trust.certificates.changes();
     // What was restored need not be written again.
     let mut written = *certificates.borrow();
     let mut next = Instant::now();
@@ -34,7 +34,7 @@ pub(crate) async fn keep(agent: Arc<Agent>, journal: Arc<Journal>, mut pods: Fee
                 let Ok(renewed) = renewed else { return };
                 written = renewed;
                 let started = Instant::now();
-                journal.record_certificates(&agent.certificates.export());
+                journal.record_certificates(&agent.trust.certificates.export());
                 next = Instant::now() + SOON.max(started.elapsed() * SHARE);
             }
             () = pods.reconnected() => tell(&journal, &pods).await,

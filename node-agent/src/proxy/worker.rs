@@ -15,6 +15,7 @@ use model::Identity;
 use model::address::{NextHop, PeerAddress};
 use model::plan::Tunnel;
 use model::workload::Workload;
+use proxy::trust::Tunnels;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::error::TrySendError;
@@ -30,7 +31,7 @@ use super::limits::Limit;
 use super::moves::Detached;
 use super::places::Place;
 use super::pod::Pod;
-use super::{Agent, accept, inbound, moves, outbound, trust};
+use super::{Agent, accept, inbound, moves, outbound};
 use crate::allocator;
 use crate::listeners::Listeners;
 
@@ -126,7 +127,7 @@ pub(crate) struct Worker {
     pub(crate) agent: Arc<Agent>,
     pub(crate) pool: Pool<TunnelKey, super::dial::DialError>,
     pub(crate) connections: Rc<Connections>,
-    pub(crate) tunnels: trust::Tunnels,
+    pub(crate) tunnels: Tunnels,
     load: Arc<Load>,
     acceptors: RefCell<HashMap<Arc<str>, Vec<AbortHandle>>>,
 }
@@ -180,7 +181,7 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
     let mut follow_rules = tokio::task::spawn_local(judge_on_change(worker.clone()));
     let mut follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
     let mut turns = tokio::task::spawn_local(fairness::drive());
-    let mut follow_trust = tokio::task::spawn_local(trust::follow(worker.clone()));
+    let mut follow_trust = tokio::task::spawn_local(follow_trust(worker.clone()));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -217,9 +218,9 @@ impl Worker {
         Self {
             index,
             pool: Pool::new(&agent.limits),
+            tunnels: Tunnels::new(&agent.trust),
             agent,
             connections: Rc::new(Connections::new(own.clone())),
-            tunnels: trust::Tunnels::default(),
             load,
             acceptors: RefCell::default(),
         }
@@ -291,6 +292,11 @@ impl Worker {
         }
         self.agent.workers.iter().min_by_key(|other| other.bytes()).filter(|other| other.bytes() < own / 2)
     }
+}
+
+/// Judges the thread's tunnels again whenever other certificates count.
+async fn follow_trust(worker: Rc<Worker>) {
+    worker.tunnels.follow().await;
 }
 
 /// Judges the thread's connections again whenever a rule changes.

@@ -107,7 +107,7 @@ fn tunnels_of_a_revoked_client_end_and_no_others() {
         let mut other = world.connect_as("other", &authority).await.unwrap();
         assert!(carries(&mut revoked).await && carries(&mut other).await);
         let identities = [identity("client")].into();
-        world.waypoint.certificates.revoke(RevokedSet { identities, ..RevokedSet::default() });
+        world.waypoint.trust.certificates.revoke(RevokedSet { identities, ..RevokedSet::default() });
         let ended = timeout(Duration::from_secs(5), revoked.read(&mut [0])).await.expect("it ends");
         assert!(ended.is_err(), "in order it does not end: {ended:?}");
         assert!(carries(&mut other).await);
@@ -123,7 +123,7 @@ fn tunnels_to_a_revoked_server_end() {
         let mut stream = world.connect(TCP).await;
         assert!(carries(&mut stream).await);
         let identities = [identity("server")].into();
-        world.waypoint.certificates.revoke(RevokedSet { identities, ..RevokedSet::default() });
+        world.waypoint.trust.certificates.revoke(RevokedSet { identities, ..RevokedSet::default() });
         let ended = timeout(Duration::from_secs(5), stream.read(&mut [0])).await.expect("it ends");
         assert!(!matches!(ended, Ok(1..)), "{ended:?}");
         let labels = ["reporter=\"source\""];
@@ -143,7 +143,7 @@ fn tunnels_of_a_retired_root_are_left() {
         let mut stream = opened.unwrap().stream;
         assert!(!asked(&mut stream).await.contains("connection: close"));
         let next = Arc::new(TestAuthority::new("next"));
-        world.waypoint.certificates.announce(Some(next.roots()), None).unwrap();
+        world.waypoint.trust.certificates.announce(Some(next.roots()), None).unwrap();
         while tunnel.usable() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -117,7 +117,7 @@ impl World {
         let (waypoint, mailboxes) = app::waypoint(&settings, log, &metrics, bounds).unwrap();
         let _threads = worker::start_all(&waypoint, mailboxes).unwrap();
         let authority = Arc::new(TestAuthority::default());
-        spawn_local(waypoint.certificates.drive(Shared(authority.clone())));
+        spawn_local(waypoint.trust.certificates.drive(Shared(authority.clone())));
         let listener = TcpListener::bind(SocketAddr::new(addresses.ip(1), 15008)).await.unwrap();
         spawn_local(listen::accept(waypoint.clone(), listener));
 

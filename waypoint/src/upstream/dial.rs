@@ -252,7 +252,8 @@ async fn tcp(
 /// Connects a new tunnel and starts its driver on this thread.
 async fn tunnel(worker: Rc<Worker>, key: TunnelKey) -> Result<Client, DialError> {
     let waypoint = worker.waypoint.clone();
-    let credentials = waypoint.certificates.get(&waypoint.own.identity).await.map_err(DialError::Identity)?;
+    let credentials =
+        waypoint.trust.certificates.get(&waypoint.own.identity).await.map_err(DialError::Identity)?;
     let Dialled { socket, descriptor } = tcp(&worker, key.next_hop.addr(), key.keepalive).await?;
     let config = credentials.client_config(key.expect.clone());
     let transport = Tls::connect(socket, config, no_server_name(), &waypoint.limits, &worker.account)

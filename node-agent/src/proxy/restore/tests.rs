@@ -305,11 +305,11 @@ async fn roots_and_what_is_revoked_are_in_force_again_without_a_controller() {
     let second = Proxy::start(&first.journal.files());
     second.journal.compact().await.unwrap();
     for proxy in [&first, &second, &Proxy::start(&second.journal.files())] {
-        let revocations = proxy.agent.tls.revocations();
+        let revocations = proxy.agent.trust.tls.revocations();
         assert!(revocations.check(held.chain()).is_err(), "by its number");
         assert!(revocations.check(authority.bundle(&cart).chain()).is_err(), "by its name");
         assert!(revocations.check(authority.bundle(&till).chain()).is_ok(), "another of the same name");
-        let roots = proxy.agent.certificates.roots().borrow().clone();
+        let roots = proxy.agent.trust.certificates.roots().borrow().clone();
         assert_eq!(roots.as_ref(), Some(&authority.roots()));
     }
 }
@@ -324,17 +324,17 @@ async fn the_roots_of_another_authority_than_the_controller_come_with_its_certif
     let log = Log::start("off", Format::Plain).unwrap();
     let (agent, _) = crate::proxy::app::agent(&settings, log, &Metrics::default()).unwrap();
     let till = Identity::new("td", "shop", "till");
-    let driver = tokio::spawn(agent.certificates.drive(others));
-    let held = agent.certificates.get(&till).await.unwrap();
-    let own = agent.certificates.roots().borrow().clone();
+    let driver = tokio::spawn(agent.trust.certificates.drive(others));
+    let held = agent.trust.certificates.get(&till).await.unwrap();
+    let own = agent.trust.certificates.roots().borrow().clone();
     let trust = model::mesh::Trust {
         roots: controllers.roots().certificates().iter().map(|root| Arc::from(&**root)).collect(),
         identities: vec![Identity::new("td", "shop", "cart")],
         ..model::mesh::Trust::default()
     };
     agent.take(vec![Update::Settings(model::mesh::Settings { trust, ..Default::default() })]);
-    assert_eq!(*agent.certificates.roots().borrow(), own, "the controller's roots are not theirs");
-    assert!(Arc::ptr_eq(&held, &agent.certificates.current(&till).unwrap()));
-    assert_eq!(agent.tls.revocations().current().identities.len(), 1, "what it revokes counts");
+    assert_eq!(*agent.trust.certificates.roots().borrow(), own, "the controller's roots are not theirs");
+    assert!(Arc::ptr_eq(&held, &agent.trust.certificates.current(&till).unwrap()));
+    assert_eq!(agent.trust.tls.revocations().current().identities.len(), 1, "what it revokes counts");
     driver.abort();
 }

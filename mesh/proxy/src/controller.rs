@@ -1,24 +1,40 @@
-//! A proxy's way to its controller, by the settings that every proxy has ([`shared`](crate::settings::shared)): what is in
+//! A proxy's way to its controller, by the settings that every proxy has ([`shared`](daemon::settings::shared)): what is in
 //! force from it, and certificates.
+
+mod metrics;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use daemon::metrics::Metrics;
+use daemon::settings::Settings;
+use daemon::settings::shared::name;
+use daemon::start::StartError;
 use identity::ca_client::{CaClient, CaClientSettings};
 use identity::control_plane::{ControlPlane, ControlPlaneSettings};
 use identity::tls::Tls;
-use xds::client::ClientConfig;
+use xds::client::{Client, ClientConfig, ClientHandle};
+use xds::delta::subscriber::{Handler, Subscriber};
 use xds::node::NodeInfo;
 
-use crate::settings::Settings;
-use crate::settings::shared::name;
-use crate::start::StartError;
+use self::metrics::XdsMetrics;
 
-/// Where configuration comes from.
+/// The connection that configuration comes on to `handler`, counted in the `istio_xds_*` series.
 ///
 /// # Errors
 /// A setting cannot be used.
-pub fn configuration(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartError> {
+pub fn client<H: Handler>(
+    settings: &Settings,
+    tls: &Tls,
+    metrics: &Metrics,
+    subscriber: Subscriber,
+    handler: H,
+) -> Result<(Client<H>, ClientHandle), StartError> {
+    let (client, handle) = Client::new(configuration(settings, tls)?, subscriber, handler);
+    Ok((client.observed_by(Arc::new(XdsMetrics::new(metrics))), handle))
+}
+
+fn configuration(settings: &Settings, tls: &Tls) -> Result<ClientConfig, StartError> {
     let names = [name::XDS_ADDRESS, name::XDS_ROOT_CA, name::ALT_XDS_HOSTNAME];
     let controller = control_plane(settings, tls, names)?;
     Ok(ClientConfig {
