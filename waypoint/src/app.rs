@@ -22,8 +22,8 @@ use model::Identity;
 use model::address::{NetworkAddress, Str};
 use model::authz::GatewayName;
 use proto::type_url;
-use proxy::controller;
 use proxy::trust::Trust;
+use proxy::{controller, threads};
 use tokio::time::sleep;
 use xds::client::ClientHandle;
 use xds::convert::Decoder;
@@ -156,11 +156,7 @@ pub(crate) fn waypoint(
     bounds: Bounds,
 ) -> Result<(Arc<Waypoint>, Vec<worker::Mailbox>), StartError> {
     let trust = Trust::new(settings, metrics)?;
-    let threads: usize = settings.parse(name::WORKER_THREADS, "a number of threads, or 0 for one a CPU")?;
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        given => given,
-    };
+    let threads = threads::count(settings)?;
     let files = files::set_limit(settings.parse(name::OPEN_FILES, "a number of files, or 0")?);
     // A sixteenth is kept back for the controller, metrics and what is open for a moment only.
     let files = files - files / 16;

@@ -24,6 +24,7 @@ use model::baggage::{self, Baggage};
 use model::mesh::Mesh;
 use model::traffic::balance::Labels;
 use model::workload::Workload;
+use proxy::threads::Counted;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
@@ -34,7 +35,7 @@ use crate::limits::{Limit, Place};
 use crate::protocol::{self, Spoken};
 use crate::target::{self, Target};
 use crate::trust::Ends;
-use crate::worker::{Accepted, Serving, Worker};
+use crate::worker::{Accepted, Worker};
 use crate::{Waypoint, http, tcp, telemetry, trust};
 
 /// The header of a refused CONNECT that says why.
@@ -284,7 +285,7 @@ pub(crate) struct Inbound {
     /// This waypoint's own workload: what it connects as.
     pub(crate) own: Arc<Workload>,
     /// Counts as a tunnel while it lasts, also where it outlives the tunnel.
-    pub(crate) _serving: Serving,
+    pub(crate) _serving: Counted,
 }
 
 /// Refuses a client that has its share.

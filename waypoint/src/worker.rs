@@ -2,10 +2,9 @@
 //! shares only what the mesh looks like, so that no request waits for another thread.
 
 use std::cell::Cell;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hbone::account::Account;
@@ -14,11 +13,11 @@ use hbone::pool::Pool;
 use model::Identity;
 use model::address::{NextHop, PeerAddress};
 use model::traffic::TcpKeepalive;
+use proxy::threads::{self, Count, Counted, Threads};
 use proxy::trust::Tunnels;
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use xds::state::Revision;
 
@@ -56,8 +55,8 @@ pub(crate) struct TunnelKey {
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     accepted: mpsc::Sender<Accepted>,
-    tunnels: Arc<AtomicUsize>,
-    dialled: Arc<AtomicUsize>,
+    tunnels: Count,
+    dialled: Count,
 }
 
 impl Handle {
@@ -73,29 +72,17 @@ impl Handle {
 
     /// Tunnels that the thread serves, or is about to.
     pub(crate) fn tunnels(&self) -> usize {
-        self.tunnels.load(Ordering::Relaxed)
+        self.tunnels.get()
     }
 
     /// Counts a tunnel that the thread has opened until the guard is dropped.
-    pub(crate) fn dialled(&self) -> Serving {
-        self.dialled.fetch_add(1, Ordering::Relaxed);
-        Serving(self.dialled.clone())
+    pub(crate) fn dialled(&self) -> Counted {
+        self.dialled.one()
     }
 
     /// Counts a tunnel until the guard is dropped.
-    pub(crate) fn serving(&self) -> Serving {
-        self.tunnels.fetch_add(1, Ordering::Relaxed);
-        Serving(self.tunnels.clone())
-    }
-}
-
-/// Counts a tunnel while it lasts.
-#[derive(Debug)]
-pub(crate) struct Serving(Arc<AtomicUsize>);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn serving(&self) -> Counted {
+        self.tunnels.one()
     }
 }
 
@@ -106,7 +93,7 @@ pub(crate) struct Mailbox(mpsc::Receiver<Accepted>);
 /// Makes a thread's mailbox.
 pub(crate) fn mailbox() -> (Handle, Mailbox) {
     let (accepted, receiver) = mpsc::channel(MAILBOX);
-    (Handle { accepted, tunnels: Arc::default(), dialled: Arc::default() }, Mailbox(receiver))
+    (Handle { accepted, tunnels: Count::default(), dialled: Count::default() }, Mailbox(receiver))
 }
 
 /// A thread's own side.
@@ -139,32 +126,13 @@ impl Worker {
     }
 }
 
-/// The threads.
-pub(crate) type Threads = Vec<std::thread::JoinHandle<()>>;
-
 /// Starts all threads; they end with the process.
 ///
 /// # Errors
 /// One could not be made.
 pub(crate) fn start_all(waypoint: &Arc<Waypoint>, mailboxes: Vec<Mailbox>) -> Result<Threads, StartError> {
-    let start = |(index, mailbox)| start(index, waypoint.clone(), mailbox);
-    let started = mailboxes.into_iter().enumerate().map(start).collect::<Result<_, _>>();
-    started.map_err(|error| StartError::System("a worker thread could not be started", error))
-}
-
-fn start(
-    index: usize,
-    waypoint: Arc<Waypoint>,
-    mailbox: Mailbox,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(run(index, waypoint, mailbox)),
-            Err(error) => {
-                tracing::error!(%error, "a worker's runtime could not be made; check the limit of open files");
-            }
-        }
-    })
+    let waypoint = waypoint.clone();
+    threads::start(mailboxes, move |index, mailbox| run(index, waypoint.clone(), mailbox))
 }
 
 async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailbox) {
@@ -180,9 +148,13 @@ async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailb
         waypoint,
         index,
     });
-    let mut follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
-    let mut follow_trust = tokio::task::spawn_local(follow_trust(worker.clone()));
-    let mut turns = tokio::task::spawn_local(fairness::drive());
+    let mut lasting = JoinSet::new();
+    // Without it a connection might go to whoever has an address after the pod that it was meant for.
+    lasting.spawn_local(evict_on_change(worker.clone()));
+    // Without it a tunnel to who is trusted no more would stay.
+    lasting.spawn_local(follow_trust(worker.clone()));
+    // Without it some would wait for their turn for ever.
+    lasting.spawn_local(fairness::drive());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ending = false;
@@ -198,12 +170,8 @@ async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailb
                 Some(accepted) => { tokio::task::spawn_local(listen::serve(worker.clone(), accepted)); }
                 None => break,
             },
-            // Without it a connection might go to whoever has an address after the pod that it was meant for.
-            _ = &mut follow_replaced => break,
-            // Without it a tunnel to who is trusted no more would stay.
-            _ = &mut follow_trust => break,
-            // Without it some would wait for their turn for ever.
-            _ = &mut turns => break,
+            // One has ended: the thread does, and with it the process.
+            _ = lasting.join_next() => break,
             _ = tick.tick() => {
                 worker.tunnels.release_idle();
                 worker.pools.release_idle(worker.waypoint.bounds.upstream_idle);
@@ -212,9 +180,6 @@ async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailb
             }
         }
     }
-    follow_replaced.abort();
-    follow_trust.abort();
-    turns.abort();
 }
 
 /// Judges the thread's tunnels again whenever other certificates count.
@@ -222,30 +187,19 @@ async fn follow_trust(worker: Rc<Worker>) {
     worker.trusted.follow().await;
 }
 
-/// Gives up what goes to addresses whose workload went away: the address may be another pod's soon.
+/// Gives up what goes to addresses whose workload went away.
 async fn evict_on_change(worker: Rc<Worker>) {
-    let mut replaced = worker.waypoint.state.replaced();
-    loop {
-        match replaced.recv().await {
-            Ok(gone) => {
-                let is_gone = |ip| gone.iter().any(|workload| workload.addresses.contains(&ip));
-                worker.tunnels.evict(|key| is_gone(key.next_hop.ip()));
-                worker.pools.evict(is_gone);
-            }
-            // Which of them went is not known any more: one too many is opened rather than one kept.
-            Err(RecvError::Lagged(_)) => {
-                worker.tunnels.evict(|_| true);
-                worker.pools.evict(|_| true);
-            }
-            Err(RecvError::Closed) => return,
-        }
-    }
+    let evict = |is_gone: &dyn Fn(IpAddr) -> bool| {
+        worker.tunnels.evict(|key| is_gone(key.next_hop.ip()));
+        worker.pools.evict(is_gone);
+    };
+    worker.waypoint.state.evict_replaced(evict).await;
 }
 
 /// Waits until no thread has a tunnel to an endpoint any more.
 pub(crate) async fn hung_up(waypoint: &Waypoint) {
     const LOOK: Duration = Duration::from_millis(5);
-    while waypoint.workers.iter().any(|worker| worker.dialled.load(Ordering::Relaxed) > 0) {
+    while waypoint.workers.iter().any(|worker| worker.dialled.get() > 0) {
         sleep(LOOK).await;
     }
 }

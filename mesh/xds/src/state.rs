@@ -1,5 +1,6 @@
 //! What the controller has told of the mesh, shared by all threads: one writer, readers that clone `Arc`s out.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use model::address::Str;
 use model::mesh::{Mesh, Update};
 use model::workload::Workload;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
@@ -136,9 +138,18 @@ impl State {
         self.revision.borrow().rules
     }
 
-    /// Workloads that were replaced or removed, as it happens; whoever falls behind is told that he has missed some.
-    pub fn replaced(&self) -> broadcast::Receiver<Arc<[Arc<Workload>]>> {
-        self.replaced.subscribe()
+    /// Has `evict` give up what goes to addresses whose workload was replaced or removed, as it happens, as long as the state
+    /// lasts: the address may be another pod's soon. It is told by what to know such addresses.
+    pub async fn evict_replaced(&self, evict: impl Fn(&dyn Fn(IpAddr) -> bool)) {
+        let mut replaced = self.replaced.subscribe();
+        loop {
+            match replaced.recv().await {
+                Ok(gone) => evict(&|ip| gone.iter().any(|workload| workload.addresses.contains(&ip))),
+                // Which of them went is not known any more: one too many is opened rather than one kept.
+                Err(RecvError::Lagged(_)) => evict(&|_| true),
+                Err(RecvError::Closed) => return,
+            }
+        }
     }
 
     /// Waits, for [`PATIENCE`] at most, until `find` finds something in the state. It is not asked while only a part
@@ -185,7 +196,15 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::pin::pin;
+
+    use prost::Message as _;
+    use proto::type_url::ADDRESS;
+    use proto::workload as wire;
+
     use super::*;
+    use crate::convert::Decoder;
 
     #[tokio::test]
     async fn nothing_is_decided_by_a_part_of_what_there_is() {
@@ -207,6 +226,44 @@ mod tests {
         assert_eq!(state.waited_in_vain(), 1);
         assert_eq!(state.wait_for(|_| Some(())).await, Some(()));
         assert_eq!(state.waited_in_vain(), 1);
+    }
+
+    fn pod(last: u8) -> Update {
+        let uid = format!("pod-{last}");
+        let workload = wire::Workload {
+            uid: uid.clone(),
+            namespace: "n".into(),
+            service_account: "a".into(),
+            addresses: vec![vec![10, 0, 0, last].into()],
+            ..Default::default()
+        };
+        let address = wire::Address { r#type: Some(wire::address::Type::Workload(workload)) };
+        let read = Decoder::default().decode(ADDRESS, &uid.into(), address.encode_to_vec().into());
+        read.expect("it can be read")
+    }
+
+    #[tokio::test]
+    async fn what_goes_where_a_workload_was_is_evicted_and_all_of_it_where_that_is_not_known() {
+        let state = State::new("", "n");
+        let evicted = RefCell::new(Vec::new());
+        let mut following = pin!(state.evict_replaced(|is_gone| {
+            evicted.borrow_mut().push([1, 2].map(|last| is_gone([10, 0, 0, last].into())));
+        }));
+        let mut follow = async || {
+            let moment = Duration::from_millis(20);
+            assert!(timeout(moment, following.as_mut()).await.is_err(), "it lasts");
+            evicted.take()
+        };
+        assert!(follow().await.is_empty());
+        state.apply([pod(1), pod(2)]);
+        assert!(follow().await.is_empty());
+        state.apply([Update::RemoveAddress("pod-1".into())]);
+        assert_eq!(follow().await, [[true, false]]);
+        for _ in 0..=REPLACED {
+            state.apply([pod(1)]);
+            state.apply([Update::RemoveAddress("pod-1".into())]);
+        }
+        assert_eq!(follow().await[0], [true, true]);
     }
 
     #[tokio::test]

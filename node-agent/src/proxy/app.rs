@@ -20,6 +20,7 @@ use hbone::account::{AccountLimits, Ledger};
 use hbone::limits::Limits;
 use proto::type_url;
 use proxy::controller;
+use proxy::threads::{self, Threads};
 use proxy::trust::Trust;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -153,12 +154,9 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     Ok(())
 }
 
-type Threads = Vec<JoinHandle<()>>;
-
 fn start_workers(agent: &Arc<Agent>, mailboxes: Vec<worker::Mailbox>) -> Result<Threads, StartError> {
-    let start = |(index, mailbox)| worker::start(index, agent.clone(), mailbox);
-    let started = mailboxes.into_iter().enumerate().map(start).collect::<Result<_, _>>();
-    started.map_err(|error| StartError::System("a worker thread could not be started", error))
+    let agent = agent.clone();
+    threads::start(mailboxes, move |index, mailbox| worker::run(index, agent.clone(), mailbox))
 }
 
 /// Waits until the role is told to end, and says by what.
@@ -195,11 +193,7 @@ pub(super) fn agent(
     let tunnel_congestion_control = settings.text(name::TUNNEL_CONGESTION_CONTROL).to_owned();
     check_congestion_control(&tunnel_congestion_control)
         .map_err(|error| StartError::Value(format!("{}: {error}", name::TUNNEL_CONGESTION_CONTROL)))?;
-    let threads: usize = settings.parse(name::WORKER_THREADS, "a number of threads, or 0 for one a CPU")?;
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        given => given,
-    };
+    let threads = threads::count(settings)?;
     let demand = match settings.switch(name::ON_DEMAND)? {
         true => Demand::on(settings.duration(name::ON_DEMAND_IDLE)?),
         false => Demand::off(),

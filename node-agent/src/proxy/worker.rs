@@ -3,10 +3,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hbone::fairness;
@@ -15,12 +15,11 @@ use model::Identity;
 use model::address::{NextHop, PeerAddress};
 use model::plan::Tunnel;
 use model::workload::Workload;
+use proxy::threads::{Count, Counted};
 use proxy::trust::Tunnels;
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::accept::Accepted;
@@ -88,7 +87,7 @@ pub(crate) struct Handle {
 #[derive(Debug, Default)]
 struct Load {
     /// Tunnels that it serves.
-    tunnels: AtomicUsize,
+    tunnels: Count,
     /// Bytes that it carried in the last second.
     bytes: AtomicU64,
 }
@@ -111,7 +110,7 @@ impl Handle {
 
     /// Tunnels that the thread serves.
     pub(crate) fn tunnels(&self) -> usize {
-        self.load.tunnels.load(Ordering::Relaxed)
+        self.load.tunnels.get()
     }
 
     /// Bytes that the thread carried in the last second.
@@ -132,16 +131,6 @@ pub(crate) struct Worker {
     acceptors: RefCell<HashMap<Arc<str>, Vec<AbortHandle>>>,
 }
 
-/// Counts a tunnel served while it lasts.
-#[derive(Debug)]
-pub(crate) struct Served(Arc<Load>);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A thread not yet started: its mailbox exists before it does, so that threads can know of each other.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
@@ -156,32 +145,15 @@ pub(crate) fn mailbox() -> (Handle, Mailbox) {
     (Handle { jobs: sender, load: load.clone() }, Mailbox { jobs, load })
 }
 
-/// Starts a thread; it ends when its mailbox is dropped.
-///
-/// # Errors
-/// The thread or its runtime could not be made.
-pub(crate) fn start(
-    index: usize,
-    agent: Arc<Agent>,
-    mailbox: Mailbox,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let options = LocalOptions::default();
-        match Builder::new_current_thread().enable_all().build_local(options) {
-            Ok(runtime) => runtime.block_on(run(index, agent, mailbox)),
-            Err(error) => {
-                tracing::error!(%error, "a worker's runtime could not be made; check the limit of open files")
-            }
-        }
-    })
-}
-
-async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
+/// What a thread does; it ends when its mailbox is dropped.
+pub(crate) async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
     let worker = Rc::new_cyclic(|own| Worker::new(index, agent, mailbox.load.clone(), own));
-    let mut follow_rules = tokio::task::spawn_local(judge_on_change(worker.clone()));
-    let mut follow_replaced = tokio::task::spawn_local(evict_on_change(worker.clone()));
-    let mut turns = tokio::task::spawn_local(fairness::drive());
-    let mut follow_trust = tokio::task::spawn_local(follow_trust(worker.clone()));
+    // Without the first three, policies would be skipped unseen; without the last, some would wait for their turn for ever.
+    let mut lasting = JoinSet::new();
+    lasting.spawn_local(judge_on_change(worker.clone()));
+    lasting.spawn_local(evict_on_change(worker.clone()));
+    lasting.spawn_local(follow_trust(worker.clone()));
+    lasting.spawn_local(fairness::drive());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -190,12 +162,8 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
                 Some(job) => worker.take(job),
                 None => break,
             },
-            // Without them policies would be skipped unseen: the thread ends, and with it the process.
-            _ = &mut follow_rules => break,
-            _ = &mut follow_replaced => break,
-            // Without it some would wait for their turn for ever.
-            _ = &mut turns => break,
-            _ = &mut follow_trust => break,
+            // One has ended: the thread does, and with it the process.
+            _ = lasting.join_next() => break,
             _ = tick.tick() => {
                 worker.load.bytes.store(worker.connections.count(), Ordering::Relaxed);
                 worker.pool.release_idle();
@@ -207,10 +175,6 @@ async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
             }
         }
     }
-    follow_rules.abort();
-    follow_replaced.abort();
-    turns.abort();
-    follow_trust.abort();
 }
 
 impl Worker {
@@ -279,9 +243,8 @@ impl Worker {
     }
 
     /// Counts a tunnel served until the guard is dropped.
-    pub(crate) fn served(&self) -> Served {
-        self.load.tunnels.fetch_add(1, Ordering::Relaxed);
-        Served(self.load.clone())
+    pub(crate) fn served(&self) -> Counted {
+        self.load.tunnels.one()
     }
 
     /// A thread to give a new tunnel's connection to, where this one is busy and that one is not.
@@ -327,20 +290,10 @@ async fn judge_on_change(worker: Rc<Worker>) {
     }
 }
 
-/// Gives up tunnels to addresses whose workload went away: the address may be another pod's soon.
+/// Gives up tunnels to addresses whose workload went away.
 async fn evict_on_change(worker: Rc<Worker>) {
-    let mut replaced = worker.agent.state.replaced();
-    loop {
-        match replaced.recv().await {
-            Ok(gone) => {
-                let is_gone = |ip| gone.iter().any(|workload| workload.addresses.contains(&ip));
-                worker.pool.evict(|key| is_gone(key.next_hop.ip()));
-            }
-            // Which of them went is not known any more: a tunnel too many is opened rather than one kept.
-            Err(RecvError::Lagged(_)) => {
-                worker.pool.evict(|_| true);
-            }
-            Err(RecvError::Closed) => return,
-        }
-    }
+    let evict = |is_gone: &dyn Fn(IpAddr) -> bool| {
+        worker.pool.evict(|key| is_gone(key.next_hop.ip()));
+    };
+    worker.agent.state.evict_replaced(evict).await;
 }
