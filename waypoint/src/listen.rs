@@ -16,7 +16,6 @@ use hbone::headers::Headers;
 use hbone::transport::{Tls, Transport};
 use hbone::tunnel::{Gone, Request, Server};
 use identity::tls::Credentials;
-use identity::verify::explain_handshake;
 use model::Identity;
 use model::accept::{Authority, InvalidAuthority};
 use model::address::{NetworkAddress, PeerAddress};
@@ -25,6 +24,7 @@ use model::mesh::Mesh;
 use model::traffic::balance::Labels;
 use model::workload::Workload;
 use proxy::threads::Counted;
+use proxy::tunnel::cause;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
@@ -38,8 +38,6 @@ use crate::trust::Ends;
 use crate::worker::{Accepted, Worker};
 use crate::{Waypoint, http, tcp, telemetry, trust};
 
-/// The header of a refused CONNECT that says why.
-const CAUSE: &str = "lateen-cause";
 /// How long accepting pauses when the system has run out of something.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Clients whose accounts are known before those without a tunnel are forgotten.
@@ -189,7 +187,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 
 /// Waits until a handshake has to end because others have begun since.
 async fn too_many(worker: &Worker, mut unfinished: Unfinished<()>) -> String {
-    let limit = match unfinished.ended().await {
+    let surplus = unfinished.ended().await;
+    let limit = match surplus {
         Surplus::OfSource => Limit::HandshakesOfPeer,
         Surplus::All | Surplus::OfOwner | Surplus::Memory => Limit::Handshakes,
     };
@@ -199,9 +198,7 @@ async fn too_many(worker: &Worker, mut unfinished: Unfinished<()>) -> String {
             "too many tunnels are begun whose peers do not show who they are, ending the oldest; the access log says where they come from"
         );
     }
-    String::from(
-        "the handshake took longer than that of the tunnels that have been begun since, and there are too many",
-    )
+    surplus.to_string()
 }
 
 async fn handshake(worker: &Worker, accepted: Accepted) -> Result<(Tls, Client, Arc<Credentials>), String> {
@@ -210,13 +207,9 @@ async fn handshake(worker: &Worker, accepted: Accepted) -> Result<(Tls, Client, 
     fairness::turn(&account, HANDSHAKE).await;
     let credentials =
         waypoint.trust.certificates.get(&waypoint.own.identity).await.map_err(|error| error.to_string())?;
-    let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
-    let transport = Tls::accept(socket, credentials.server_config(), &waypoint.limits, &account)
-        .await
-        .map_err(|error| explain_handshake(&error))?;
-    let chain = transport.peer_certificates();
-    let identity = identity::verify::peer_identity(chain).map_err(|error| error.to_string())?;
-    let fingerprint = chain.first().map(fingerprint).unwrap_or_default();
+    let accepted = proxy::tunnel::accept(socket, &credentials, &waypoint.limits, &account);
+    let (transport, identity) = accepted.await?;
+    let fingerprint = transport.peer_certificates().first().map(fingerprint).unwrap_or_default();
     let principal: Arc<str> = identity.to_string().into();
     let asker = Asker::new(peer.ip(), &principal, &fingerprint, &waypoint.own.principal);
     Ok((transport, Client { peer, identity, principal, asker }, credentials))
@@ -322,13 +315,6 @@ async fn open(worker: Rc<Worker>, client: Rc<Client>, leaving: Rc<Leaving>, requ
         Spoken::Tls => tcp::sniff(worker, inbound, request.accept(&headers), tcp::May::BeTls).await,
         Spoken::NotSaid => tcp::sniff(worker, inbound, request.accept(&headers), tcp::May::BeHttp).await,
     }
-}
-
-/// What a refused CONNECT says: one line of visible text.
-pub(crate) fn cause(error: &str) -> Headers {
-    let visible: String =
-        error.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
-    Headers::new().with(CAUSE, &visible[..visible.len().min(512)])
 }
 
 async fn understand(

@@ -13,6 +13,7 @@ use model::request::Client;
 use model::route::stream::{self, select_stream};
 use model::traffic::ConnectionPool;
 use model::traffic::outlier::Outcome;
+use proxy::tunnel::cause;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::time::{sleep, timeout};
 
@@ -20,7 +21,7 @@ use crate::balance::Tried;
 use crate::filter::policy::{self, Judged};
 use crate::hello::{self, Hello};
 use crate::http;
-use crate::listen::{Inbound, cause};
+use crate::listen::Inbound;
 use crate::protocol::{self, Http, Looks};
 use crate::rewound::Rewound;
 use crate::route::{self, Endpoint, Wish, draw};

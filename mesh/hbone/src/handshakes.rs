@@ -21,8 +21,11 @@ pub struct Bounds {
     pub of_source: usize,
 }
 
-/// Why one has to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why one has to end; the text is for the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the handshake took longer than that of the tunnels that have been begun since, and there are too many"
+)]
 pub enum Surplus {
     /// [`Bounds::all`] is reached, and it is the oldest.
     All,

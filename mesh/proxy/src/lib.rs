@@ -1,9 +1,11 @@
 //! What every process is that carries the mesh's traffic, a node agent's proxy or a waypoint: its way to the controller,
-//! whose certificates count for it and its tunnels, and its threads.
+//! whose certificates count for it, how its tunnels begin, and its threads.
 
 pub mod controller;
 
 pub mod trust;
+
+pub mod tunnel;
 
 pub mod threads;
 

@@ -9,22 +9,21 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use hbone::account::{Account, Descriptors, Full};
+use hbone::account::Full;
 use hbone::connection::Connection;
 use hbone::fairness::{self, HANDSHAKE};
 use hbone::headers::Headers;
-use hbone::pool::PoolError;
-use hbone::transport::{HandshakeError, Tls};
-use hbone::tunnel::{Client, ConnectError, Gone, Opened, Stream};
+use hbone::transport::HandshakeError;
+use hbone::tunnel::{Client, Gone, Opened, Stream};
 use identity::revocation::Side;
-use identity::tls::no_server_name;
 use model::address::PeerAddress;
 use model::baggage;
 use model::plan::Tunnel;
 use model::workload::Workload;
+use proxy::tunnel::{Dialled, TunnelError, Unconnected};
 use socket2::{SockRef, Socket};
 use thiserror::Error;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::time::{sleep, timeout};
 
 use super::pod::Pod;
@@ -47,15 +46,9 @@ const SILENT: Duration = Duration::from_millis(200);
 /// How many other ports are tried.
 const OTHER_PORTS: u32 = 4;
 
-/// The header of a refused CONNECT that says why, to peers of the mesh only.
-pub(crate) const CAUSE: &str = "lateen-cause";
-
 /// Why a connection could not be made. Cloneable, because all who waited for one tunnel get the same answer.
 #[derive(Debug, Clone, Error)]
 pub(crate) enum DialError {
-    /// No certificate for the pod.
-    #[error("{0}")]
-    Identity(identity::rotation::Unavailable),
     /// TCP failed.
     #[error("connection failed: {0}")]
     Connect(Arc<io::Error>),
@@ -67,20 +60,9 @@ pub(crate) enum DialError {
     /// TCP to the application got no answer at all.
     #[error("connection timed out: no answer within {CONNECT_TIME:?}")]
     Timeout,
-    /// TLS failed.
-    #[error("{}", identity::verify::explain_handshake(.0))]
-    Tls(Arc<HandshakeError>),
-    /// The tunnel is there, the far side refused.
-    #[error("http status: {status}{}", .cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
-    Refused {
-        /// The status of the CONNECT.
-        status: u16,
-        /// What a peer of ours says of it.
-        cause: Option<String>,
-    },
-    /// The tunnel failed.
-    #[error("{0}")]
-    Tunnel(String),
+    /// There is no tunnel, or no stream of it.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
     /// The far side opened another connection instead of going on with ours.
     #[error("the far side cannot go on with a connection: its agent is not ours any more")]
     NotResumed,
@@ -89,17 +71,30 @@ pub(crate) enum DialError {
     Full(Full),
 }
 
+impl From<Unconnected> for DialError {
+    fn from(why: Unconnected) -> Self {
+        match why {
+            Unconnected::Full(full) => Self::Full(full),
+            Unconnected::Failed(error) => Self::Connect(Arc::new(error)),
+            Unconnected::Timeout => Self::Timeout,
+        }
+    }
+}
+
 impl From<DialError> for Failure {
     fn from(error: DialError) -> Self {
         let flags = match &error {
-            DialError::Identity(_) => flags::IDENTITY_ERROR,
             DialError::Connect(_) | DialError::Timeout | DialError::Full(_) => flags::CONNECT,
             DialError::TunnelTimeout => flags::NETWORK_POLICY,
-            DialError::Tls(error) if is_revoked(error) => flags::CERT_REVOKED,
-            DialError::Tls(_) => flags::TLS_FAILURE,
-            DialError::Refused { status: 401, .. } => flags::DENY,
-            DialError::Refused { .. } => flags::CONNECT,
-            DialError::Tunnel(_) | DialError::NotResumed => flags::H2_HANDSHAKE_FAILURE,
+            DialError::Tunnel(error) => match error {
+                TunnelError::Identity(_) => flags::IDENTITY_ERROR,
+                TunnelError::Tls(error) if is_revoked(error) => flags::CERT_REVOKED,
+                TunnelError::Tls(_) => flags::TLS_FAILURE,
+                TunnelError::Refused { status: 401, .. } => flags::DENY,
+                TunnelError::Refused { .. } => flags::CONNECT,
+                TunnelError::Failed(_) => flags::H2_HANDSHAKE_FAILURE,
+            },
+            DialError::NotResumed => flags::H2_HANDSHAKE_FAILURE,
         };
         Self::new(flags, error)
     }
@@ -117,25 +112,6 @@ fn is_revoked(error: &HandshakeError) -> bool {
     )
 }
 
-/// A connected socket, on the pod's account.
-#[derive(Debug)]
-pub(crate) struct Dialled {
-    socket: TcpStream,
-    descriptor: Descriptors,
-}
-
-impl Dialled {
-    /// The socket, for who counts its descriptor from now on.
-    pub(crate) fn taken_over(self) -> TcpStream {
-        self.socket
-    }
-
-    /// The socket and what keeps it on the account.
-    pub(crate) fn into_parts(self) -> (TcpStream, Descriptors) {
-        (self.socket, self.descriptor)
-    }
-}
-
 /// Connects in plain to where a pod's application wants to go.
 ///
 /// # Errors
@@ -147,14 +123,12 @@ pub(crate) async fn plain(pod: &Pod, to: SocketAddr) -> Result<Dialled, DialErro
 /// Connects to what may be anywhere, under this congestion control; an empty one is the host's.
 async fn outward(pod: &Pod, to: SocketAddr, congestion_control: &str) -> Result<Dialled, DialError> {
     let make = || {
-        in_namespace(&pod.netns, || {
-            let socket = marked_tcp(to.ip(), PROXY_MARK)?;
-            tune_tcp(&SockRef::from(&socket))?;
-            set_congestion_control(&SockRef::from(&socket), congestion_control)?;
-            Ok(socket)
-        })
+        let socket = marked_tcp(to.ip(), PROXY_MARK)?;
+        tune_tcp(&SockRef::from(&socket))?;
+        set_congestion_control(&SockRef::from(&socket), congestion_control)?;
+        Ok(socket)
     };
-    connect(&pod.account, make, to).await
+    connect(pod, make, to).await
 }
 
 /// Connects to a pod's own application, as `source` if one is given: how it sees its real peer.
@@ -170,15 +144,13 @@ pub(crate) async fn application(
     let source = source.filter(|source| *source != to.ip());
     let attempt = |bind: fn(&Socket, IpAddr) -> io::Result<()>| {
         let make = move || {
-            in_namespace(&pod.netns, || {
-                // Nothing of this kernel's own goes silent, so there is nothing to keep alive.
-                let socket = marked_tcp(to.ip(), pod.app_mark())?;
-                stays_on_host(&SockRef::from(&socket))?;
-                source.map_or(Ok(()), |source| bind(&socket, source))?;
-                Ok(socket)
-            })
+            // Nothing of this kernel's own goes silent, so there is nothing to keep alive.
+            let socket = marked_tcp(to.ip(), pod.app_mark())?;
+            stays_on_host(&SockRef::from(&socket))?;
+            source.map_or(Ok(()), |source| bind(&socket, source))?;
+            Ok(socket)
         };
-        connect(&pod.account, make, to)
+        connect(pod, make, to)
     };
     let mut first = pin!(attempt(bind_transparent));
     if source.is_none() {
@@ -212,18 +184,17 @@ pub(crate) async fn application(
     }
 }
 
-/// Connects what `make` makes. It is on the account from before there is anything: what does not answer costs no less.
+/// Connects what `make` makes in the pod's namespace.
 async fn connect(
-    account: &Arc<Account>,
-    make: impl FnOnce() -> io::Result<io::Result<Socket>>,
+    pod: &Pod,
+    make: impl FnOnce() -> io::Result<Socket>,
     to: SocketAddr,
 ) -> Result<Dialled, DialError> {
-    let failed = |error: io::Error| DialError::Connect(Arc::new(error));
-    let descriptor = account.descriptors_for(1).map_err(DialError::Full)?;
-    let socket = make().and_then(|made| made).map_err(failed)?;
-    let connecting = TcpSocket::from_std_stream(socket.into()).connect(to);
-    let socket = timeout(CONNECT_TIME, connecting).await.map_err(|_| DialError::Timeout)?.map_err(failed)?;
-    Ok(Dialled { socket, descriptor })
+    let make = || {
+        let socket = in_namespace(&pod.netns, make)??;
+        Ok(TcpSocket::from_std_stream(socket.into()))
+    };
+    Ok(proxy::tunnel::connect(&pod.account, make, to, CONNECT_TIME).await?)
 }
 
 /// Opens a stream through a tunnel, a pooled one if there is one.
@@ -300,20 +271,13 @@ async fn ask(
         Some(connection) => worker.pool.resume(key, dial, authority, headers, connection).await,
         None => worker.pool.connect(key, dial, authority, headers).await,
     };
-    asked.map_err(|error| match error {
-        PoolError::Dial(error) => error,
-        PoolError::Connect(ConnectError::Refused { status, headers }) => {
-            let cause = headers.text(CAUSE).map(|text| text.chars().take(512).collect());
-            DialError::Refused { status, cause }
-        }
-        PoolError::Connect(error) => DialError::Tunnel(error.to_string()),
-    })
+    asked.map_err(TunnelError::of_pool)
 }
 
 /// Connects a new tunnel and starts its driver on this thread.
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Client, DialError> {
     let agent = &worker.agent;
-    let credentials = agent.trust.certificates.get(&key.source).await.map_err(DialError::Identity)?;
+    let credentials = agent.trust.certificates.get(&key.source).await.map_err(TunnelError::Identity)?;
     let dialled =
         outward(&pod, key.next_hop.addr(), &agent.tunnel_congestion_control).await.map_err(|error| {
             match error {
@@ -321,14 +285,10 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Clien
                 other => other,
             }
         })?;
-    let (socket, descriptor) = dialled.into_parts();
+    let Dialled { socket, descriptor } = dialled;
     fairness::turn(&pod.account, HANDSHAKE).await;
-    let config = credentials.client_config(key.expect.clone());
-    let transport = Tls::connect(socket, config, no_server_name(), &agent.limits, &pod.account)
-        .await
-        .map_err(|error| DialError::Tls(Arc::new(error)))?;
-    let (client, driver) = hbone::tunnel::client(transport, agent.limits.clone());
-    client.charge(&pod.account);
+    let opened = proxy::tunnel::open(socket, &credentials, key.expect.clone(), &agent.limits, &pod.account);
+    let (client, driver) = opened.await?;
     let next_hop = key.next_hop;
     tokio::task::spawn_local(async move {
         let _descriptor = descriptor;
@@ -338,44 +298,4 @@ async fn open(worker: Rc<Worker>, pod: Arc<Pod>, key: TunnelKey) -> Result<Clien
         }
     });
     Ok(client)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::task::Poll;
-
-    use hbone::account::{AccountLimits, Ledger};
-    use socket2::{Domain, Type};
-
-    use super::*;
-
-    fn make() -> io::Result<io::Result<Socket>> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        Ok(Ok(socket))
-    }
-
-    #[tokio::test]
-    async fn what_is_being_connected_is_on_the_account() {
-        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        silent.listen(0).unwrap();
-        let to = silent.local_addr().unwrap().as_socket().unwrap();
-        // Ten of fifteen descriptors are the share of one who is alone.
-        let account = Account::listed(AccountLimits::default(), &Ledger::new(15, 0, Arc::default()));
-        let mut dials: Vec<_> = (0..12).map(|_| Box::pin(connect(&account, make, to))).collect();
-        let (mut refused, mut connected) = (0, Vec::new());
-        for dial in &mut dials {
-            match std::future::poll_fn(|cx| Poll::Ready(dial.as_mut().poll(cx))).await {
-                Poll::Ready(Err(DialError::Full(Full::ShareOfDescriptors(10)))) => refused += 1,
-                Poll::Ready(done) => connected.push(done.unwrap()),
-                Poll::Pending => {}
-            }
-        }
-        assert_eq!((refused, account.descriptors()), (2, 10));
-        drop(dials);
-        assert_eq!(account.descriptors() as usize, connected.len(), "those that are there keep theirs");
-        connected.into_iter().for_each(|dialled| drop(dialled.taken_over()));
-        assert_eq!(account.descriptors(), 0);
-    }
 }

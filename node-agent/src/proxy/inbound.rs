@@ -14,7 +14,6 @@ use hbone::transport::Tls;
 use hbone::tunnel::{Gone, Request, Resume, Server};
 use identity::revocation::Side;
 use identity::tls::Credentials;
-use identity::verify::explain_handshake;
 use model::Identity;
 use model::accept::{Authority, accept};
 use model::address::{AppAddress, NetworkAddress, NextHop, PeerAddress};
@@ -22,11 +21,12 @@ use model::baggage::{self, Baggage};
 use model::mesh::Mesh;
 use model::service::Service;
 use model::workload::Workload;
+use proxy::tunnel::cause;
 
 use super::accept::no_place;
 use super::authorize::{Judgement, REFUSED, judge, judge_in_time};
 use super::carry::Carried;
-use super::dial::{self, CAUSE};
+use super::dial;
 use super::handshakes::{self, Unfinished};
 use super::limits::Limit;
 use super::moves::Detached;
@@ -87,16 +87,15 @@ struct Peer {
 /// Waits until a handshake has to end because others have begun since.
 async fn too_many(worker: &Worker, unfinished: Option<Unfinished>) -> String {
     let Some(mut unfinished) = unfinished else { return pending().await };
-    let limit = handshakes::limit(unfinished.ended().await);
+    let surplus = unfinished.ended().await;
+    let limit = handshakes::limit(surplus);
     if worker.agent.hits.hit_and_tell(limit) {
         tracing::warn!(
             ?limit,
             "too many tunnels are begun whose peers do not show who they are, ending the oldest"
         );
     }
-    String::from(
-        "the handshake took longer than that of the tunnels that have been begun since, and there are too many",
-    )
+    surplus.to_string()
 }
 
 async fn handshake(
@@ -111,13 +110,8 @@ async fn handshake(
     let own =
         own.ok_or_else(|| format!("the controller does not know pod {}/{}", pod.namespace, pod.name))?;
     let credentials = agent.trust.certificates.get(&own).await.map_err(|error| error.to_string())?;
-    let socket = tokio::net::TcpStream::from_std(socket).map_err(|error| error.to_string())?;
-    let transport = Tls::accept(socket, credentials.server_config(), &agent.limits, &pod.account)
-        .await
-        .map_err(|error| explain_handshake(&error))?;
-    let identity =
-        identity::verify::peer_identity(hbone::transport::Transport::peer_certificates(&transport))
-            .map_err(|error| error.to_string())?;
+    let accepted = proxy::tunnel::accept(socket, &credentials, &agent.limits, &pod.account);
+    let (transport, identity) = accepted.await?;
     Ok((transport, identity, credentials))
 }
 
@@ -291,14 +285,6 @@ fn refuse(request: Request, status: u16, record: Record, failure: &Failure) -> O
     record.end(None, Some(failure));
     None
 }
-
-fn cause(error: &str) -> Headers {
-    // A header's value is one line of visible text.
-    let visible: String =
-        error.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
-    Headers::new().with(CAUSE, &visible[..visible.len().min(512)])
-}
-
 /// Reads what is asked for, as soon as the controller has told of the pod.
 async fn understand(
     worker: &Worker,

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use daemon::metrics::traffic::Reporter;
 use hbone::connection::Connection;
+use proxy::tunnel::TunnelError;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::carry::Carried;
@@ -180,7 +181,8 @@ async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
 
 /// Whether asking again is of no use: the peer has said no.
 fn is_final(error: &DialError) -> bool {
-    matches!(error, DialError::Refused { status: 401 | 409, .. } | DialError::NotResumed)
+    use DialError::{NotResumed, Tunnel};
+    matches!(error, Tunnel(TunnelError::Refused { status: 401 | 409, .. }) | NotResumed)
 }
 
 #[cfg(test)]
@@ -201,14 +203,14 @@ mod tests {
 
     #[test]
     fn only_a_no_is_final() {
-        let refused = |status| DialError::Refused { status, cause: None };
+        let refused = |status| DialError::from(TunnelError::Refused { status, cause: None });
         for (error, expected) in [
             (refused(401), true),
             (refused(409), true),
             (refused(503), false),
             (DialError::NotResumed, true),
             (DialError::Timeout, false),
-            (DialError::Tunnel("gone".into()), false),
+            (TunnelError::Failed("gone".into()).into(), false),
         ] {
             assert_eq!(is_final(&error), expected, "{error}");
         }

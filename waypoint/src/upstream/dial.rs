@@ -1,22 +1,20 @@
 //! Connecting to an endpoint: through a pooled tunnel as this waypoint, or in plain to what has no agent.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hbone::account::Descriptors;
-use hbone::pool::PoolError;
-use hbone::transport::{HandshakeError, Tls};
-use hbone::tunnel::{Client, ConnectError, Gone};
-use identity::tls::no_server_name;
+use hbone::tunnel::{Client, Gone};
 use model::traffic::TcpKeepalive;
+use proxy::tunnel::{Dialled, TunnelError, Unconnected};
 use socket2::SockRef;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use super::pool::Counted;
@@ -34,9 +32,6 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Why there is no connection. Cloneable, because all who waited for one tunnel get the same answer.
 #[derive(Debug, Clone, Error)]
 pub(crate) enum DialError {
-    /// No certificate.
-    #[error("{0}")]
-    Identity(identity::rotation::Unavailable),
     /// TCP failed.
     #[error("connection failed: {0}")]
     Connect(Arc<io::Error>),
@@ -51,20 +46,9 @@ pub(crate) enum DialError {
         /// Which they are.
         rule: String,
     },
-    /// TLS failed.
-    #[error("{}", identity::verify::explain_handshake(.0))]
-    Tls(Arc<HandshakeError>),
-    /// The tunnel is there, the far side refused.
-    #[error("http status: {status}{}", .cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
-    Refused {
-        /// The status of the CONNECT.
-        status: u16,
-        /// What a peer of ours says of it.
-        cause: Option<String>,
-    },
-    /// The tunnel failed.
-    #[error("{0}")]
-    Tunnel(String),
+    /// There is no tunnel, or no stream of it.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
     /// It was not tried: something of our own has run out.
     #[error(transparent)]
     Short(Shortage),
@@ -117,13 +101,6 @@ enum Bytes {
     Tunnel(hbone::tunnel::Stream),
     /// Plain TCP.
     Plain(Dialled),
-}
-
-/// A socket and its descriptor.
-#[derive(Debug)]
-struct Dialled {
-    socket: TcpStream,
-    descriptor: Descriptors,
 }
 
 impl Io {
@@ -188,14 +165,7 @@ async fn to_application(
             let dial = || tunnel(worker.clone(), key.clone());
             let headers = request_headers(inbound);
             let opened = worker.tunnels.connect(&key, dial, &endpoint.address.to_string(), &headers).await;
-            opened.map(|opened| Bytes::Tunnel(opened.stream)).map_err(|error| match error {
-                PoolError::Dial(error) => error,
-                PoolError::Connect(ConnectError::Refused { status, headers }) => {
-                    let cause = headers.text("lateen-cause").map(|text| text.chars().take(512).collect());
-                    DialError::Refused { status, cause }
-                }
-                PoolError::Connect(error) => DialError::Tunnel(error.to_string()),
-            })
+            opened.map(|opened| Bytes::Tunnel(opened.stream)).map_err(TunnelError::of_pool)
         }
     }
 }
@@ -224,43 +194,39 @@ fn probes(keepalive: TcpKeepalive) -> socket2::TcpKeepalive {
     }
 }
 
-/// Connects. It is on this waypoint's account from before there is anything: what does not answer costs no less.
-async fn tcp(
-    worker: &Worker,
-    to: std::net::SocketAddr,
-    keepalive: Option<TcpKeepalive>,
-) -> Result<Dialled, DialError> {
+/// Connects, on this waypoint's account.
+async fn tcp(worker: &Worker, to: SocketAddr, keepalive: Option<TcpKeepalive>) -> Result<Dialled, DialError> {
     let waypoint = &worker.waypoint;
-    let descriptor = worker.account.descriptors_for(1).map_err(|_| {
-        waypoint.hits.hit(Limit::OpenFiles);
-        DialError::Short(Shortage::Descriptors)
+    let make = || if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let connected = proxy::tunnel::connect(&worker.account, make, to, waypoint.bounds.connect).await;
+    let dialled = connected.map_err(|why| match why {
+        Unconnected::Full(_) => {
+            waypoint.hits.hit(Limit::OpenFiles);
+            DialError::Short(Shortage::Descriptors)
+        }
+        Unconnected::Timeout => {
+            waypoint.hits.hit(Limit::Connect);
+            DialError::Timeout
+        }
+        Unconnected::Failed(error) => DialError::Connect(Arc::new(error)),
     })?;
-    let connected = timeout(waypoint.bounds.connect, TcpStream::connect(to)).await;
-    let socket = connected.map_err(|_| {
-        waypoint.hits.hit(Limit::Connect);
-        DialError::Timeout
-    })?;
-    let socket = socket.map_err(|error| DialError::Connect(Arc::new(error)))?;
     // It fails only on a socket that is already dead.
-    let _ = socket.set_nodelay(true);
+    let _ = dialled.socket.set_nodelay(true);
     if let Some(keepalive) = keepalive {
-        let _ = SockRef::from(&socket).set_tcp_keepalive(&probes(keepalive));
+        let _ = SockRef::from(&dialled.socket).set_tcp_keepalive(&probes(keepalive));
     }
-    Ok(Dialled { socket, descriptor })
+    Ok(dialled)
 }
 
 /// Connects a new tunnel and starts its driver on this thread.
 async fn tunnel(worker: Rc<Worker>, key: TunnelKey) -> Result<Client, DialError> {
     let waypoint = worker.waypoint.clone();
     let credentials =
-        waypoint.trust.certificates.get(&waypoint.own.identity).await.map_err(DialError::Identity)?;
+        waypoint.trust.certificates.get(&waypoint.own.identity).await.map_err(TunnelError::Identity)?;
     let Dialled { socket, descriptor } = tcp(&worker, key.next_hop.addr(), key.keepalive).await?;
-    let config = credentials.client_config(key.expect.clone());
-    let transport = Tls::connect(socket, config, no_server_name(), &waypoint.limits, &worker.account)
-        .await
-        .map_err(|error| DialError::Tls(Arc::new(error)))?;
-    let (client, driver) = hbone::tunnel::client(transport, waypoint.limits.clone());
-    client.charge(&worker.account);
+    let expect = key.expect.clone();
+    let opened = proxy::tunnel::open(socket, &credentials, expect, &waypoint.limits, &worker.account);
+    let (client, driver) = opened.await?;
     let next_hop = key.next_hop;
     let dialled = worker.handle().dialled();
     tokio::task::spawn_local(async move {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use proxy::tunnel::Dialled;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
@@ -101,7 +102,8 @@ async fn over_udp(pod: &Pod, server: SocketAddr, query: &[u8]) -> io::Result<Vec
 }
 
 async fn over_tcp(pod: &Pod, server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let (mut stream, _descriptor) = dial::plain(pod, server).await.map_err(io::Error::other)?.into_parts();
+    let Dialled { socket: mut stream, descriptor: _descriptor } =
+        dial::plain(pod, server).await.map_err(io::Error::other)?;
     let length = u16::try_from(query.len()).map_err(io::Error::other)?;
     let mut framed = length.to_be_bytes().to_vec();
     framed.extend_from_slice(query);

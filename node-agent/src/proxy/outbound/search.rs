@@ -9,6 +9,7 @@ use std::time::Duration;
 use hbone::transport::HandshakeError;
 use model::mesh::Mesh;
 use model::plan::{Plan, Tunnel, other_replica};
+use proxy::tunnel::TunnelError;
 use tokio::time::{Instant, sleep};
 
 use super::super::accept::Accepted;
@@ -73,11 +74,13 @@ impl Search {
 /// Whether a failure is no answer: nobody was there, or went before there was one.
 fn is_nobodys_word(error: &DialError) -> bool {
     match error {
-        DialError::Connect(_) | DialError::Timeout | DialError::TunnelTimeout | DialError::Tunnel(_) => true,
-        DialError::Tls(error) => matches!(**error, HandshakeError::Io(_) | HandshakeError::Timeout(_)),
-        DialError::Identity(_) | DialError::Refused { .. } | DialError::NotResumed | DialError::Full(_) => {
-            false
-        }
+        DialError::Connect(_) | DialError::Timeout | DialError::TunnelTimeout => true,
+        DialError::Tunnel(error) => match error {
+            TunnelError::Failed(_) => true,
+            TunnelError::Tls(error) => matches!(**error, HandshakeError::Io(_) | HandshakeError::Timeout(_)),
+            TunnelError::Identity(_) | TunnelError::Refused { .. } => false,
+        },
+        DialError::NotResumed | DialError::Full(_) => false,
     }
 }
 
@@ -95,11 +98,11 @@ mod tests {
         for (error, elsewhere) in [
             (DialError::Connect(Arc::new(broken())), true),
             (DialError::TunnelTimeout, true),
-            (DialError::Tls(Arc::new(HandshakeError::Io(broken()))), true),
-            (DialError::Tunnel(String::from("gone")), true),
-            (DialError::Tls(Arc::new(HandshakeError::Tls(rustls::Error::DecryptError))), false),
-            (DialError::Refused { status: 401, cause: None }, false),
-            (DialError::Refused { status: 503, cause: None }, false),
+            (TunnelError::Tls(Arc::new(HandshakeError::Io(broken()))).into(), true),
+            (TunnelError::Failed(String::from("gone")).into(), true),
+            (TunnelError::Tls(Arc::new(HandshakeError::Tls(rustls::Error::DecryptError))).into(), false),
+            (TunnelError::Refused { status: 401, cause: None }.into(), false),
+            (TunnelError::Refused { status: 503, cause: None }.into(), false),
             (DialError::Full(Full::ShareOfDescriptors(1)), false),
             (DialError::NotResumed, false),
         ] {
