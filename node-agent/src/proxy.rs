@@ -204,6 +204,11 @@ impl Agent {
         self.predecessors.none() && self.pods().values().all(|pod| pod.has_no_connection())
     }
 
+    /// Whether no pod waits for a name.
+    fn has_no_query(&self) -> bool {
+        self.pods().values().all(|pod| pod.has_no_query())
+    }
+
     /// Tunnels that all threads serve. Requests may still come on them.
     fn served_tunnels(&self) -> usize {
         self.workers.iter().map(Handle::tunnels).sum()

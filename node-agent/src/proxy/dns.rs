@@ -105,16 +105,19 @@ impl Server {
     async fn serve_udp(self: Rc<Self>, socket: Rc<UdpSocket>) {
         let mut datagram = vec![0; MAX_DATAGRAM];
         loop {
-            let (length, client) = match socket.recv_from(&mut datagram).await {
+            // Before it is received, and for the ones dropped too: what comes meanwhile waits in the socket, where it is not
+            // lost when this task ends and another proxy's goes on, or is dropped by the kernel.
+            let waited = socket.readable().await;
+            fairness::turn(&self.pod.account, QUERY).await;
+            let (length, client) = match waited.and_then(|()| socket.try_recv_from(&mut datagram)) {
                 Ok(received) => received,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
                 Err(error) => {
                     tracing::debug!(%error, "a DNS query was not received");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            // For the ones dropped too: what comes meanwhile waits in the socket, or is dropped by the kernel.
-            fairness::turn(&self.pod.account, QUERY).await;
             let Ok(place) = self.places.clone().try_acquire_owned() else {
                 self.no_place();
                 continue;
@@ -140,7 +143,6 @@ impl Server {
                     continue;
                 }
             };
-            fairness::turn(&self.pod.account, QUERY).await;
             let Ok(place) = self.places.clone().try_acquire_owned() else {
                 self.no_place();
                 continue;
@@ -149,6 +151,7 @@ impl Server {
             let Ok(descriptor) = self.pod.account.descriptors_for(1) else { continue };
             let server = self.clone();
             tokio::task::spawn_local(async move {
+                fairness::turn(&server.pod.account, QUERY).await;
                 if let Err(error) = server.serve_stream(stream, client).await {
                     tracing::debug!(%error, %client, "a DNS connection ended early");
                 }
@@ -178,6 +181,7 @@ impl Server {
 
     /// The reply to a query, or `None` to something that is none.
     async fn answer(&self, bytes: &[u8], client: SocketAddr, over: Over) -> Option<Vec<u8>> {
+        let _asked = self.pod.asked();
         let query = Message::from_vec(bytes)
             .ok()
             .filter(|query| query.metadata.message_type == MessageType::Query)?;

@@ -19,6 +19,8 @@ use crate::pods::FeedHandle;
 
 /// Successors that may be there before this proxy has dealt with the first.
 pub(crate) const SUCCESSORS: usize = 4;
+/// How long names that were asked for may take to be answered.
+const ANSWERED: Duration = Duration::from_secs(2);
 /// How long connections that are cut may take over that.
 const CUT: Duration = Duration::from_secs(1);
 /// How often it is looked who is left.
@@ -75,6 +77,23 @@ pub(crate) async fn until_replaced(
 
 /// Comes to an end.
 pub(crate) async fn retire(
+    agent: &Arc<Agent>,
+    first: Option<Retirement>,
+    successors: mpsc::Receiver<Retirement>,
+    grace: Grace,
+) {
+    let_go(agent, first, successors, grace).await;
+    // Who has asked asks again after five seconds only.
+    let answered = async {
+        while !agent.has_no_query() {
+            sleep(AGAIN).await;
+        }
+    };
+    let _ = timeout(ANSWERED, answered).await;
+}
+
+/// Lets go of everything that connections hang on.
+async fn let_go(
     agent: &Arc<Agent>,
     first: Option<Retirement>,
     successors: mpsc::Receiver<Retirement>,

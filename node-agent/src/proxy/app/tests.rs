@@ -1,10 +1,13 @@
 //! The end of the role, with a thread of it and sockets of this machine's loopback.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Instant;
 
 use daemon::log::Format;
+use hickory_proto::op::{Message, Query};
+use hickory_proto::rr::{Name, RecordType};
 use proto::zds::WorkloadInfo;
+use xds::convert::Decoder;
 
 use super::*;
 use crate::listeners::{Listeners, Slot};
@@ -13,7 +16,9 @@ use crate::proxy::pod::Pod;
 use crate::proxy::worker::Job;
 
 pub(crate) fn one_thread() -> (Arc<Agent>, Threads) {
-    let args = ["--worker-threads", "1", "--node-name", "n"].map(str::to_owned);
+    // Nobody is at the upstream's port.
+    let args =
+        ["--worker-threads", "1", "--node-name", "n", "--dns-upstreams", "127.0.0.1:1"].map(str::to_owned);
     let settings = crate::config::read(args, |_| None).unwrap();
     let log = Log::start("off", Format::Plain).unwrap();
     let (agent, mailboxes) = agent(&settings, log, &Metrics::default()).unwrap();
@@ -54,6 +59,53 @@ async fn what_drains_accepts_nothing_more() {
         assert!(Instant::now() < deadline, "still accepting");
         sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// A resolver asks again after five seconds only.
+#[tokio::test]
+async fn a_name_that_was_asked_for_is_answered_before_the_end() {
+    use crate::proxy::retire::{Grace, retire};
+
+    let (agent, _threads) = one_thread();
+    let pod = a_pod(&agent);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(socket.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let listeners = Listeners::from_parts(vec![(Slot::DnsUdpV4, socket.into())]);
+    agent.workers[0].send(Job::Serve { pod: pod.clone(), listeners }).await;
+    let mut query = Message::query();
+    query.add_query(Query::query(Name::from_ascii("p.n.svc.").unwrap(), RecordType::A));
+    client.send(&query.to_vec().unwrap()).unwrap();
+    // It waits until the controller says who asks.
+    let asked = async {
+        while pod.has_no_query() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), asked).await.expect("it is asked");
+
+    let (_nobody, successors) = mpsc::channel(1);
+    let grace = Grace { drain: Duration::ZERO, hand_over: Duration::ZERO, told: false };
+    let mut retiring = std::pin::pin!(retire(&agent, None, successors, grace));
+    assert!(timeout(Duration::from_millis(300), &mut retiring).await.is_err(), "somebody still waits");
+    let told = proto::workload::Workload {
+        uid: "uid".into(),
+        name: "p".into(),
+        namespace: "n".into(),
+        service_account: "a".into(),
+        node: "n".into(),
+        ..Default::default()
+    };
+    let told = proto::workload::Address { r#type: Some(proto::workload::address::Type::Workload(told)) };
+    let bytes = prost::Message::encode_to_vec(&told);
+    let update = Decoder::default().decode(type_url::ADDRESS, &"uid".into(), bytes.into()).unwrap();
+    agent.take(vec![update]);
+    timeout(Duration::from_secs(5), retiring).await.expect("nobody waits any more");
+    let mut answer = [0; 512];
+    let length = client.recv(&mut answer).expect("an answer, whatever it says");
+    assert_eq!(answer[..2], query.metadata.id.to_be_bytes(), "{length}");
 }
 
 #[tokio::test]
@@ -242,13 +294,13 @@ async fn dns_clients_beyond_a_pods_places_are_turned_away_and_counted() {
 #[tokio::test]
 async fn dns_queries_take_turns() {
     let (agent, _threads) = one_thread();
-    let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
     let address = server.local_addr().unwrap();
     let pod = a_pod(&agent);
     let listeners = Listeners::from_parts(vec![(Slot::DnsUdpV4, server.into())]);
     agent.workers[0].send(Job::Serve { pod: pod.clone(), listeners }).await;
-    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     // What is no query costs a turn too.
     (0..10).for_each(|_| assert_eq!(client.send_to(b"no query", address).unwrap(), 8));
     let deadline = Instant::now() + Duration::from_secs(10);
