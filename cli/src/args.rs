@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Install(InstallArgs),
     /// Take the mesh out of a Kubernetes cluster; can be repeated
     Uninstall(UninstallArgs),
+    /// Further names of the control planes in a cluster, for istio.io/rev
+    Tag(TagArgs),
     /// Print what `install` would apply
     Manifest(ManifestArgs),
     /// Make, list and remove waypoints
@@ -272,7 +274,14 @@ pub(crate) struct ValueArgs {
     /// One value, over the files (can be repeated): ctrl.replicas=3, mesh.podCidrs={10.244.0.0/16}
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = crate::chart::values::setting)]
     pub(crate) settings: Vec<crate::chart::values::Setting>,
+
+    /// Revision of the control plane; another than `default` stands beside that one, and has no agents
+    #[arg(long, value_name = "NAME")]
+    pub(crate) revision: Option<String>,
 }
+
+/// How long each part of an installation may take to become ready, seconds.
+const READY: u64 = 300;
 
 /// `lateen install`
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -280,6 +289,7 @@ pub(crate) struct ValueArgs {
   lateen install
   lateen install --set mesh.podCidrs={10.244.0.0/16} --set ctrl.replicas=3
   lateen install -f values.yaml --context staging --dry-run
+  lateen install --revision canary      a second control plane; istio.io/rev on a Gateway or its namespace picks it
   lateen manifest --defaults            every value, with what it means
 
 The same objects as of the charts in deploy/helm, which helm installs as well. Repeated, it applies them again, with the
@@ -298,7 +308,7 @@ pub(crate) struct InstallArgs {
     pub(crate) no_wait: bool,
 
     /// How long each part may take to become ready, in seconds
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    #[arg(long, default_value_t = READY, value_name = "SECONDS")]
     pub(crate) timeout: u64,
 
     /// Take fields that somebody else has written since
@@ -306,14 +316,85 @@ pub(crate) struct InstallArgs {
     pub(crate) force_conflicts: bool,
 }
 
+impl InstallArgs {
+    /// Nothing asked for but to wait.
+    pub(crate) fn waiting() -> Self {
+        Self {
+            values: ValueArgs::default(),
+            dry_run: false,
+            no_wait: false,
+            timeout: READY,
+            force_conflicts: false,
+        }
+    }
+}
+
+/// `lateen tag`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lateen install --revision canary
+  lateen tag set prod --revision default
+  kubectl label namespace shop istio.io/rev=prod
+  lateen tag set prod --revision canary --overwrite     the same namespaces go over to the other control plane
+
+Where helm has installed the mesh a tag is its value revisionTags.")]
+pub(crate) struct TagArgs {
+    #[command(subcommand)]
+    pub(crate) command: TagCommand,
+}
+
+/// What is to be done with tags.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TagCommand {
+    /// Give a revision a tag
+    Set {
+        /// The tag
+        #[arg(value_parser = crate::install::tag_name)]
+        tag: String,
+
+        /// Revision that is to have it
+        #[arg(long, value_name = "NAME")]
+        revision: String,
+
+        /// Also if another has it, which then has it no more
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Tags, whose they are, and which namespaces name them
+    #[command(visible_alias = "ls")]
+    List {
+        /// Format
+        #[arg(short, long, value_name = "FORMAT")]
+        output: Option<TagFormat>,
+    },
+    /// Take a tag away
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// The tag
+        tag: String,
+    },
+}
+
+/// Formats of `tag list`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TagFormat {
+    /// For programs
+    Json,
+}
+
 /// `lateen uninstall`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   kubectl label namespaces --all istio.io/dataplane-mode- && lateen uninstall
   lateen uninstall --purge              also the definitions, with all that was written of them
+  lateen uninstall --revision canary    that control plane alone
 
 Pods that are still in the mesh would go on in plain text, so it refuses while there are any.")]
 pub(crate) struct UninstallArgs {
+    /// Revision of the control plane
+    #[arg(long, value_name = "NAME", default_value = crate::install::DEFAULT)]
+    pub(crate) revision: String,
+
     /// Also the definitions, with all objects of theirs, and the authority's key
     #[arg(long)]
     pub(crate) purge: bool,

@@ -1,4 +1,4 @@
-//! `lateen install`, `uninstall` and `manifest`, and `upgrade` of a mesh on Kubernetes: the chart's objects, applied and taken
+//! `lateen install`, `uninstall`, `tag` and `manifest`, and `upgrade` of a mesh on Kubernetes: the chart's objects, applied and taken
 //! away, with what was installed noted in the cluster.
 
 mod apply;
@@ -6,15 +6,18 @@ mod progress;
 mod record;
 mod remove;
 mod rollout;
+mod tag;
 mod upgrade;
 
+pub(crate) use self::record::DEFAULT;
 pub(crate) use self::remove::enrolled;
+pub(crate) use self::tag::tag_name;
 
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::args::{InstallArgs, ManifestArgs, UninstallArgs, UpgradeArgs, ValueArgs};
+use crate::args::{InstallArgs, ManifestArgs, TagArgs, UninstallArgs, UpgradeArgs, ValueArgs};
 use crate::chart::{self, values};
 use crate::cluster::{self, Cluster, ClusterArgs, ClusterError};
 use crate::{Outcome, complain, say};
@@ -56,7 +59,7 @@ pub(crate) fn manifest(namespace: Option<&str>, args: &ManifestArgs) -> Outcome 
         say(chart::VALUES.trim_end());
         return Ok(ExitCode::SUCCESS);
     }
-    let values = given(&args.values)?;
+    let values = asked(Value::Null, &args.values)?;
     let mut objects = if args.no_definitions { Vec::new() } else { chart::definitions()? };
     objects.extend(chart::mesh(&values::complete(&values)?, namespace.unwrap_or(NAMESPACE))?);
     for object in objects {
@@ -65,21 +68,30 @@ pub(crate) fn manifest(namespace: Option<&str>, args: &ManifestArgs) -> Outcome 
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the command line asks for, over nothing.
-fn given(args: &ValueArgs) -> Result<Value, values::ValuesError> {
-    values::asked(Value::Object(serde_json::Map::new()), &args.files, &args.settings)
+/// What the command line asks for, over what was asked for before (null: nothing).
+///
+/// # Errors
+/// A file of values cannot be read.
+fn asked(kept: Value, args: &ValueArgs) -> Result<Value, values::ValuesError> {
+    let kept = if kept.is_null() { Value::Object(Map::new()) } else { kept };
+    let mut asked = values::asked(kept, &args.files, &args.settings)?;
+    if let Some(revision) = &args.revision {
+        asked["revision"] = revision.as_str().into();
+    }
+    Ok(asked)
 }
 
 /// Runs `install`.
 pub(crate) fn install(cluster: &ClusterArgs, namespace: Option<&str>, args: &InstallArgs) -> Outcome {
     let namespace = namespace.unwrap_or(NAMESPACE);
-    let asked = given(&args.values)?;
+    let asked = asked(Value::Null, &args.values)?;
     // Before the cluster is asked: what is wrong with the command line is not the cluster's.
     values::complete(&asked)?;
     blocking(async {
         let cluster = cluster::connect(cluster).await?;
         allowed(&cluster, namespace).await?;
-        let before = record::read(&cluster, namespace).await?;
+        let revision = record::revision_of(&asked);
+        let before = record::read(&cluster, namespace, revision).await?;
         if let Some(installed) = &before
             && installed.version != own_version()
         {
@@ -90,7 +102,7 @@ pub(crate) fn install(cluster: &ClusterArgs, namespace: Option<&str>, args: &Ins
             )
             .into());
         }
-        record::not_helms(&cluster, namespace).await?;
+        record::not_helms(&cluster, namespace, revision).await?;
         put(&cluster, namespace, asked, before, args).await
     })
 }
@@ -98,6 +110,11 @@ pub(crate) fn install(cluster: &ClusterArgs, namespace: Option<&str>, args: &Ins
 /// Runs `upgrade` on a cluster.
 pub(crate) fn upgrade(cluster: &ClusterArgs, namespace: Option<&str>, args: &UpgradeArgs) -> Outcome {
     upgrade::run(cluster, namespace.unwrap_or(NAMESPACE), args)
+}
+
+/// Runs `tag`.
+pub(crate) fn tag(cluster: &ClusterArgs, namespace: Option<&str>, args: &TagArgs) -> Outcome {
+    tag::run(cluster, namespace.unwrap_or(NAMESPACE), args)
 }
 
 /// Runs `uninstall`.
@@ -116,7 +133,7 @@ fn own_version() -> &'static str {
 /// Refuses before anything is asked or changed where the caller may not do all of it.
 async fn allowed(cluster: &Cluster, namespace: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut objects = chart::definitions()?;
-    objects.extend(chart::mesh(&values::complete(&Value::Object(serde_json::Map::new()))?, namespace)?);
+    objects.extend(chart::mesh(&values::complete(&Value::Object(Map::new()))?, namespace)?);
     Ok(apply::permitted(cluster, namespace, objects.iter()).await?)
 }
 
@@ -153,7 +170,10 @@ async fn put(
     rollout::wait(cluster, &mesh, args.timeout, &mut progress).await?;
     progress.note(&format!("Lateen {} is installed in {namespace}", own_version()));
     if before.is_none() {
-        progress.note("next: kubectl label namespace NAME istio.io/dataplane-mode=ambient");
+        progress.note(&match &*record.revision {
+            DEFAULT => "next: kubectl label namespace NAME istio.io/dataplane-mode=ambient".to_owned(),
+            revision => format!("next: kubectl label namespace NAME istio.io/rev={revision}"),
+        });
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -102,6 +102,7 @@ fn run(args: Args) -> Outcome {
         },
         Command::Install(install) => install::install(&cluster, namespace, &install),
         Command::Uninstall(uninstall) => install::uninstall(&cluster, namespace, &uninstall),
+        Command::Tag(tag) => install::tag(&cluster, namespace, &tag),
         Command::Manifest(manifest) => install::manifest(namespace, &manifest),
         Command::Experimental(experimental) => match experimental.command {
             Experimental::Precheck(precheck) => precheck::run(&cluster, namespace, &precheck),

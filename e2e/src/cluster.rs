@@ -43,15 +43,22 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// The same, without the controller's account: for who installs it.
-    fn bare(test: &str) -> Option<Self> {
+    /// Whether there can be one here; noted if not.
+    pub fn is_possible(test: &str) -> bool {
         if !nix::unistd::geteuid().is_root() {
             report::not_possible(test, "a cluster needs root");
-            return None;
+            return false;
         }
         let is_built = run(Command::new(scripts().join("build")).arg("--check"));
         if !is_built.ok() {
             report::not_possible(test, is_built.stderr.trim());
+        }
+        is_built.ok()
+    }
+
+    /// The same, without the controller's account: for who installs it.
+    fn bare(test: &str) -> Option<Self> {
+        if !Self::is_possible(test) {
             return None;
         }
         let cluster = Self { name: fresh_name(), folder: tempfile::tempdir().expect("a temporary folder") };
@@ -100,17 +107,20 @@ impl Cluster {
     /// # Panics
     /// They cannot be given.
     pub fn permit_revision(&self, revision: &str) {
-        let chart =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm/lateen/templates/ctrl-rbac.yaml");
-        let rights = std::fs::read_to_string(chart).expect("the chart has the controller's rights");
-        let rights = rights.replace("{{ .Release.Namespace }}", "istio-system");
-        let rights = rights.replace("{{ .Values.revision }}", revision);
-        // Roles of their own, so that one revision's do not replace the other's; the account is the same.
-        let (account, rest) = rights.split_once("---").expect("an account, and its rights");
-        let own = format!("\n  name: lateen-ctrl-{revision}\n");
-        let rest = rest.replace("\n  name: lateen-ctrl\n", &own);
-        let rest = rest.replace("Role, name: lateen-ctrl}", &format!("Role, name: lateen-ctrl-{revision}}}"));
-        self.apply(&format!("{account}---{rest}"));
+        let rights = chart(&[&format!("revision={revision}")]).into_iter().filter_map(|mut object| {
+            let kind = object["kind"].as_str()?;
+            let of_ctrl = object["metadata"]["name"].as_str()?.starts_with("lateen-ctrl");
+            let is_right = kind == "ServiceAccount" || kind.contains("Role");
+            // Whichever revision it is, these tests' controllers have one account.
+            if let Some(subject) = object.pointer_mut("/subjects/0/name") {
+                *subject = "lateen-ctrl".into();
+            }
+            (of_ctrl && is_right).then_some(object)
+        });
+        let account =
+            "{apiVersion: v1, kind: ServiceAccount, metadata: {name: lateen-ctrl, namespace: istio-system}}";
+        self.apply(account);
+        self.apply(&list(rights.collect()));
     }
 
     /// Ends one part, as a crash would.
@@ -322,4 +332,21 @@ impl Drop for Ctrl {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The objects of the mesh's chart with these settings, without the definitions.
+///
+/// # Panics
+/// They are not settings of the chart.
+pub fn chart(settings: &[&str]) -> Vec<Value> {
+    let mut command = Command::new(crate::lateen());
+    command.args(["manifest", "--no-definitions", "-n", "istio-system"]);
+    let made = run(command.args(settings.iter().flat_map(|setting| ["--set", *setting])));
+    assert!(made.ok(), "lateen manifest {settings:?}: {made}");
+    serde_saphyr::from_multiple(&made.stdout).expect("manifests are YAML")
+}
+
+/// Objects as one manifest.
+pub fn list(objects: Vec<Value>) -> String {
+    serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
 }

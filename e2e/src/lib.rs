@@ -92,7 +92,11 @@ pub fn example(name: &str) -> String {
     built(&format!("examples/{name}"), "cargo build -p e2e --examples").to_string_lossy().into_owned()
 }
 
-fn built(relative: &str, how: &str) -> PathBuf {
+/// A program beside this test's own.
+///
+/// # Panics
+/// There is none; `how` says what builds it.
+pub fn built(relative: &str, how: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test program has a path");
     let folder = test.parent().and_then(Path::parent).expect("test programs stand in target/*/deps");
     let path = folder.join(relative);

@@ -58,11 +58,13 @@ fn sorted(value: Value) -> Value {
 }
 
 /// Each turns another condition of a template, or writes a value that needs care.
-const SETTINGS: [&[&str]; 6] = [
+const SETTINGS: [&[&str]; 8] = [
     &[],
     &["ctrl.autoscaling.enabled=true", "ctrl.autoscaling.min=3"],
     &["image.hub=registry.example:5000/mesh", "image.tag=next", "image.pullSecrets[0].name=one"],
     &["mesh.podCidrs={10.244.0.0/16,fd00:10:244::/48}", "ctrl.env.LOG_LEVEL=info\\,kube=off"],
+    &["revision=canary", "revisionTags={next,test}"],
+    &["revision=1-2", "nodeAgent.enabled=true", "nodeAgent.revision=default"],
     &["ctrl.priorityClassName=", "nodeAgent.priorityClassName=", "nodeAgent.maxUpdated=5"],
     &[
         "ctrl.podAnnotations.note=say: \"yes\" # no",

@@ -2,19 +2,14 @@
 //! nobody who writes objects depends on the controller. Needs what `e2e/cluster/build` builds (`make e2e-kubernetes`).
 
 use e2e::cluster::shop;
-use e2e::cluster::{Cluster, Ctrl};
+use e2e::cluster::{Cluster, Ctrl, chart};
 
 /// The chart's configuration of the webhook, with an address instead of a Service, which nothing routes here.
 fn register(cluster: &Cluster) {
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/lateen/templates/ctrl-webhook.yaml");
-    let chart = std::fs::read_to_string(chart).expect("the chart has the webhook's configuration");
-    let chart: String =
-        chart.lines().filter(|line| !line.trim().starts_with("{{")).map(|line| format!("{line}\n")).collect();
-    let service =
-        "service: {name: lateen-ctrl, namespace: \"{{ .Release.Namespace }}\", path: /validate, port: 443}";
-    assert!(chart.contains(service), "{chart}");
-    let manifest = chart.replace(service, "url: https://127.0.0.1:15017/validate");
-    cluster.apply(&manifest.replace("{{ .Values.revision }}", "default"));
+    let mut found = chart(&[]).into_iter().filter(|one| one["kind"] == "ValidatingWebhookConfiguration");
+    let mut webhook = found.next().expect("the chart has one");
+    webhook["webhooks"][0]["clientConfig"] = serde_json::json!({"url": "https://127.0.0.1:15017/validate"});
+    cluster.apply(&webhook.to_string());
 }
 
 fn object(kind: &str, name: &str, spec: &str) -> String {

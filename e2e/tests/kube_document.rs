@@ -40,7 +40,7 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
 }
 
 /// What the commands of a heading print together: they do not only succeed, they show what the page says.
-const SHOWN: [(&str, &[&str]); 6] = [
+const SHOWN: [(&str, &[&str]); 7] = [
     ("Take a namespace into the mesh", &["three stars", "spiffe://cluster.local/ns/shop/sa/default"]),
     ("Who may call whom", &["allow policies exist, but none allowed (considered: shop/reviews)", "client-"]),
     ("Look into requests: a waypoint", &["waypoint shop/waypoint is ready", "three stars"]),
@@ -53,6 +53,14 @@ const SHOWN: [(&str, &[&str]); 6] = [
             "stars",
             "explicitly denied by: shop/read-only (rule 0)",
             "waypoint/shop/waypoint-",
+        ],
+    ),
+    (
+        "A second control plane beside it",
+        &[
+            "ctrl/lateen-ctrl-canary-",
+            "TAG    REVISION   NAMESPACES\nnext   canary     shop",
+            "what stays: revision default",
         ],
     ),
 ];

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use e2e::cluster::Cluster;
 use e2e::cluster::nodes::Nodes;
 use e2e::cluster::pods::{get, is_ready, namespaces, strict, tunnelled};
+use e2e::cluster::{Cluster, chart, list};
 use e2e::report::{counted, size};
 use e2e::traffic::{Seen, Traffic, Trouble, Work, now};
 use serde_json::Value;
@@ -238,28 +238,12 @@ fn a_namespace_joins_and_leaves(cluster: &Cluster, nodes: &Nodes) {
     });
 }
 
-/// A second controller of its own revision beside the others, which share the authority.
-fn canary(cluster: &Cluster) -> String {
-    let name = "lateen-ctrl";
-    let mut canary = get(cluster, &["deployment", "-n", "istio-system", name]);
-    let own = "lateen-ctrl-canary";
-    canary["metadata"] =
-        serde_json::json!({"name": own, "namespace": "istio-system", "labels": {"app": own}});
-    canary["spec"]["replicas"] = 1.into();
-    canary["spec"]["selector"]["matchLabels"]["app"] = own.into();
-    canary["spec"]["template"]["metadata"]["labels"]["app"] = own.into();
-    let settings = canary["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut();
-    for setting in settings.into_iter().flatten().filter(|setting| setting["name"] == "REVISION") {
-        setting["value"] = "canary".into();
-    }
-    canary["status"] = Value::Null;
-    canary.to_string()
-}
-
-/// Policies of a namespace that are one revision's become the other's, and the namespace with them.
+/// A second control plane stands beside the first; a namespace is moved to it and back, and the agents ask it and the first
+/// again.
 fn a_namespace_changes_its_revision(cluster: &Cluster, nodes: &Nodes) {
-    cluster.permit_revision("canary");
-    cluster.apply(&canary(cluster));
+    let canary = chart(&["revision=canary", "mesh.podCidrs={10.244.0.0/16}"]);
+    assert!(!canary.iter().any(|object| object["kind"] == "DaemonSet"), "the agents are the first one's");
+    cluster.apply(&list(canary));
     nodes.rolled_out("deployment/lateen-ctrl-canary");
     nothing_breaks(cluster, "shop", "a namespace moves from one revision to another and back", || {
         for revision in ["canary", "default"] {
@@ -267,4 +251,12 @@ fn a_namespace_changes_its_revision(cluster: &Cluster, nodes: &Nodes) {
             go_on(AROUND);
         }
     });
+    for revision in ["canary", "default"] {
+        let asked = chart(&[&format!("nodeAgent.revision={revision}")]);
+        let agents = asked.into_iter().filter(|object| object["kind"] == "DaemonSet").collect();
+        nothing_breaks(cluster, "shop", &format!("the agents ask revision {revision}"), || {
+            cluster.apply(&list(agents));
+            nodes.agents_ready();
+        });
+    }
 }

@@ -60,6 +60,33 @@ fn settings_reach_what_they_are_for() {
     assert_eq!(*nodes, json!({"kubernetes.io/os": "linux", "example.org/mesh": "true-ish"}));
 }
 
+/// Two control planes are there at once: what both have is called differently, and one of them has the agents.
+#[test]
+fn another_revision_stands_beside_the_first() {
+    let names = |settings: &[&str]| -> Vec<String> {
+        let objects = rendered(settings).expect("settings");
+        objects.iter().map(|one| format!("{} {}", one["kind"], one["metadata"]["name"])).collect()
+    };
+    let first = names(&[]);
+    let second = names(&["revision=canary"]);
+    assert!(second.iter().all(|name| !first.contains(name)), "{second:?}");
+    assert!(second.contains(&"\"Deployment\" \"lateen-ctrl-canary\"".to_owned()), "{second:?}");
+    let agents = |names: &[String]| names.iter().any(|name| name.contains("DaemonSet"));
+    assert!(agents(&first) && !agents(&second));
+    assert!(agents(&names(&["revision=stable", "nodeAgent.enabled=true"])));
+    assert!(!agents(&names(&["nodeAgent.enabled=false"])));
+    let selected = |settings: &[&str]| {
+        let objects = rendered(settings).expect("settings");
+        let service = objects.iter().find(|one| one["kind"] == "Service").expect("there is one");
+        service["spec"]["selector"].clone()
+    };
+    assert_eq!(selected(&[]), json!({"app": "lateen-ctrl"}));
+    assert_eq!(selected(&["revision=canary"]), json!({"app": "lateen-ctrl-canary"}));
+    let objects = rendered(&["nodeAgent.revision=canary"]).expect("settings");
+    let agent = find(&objects, "DaemonSet", "lateen-node-agent").to_string();
+    assert_eq!(agent.matches("https://lateen-ctrl-canary.elsewhere.svc:15012").count(), 2, "{agent}");
+}
+
 #[test]
 fn what_is_no_setting_is_refused_by_name() {
     for (setting, cause) in [

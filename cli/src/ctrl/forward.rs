@@ -10,8 +10,10 @@ use super::{Answer, AskError, PATIENCE, read, request};
 
 /// Where each serves its pages, on its pod's loopback: `ADMIN_ADDR` of the chart.
 const PORT: u16 = 15_000;
-/// What they are found by.
-const PODS: &str = "app=lateen-ctrl";
+/// What everything of ours has.
+const OURS: &str = "app.kubernetes.io/part-of=lateen";
+/// The label `app` of the control plane that is called default; those of other revisions have their names behind it.
+const APP: &str = "lateen-ctrl";
 
 /// Asks every controller that runs.
 pub(super) fn ask(args: &ClusterArgs, method: &str, path: &str) -> Result<Vec<Answer>, AskError> {
@@ -38,26 +40,26 @@ fn run<T>(work: impl Future<Output = Result<T, AskError>>) -> Result<T, AskError
     runtime.map_err(AskError::Unreachable)?.block_on(work)
 }
 
-/// Namespace and name of each that runs; at least one.
+/// Namespace and name of each that runs, of the default revision before others; at least one.
 async fn controllers(args: &ClusterArgs) -> Result<(Cluster, Vec<(String, String)>), AskError> {
     let cluster = cluster::connect(args).await?;
     let pods: Api<Pod> = Api::all(cluster.client.clone());
     let list = pods
-        .list(&ListParams::default().labels(PODS))
+        .list(&ListParams::default().labels(OURS))
         .await
         .map_err(|error| failed("the pods of ctrl", &error))?;
     let runs = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
     let ends = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-    let mut found: Vec<(String, String)> = list
-        .items
-        .into_iter()
-        .filter(|pod| runs(pod) && !ends(pod))
-        .filter_map(|pod| Some((pod.metadata.namespace?, pod.metadata.name?)))
-        .collect();
+    let named = list.items.into_iter().filter(|pod| runs(pod) && !ends(pod)).filter_map(|pod| {
+        let app = pod.metadata.labels?.remove("app")?;
+        let revision = app.strip_prefix(APP)?.to_owned();
+        Some((revision, pod.metadata.namespace?, pod.metadata.name?))
+    });
+    let mut found: Vec<(String, String, String)> = named.collect();
     found.sort();
     match found.is_empty() {
         true => Err(AskError::NotInstalled(cluster.name)),
-        false => Ok((cluster, found)),
+        false => Ok((cluster, found.into_iter().map(|(_, namespace, name)| (namespace, name)).collect())),
     }
 }
 

@@ -9,23 +9,39 @@ use serde_json::{Value, json};
 use crate::cluster::objects::{Applying, Reference, apply};
 use crate::cluster::{Cluster, ClusterError, failed};
 
-/// The ConfigMap.
-pub(super) const NAME: &str = "lateen-installed";
+/// The revision of the control plane that others stand beside.
+pub(crate) const DEFAULT: &str = "default";
+/// The ConfigMap of that one; those of others have their names behind it.
+const NAME: &str = "lateen-installed";
 
 /// What it says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) version: String,
+    /// Of the control plane.
+    #[serde(default = "default_revision")]
+    pub(super) revision: String,
     /// Only what differs from the chart's defaults.
     pub(super) values: Value,
     /// In the order in which they are applied.
     pub(super) objects: Vec<Reference>,
 }
 
+fn default_revision() -> String {
+    DEFAULT.to_owned()
+}
+
 impl Record {
+    /// Of what `values` make, which differ from the chart's defaults by what they have.
     pub(super) fn of(version: &str, values: &Value, objects: &[Value]) -> Self {
         let objects = objects.iter().filter_map(Reference::of).collect();
-        Self { version: version.to_owned(), values: values.clone(), objects }
+        let revision = revision_of(values).to_owned();
+        Self { version: version.to_owned(), revision, values: values.clone(), objects }
+    }
+
+    /// Whether the agents are among it.
+    pub(super) fn has_agents(&self) -> bool {
+        self.objects.iter().any(|object| object.kind == "DaemonSet")
     }
 
     /// With what was there before and is not any more: while it is being replaced, both are there.
@@ -49,20 +65,65 @@ fn same(a: &Reference, b: &Reference) -> bool {
     (group(a), &a.kind, &a.namespace, &a.name) == (group(b), &b.kind, &b.namespace, &b.name)
 }
 
-/// What is noted in a namespace.
-pub(super) async fn read(cluster: &Cluster, namespace: &str) -> Result<Option<Record>, ClusterError> {
+/// The revision that values ask for.
+pub(super) fn revision_of(values: &Value) -> &str {
+    values["revision"].as_str().unwrap_or(DEFAULT)
+}
+
+/// Where it is noted.
+pub(super) fn note(namespace: &str, revision: &str) -> Reference {
+    let name = if revision == DEFAULT { NAME.to_owned() } else { format!("{NAME}-{revision}") };
+    Reference {
+        api_version: "v1".to_owned(),
+        kind: "ConfigMap".to_owned(),
+        namespace: namespace.to_owned(),
+        name,
+    }
+}
+
+/// What is noted of a revision in a namespace.
+pub(super) async fn read(
+    cluster: &Cluster,
+    namespace: &str,
+    revision: &str,
+) -> Result<Option<Record>, ClusterError> {
+    let note = note(namespace, revision);
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), namespace);
     let noted = maps
-        .get_opt(NAME)
+        .get_opt(&note.name)
         .await
         .map_err(|error| failed(format!("what is installed in {namespace} cannot be read"), &error))?;
     let Some(text) = noted.and_then(|map| map.data).and_then(|data| data.get("installed").cloned()) else {
         return Ok(None);
     };
     serde_json::from_str(&text).map(Some).map_err(|error| ClusterError::Refused {
-        doing: format!("ConfigMap {namespace}/{NAME} is not understood"),
+        doing: format!("{} is not understood", note.shown()),
         reason: format!("{error}; a newer lateen wrote it, perhaps"),
     })
+}
+
+/// Revisions that are noted in a namespace, but this one.
+pub(super) async fn others(
+    cluster: &Cluster,
+    namespace: &str,
+    revision: &str,
+) -> Result<Vec<String>, ClusterError> {
+    let notes = note(namespace, DEFAULT).likewise(&cluster.client).await?;
+    let named = notes.iter().filter_map(|note| match note.name.strip_prefix(NAME)? {
+        "" => Some(DEFAULT),
+        rest => rest.strip_prefix('-'),
+    });
+    Ok(named.filter(|named| *named != revision).map(str::to_owned).collect())
+}
+
+/// What is noted of all revisions in a namespace.
+pub(super) async fn all(cluster: &Cluster, namespace: &str) -> Result<Vec<Record>, ClusterError> {
+    let mut all = Vec::new();
+    // None is called so.
+    for revision in others(cluster, namespace, "").await? {
+        all.extend(read(cluster, namespace, &revision).await?);
+    }
+    Ok(all)
 }
 
 /// Notes it.
@@ -73,7 +134,7 @@ pub(super) async fn write(cluster: &Cluster, namespace: &str, record: &Record) -
     })?;
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": NAME, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "lateen"}},
+        "metadata": {"name": note(namespace, &record.revision).name, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "lateen"}},
         "data": {"installed": text},
     });
     apply(&cluster.client, &map, Applying { dry_run: false, force: true }).await.map(drop)
@@ -83,12 +144,20 @@ pub(super) async fn write(cluster: &Cluster, namespace: &str, record: &Record) -
 ///
 /// # Errors
 /// It has.
-pub(super) async fn not_helms(cluster: &Cluster, namespace: &str) -> Result<(), ClusterError> {
+pub(super) async fn not_helms(
+    cluster: &Cluster,
+    namespace: &str,
+    revision: &str,
+) -> Result<(), ClusterError> {
+    let name = match revision {
+        DEFAULT => "lateen-ctrl".to_owned(),
+        other => format!("lateen-ctrl-{other}"),
+    };
     let reference = Reference {
         api_version: "apps/v1".to_owned(),
         kind: "Deployment".to_owned(),
         namespace: namespace.to_owned(),
-        name: "lateen-ctrl".to_owned(),
+        name,
     };
     let there = reference.get(&cluster.client).await?;
     let notes = there.as_ref().and_then(|object| object.metadata.annotations.as_ref());

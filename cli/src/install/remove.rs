@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, ClusterError, code, failed};
 
 use super::apply::ours;
 use super::progress::Progress;
-use super::record::{self, NAME, Record};
+use super::record::{self, Record};
 
 /// Written by agents to the pods whose traffic they redirect.
 const REDIRECTED: &str = "ambient.istio.io/redirection";
@@ -50,15 +50,34 @@ pub(super) async fn superseded(
 /// Runs `uninstall`. It can be repeated.
 pub(super) async fn run(cluster: &Cluster, namespace: &str, args: &UninstallArgs) -> Outcome {
     let mut progress = Progress::new();
-    record::not_helms(cluster, namespace).await?;
-    let Some(installed) = record::read(cluster, namespace).await? else {
-        progress.note(&format!("nothing is installed in {namespace} of cluster {}", cluster.name));
+    let revision = &*args.revision;
+    record::not_helms(cluster, namespace, revision).await?;
+    let others = record::others(cluster, namespace, revision).await?;
+    if args.purge && !others.is_empty() {
+        return Err(format!(
+            "revision {} is installed in {namespace} as well, and needs what --purge takes away; first: \
+             lateen uninstall --revision {}",
+            others.join(", "),
+            others[0]
+        )
+        .into());
+    }
+    let Some(installed) = record::read(cluster, namespace, revision).await? else {
+        progress.note(&match &others[..] {
+            [] => format!("nothing is installed in {namespace} of cluster {}", cluster.name),
+            others => format!(
+                "revision {revision} is not installed in {namespace} of cluster {}, but {}",
+                cluster.name,
+                others.join(", ")
+            ),
+        });
         if args.purge {
             purge(cluster, namespace, &mut progress).await?;
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let captured = captured(cluster).await?;
+    // Without agents its pods' traffic is none of this one's business.
+    let captured = if installed.has_agents() { captured(cluster).await? } else { Vec::new() };
     if !args.force && !captured.is_empty() {
         return Err(still_in_it(&captured).into());
     }
@@ -75,11 +94,14 @@ pub(super) async fn run(cluster: &Cluster, namespace: &str, args: &UninstallArgs
         }
         gone(cluster, &stage, &mut progress).await?;
     }
-    roots(cluster).await?;
-    note(namespace).delete(&cluster.client).await?;
+    if others.is_empty() {
+        roots(cluster).await?;
+    }
+    record::note(namespace, revision).delete(&cluster.client).await?;
     progress.done("objects", &format!("{} gone", installed.objects.len()));
     match args.purge {
         true => purge(cluster, namespace, &mut progress).await?,
+        false if !others.is_empty() => progress.note(&format!("what stays: revision {}", others.join(", "))),
         false => progress.note(&format!(
             "what stays: the definitions with what was written of them, and the authority's key in {namespace}; \
              lateen uninstall --purge takes them too"
@@ -94,15 +116,6 @@ fn stages(objects: &[Reference]) -> [Vec<Reference>; 2] {
     let (agents, others): (Vec<_>, Vec<_>) =
         objects.iter().rev().cloned().partition(|one| one.kind == "DaemonSet");
     [agents, others]
-}
-
-fn note(namespace: &str) -> Reference {
-    Reference {
-        api_version: "v1".to_owned(),
-        kind: "ConfigMap".to_owned(),
-        namespace: namespace.to_owned(),
-        name: NAME.to_owned(),
-    }
 }
 
 /// Pods whose traffic is redirected: without agents it would go on in plain text.

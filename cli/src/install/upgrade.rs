@@ -4,26 +4,27 @@ use serde_json::Value;
 
 use crate::Outcome;
 use crate::args::{InstallArgs, UpgradeArgs};
-use crate::chart::values;
 use crate::cluster::{self, ClusterArgs};
 
-use super::{allowed, blocking, own_version, put, record};
+use super::{allowed, asked, blocking, own_version, put, record};
 
 pub(super) fn run(cluster: &ClusterArgs, namespace: &str, args: &UpgradeArgs) -> Outcome {
     let UpgradeArgs { reset_values, install } = args;
     blocking(async {
         let cluster = cluster::connect(cluster).await?;
         allowed(&cluster, namespace).await?;
-        record::not_helms(&cluster, namespace).await?;
-        let Some(before) = record::read(&cluster, namespace).await? else {
+        let revision = asked(Value::Null, &install.values)?;
+        let revision = record::revision_of(&revision);
+        record::not_helms(&cluster, namespace, revision).await?;
+        let Some(before) = record::read(&cluster, namespace, revision).await? else {
             return Err(format!(
-                "nothing is installed in {namespace} of cluster {}; use: lateen install",
+                "revision {revision} is not installed in {namespace} of cluster {}; use: lateen install",
                 cluster.name
             )
             .into());
         };
-        let kept = if *reset_values { Value::Object(serde_json::Map::new()) } else { before.values.clone() };
-        let asked = values::asked(kept, &install.values.files, &install.values.settings)?;
+        let kept = if *reset_values { Value::Null } else { before.values.clone() };
+        let asked = asked(kept, &install.values)?;
         crate::say(&format!("version {} in place of {}", own_version(), before.version));
         let install: &InstallArgs = install;
         put(&cluster, namespace, asked, Some(before), install).await
