@@ -5,6 +5,7 @@
 //! ours do, but decodes nothing and carries nothing. All of them are one thread.
 
 mod board;
+mod kubernetes;
 mod simulated;
 
 use std::fs;
@@ -18,7 +19,8 @@ use nix::unistd::Pid;
 use testkit::netns::Netns;
 
 use self::board::{Board, Bytes};
-use self::simulated::{Agents, Credentials};
+use self::kubernetes::ApiServer;
+use self::simulated::{Agents, Credentials, node};
 use crate::isolate;
 use crate::load::raise_descriptor_limit;
 use crate::measure;
@@ -50,6 +52,9 @@ pub(crate) struct Options {
     /// Changes whose way from the file to every agent is timed.
     #[arg(long, default_value_t = 100)]
     changes: u32,
+    /// The controller has the objects from a real API server, which is started for it (`e2e/cluster`, root only).
+    #[arg(long)]
+    kubernetes: bool,
     /// Our controller; else the one beside this program.
     #[arg(long, value_name = "PATH")]
     ctrl: Option<PathBuf>,
@@ -57,15 +62,38 @@ pub(crate) struct Options {
 
 /// Where the controller has its objects from: files, or whatever else can be told the same.
 trait Source {
+    /// What a change is, for people.
+    const CHANGE: &str;
     /// Tells the controller where that is.
-    fn configure(&self, controller: &mut Command);
+    fn configure(&self, folder: &Path, controller: &mut Command);
+    /// What agents prove who they are with; the controller is not there yet.
+    fn credentials(&self, folder: &Path, agents: u32) -> Result<Credentials, VariantError>;
+    /// The controller is ready.
+    fn ready(&self) -> Result<(), VariantError>;
     /// Changes whether a pod is ready.
     fn set_ready(&self, pod: u32, ready: bool) -> Result<(), VariantError>;
 }
 
 impl Source for World {
-    fn configure(&self, controller: &mut Command) {
-        controller.env("OBJECTS", self.objects());
+    const CHANGE: &str = "one changed file";
+
+    fn configure(&self, folder: &Path, controller: &mut Command) {
+        controller.env("OBJECTS", self.objects()).env("TOKENS", folder.join("tokens"));
+    }
+
+    fn credentials(&self, folder: &Path, agents: u32) -> Result<Credentials, VariantError> {
+        let tokens = folder.join("tokens");
+        fs::create_dir_all(&tokens).map_err(failed("making a folder"))?;
+        let write = |number| {
+            let token = format!("token-of-this-bench-alone-{number}");
+            fs::write(tokens.join(node(number)), &token).map(|()| token)
+        };
+        let tokens = (0..agents).map(write).collect::<Result<_, _>>().map_err(failed("writing tokens"))?;
+        Ok(Credentials { tokens, roots: folder.join("state/root-cert.pem") })
+    }
+
+    fn ready(&self) -> Result<(), VariantError> {
+        Ok(())
     }
 
     fn set_ready(&self, pod: u32, ready: bool) -> Result<(), VariantError> {
@@ -75,6 +103,9 @@ impl Source for World {
 
 /// Runs it, in namespaces of its own.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
+    if options.kubernetes && !kubernetes::is_inside() {
+        return kubernetes::around();
+    }
     isolate::enter(false)?;
     raise_descriptor_limit();
     let mut options = options.clone();
@@ -89,33 +120,43 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let ctrl = options.ctrl.clone().or_else(|| beside("ctrl"));
     let ctrl =
         ctrl.ok_or_else(|| io::Error::other("ctrl is not beside this program; build it, or give --ctrl"))?;
-    let world = World::write(folder.path(), options.pods, options.per_service).map_err(io::Error::other)?;
-    println!("| | |\n|---|---|");
-    measure_all(&options, folder.path(), &ctrl, &world).map_err(io::Error::other)?;
+    if options.kubernetes {
+        let namespace = Netns::here()?;
+        let server = ApiServer::fill(folder.path(), &namespace, options.pods, options.per_service);
+        let server = server.map_err(io::Error::other)?;
+        measure_all(&options, folder.path(), &ctrl, &namespace, &server).map_err(io::Error::other)?;
+    } else {
+        let namespace = Netns::new(&format!("lagents-{}", std::process::id())).map_err(io::Error::other)?;
+        let world =
+            World::write(folder.path(), options.pods, options.per_service).map_err(io::Error::other)?;
+        measure_all(&options, folder.path(), &ctrl, &namespace, &world).map_err(io::Error::other)?;
+    }
     println!("\nload average before: {}", busy.split_whitespace().next().unwrap_or("unknown"));
     Ok(())
 }
 
-fn measure_all(
+fn measure_all<S: Source>(
     options: &Options,
     folder: &Path,
     ctrl: &Path,
-    source: &impl Source,
+    namespace: &Netns,
+    source: &S,
 ) -> Result<(), VariantError> {
-    let credentials = Credentials::write(folder, options.agents).map_err(failed("writing tokens"))?;
-    let namespace = Netns::new(&format!("lagents-{}", std::process::id()))?;
+    println!("| | |\n|---|---|");
+    let credentials = source.credentials(folder, options.agents)?;
     let mut command = Command::new(ctrl);
-    command.env_clear().env("STATE", folder.join("state")).env("TOKENS", credentials.tokens());
+    command.env_clear().env("STATE", folder.join("state"));
     command.env("LISTEN", CTRL).env("POD_CIDRS", "11.0.0.0/8");
-    source.configure(&mut command);
-    let controller = Process::start("ctrl", &mut command, &namespace, folder)?;
+    source.configure(folder, &mut command);
+    let controller = Process::start("ctrl", &mut command, namespace, folder)?;
     let mut controller = controller.patient(LOADING);
-    controller.wait_ready_http(&namespace, 15014, "/healthz/ready")?;
+    controller.wait_ready_http(namespace, 15014, "/healthz/ready")?;
+    source.ready()?;
     settle(controller.pid());
     let pid = controller.pid();
     row(&format!("ctrl with {} pods: memory", options.pods), megabytes(memory(pid)));
     let board = Board::default();
-    let agents = namespace.run(|| Agents::start(&credentials, options.agents, &board))?;
+    let agents = namespace.run(|| Agents::start(&credentials, &board))?;
     let agents = agents.map_err(failed("starting the agents"))?;
     let full = told(options, pid, &board)?;
     changes(options, pid, source, &board)?;
@@ -139,7 +180,7 @@ fn told(options: &Options, ctrl: Pid, board: &Board) -> Result<Bytes, VariantErr
     Ok(bytes)
 }
 
-fn changes(options: &Options, ctrl: Pid, source: &impl Source, board: &Board) -> Result<(), VariantError> {
+fn changes<S: Source>(options: &Options, ctrl: Pid, source: &S, board: &Board) -> Result<(), VariantError> {
     let (before, mut each, mut last) = (measure::cpu(&[ctrl]), Vec::new(), Vec::new());
     for number in 0..options.changes {
         // Each is back as it was after the next round, so that none of them is said for nothing.
@@ -151,7 +192,8 @@ fn changes(options: &Options, ctrl: Pid, source: &impl Source, board: &Board) ->
         last.extend(times.clone().max());
         each.extend(times);
     }
-    row("one changed file until an agent has it: least, middle, 99 of 100, greatest", spread(each));
+    let what = format!("{} until an agent has it: least, middle, 99 of 100, greatest", S::CHANGE);
+    row(&what, spread(each));
     row("until all of them have it", spread(last));
     let cpu = measure::cpu(&[ctrl]).saturating_sub(before);
     let told = f64::from(options.changes) * f64::from(options.agents);

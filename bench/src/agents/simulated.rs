@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 use std::error::Error;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -31,36 +30,18 @@ const REQUESTS: usize = 16;
 /// What they subscribe to.
 const TYPES: [&str; 3] = [MESH_SETTINGS, AUTHORIZATION, ADDRESS];
 
-/// What agents prove who they are with.
+/// What agents prove who they are with, and tell the controller by.
 #[derive(Debug)]
 pub(super) struct Credentials {
-    tokens: PathBuf,
-    roots: PathBuf,
+    /// Of each.
+    pub(super) tokens: Vec<String>,
+    /// File of the roots that sign the controller's certificate.
+    pub(super) roots: PathBuf,
 }
 
-impl Credentials {
-    /// A token for each.
-    pub(super) fn write(folder: &Path, agents: u32) -> io::Result<Self> {
-        let tokens = folder.join("tokens");
-        fs::create_dir_all(&tokens)?;
-        for number in 0..agents {
-            fs::write(tokens.join(node(number)), token(number))?;
-        }
-        Ok(Self { tokens, roots: folder.join("state/root-cert.pem") })
-    }
-
-    /// Where they are.
-    pub(super) fn tokens(&self) -> &Path {
-        &self.tokens
-    }
-}
-
-fn node(number: u32) -> String {
+/// The node of an agent.
+pub(super) fn node(number: u32) -> String {
     format!("node-{number}")
-}
-
-fn token(number: u32) -> String {
-    format!("token-of-this-bench-alone-{number}")
 }
 
 /// All of them, until dropped.
@@ -73,18 +54,20 @@ pub(super) struct Agents {
 
 impl Agents {
     /// Starts them on a thread in the namespace of the caller.
-    pub(super) fn start(credentials: &Credentials, agents: u32, board: &Board) -> io::Result<Self> {
+    pub(super) fn start(credentials: &Credentials, board: &Board) -> io::Result<Self> {
         let settings = ControlPlaneSettings::new(format!("https://{CTRL}"), &credentials.roots);
         let control = ControlPlane::new(&Tls::new(TlsSettings::default()), &settings);
         let control = control.map_err(io::Error::other)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (round, rounds) = watch::channel(0);
         let board = board.clone();
+        let tokens = credentials.tokens.clone();
         let all = async move {
             let connecting = Arc::new(Semaphore::new(CONNECTING));
             let mut running = tokio::task::JoinSet::new();
-            for number in 0..agents {
+            for (number, token) in (0..).zip(tokens) {
                 let agent = Agent {
+                    token,
                     control: control.clone(),
                     connecting: connecting.clone(),
                     board: board.clone(),
@@ -118,6 +101,7 @@ impl Drop for Agents {
 }
 
 struct Agent {
+    token: String,
     control: ControlPlane,
     connecting: Arc<Semaphore>,
     board: Board,
@@ -141,7 +125,7 @@ impl Agent {
         let mut subscriber = Subscriber::new(info.on_node(&node(number)).to_wire(), TYPES.map(all));
         loop {
             self.rounds.borrow_and_update();
-            match self.connection(number, &mut subscriber).await {
+            match self.connection(&mut subscriber).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 // Who is missing is missed.
@@ -153,7 +137,6 @@ impl Agent {
     /// One connection; whether there is to be another.
     async fn connection(
         &mut self,
-        number: u32,
         subscriber: &mut Subscriber,
     ) -> Result<bool, Box<dyn Error + Send + Sync>> {
         let connecting = self.connecting.clone().acquire_owned().await?;
@@ -163,7 +146,7 @@ impl Agent {
             self.send(&requests, request).await?;
         }
         let mut request = Request::new(ReceiverStream::new(outbound));
-        request.metadata_mut().insert("authorization", format!("Bearer {}", token(number)).parse()?);
+        request.metadata_mut().insert("authorization", format!("Bearer {}", self.token).parse()?);
         let mut client = AggregatedDiscoveryServiceClient::<Channel>::new(channel);
         let mut responses = client.delta_aggregated_resources(request).await?.into_inner();
         let mut connecting = Some(connecting);

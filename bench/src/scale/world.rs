@@ -59,11 +59,13 @@ impl World {
     }
 }
 
-fn names(deployment: u32) -> (String, String) {
+/// Its name, which is also that of its account and service, and its namespace.
+pub(crate) fn names(deployment: u32) -> (String, String) {
     (format!("app-{deployment}"), format!("team-{}", deployment / PER_NAMESPACE))
 }
 
-fn service(deployment: u32) -> Value {
+/// The service of a deployment.
+pub(crate) fn service(deployment: u32) -> Value {
     let (app, namespace) = names(deployment);
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -75,7 +77,8 @@ fn service(deployment: u32) -> Value {
     })
 }
 
-fn pod(number: u32, deployment: u32, ready: bool) -> Value {
+/// A pod of a deployment, as it runs.
+pub(crate) fn pod(number: u32, deployment: u32, ready: bool) -> Value {
     let (app, namespace) = names(deployment);
     let address = format!("11.{}.{}.{}", (number >> 16) & 255, (number >> 8) & 255, number & 255);
     let name = format!("{app}-7d9c5b8f6c-{number:05x}");

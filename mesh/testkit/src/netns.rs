@@ -65,6 +65,14 @@ impl Netns {
         Ok(namespace)
     }
 
+    /// The one that the caller is in.
+    ///
+    /// # Errors
+    /// The kernel does not show it.
+    pub fn here() -> io::Result<Self> {
+        Ok(Self { name: String::from("of this process"), file: File::open("/proc/thread-self/ns/net")? })
+    }
+
     /// The label given at creation.
     pub fn name(&self) -> &str {
         &self.name
