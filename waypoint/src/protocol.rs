@@ -134,6 +134,9 @@ mod tests {
     #[test]
     fn first_bytes_look_like_what_they_are() {
         let long = format!("GET /{}", "a".repeat(LINE));
+        // As long as a method, and a line that is not read to its end, may be; and longer.
+        let method = "M".repeat(METHOD);
+        let [longest, too_long] = ["", "M"].map(|more| format!("{method}{more} / HTTP/1.1\r\n"));
         let cases: &[(&[u8], Looks)] = &[
             (b"", Looks::Open),
             (b"P", Looks::Open),
@@ -145,10 +148,16 @@ mod tests {
             (b"POST /a?b HTTP/1.0\nHost", Looks::Http(Http::One)),
             (b"M-SEARCH * HTTP/1.1\r\n", Looks::Http(Http::One)),
             (long.as_bytes(), Looks::Http(Http::One)),
+            (&long.as_bytes()[..LINE], Looks::Open),
+            (method.as_bytes(), Looks::Open),
+            (longest.as_bytes(), Looks::Http(Http::One)),
+            (too_long.as_bytes(), Looks::Other),
+            (b"GET\t/ HTTP/1.1\r\n", Looks::Other),
             (b"get key\r\n", Looks::Other),
             (b"GET / HTTP/2\r\n", Looks::Other),
             (b"GET / HTTP/1.12\r\n", Looks::Other),
             (b"\x16", Looks::Open),
+            (b"\x16\x03", Looks::Tls),
             (b"\x16\x03\x01", Looks::Tls),
             (b"\x16\x04", Looks::Other),
             (b"*3\r\n$3\r\nSET", Looks::Other),

@@ -106,6 +106,16 @@ mod tests {
                 &[("x-forwarded-for", "a"), ("host", "h")],
             ),
             (&[("connection", "expect"), ("expect", "100-continue")], None, &[("expect", "100-continue")]),
+            // Without its length the body would be the next request.
+            (
+                &[
+                    ("connection", "content-length, x-request-id"),
+                    ("content-length", "5"),
+                    ("x-request-id", "a"),
+                ],
+                None,
+                &[("content-length", "5"), ("x-request-id", "a")],
+            ),
             (
                 &[("connection", "upgrade"), ("upgrade", "websocket")],
                 Some("websocket"),

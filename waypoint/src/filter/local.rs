@@ -79,6 +79,28 @@ mod tests {
         assert_eq!(call.headers()["grpc-status"], "7");
         assert_eq!(call.headers()["grpc-message"], "100%25 sure%0A");
     }
+
+    #[test]
+    fn statuses_of_http_are_those_of_grpc_that_its_own_table_says() {
+        // INTERNAL, UNAUTHENTICATED, PERMISSION_DENIED, UNIMPLEMENTED, UNAVAILABLE, and UNKNOWN for all else.
+        for (status, expected) in [
+            (400, 13),
+            (401, 16),
+            (403, 7),
+            (404, 12),
+            (429, 14),
+            (502, 14),
+            (503, 14),
+            (504, 14),
+            (200, 2),
+            (418, 2),
+            (431, 2),
+            (500, 2),
+        ] {
+            assert_eq!(grpc_status(StatusCode::from_u16(status).unwrap()), expected, "{status}");
+        }
+    }
+
     #[test]
     fn no_text_follows_where_none_may() {
         for (method, status, length, follows) in [

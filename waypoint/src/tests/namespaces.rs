@@ -123,6 +123,26 @@ fn rules_that_lead_elsewhere_are_held_to_what_is_attached_there() {
     });
 }
 
+/// Whoever may write an EndpointSlice may put anybody's pod behind a service of its own, and write a rule for that one.
+#[test]
+fn rules_of_a_service_that_names_anothers_pod_are_held_to_the_pods_policies() {
+    run(async {
+        let world = World::new(application).await;
+        let server = edit(pod("server", world.pod_ip()), |pod| {
+            let ports = ports(&[(80, 8080, AppProtocol::Http11)]);
+            pod.services = [(key("reviews"), ports.clone()), (of("other"), ports)].into();
+            pod.waypoint = Some(waypoint("waypoint"));
+        });
+        world.waypoint.take(vec![Update::Workload(server)]);
+        let role = || header("x-role", StringMatch::Exact("admin".into()));
+        for (set, expected) in [(&[][..], 200), (&[("x-role", "admin")], 403)] {
+            let routing = leading("other", Forward::to_service(of("other")), set);
+            let policy = policy(PolicyScope::Namespace, Action::Deny, role());
+            assert_eq!(ask(&world, "other", routing, policy).await.0, expected, "{set:?}");
+        }
+    });
+}
+
 #[test]
 fn no_rule_says_whose_certificate_was_shown() {
     run(async {

@@ -265,6 +265,19 @@ fn what_is_not_declared_is_spoken_as_the_client_speaks() {
     });
 }
 
+/// Hosts are compared in lower case (RFC 9110, section 4.2.3): what is judged is what the application is asked for.
+#[test]
+fn the_host_arrives_as_it_was_judged() {
+    run(async {
+        let world = World::new(application).await;
+        let (_, seen) = whole(http1(&world, HTTP).await.send_request(get("/x")).await.unwrap()).await;
+        assert!(seen.starts_with("HTTP/1.1 GET /x\n") && seen.contains("host: reviews:80\n"), "{seen}");
+        let request = Request::get("http://Reviews:81/x").body(empty()).unwrap();
+        let (_, seen) = whole(http2(&world, GRPC).await.send_request(request).await.unwrap()).await;
+        assert!(seen.starts_with("HTTP/2.0 GET http://reviews:81/x\n"), "{seen}");
+    });
+}
+
 #[test]
 fn an_upgrade_leads_through() {
     run(async {
