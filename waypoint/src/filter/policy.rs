@@ -208,3 +208,25 @@ fn denied(cause: String, rule: Option<&RuleName>) -> Denied {
     };
     Denied { cause, details: format!("rbac_access_denied_matched_policy[{matched}]") }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::authz::{Action, Policy, Rule, decide};
+
+    use super::*;
+    use crate::tests::fixtures::nobody;
+
+    #[test]
+    fn refusals_name_their_rule_as_envoy_does() {
+        let deny = Policy { action: Action::Deny, rules: [Rule::default()].into(), ..nobody("shop") };
+        let subject = Subject {
+            source: ([10, 0, 0, 1], 1).into(),
+            identity: None,
+            destination: ([10, 0, 0, 2], 80).into(),
+        };
+        for (policy, matched) in [(deny, "ns[shop]-policy[nobody]-rule[0]"), (nobody("shop"), "none")] {
+            let denied = verdict(&decide(&[policy], &subject)).expect_err("nobody may");
+            assert_eq!(denied.details, format!("rbac_access_denied_matched_policy[{matched}]"));
+        }
+    }
+}

@@ -179,6 +179,16 @@ mod tests {
         }
     }
 
+    /// RFC 9113, section 8.3.1: the path is `*`, and the host a field of its own.
+    #[test]
+    fn what_is_asked_of_a_whole_server_is_asked_of_its_host() {
+        let mut head = head(Version::HTTP_2, "http://h/", &[]);
+        let whole = http::Uri::builder().scheme("http").authority("h").path_and_query("*");
+        (head.method, head.uri) = (Method::OPTIONS, whole.build().unwrap());
+        let asked = read(&head).unwrap();
+        assert_eq!((asked.authority.as_str(), asked.path.as_str()), ("h", "*"));
+    }
+
     #[test]
     fn path_and_query_are_read_once_and_canonically() {
         let asked = read(&head(Version::HTTP_11, "/a/./b?x=%2e", &[("host", "h")])).unwrap();

@@ -82,6 +82,16 @@ fn only_what_is_bound_to_this_waypoint_is_reached_through_it() {
     }
 }
 
+/// A pod is borrowed where its services alone bring it here: not where it is bound itself, nor where nobody is judged for.
+#[test]
+fn who_is_borrowed() {
+    let (mesh, own) = mesh();
+    for (ip, expected) in [([10, 0, 0, 2], false), ([10, 0, 0, 3], false), ([10, 0, 0, 4], true)] {
+        let workload = mesh.workload_at(&NetworkAddress::new("".into(), ip.into())).unwrap();
+        assert_eq!(is_borrowed(&mesh, &own, workload), expected, "{}", workload.name);
+    }
+}
+
 #[test]
 fn what_another_namespace_declares_of_a_pods_port_counts_for_nothing() {
     let (mut mesh, own) = mesh();

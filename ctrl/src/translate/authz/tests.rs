@@ -42,8 +42,11 @@ fn scopes_by_table() {
         ("istio-system", "selector: {matchLabels: {app: cart}}, ", PolicyScope::Workload),
     ] {
         let spec = format!("{{{selector}rules: [{{}}]}}");
-        let policy = policy(&in_namespace(namespace, &spec), &Settings::default()).policy.unwrap();
-        assert_eq!(policy.scope, expected, "{namespace} {spec}");
+        let object = in_namespace(namespace, &spec);
+        let at_waypoints = for_waypoints(&object, &Context::new(Settings::default()));
+        for translated in [policy(&object, &Settings::default()), at_waypoints] {
+            assert_eq!(translated.policy.unwrap().scope, expected, "{namespace} {spec}");
+        }
     }
 }
 
@@ -61,6 +64,48 @@ fn actions_by_table() {
         let policy = translate(spec).policy;
         assert_eq!(policy.as_ref().map(|policy| policy.action), action, "{spec}");
         assert_eq!(policy.map_or(0, |policy| policy.rules.len()), rules, "{spec}");
+    }
+}
+
+/// What is only noted refuses nothing: neither what its rules match, nor anything where they cannot be read.
+#[test]
+fn what_only_notes_says_so_and_refuses_nothing() {
+    let spec = "{action: AUDIT, rules: [{to: [{operation: {ports: ['80']}}]}]}";
+    assert_eq!(translate(spec).fate, Fate::Audit);
+    assert_eq!(translate(&spec.replace("AUDIT", "DENY")).fate, Fate::Enforced(Vec::new()));
+    // What manifests are checked for does not come this far.
+    for (action, refuses) in [(Asked::Audit, false), (Asked::Allow, true), (Asked::Deny, true)] {
+        let object = object(spec);
+        let Typed::AuthorizationPolicy(mut spec) = object.spec.clone() else { panic!("{spec}") };
+        spec.action = action;
+        spec.rules[0].to[0].operation.ports = vec!["web".to_owned()];
+        let translated = readable(&object, &spec, PolicyScope::Namespace, Layer::Seven, &Settings::default());
+        let policy = translated.policy.unwrap();
+        assert_eq!(policy.invalid.is_some(), refuses, "{action:?}");
+        assert_eq!(policy.action == Action::Deny, refuses, "{action:?}");
+        assert_eq!(policy.rules.is_empty(), !refuses, "{action:?}");
+        assert!(matches!(translated.fate, Fate::Refused(_)), "{action:?}");
+    }
+}
+
+/// A trial is what its annotation says, in Istio's words for it.
+#[test]
+fn trials_are_told_by_their_annotation() {
+    for (annotations, dry_run) in [
+        ("", false),
+        ("annotations: {istio.io/dry-run: 'true'}, ", true),
+        ("annotations: {istio.io/dry-run: 'false'}, ", false),
+        ("annotations: {other: 'true'}, ", false),
+    ] {
+        for spec in ["{rules: [{}]}", "{action: DNEY}"] {
+            let text = format!(
+                "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                 metadata: {{{annotations}name: p, namespace: shop}}\nspec: {spec}\n"
+            );
+            let object = parse(&text, &Arc::from(Path::new("policy.yaml"))).objects.pop().unwrap();
+            let policy = policy(&object, &Settings::default()).policy.unwrap();
+            assert_eq!(policy.dry_run, dry_run, "{annotations}{spec}");
+        }
     }
 }
 

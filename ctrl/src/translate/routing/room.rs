@@ -108,3 +108,23 @@ pub(super) fn length(route: &HttpRoute) -> usize {
     let _ = write!(counted, "{route:?}");
     counted.0
 }
+
+#[cfg(test)]
+mod tests {
+    use manifest::istio::HttpMatch;
+
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_so_many_rules_and_matches() {
+        for (matches, fit) in
+            [(0, MAX_RULES), (1, MAX_RULES), (2, MAX_MATCHES / 2), (MAX_MATCHES, 1), (MAX_MATCHES + 1, 0)]
+        {
+            let route = HttpRoute { matches: vec![HttpMatch::default(); matches], ..HttpRoute::default() };
+            let mut room = Room::default();
+            assert_eq!((0..fit).find(|_| room.rule(&route).is_err()), None, "{matches}");
+            assert!(!room.is_exceeded(), "{matches}");
+            assert!(room.rule(&route).is_err() && room.is_exceeded(), "{matches}");
+        }
+    }
+}

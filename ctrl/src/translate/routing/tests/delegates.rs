@@ -46,6 +46,31 @@ fn a_delegates_match_stays_within_the_roots() {
     }
 }
 
+/// Whom copies go to is said by one of the two, never by both: the delegate where it says any.
+#[test]
+fn a_delegates_mirrors_come_before_the_roots() {
+    let mirrors = "mirrors: [{destination: {host: reviews, port: {number: 9443}}}], ";
+    for (root, inner, expected) in [
+        ("", "", &[][..]),
+        ("mirror: {host: reviews}, ", "", &["reviews.shop"]),
+        (mirrors, "", &["reviews.shop:9443"]),
+        ("mirror: {host: reviews}, ", mirrors, &["reviews.shop:9443"]),
+        (mirrors, "mirror: {host: cart}, ", &["cart.shop:80"]),
+        ("", mirrors, &["reviews.shop:9443"]),
+    ] {
+        let text =
+            virtual_service("shop/v", &format!("{{hosts: [cart], http: [{{{root}delegate: {{name: d}}}}]}}"))
+                + &virtual_service(
+                    "shop/d",
+                    &format!("{{http: [{{{inner}route: [{{destination: {{host: cart}}}}]}}]}}"),
+                );
+        let outcome = fresh(&objects(SERVICES, &text));
+        let Action::Forward(forward) = &outcome.routings[&key("shop/cart")].http[0].action else { panic!() };
+        let found: Vec<String> = forward.mirrors.iter().map(|one| shown(&one.destination)).collect();
+        assert_eq!(found, expected, "{root} and {inner}");
+    }
+}
+
 /// Two objects of ordinary size are no millions of rules: the product is refused before any of it is made, and what was good
 /// stays in force.
 #[test]

@@ -77,6 +77,15 @@ fn matches() {
             },
         ),
         (
+            // Hosts have no case, wherever they are looked for.
+            "headers: {':authority': {regex: 'a.*'}}",
+            HttpMatch {
+                headers: [header(":authority", TextMatch::Regex(Regex::ignoring_case("a.*").unwrap()))]
+                    .into(),
+                ..none.clone()
+            },
+        ),
+        (
             "withoutHeaders: {x-user: {prefix: j}, x-any: {}, x-star: {regex: '*'}}",
             HttpMatch {
                 without_headers: [

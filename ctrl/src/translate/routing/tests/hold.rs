@@ -182,6 +182,49 @@ fn what_another_process_has_is_adopted_where_rules_do_not_resolve() {
     assert!(lacking.compile().missing);
 }
 
+/// Statuses name what is lacking: whoever writes them is told when that is something else, and only then.
+#[test]
+fn who_tells_what_is_lacking_is_told_when_it_changes() {
+    let (cart, other) = (Name::new("shop", "cart"), Name::new("shop", "other"));
+    let host = || Some(Host { ports: [80].into(), seen_from: "shop".into() });
+    let object = |to_host: &str| {
+        let all = objects(SERVICES, &virtual_service("shop/v", &to("cart", to_host)));
+        all.virtual_services[0].clone()
+    };
+    let mut steps = Routings::new("cluster.local".into(), "istio-system".into());
+    let rules = Name::new("shop", "v");
+    steps.set_virtual_service(&rules, Some(&object("other")));
+    let mut told = |step: &str, change: &dyn Fn(&mut Routings)| {
+        change(&mut steps);
+        let missing = steps.compile().missing;
+        let outcome = steps.outcome();
+        (step.to_owned(), missing, outcome.held.len(), outcome.unresolved.len())
+    };
+    let found = [
+        told("never good", &|steps| steps.set_service(&cart, host())),
+        told("for want of another", &|steps| steps.set_virtual_service(&rules, Some(&object("nobody")))),
+        told("the same", &|steps| steps.set_virtual_service(&rules, Some(&object("nobody")))),
+        told("gone", &|steps| steps.set_service(&cart, None)),
+        told("back", &|steps| steps.set_service(&cart, host())),
+        told("good", &|steps| steps.set_virtual_service(&rules, Some(&object("cart")))),
+        told("good again", &|steps| steps.set_service(&other, host())),
+        told("held", &|steps| steps.set_virtual_service(&rules, Some(&object("nobody")))),
+        told("resolved", &|steps| steps.set_virtual_service(&rules, Some(&object("other")))),
+    ];
+    let expected = [
+        ("never good", true, 0, 1),
+        ("for want of another", true, 0, 1),
+        ("the same", false, 0, 1),
+        ("gone", true, 0, 0),
+        ("back", true, 0, 1),
+        ("good", true, 0, 0),
+        ("good again", false, 0, 0),
+        ("held", true, 1, 0),
+        ("resolved", true, 0, 0),
+    ];
+    assert_eq!(found, expected.map(|(step, missing, held, left)| (step.to_owned(), missing, held, left)));
+}
+
 #[test]
 fn who_goes_takes_no_other_rules_for_the_same_hosts_along() {
     for hosts in ["cart", "*.shop.svc.cluster.local"] {

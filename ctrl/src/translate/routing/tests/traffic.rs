@@ -90,6 +90,7 @@ fn load_balancers() {
             "consistentHash: {httpHeaderName: x, minimumRingSize: 7}",
             header(HashAlgorithm::Ring { minimum_size: 7 }),
         ),
+        ("consistentHash: {httpHeaderName: x, minimumRingSize: 0}", header(HashAlgorithm::default())),
         (
             "consistentHash: {httpHeaderName: x, ringHash: {minimumRingSize: 9}}",
             header(HashAlgorithm::Ring { minimum_size: 9 }),
