@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::files;
+use daemon::http::Routes;
 use daemon::log::Log;
 use daemon::metrics::Metrics;
 use daemon::readiness::Readiness;
@@ -22,6 +23,7 @@ use model::Identity;
 use model::address::{NetworkAddress, Str};
 use model::authz::GatewayName;
 use proto::type_url;
+use proxy::admin::{Addresses, Page};
 use proxy::trust::Trust;
 use proxy::{controller, threads};
 use tokio::time::sleep;
@@ -78,16 +80,19 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     // Taken now, so that it fails now where another has it; opened when there is something to answer with.
     let tunnels = SocketAddr::new(waypoint.own.address.ip, settings.parse(name::HBONE_PORT, "a port")?);
     let port = listen::Port::take(tunnels)?;
-    let ports = admin::Ports::open(settings)?;
+    let ports = Addresses::of(settings)?.listen()?;
     let workers = worker::start_all(&waypoint, mailboxes)?;
-    let page = admin::Page {
-        waypoint: waypoint.clone(),
+    let page = Page {
+        component: "waypoint",
+        version: admin::version(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         shutdown: shutdown.clone(),
-        settings: serde_json::json!(settings.in_force()),
+        log: waypoint.log.clone(),
     };
-    tasks.spawn_lasting("admin", admin::serve(ports, page));
+    let probed = proxy::admin::ready(Routes::default(), &readiness);
+    let own = admin::routes(waypoint.clone(), serde_json::json!(settings.in_force()));
+    tasks.spawn_lasting("admin", page.serve(ports, probed, own));
     tasks.spawn_lasting(
         "certificates",
         waypoint.trust.certificates.drive(controller::authority(settings, &waypoint.trust.tls, false)?),

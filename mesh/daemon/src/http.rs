@@ -127,6 +127,11 @@ impl Routes {
         self
     }
 
+    /// The paths that are answered by a method, in the order in which they were given.
+    pub fn paths(&self, method: &Method) -> impl Iterator<Item = &'static str> {
+        self.0.iter().filter(move |(allowed, ..)| allowed == method).map(|(_, path, _)| *path)
+    }
+
     fn find(&self, method: &Method, path: &str) -> Result<Arc<Handler>, StatusCode> {
         let answers =
             |route: &str| route == path || (route.ends_with('/') && route != "/" && path.starts_with(route));

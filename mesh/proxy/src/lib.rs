@@ -1,5 +1,6 @@
 //! What every process is that carries the mesh's traffic, a node agent's proxy or a waypoint: its way to the controller,
-//! whose certificates count for it, how its tunnels begin, and its threads.
+//! whose certificates count for it, how its tunnels begin, its threads, and what an operator asks
+//! of it.
 
 pub mod controller;
 
@@ -9,4 +10,4 @@ pub mod tunnel;
 
 pub mod threads;
 
-pub mod build;
+pub mod admin;

@@ -1,19 +1,17 @@
-//! What an operator asks of the proxy: readiness (15021), metrics (15020), and the admin page on loopback (15000).
+//! The agent's own part of what an operator asks the proxy (`proxy::admin`): ports that a predecessor may still have, what the agent
+//! knows and does, and what its pods cost.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemon::http::{Answer, Routes, serve_tcp};
+use daemon::http::{Answer, Routes};
 use daemon::metrics::Metrics;
-use daemon::ports::{any, listen};
 use daemon::readiness::Readiness;
-use daemon::settings::Settings;
 use daemon::shutdown::Shutdown;
 use daemon::start::StartError;
 use http::Method;
+use proxy::admin::{Addresses, Ports};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
@@ -23,69 +21,32 @@ use super::dump::dump;
 use super::limits::LimitMetrics;
 use super::worker::Job;
 use super::{Agent, members_metrics};
-use crate::config::name;
-
-/// The three ports, open.
-#[derive(Debug)]
-pub(crate) struct Ports {
-    admin: TcpListener,
-    stats: TcpListener,
-    readiness: TcpListener,
-}
-
-/// Where they are.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Addresses {
-    admin: SocketAddr,
-    stats: SocketAddr,
-    readiness: SocketAddr,
-}
 
 /// How long a predecessor may keep the ports after it has heard of this proxy.
 const PREDECESSOR: Duration = Duration::from_secs(10);
 
-impl Addresses {
-    /// As set.
-    ///
-    /// # Errors
-    /// Something that is no port.
-    pub(crate) fn of(settings: &Settings) -> Result<Self, StartError> {
-        let port = |name| settings.parse::<u16>(name, "a port");
-        Ok(Self {
-            admin: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port(name::ADMIN_PORT)?),
-            stats: any(port(name::STATS_PORT)?),
-            readiness: any(port(name::READINESS_PORT)?),
-        })
+/// Opens the ports; if that is `allowed`, ports that are taken may be opened later.
+///
+/// # Errors
+/// One is taken.
+pub(crate) fn listen_unless_taken(
+    addresses: Addresses,
+    allowed: bool,
+) -> Result<Result<Ports, Addresses>, StartError> {
+    match addresses.listen() {
+        Ok(ports) => Ok(Ok(ports)),
+        Err(_) if allowed => Ok(Err(addresses)),
+        Err(error) => Err(error),
     }
+}
 
-    /// Opens the ports; if that is `allowed`, ports that are taken may be opened later.
-    ///
-    /// # Errors
-    /// One is taken.
-    pub(crate) fn listen_unless_taken(self, allowed: bool) -> Result<Result<Ports, Self>, StartError> {
-        match self.listen() {
-            Ok(ports) => Ok(Ok(ports)),
-            Err(_) if allowed => Ok(Err(self)),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn listen(self) -> Result<Ports, StartError> {
-        Ok(Ports {
-            admin: listen(self.admin)?,
-            stats: listen(self.stats)?,
-            readiness: listen(self.readiness)?,
-        })
-    }
-
-    /// Opens the ports as soon as the predecessor has left them.
-    async fn listen_in_time(self) -> Result<Ports, StartError> {
-        let deadline = Instant::now() + PREDECESSOR;
-        loop {
-            match self.listen() {
-                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(2)).await,
-                outcome => return outcome,
-            }
+/// Opens the ports as soon as the predecessor has left them.
+async fn listen_in_time(addresses: Addresses) -> Result<Ports, StartError> {
+    let deadline = Instant::now() + PREDECESSOR;
+    loop {
+        match addresses.listen() {
+            Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(2)).await,
+            outcome => return outcome,
         }
     }
 }
@@ -106,7 +67,7 @@ pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
     let superseded = agent.superseded.clone();
     let ports = match ports {
         Ok(ports) => Ok(ports),
-        Err(addresses) => addresses.listen_in_time().await,
+        Err(addresses) => listen_in_time(addresses).await,
     };
     let ports = match ports {
         Ok(ports) => ports,
@@ -115,69 +76,50 @@ pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
             return shutdown.begin();
         }
     };
-    proxy::build::register(&metrics, "ztunnel");
     metrics
         .register(|registry| registry.register_collector(Box::new(members_metrics::Members(agent.clone()))));
     if agent.demand.is_on() {
         metrics.register(|registry| registry.register_collector(Box::new(Asked(agent.clone()))));
     }
     metrics.register(|registry| registry.register_collector(Box::new(LimitMetrics(agent.clone()))));
-    let ready = readiness.clone();
-    let readiness_routes = Routes::default().on(Method::GET, "/healthz/ready", move |call| {
+    let probed = probed(readiness.clone());
+    let own = own(agent.clone());
+    let (version, log) = (super::dump::version(), agent.log.clone());
+    let page = proxy::admin::Page { component: "ztunnel", version, metrics, readiness, shutdown, log };
+    tokio::select! {
+        () = page.serve(ports, probed, own) => {}
+        () = superseded.begun() => {}
+    }
+}
+
+/// Readiness, where it may be asked of one of two agents that may have the port (`ready.rs`).
+fn probed(readiness: Readiness) -> Routes {
+    Routes::default().on(Method::GET, "/healthz/ready", move |call| {
         let answer = match call.parameter("process") {
-            // Asked of one of two agents that may have the port (`ready.rs`).
             Some(process) if process != std::process::id().to_string() => Answer::text(
                 503,
                 format!("the port is another proxy's still, not that of process {process}\n"),
             ),
             _ => {
-                let (status, text) = ready.answer();
+                let (status, text) = readiness.answer();
                 Answer::text(status, text)
             }
         };
         async move { answer }
-    });
-    let serving = async {
-        tokio::join!(
-            serve_tcp(ports.readiness, readiness_routes),
-            serve_tcp(ports.stats, metrics.routes(Routes::default())),
-            serve_tcp(ports.admin, admin(agent, &metrics, readiness, shutdown)),
-        )
-    };
-    tokio::select! {
-        _ = serving => {}
-        () = superseded.begun() => {}
-    }
+    })
 }
 
-fn admin(agent: Arc<Agent>, metrics: &Metrics, readiness: Readiness, shutdown: Shutdown) -> Routes {
-    let log = agent.log.clone();
+fn own(agent: Arc<Agent>) -> Routes {
     let top = agent.clone();
-    let routes = Routes::default()
+    Routes::default()
         .on(Method::GET, "/config_dump", move |_| {
             let agent = agent.clone();
             async move { config_dump(&agent).await }
-        })
-        .on(Method::GET, "/healthz/ready", move |_| {
-            let (status, text) = readiness.answer();
-            async move { Answer::text(status, text) }
-        })
-        .on(Method::POST, "/quitquitquit", move |_| {
-            shutdown.begin();
-            async { Answer::text(200, "shutting down\n") }
         })
         .on(Method::GET, "/top", move |_| {
             let page = super::top::page(&top);
             async move { Answer::json(&page) }
         })
-        .on(Method::GET, "/version", |_| async { Answer::json(&super::dump::version()) })
-        .on(Method::GET, "/", |_| async {
-            Answer::text(
-                200,
-                "GET /config_dump /healthz/ready /metrics /top /version; POST /logging?level=… /quitquitquit\n",
-            )
-        });
-    metrics.routes(log.routes(routes))
 }
 
 async fn config_dump(agent: &Agent) -> Answer {

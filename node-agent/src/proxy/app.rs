@@ -19,6 +19,7 @@ use daemon::tasks::Tasks;
 use hbone::account::{AccountLimits, Ledger};
 use hbone::limits::Limits;
 use proto::type_url;
+use proxy::admin::Addresses;
 use proxy::controller;
 use proxy::threads::{self, Threads};
 use proxy::trust::Trust;
@@ -84,7 +85,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         shutdown: shutdown.clone(),
     };
     // Where there may be a predecessor it has the ports until it hears of this one.
-    let ports = admin::Addresses::of(settings)?.listen_unless_taken(keeps_state)?;
+    let ports = admin::listen_unless_taken(Addresses::of(settings)?, keeps_state)?;
     tasks.spawn("admin", admin::serve(ports, page));
     tasks.spawn_lasting("parking", parking::expire(agent.clone()));
     tasks.spawn_lasting(

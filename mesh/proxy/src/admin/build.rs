@@ -2,20 +2,14 @@
 
 use std::fmt;
 
-use daemon::metrics::Metrics;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// `istio_build`, whose value is its labels.
+/// `istio_build`, whose value is its labels, with what Istio calls this kind of proxy. To be registered with Istio's prefix.
 #[derive(Debug)]
-struct Build(&'static str);
-
-/// Registers `istio_build`, with what Istio calls this kind of proxy.
-pub fn register(metrics: &Metrics, component: &'static str) {
-    metrics.register_istio(|registry| registry.register_collector(Box::new(Build(component))));
-}
+pub(super) struct Build(pub(super) &'static str);
 
 impl Collector for Build {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
