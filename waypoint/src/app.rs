@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use daemon::files;
 use daemon::http::Routes;
 use daemon::log::Log;
-use daemon::metrics::Metrics;
+use daemon::metrics::{Metrics, expire};
 use daemon::readiness::Readiness;
 use daemon::settings::Settings;
 use daemon::shutdown::Shutdown;
@@ -26,7 +25,6 @@ use proto::type_url;
 use proxy::admin::{Addresses, Page};
 use proxy::trust::Trust;
 use proxy::{controller, threads};
-use tokio::time::sleep;
 use xds::client::ClientHandle;
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
@@ -73,7 +71,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     [STATE, CERTIFICATE, SELF].into_iter().for_each(|what| readiness.pending(what));
     let shutdown = Shutdown::default();
     // One future from the start to the end: a signal between two would be nobody's.
-    let mut signalled = pin!(shutdown.signalled());
+    let signalled = pin!(shutdown.signalled());
     let tasks = Tasks::default();
 
     let (waypoint, mailboxes) = waypoint(settings, log, &metrics, Bounds::default())?;
@@ -97,7 +95,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         "certificates",
         waypoint.trust.certificates.drive(controller::authority(settings, &waypoint.trust.tls, false)?),
     );
-    tasks.spawn_lasting("expire series", expire_series(waypoint.clone()));
+    let expiring = waypoint.clone();
+    tasks.spawn_lasting("expire series", expire(move || expiring.telemetry.expire()));
     tasks.spawn_lasting("ends of roots", waypoint.trust.clone().warn_of_the_end());
     if let Some(exporter) = waypoint.spans.as_ref().and_then(Spans::exporter) {
         tasks.spawn_lasting("spans", exporter.run());
@@ -117,15 +116,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     tasks.spawn_lasting("controller", async move { match client.run().await {} });
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));
 
-    let told_to_end = async {
-        tokio::select! {
-            cause = signalled.as_mut() => {
-                cause.map_err(|error| StartError::System("signals cannot be handled", error))
-            }
-            defect = tasks.defect(&workers) => Err(defect.into()),
-        }
-    };
-    let mut told_to_end = pin!(told_to_end);
+    let mut told_to_end = pin!(threads::ending(signalled, &tasks, &workers));
     let cause = tokio::select! {
         biased;
         cause = told_to_end.as_mut() => cause?,
@@ -299,14 +290,6 @@ async fn ready(waypoint: Arc<Waypoint>, handle: ClientHandle, readiness: Readine
         readiness.done(CERTIFICATE);
     };
     tokio::join!(told, certified);
-}
-
-/// Series of what is gone go too.
-async fn expire_series(waypoint: Arc<Waypoint>) {
-    loop {
-        sleep(Duration::from_secs(60)).await;
-        waypoint.telemetry.expire();
-    }
 }
 
 /// Endpoints that were ejected return.

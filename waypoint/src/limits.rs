@@ -186,13 +186,8 @@ pub(crate) struct LimitMetrics(pub(crate) Arc<Waypoint>);
 impl Collector for LimitMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let waypoint = &self.0;
-        let others = [
-            ("metric_series", waypoint.telemetry.dropped()),
-            ("log_buffer", waypoint.log.dropped()),
-            ("state_patience", waypoint.state.waited_in_vain()),
-        ];
-        let own = waypoint.hits.all().chain(others);
-        limits::encode(&mut encoder, waypoint.limits.hits.all().chain(own))?;
+        let (kept, series) = ((&waypoint.log, &waypoint.state), waypoint.telemetry.dropped());
+        proxy::limits::encode(&mut encoder, &waypoint.limits, kept, series, waypoint.hits.all())?;
         let help = "Bytes that windows let peers send ahead, beyond the least that every stream has";
         let gauge = encoder.encode_descriptor("lateen_window_bytes", help, None, MetricType::Gauge)?;
         let given = i64::try_from(waypoint.limits.windows.given()).unwrap_or(i64::MAX);

@@ -5,12 +5,25 @@ pub mod process;
 pub mod traffic;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::Method;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use tokio::time::sleep;
 
 use crate::http::{Answer, Routes};
+
+/// How often series of what is gone are looked for.
+const EXPIRE: Duration = Duration::from_secs(60);
+
+/// Has series of what is gone go too, as long as it runs.
+pub async fn expire(expire: impl Fn()) {
+    loop {
+        sleep(EXPIRE).await;
+        expire();
+    }
+}
 
 /// All metrics of the process. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -1,13 +1,16 @@
 //! The threads that carry traffic: each has a runtime of its own, ends only with the process, and takes the process with it
-//! if it ends before ([`Tasks::defect`](daemon::tasks::Tasks::defect)).
+//! if it ends before ([`ending`]).
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use daemon::settings::Settings;
 use daemon::settings::shared::name;
+use daemon::shutdown::Cause;
 use daemon::start::StartError;
+use daemon::tasks::Tasks;
 use tokio::runtime::{self, LocalOptions};
 
 /// The threads, `worker-0`, `worker-1`, …
@@ -46,6 +49,21 @@ pub fn start<M: Send + 'static, R: Future<Output = ()>>(
     };
     let started = mailboxes.into_iter().enumerate().map(start).collect::<Result<_, _>>();
     started.map_err(|error| StartError::System("a worker thread could not be started", error))
+}
+
+/// Waits until the process is told to end, and says by what.
+///
+/// # Errors
+/// A task or a thread has ended without being told: its part would not be served, or the controller not heard.
+pub async fn ending(
+    signalled: impl Future<Output = io::Result<Cause>>,
+    tasks: &Tasks,
+    threads: &[JoinHandle<()>],
+) -> Result<Cause, StartError> {
+    tokio::select! {
+        cause = signalled => cause.map_err(|error| StartError::System("signals cannot be handled", error)),
+        defect = tasks.defect(threads) => Err(defect.into()),
+    }
 }
 
 /// How many of something a thread has, for all threads to see.
@@ -97,6 +115,15 @@ mod tests {
         all.sort_unstable();
         let named = |index: usize| Some(format!("worker-{index}"));
         assert_eq!(all, [(0, "a", named(0)), (1, "b", named(1))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_that_ends_ends_the_process() {
+        let threads = vec![std::thread::spawn(|| {})];
+        let error = ending(std::future::pending(), &Tasks::default(), &threads).await.unwrap_err();
+        assert!(error.to_string().contains("worker-0"), "{error}");
+        let cause = ending(std::future::ready(Ok(Cause::Request)), &Tasks::default(), &[]).await.unwrap();
+        assert_eq!(cause, Cause::Request);
     }
 
     #[test]

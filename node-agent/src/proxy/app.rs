@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use daemon::log::Log;
-use daemon::metrics::Metrics;
 use daemon::metrics::traffic::Traffic;
+use daemon::metrics::{Metrics, expire};
 use daemon::readiness::Readiness;
 use daemon::settings::Settings;
 use daemon::shutdown::{Cause, Shutdown};
@@ -21,10 +19,10 @@ use hbone::limits::Limits;
 use proto::type_url;
 use proxy::admin::Addresses;
 use proxy::controller;
-use proxy::threads::{self, Threads};
+use proxy::threads::{self, Threads, ending};
 use proxy::trust::Trust;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use xds::client::ClientHandle;
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
@@ -92,7 +90,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         "certificates",
         agent.trust.certificates.drive(controller::authority(settings, &agent.trust.tls, true)?),
     );
-    tasks.spawn_lasting("expire series", expire_series(agent.clone()));
+    let expiring = agent.clone();
+    tasks.spawn_lasting("expire series", expire(move || expiring.traffic.expire()));
     tasks.spawn_lasting("memory", memory::watch(agent.clone()));
     tasks.spawn_lasting("rates", top::follow(agent.clone()));
     tasks.spawn_lasting("ends of roots", agent.trust.clone().warn_of_the_end());
@@ -158,21 +157,6 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
 fn start_workers(agent: &Arc<Agent>, mailboxes: Vec<worker::Mailbox>) -> Result<Threads, StartError> {
     let agent = agent.clone();
     threads::start(mailboxes, move |index, mailbox| worker::run(index, agent.clone(), mailbox))
-}
-
-/// Waits until the role is told to end, and says by what.
-///
-/// # Errors
-/// Something has ended without being told: the pods of a thread would not be served, or the controller not heard.
-async fn ending(
-    signalled: impl Future<Output = std::io::Result<Cause>>,
-    tasks: &Tasks,
-    workers: &[JoinHandle<()>],
-) -> Result<Cause, StartError> {
-    tokio::select! {
-        cause = signalled => cause.map_err(|error| StartError::System("signals cannot be handled", error)),
-        defect = tasks.defect(workers) => Err(defect.into()),
-    }
 }
 
 const STATE: &str = "state from the controller";
@@ -267,14 +251,6 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, journal: Arc<Journal>, r
         journal.record_complete(agent.demand.is_on());
         code::forget_start();
         readiness.done(STATE);
-    }
-}
-
-/// Series of pods that are gone go too.
-async fn expire_series(agent: Arc<Agent>) {
-    loop {
-        sleep(Duration::from_secs(60)).await;
-        agent.traffic.expire();
     }
 }
 

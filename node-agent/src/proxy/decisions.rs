@@ -1,6 +1,7 @@
 //! What this agent decided lately, for `lateen why`: a record of each connection, kept short, and made into words only
 //! when somebody asks.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,7 +11,7 @@ use model::Identity;
 use model::address::PeerAddress;
 use model::service::Service;
 use model::workload::Workload;
-use proto::diagnostics::{Decision, DecisionQuery, Peer, Verdict};
+use proto::diagnostics::{Decision, DecisionQuery, Verdict};
 use xds::diagnostics::{self, Answers, Ring, micros};
 
 use super::Agent;
@@ -70,32 +71,18 @@ impl Decided {
     }
 
     fn is_meant(&self, query: &DecisionQuery) -> bool {
-        let in_namespace = |workload: &Option<Arc<Workload>>| {
-            workload.as_ref().is_some_and(|workload| **workload.namespace() == *query.namespace)
-        };
-        let of_service =
-            self.service.as_ref().is_some_and(|service| *service.key.namespace == *query.namespace);
+        let ends = [&self.source, &self.destination].into_iter().flatten();
+        let namespaces = ends.map(|workload| workload.namespace());
+        let namespaces = namespaces.chain(self.service.as_ref().map(|service| &service.key.namespace));
         // Requests have ids, and none is seen here.
-        query.request_id.is_empty()
-            && (query.namespace.is_empty()
-                || in_namespace(&self.source)
-                || in_namespace(&self.destination)
-                || of_service)
-            && (!query.refused_only || !self.went_well())
-            && micros(self.at) >= query.since_micros
+        diagnostics::is_meant(query, self.at, "", namespaces, self.went_well())
     }
 
     fn told(&self) -> Decision {
-        let peer =
-            |workload: &Option<Arc<Workload>>, identity: &Option<Identity>, address: SocketAddr| Peer {
-                namespace: workload
-                    .as_ref()
-                    .map(|workload| workload.namespace().to_string())
-                    .unwrap_or_default(),
-                name: workload.as_ref().map(|workload| workload.name.to_string()).unwrap_or_default(),
-                identity: identity.as_ref().map(ToString::to_string).unwrap_or_default(),
-                address: address.to_string(),
-            };
+        let peer = |workload: &Option<Arc<Workload>>, identity: &Option<Identity>, address| {
+            let identity = identity.as_ref().map(|identity| identity as &dyn fmt::Display);
+            diagnostics::peer(workload.as_deref(), identity, address)
+        };
         let failure = self.failure.as_deref().unwrap_or_default();
         let policy = match self.verdict() {
             Verdict::Denied => by_policy(failure).unwrap_or(failure),

@@ -1,5 +1,5 @@
-//! The limits of the agent itself and how often each was hit, beside those of the tunnels and accounts
-//! ([`hbone::limits`]): one metric for all of them. `docs/limits.md` lists them.
+//! The limits of the agent itself and how often each was hit, beside those that every proxy has
+//! ([`proxy::limits`]): one metric for all of them. `docs/limits.md` lists them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -54,12 +54,8 @@ pub(crate) struct LimitMetrics(pub(crate) Arc<Agent>);
 impl Collector for LimitMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let agent = &self.0;
-        let others = [
-            ("metric_series", agent.traffic.dropped()),
-            ("log_buffer", agent.log.dropped()),
-            ("state_patience", agent.state.waited_in_vain()),
-        ];
-        let own = agent.hits.all().chain(others).chain(agent.demand.hits());
-        limits::encode(&mut encoder, agent.limits.hits.all().chain(own))
+        let own = agent.hits.all().chain(agent.demand.hits());
+        let kept = (&agent.log, &agent.state);
+        proxy::limits::encode(&mut encoder, &agent.limits, kept, agent.traffic.dropped(), own)
     }
 }

@@ -1,6 +1,7 @@
 //! What this waypoint decided lately, for `lateen why`: a record of each request and connection, kept short, and made into
 //! words only when somebody asks.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,8 +10,8 @@ use http::Method;
 use model::authz::Cause;
 use model::service::Service;
 use model::workload::Workload;
-use proto::diagnostics::{Decision, DecisionQuery, Peer, Verdict};
-use xds::diagnostics::{Answers, Ring, cut, micros, newest};
+use proto::diagnostics::{Decision, DecisionQuery, Verdict};
+use xds::diagnostics::{Answers, Ring, cut, is_meant, micros, newest, peer};
 
 use super::Flags;
 use super::line::{Entry, shown};
@@ -99,34 +100,24 @@ impl Record {
 
     fn is_meant(&self, query: &DecisionQuery) -> bool {
         let id = self.asked.as_ref().map_or("", |asked| &*asked.id);
-        let namespaces = [self.source.as_ref(), self.workload.as_ref()]
-            .map(|workload| workload.is_some_and(|workload| **workload.namespace() == *query.namespace));
-        let of_service =
-            self.service.as_ref().is_some_and(|service| *service.key.namespace == *query.namespace);
-        (query.request_id.is_empty() || *query.request_id == *id)
-            && (query.namespace.is_empty() || namespaces.contains(&true) || of_service)
-            && (!query.refused_only || !self.went_well())
-            && micros(self.at) >= query.since_micros
+        let ends = [&self.source, &self.workload].into_iter().flatten();
+        let namespaces = ends.map(|workload| workload.namespace());
+        let namespaces = namespaces.chain(self.service.as_ref().map(|service| &service.key.namespace));
+        is_meant(query, self.at, id, namespaces, self.went_well())
     }
 
     fn told(&self) -> Decision {
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let asked = self.asked.as_ref();
-        let peer = |workload: Option<&Arc<Workload>>, identity: String, address: SocketAddr| Peer {
-            namespace: text(workload.map(|workload| &**workload.namespace())),
-            name: text(workload.map(|workload| &*workload.name)),
-            identity,
-            address: address.to_string(),
-        };
-        let server = self.workload.as_ref().map(|workload| workload.identity().to_string());
+        let server = self.workload.as_ref().map(|workload| workload.identity() as &dyn fmt::Display);
         let Decided { denied, passed, route, .. } = &self.decided;
         let policy = denied.as_ref().map(ToString::to_string);
         Decision {
             begun_micros: micros(self.at),
             duration_micros: u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX),
             direction: String::new(),
-            client: Some(peer(self.source.as_ref(), self.principal.to_string(), self.peer)),
-            server: Some(peer(self.workload.as_ref(), server.unwrap_or_default(), self.address)),
+            client: Some(peer(self.source.as_deref(), Some(&self.principal), self.peer)),
+            server: Some(peer(self.workload.as_deref(), server, self.address)),
             service: text(self.service.as_ref().map(|service| &*service.key.hostname)),
             method: text(asked.map(|asked| asked.method.as_str())),
             authority: text(asked.map(|asked| &*asked.authority)),
