@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use serde_json::Value;
+use pages::ca::{Late, Restored, Revoked, Status};
 
 use crate::args::{CaAction, CaArgs, VersionFormat};
-use crate::ctrl::ask;
+use crate::ctrl::{ask, read};
 use crate::local::manifests::DEFAULT_NAMESPACE;
 use crate::place::Place;
 use crate::{Outcome, say};
@@ -18,31 +18,31 @@ pub(crate) fn run(place: &Place, namespace: Option<&str>, args: &CaArgs) -> Outc
             let status = ask(place, "GET", "/ca")?;
             match output {
                 Some(VersionFormat::Json) => say(&format!("{status:#}")),
-                None => say(table(&status).trim_end()),
+                None => say(table(&read(&status)?).trim_end()),
             }
         }
         CaAction::RotateRoot { now } => {
-            let status = ask(place, "POST", if *now { "/ca/rotate-root?now" } else { "/ca/rotate-root" })?;
-            say(&format!("{}: {}", text(&status, "phase"), text(&status, "explanation")));
+            let path = if *now { "/ca/rotate-root?now" } else { "/ca/rotate-root" };
+            let status: Status = read(&ask(place, "POST", path)?)?;
+            say(&format!("{}: {}", status.phase, status.explanation));
         }
         CaAction::Revoke { what } => {
             let path = format!("/ca/revoke?what={}", encoded(&full(what, namespace)));
-            say(&revoked(&ask(place, "POST", &path)?));
+            say(&revoked(&read(&ask(place, "POST", &path)?)?));
         }
         CaAction::Restore { what } => {
             let path = format!("/ca/restore?what={}", encoded(&full(what, namespace)));
-            let restored = ask(place, "POST", &path)?;
-            say(&format!("{} gets certificates again", text(&restored, "identity")));
+            let restored: Restored = read(&ask(place, "POST", &path)?)?;
+            say(&format!("{} gets certificates again", restored.identity));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn revoked(answer: &Value) -> String {
-    let (identity, count) = (text(answer, "identity"), &answer["certificates"]);
-    if answer["whole"] == true {
+fn revoked(Revoked { identity, whole, certificates }: &Revoked) -> String {
+    if *whole {
         format!(
-            "{identity} is revoked: {count} certificates count no more, and it gets no others until: lateen ca restore \
+            "{identity} is revoked: {certificates} certificates count no more, and it gets no others until: lateen ca restore \
              {identity}"
         )
     } else {
@@ -65,43 +65,27 @@ pub(crate) fn encoded(text: &str) -> String {
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_default()
-}
-
-fn table(status: &Value) -> String {
+fn table(status: &Status) -> String {
     let mut lines = vec![
-        format!("authority  {}", text(status, "authority")),
-        format!("phase      {}: {}", text(status, "phase"), text(status, "explanation")),
+        format!("authority  {}", status.authority),
+        format!("phase      {}: {}", status.phase, status.explanation),
         format!(
             "issued     {} certificates that have not ended, {} of them revoked",
-            status["issued"], status["revokedCertificates"]
+            status.issued, status.revoked_certificates
         ),
         String::new(),
         format!("{:<13} {:<9} {:<21} {:<33} SUBJECT", "CERTIFICATE", "STATE", "NOT AFTER", "SERIAL"),
     ];
-    let rows = |name: &str| status[name].as_array().cloned().unwrap_or_default();
-    lines.extend(rows("certificates").iter().map(|row| {
-        format!(
-            "{:<13} {:<9} {:<21} {:<33} {}",
-            text(row, "kind"),
-            text(row, "state"),
-            text(row, "notAfter"),
-            text(row, "serial"),
-            text(row, "subject")
-        )
+    lines.extend(status.certificates.iter().map(|row| {
+        format!("{:<13} {:<9} {:<21} {:<33} {}", row.kind, row.state, row.not_after, row.serial, row.subject)
     }));
-    let list =
-        |name: &str| rows(name).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
-    let identities = list("revokedIdentities");
-    if !identities.is_empty() {
-        lines.push(format!("\nrevoked    {}", identities.join("\n           ")));
+    if !status.revoked_identities.is_empty() {
+        lines.push(format!("\nrevoked    {}", status.revoked_identities.join("\n           ")));
     }
-    lines.extend(rows("late").iter().map(|late| {
-        let (identity, holder) = (text(late, "identity"), text(late, "holder"));
-        format!("late       {identity} on {holder}: ends at {} and was not renewed", text(late, "notAfter"))
+    lines.extend(status.late.iter().map(|Late { identity, holder, not_after }| {
+        format!("late       {identity} on {holder}: ends at {not_after} and was not renewed")
     }));
-    lines.extend(list("warnings").iter().map(|warning| format!("warning    {warning}")));
+    lines.extend(status.warnings.iter().map(|warning| format!("warning    {warning}")));
     lines.join("\n")
 }
 

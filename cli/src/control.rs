@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use pages::top::Top;
 use serde::{Deserialize, Serialize};
 
 use crate::state::{MeshDir, StateError};
@@ -93,7 +94,7 @@ pub(crate) enum Reply {
     /// All components were replaced.
     Upgraded,
     /// What every node's agent says of its pods, and why some said nothing.
-    Top { nodes: BTreeMap<String, NodeTop>, silent: BTreeMap<String, String> },
+    Top { nodes: BTreeMap<String, Top>, silent: BTreeMap<String, String> },
     /// Everything is going down; the connection closes when the daemon ends.
     Going,
 }
@@ -122,37 +123,6 @@ pub(crate) struct Status {
     pub(crate) components: BTreeMap<String, String>,
     /// Waypoint pods.
     pub(crate) waypoints: Vec<String>,
-}
-
-/// What one node's agent says of its pods: its page `/top`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct NodeTop {
-    pub(crate) memory_limit: u64,
-    pub(crate) open_files_limit: u64,
-    pub(crate) pods: Vec<PodCosts>,
-}
-
-/// What a pod costs its node's agent.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct PodCosts {
-    #[serde(default)]
-    pub(crate) node: String,
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) phase: String,
-    pub(crate) connections: u32,
-    pub(crate) tunnels: u32,
-    pub(crate) descriptors: u32,
-    pub(crate) buffered_bytes: u64,
-    pub(crate) memory_bytes: u64,
-    pub(crate) sent_bytes: u64,
-    pub(crate) received_bytes: u64,
-    pub(crate) sent_per_second: u64,
-    pub(crate) received_per_second: u64,
-    pub(crate) work: f64,
-    pub(crate) refused: u64,
 }
 
 /// Why a mesh could not be asked.

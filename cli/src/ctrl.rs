@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cluster::ClusterError;
@@ -48,6 +49,24 @@ pub(crate) struct Answer {
     pub(crate) page: Value,
 }
 
+impl Answer {
+    /// The page in its form.
+    ///
+    /// # Errors
+    /// It has another.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, AskError> {
+        read(&self.page)
+    }
+}
+
+/// A page in its form.
+///
+/// # Errors
+/// It has another.
+pub(crate) fn read<T: DeserializeOwned>(page: &Value) -> Result<T, AskError> {
+    T::deserialize(page).map_err(|error| AskError::Malformed(error.to_string()))
+}
+
 /// Asks ctrl for a page: in a cluster every replica, for each knows its own proxies.
 ///
 /// # Errors
@@ -81,7 +100,7 @@ fn ask_socket(mesh: &MeshDir, method: &str, path: &str) -> Result<Value, AskErro
         stream.read_to_end(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    read(&exchange().map_err(AskError::Unreachable)?)
+    page(&exchange().map_err(AskError::Unreachable)?)
 }
 
 /// An HTTP/1.0 request: the answer ends with the connection.
@@ -89,7 +108,8 @@ fn request(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.0\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 }
 
-fn read(answer: &str) -> Result<Value, AskError> {
+/// The page in an answer of HTTP.
+fn page(answer: &str) -> Result<Value, AskError> {
     let malformed = || AskError::Malformed(answer.chars().take(200).collect());
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(malformed)?;
     if head.split(' ').nth(1) != Some("200") {

@@ -1,13 +1,13 @@
 //! `lateen proxy-status`: which proxies ctrl has connections of, and whether each has in force what ctrl has published.
 //! The table is that of `istioctl proxy-status`.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use serde::{Deserialize, Serialize};
+use pages::sync::{Client, Refused, Sync};
+use serde::Serialize;
 
 use crate::args::{ProxyStatusArgs, VersionFormat};
-use crate::ctrl::{AskError, ask_all};
+use crate::ctrl::ask_all;
 use crate::place::Place;
 use crate::table::align;
 use crate::{Outcome, complain, say};
@@ -16,61 +16,37 @@ use crate::{Outcome, complain, say};
 const TYPES: [(&str, &str); 4] =
     [("Address", "WDS"), ("Authorization", "WADS"), ("Routing", "ROUTING"), ("MeshSettings", "SETTINGS")];
 
-/// ctrl's page `/sync`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sync {
-    in_force: bool,
-    clients: Vec<Proxy>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// A proxy, and which controller it is connected to.
+#[derive(Debug, Clone, Serialize)]
 struct Proxy {
-    /// Which controller it is connected to.
-    #[serde(default)]
     ctrl: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    role: String,
-    pod: String,
-    namespace: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cluster: Option<String>,
-    revision: u64,
-    acked: BTreeMap<String, u64>,
-    in_force: bool,
-    #[serde(default)]
-    refused: Vec<Refusal>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Refusal {
-    r#type: String,
-    name: String,
-    reason: String,
+    #[serde(flatten)]
+    client: Client,
 }
 
 impl Proxy {
     /// As `lateen logs` calls node agents, and Istio the others.
     fn name(&self) -> String {
-        match &self.node {
-            Some(node) if self.role == "node-agent" => format!("node-agent/{node}"),
-            _ => format!("{}.{}", self.pod, self.namespace),
+        let client = &self.client;
+        match &client.node {
+            Some(node) if client.role == "node-agent" => format!("node-agent/{node}"),
+            _ => format!("{}.{}", client.pod, client.namespace),
         }
     }
 
     fn types(&self) -> Vec<&'static str> {
-        TYPES.iter().filter(|(wire, _)| self.acked.contains_key(*wire)).map(|(_, shown)| *shown).collect()
+        TYPES
+            .iter()
+            .filter(|(wire, _)| self.client.acked.contains_key(*wire))
+            .map(|(_, shown)| *shown)
+            .collect()
     }
 
     fn state(&self, wire: &str) -> &'static str {
-        match self.acked.get(wire) {
-            _ if self.refused.iter().any(|refusal| refusal.r#type == wire) => "ERROR",
+        match self.client.acked.get(wire) {
+            _ if self.client.refused.iter().any(|refusal| refusal.r#type == wire) => "ERROR",
             None => "IGNORED",
-            Some(acked) if *acked >= self.revision => "SYNCED",
+            Some(acked) if *acked >= self.client.revision => "SYNCED",
             Some(_) => "STALE",
         }
     }
@@ -80,19 +56,18 @@ impl Proxy {
 pub(crate) fn run(place: &Place, args: &ProxyStatusArgs) -> Outcome {
     let mut proxies = Vec::new();
     for answer in ask_all(place, "GET", "/sync")? {
-        let sync: Sync =
-            serde_json::from_value(answer.page).map_err(|error| AskError::Malformed(error.to_string()))?;
-        proxies.extend(sync.clients.into_iter().map(|proxy| Proxy { ctrl: answer.ctrl.clone(), ..proxy }));
+        let sync: Sync = answer.read()?;
+        proxies.extend(sync.clients.into_iter().map(|client| Proxy { ctrl: answer.ctrl.clone(), client }));
     }
     proxies.sort_by_key(Proxy::name);
     if let Some(wanted) = &args.proxy {
-        proxies.retain(|proxy| proxy.name() == *wanted || proxy.pod == *wanted);
+        proxies.retain(|proxy| proxy.name() == *wanted || proxy.client.pod == *wanted);
         if proxies.is_empty() {
             complain(&format!("no proxy {wanted} is connected to ctrl; those that are: lateen proxy-status"));
             return Ok(ExitCode::FAILURE);
         }
     }
-    let settled = proxies.iter().all(|proxy| proxy.in_force && proxy.refused.is_empty());
+    let settled = proxies.iter().all(|proxy| proxy.client.in_force && proxy.client.refused.is_empty());
     match args.output {
         Some(VersionFormat::Json) => say(&format!("{:#}", serde_json::json!({ "proxies": proxies }))),
         None if proxies.is_empty() => complain("no proxy is connected to ctrl; see: lateen logs ctrl"),
@@ -100,8 +75,8 @@ pub(crate) fn run(place: &Place, args: &ProxyStatusArgs) -> Outcome {
     }
     if args.output.is_none() {
         let refusals =
-            proxies.iter().flat_map(|proxy| proxy.refused.iter().map(move |refusal| (proxy, refusal)));
-        for (proxy, Refusal { r#type, name, reason }) in refusals {
+            proxies.iter().flat_map(|proxy| proxy.client.refused.iter().map(move |refusal| (proxy, refusal)));
+        for (proxy, Refused { r#type, name, reason }) in refusals {
             complain(&format!("{} refuses {type} {name}: {reason}", proxy.name()));
         }
     }
@@ -118,11 +93,11 @@ fn table(proxies: &[Proxy], by_type: bool) -> String {
         words(&["NAME", "CLUSTER", "ISTIOD", "VERSION", "SUBSCRIBED TYPES"])
     }];
     for proxy in proxies {
-        let mut row = vec![proxy.name(), shown(&proxy.cluster)];
+        let mut row = vec![proxy.name(), shown(&proxy.client.cluster)];
         if by_type {
             row.extend(TYPES.map(|(wire, _)| proxy.state(wire).to_owned()));
         }
-        row.extend([proxy.ctrl.clone(), shown(&proxy.version)]);
+        row.extend([proxy.ctrl.clone(), shown(&proxy.client.version)]);
         if !by_type {
             let types = proxy.types();
             row.push(format!("{} ({})", types.len(), types.join(",")));
@@ -140,10 +115,10 @@ mod tests {
 
     fn proxy(role: &str, acked: &serde_json::Value, refused: &serde_json::Value) -> Proxy {
         let page = json!({
-            "ctrl": "ctrl", "role": role, "node": "node-1", "pod": "p", "namespace": "ns", "version": "0.1.0", "revision": 7,
+            "role": role, "node": "node-1", "pod": "p", "namespace": "ns", "version": "0.1.0", "revision": 7,
             "acked": acked, "inForce": true, "refused": refused,
         });
-        serde_json::from_value(page).expect("a proxy")
+        Proxy { ctrl: "ctrl".into(), client: serde_json::from_value(page).expect("a proxy") }
     }
 
     #[test]

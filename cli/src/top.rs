@@ -3,13 +3,23 @@
 use std::cmp::Reverse;
 use std::process::ExitCode;
 
+use pages::top::Costs;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{SortBy, TopArgs, VersionFormat};
-use crate::control::{self, ControlError, PodCosts, Reply, Request};
+use crate::control::{self, ControlError, Reply, Request};
 use crate::local::manifests::DEFAULT_NAMESPACE;
 use crate::table::align;
 use crate::{Outcome, complain, say, state};
+
+/// What a pod costs its node's agent.
+#[derive(Debug, Clone, Serialize)]
+struct Pod {
+    node: String,
+    #[serde(flatten)]
+    costs: Costs,
+}
 
 /// Runs `top`.
 pub(crate) fn run(mesh: Option<&str>, namespace: Option<&str>, args: &TopArgs) -> Outcome {
@@ -24,11 +34,11 @@ pub(crate) fn run(mesh: Option<&str>, namespace: Option<&str>, args: &TopArgs) -
         ));
     }
     let namespace = if args.all_namespaces { None } else { Some(namespace.unwrap_or(DEFAULT_NAMESPACE)) };
-    let all = nodes.into_iter().flat_map(|(node, told)| {
-        told.pods.into_iter().map(move |pod| PodCosts { node: node.clone(), ..pod })
-    });
-    let mut pods: Vec<PodCosts> =
-        all.filter(|pod| namespace.is_none_or(|namespace| pod.namespace == namespace)).collect();
+    let all = nodes
+        .into_iter()
+        .flat_map(|(node, told)| told.pods.into_iter().map(move |costs| Pod { node: node.clone(), costs }));
+    let mut pods: Vec<Pod> =
+        all.filter(|pod| namespace.is_none_or(|namespace| pod.costs.namespace == namespace)).collect();
     sort(&mut pods, args.sort_by);
     match args.output {
         Some(VersionFormat::Json) => say(&format!("{:#}", json!({ "pods": pods }))),
@@ -42,9 +52,11 @@ pub(crate) fn run(mesh: Option<&str>, namespace: Option<&str>, args: &TopArgs) -
     Ok(if silent.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn sort(pods: &mut [PodCosts], by: SortBy) {
-    pods.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
-    let most = |pod: &PodCosts| -> u64 {
+fn sort(pods: &mut [Pod], by: SortBy) {
+    pods.sort_by(|Pod { costs: one, .. }, Pod { costs: other, .. }| {
+        (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
+    });
+    let most = |Pod { costs: pod, .. }: &Pod| -> u64 {
         match by {
             // As exact as it is shown.
             SortBy::Work => (pod.work * 1000.0) as u64,
@@ -60,14 +72,14 @@ fn sort(pods: &mut [PodCosts], by: SortBy) {
     pods.sort_by_key(|pod| Reverse(most(pod)));
 }
 
-fn table(pods: &[PodCosts], with_namespace: bool) -> String {
+fn table(pods: &[Pod], with_namespace: bool) -> String {
     let header =
         ["NAME", "NODE", "CONNS", "TUNNELS", "OUT/S", "IN/S", "BUFFERED", "MEMORY", "FDS", "WORK", "REFUSED"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
-    rows.extend(pods.iter().map(|pod| {
+    rows.extend(pods.iter().map(|Pod { node, costs: pod }| {
         vec![
             pod.name.clone(),
-            pod.node.clone(),
+            node.clone(),
             pod.connections.to_string(),
             pod.tunnels.to_string(),
             size(pod.sent_per_second),
@@ -82,7 +94,7 @@ fn table(pods: &[PodCosts], with_namespace: bool) -> String {
     if with_namespace {
         rows[0].insert(0, "NAMESPACE".to_owned());
         for (row, pod) in rows.iter_mut().skip(1).zip(pods) {
-            row.insert(0, pod.namespace.clone());
+            row.insert(0, pod.costs.namespace.clone());
         }
     }
     align(&rows)
@@ -108,8 +120,9 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    fn pod(name: &str, connections: u32, work: f64) -> PodCosts {
-        PodCosts { name: name.into(), namespace: "n".into(), connections, work, ..PodCosts::default() }
+    fn pod(name: &str, connections: u32, work: f64) -> Pod {
+        let costs = Costs { name: name.into(), namespace: "n".into(), connections, work, ..Costs::default() };
+        Pod { node: "node-1".into(), costs }
     }
 
     #[test]
@@ -137,16 +150,16 @@ mod tests {
         ] {
             let mut pods = all.to_vec();
             sort(&mut pods, by);
-            let order: String = pods.iter().map(|pod| pod.name.as_str()).collect();
+            let order: String = pods.iter().map(|pod| pod.costs.name.as_str()).collect();
             assert_eq!(order, expected, "{by:?}");
         }
     }
 
     #[test]
     fn a_row_has_what_its_pod_costs() {
-        let costs =
-            PodCosts { node: "node-1".into(), buffered_bytes: 3 << 20, refused: 7, ..pod("p", 2, 0.25) };
-        let text = table(&[costs], true);
+        let mut pod = pod("p", 2, 0.25);
+        pod.costs = Costs { buffered_bytes: 3 << 20, refused: 7, ..pod.costs };
+        let text = table(&[pod], true);
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row, ["n", "p", "node-1", "2", "0", "0B", "0B", "3.0Mi", "0B", "0", "25.0%", "7"]);
     }

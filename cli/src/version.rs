@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use pages::version::Versions;
 use serde_json::json;
 
 use crate::args::{VersionArgs, VersionFormat};
@@ -27,7 +28,7 @@ pub(crate) fn run(mesh: Option<&str>, cluster: &ClusterArgs, args: &VersionArgs)
         None => (BTreeMap::new(), None, note),
         Some(Place::Machine(mesh)) => (of_machine(&mesh)?, Some(mesh.name().to_owned()), note),
         Some(place @ Place::Cluster(_)) => match ask_all(&place, "GET", "/version") {
-            Ok(answers) => (of_cluster(&answers), None, note),
+            Ok(answers) => (of_cluster(&answers)?, None, note),
             // Nor is it one to a cluster that nobody asked for by name.
             Err(error @ (AskError::Cluster(_) | AskError::NotInstalled(_))) if !cluster.given() => {
                 (BTreeMap::new(), None, Some(error.to_string()))
@@ -72,20 +73,21 @@ fn of_machine(mesh: &MeshDir) -> Result<BTreeMap<String, String>, control::Contr
 }
 
 /// Each controller says its own version and those of the proxies that are connected to it.
-fn of_cluster(answers: &[Answer]) -> BTreeMap<String, String> {
+fn of_cluster(answers: &[Answer]) -> Result<BTreeMap<String, String>, AskError> {
     let mut components = BTreeMap::new();
-    for Answer { ctrl, page } in answers {
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
-        components.insert(format!("ctrl/{ctrl}"), text(&page["ctrl"]));
-        for proxy in page["clients"].as_array().into_iter().flatten() {
-            let name = match proxy["role"].as_str() {
-                Some("node-agent") => format!("node-agent/{}", text(&proxy["node"])),
-                _ => format!("waypoint/{}.{}", text(&proxy["pod"]), text(&proxy["namespace"])),
+    for answer in answers {
+        let versions: Versions = answer.read()?;
+        let known = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
+        components.insert(format!("ctrl/{}", answer.ctrl), versions.ctrl);
+        for proxy in versions.clients {
+            let name = match proxy.role.as_str() {
+                "node-agent" => format!("node-agent/{}", known(proxy.node)),
+                _ => format!("waypoint/{}.{}", proxy.pod, proxy.namespace),
             };
-            components.insert(name, text(&proxy["version"]));
+            components.insert(name, known(proxy.version));
         }
     }
-    components
+    Ok(components)
 }
 
 #[cfg(test)]
@@ -100,7 +102,7 @@ mod tests {
             {"role": "node-agent", "node": "node-1", "pod": "a", "namespace": "istio-system", "version": "0.1.0"},
             {"role": "waypoint", "pod": "w", "namespace": "shop"},
         ]});
-        let all = of_cluster(&[Answer { ctrl: "c-1".to_owned(), page }]);
+        let all = of_cluster(&[Answer { ctrl: "c-1".to_owned(), page }]).unwrap();
         let shown: Vec<String> = all.iter().map(|(name, version)| format!("{name} {version}")).collect();
         assert_eq!(shown, ["ctrl/c-1 0.1.0", "node-agent/node-1 0.1.0", "waypoint/w.shop unknown"]);
     }

@@ -3,13 +3,14 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use pages::decisions::{Decisions, End, Record};
+use serde_json::json;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::args::{VersionFormat, WhyArgs};
 use crate::ca::encoded;
-use crate::ctrl::{Answer, ask_all};
+use crate::ctrl::{Answer, AskError, ask_all};
 use crate::local::manifests::DEFAULT_NAMESPACE;
 use crate::place::Place;
 use crate::table::align;
@@ -20,36 +21,32 @@ pub(crate) fn run(place: &Place, namespace: Option<&str>, args: &WhyArgs) -> Out
     // A request is looked for wherever it went, unless said otherwise.
     let anywhere = args.all_namespaces || (args.request.is_some() && namespace.is_none());
     let namespace = if anywhere { None } else { Some(namespace.unwrap_or(DEFAULT_NAMESPACE)) };
-    let told = joined(&ask_all(place, "GET", &path(args, namespace))?, args.limit);
-    let list = |name: &str| told[name].as_array().cloned().unwrap_or_default();
-    let silent = list("silent");
-    for one in &silent {
-        complain(&format!("{} does not say what it decided: {}", text(one, "proxy"), text(one, "reason")));
+    let told = joined(&ask_all(place, "GET", &path(args, namespace))?, args.limit)?;
+    let Decisions { records, silent } = &told;
+    for one in silent {
+        complain(&format!("{} does not say what it decided: {}", one.proxy, one.reason));
     }
-    let records = list("records");
     match args.output {
-        Some(VersionFormat::Json) => say(&format!("{told:#}")),
+        Some(VersionFormat::Json) => say(&format!("{:#}", json!(told))),
         None if records.is_empty() => complain(
             "nothing of that kind is remembered; proxies keep the newest requests and connections, what was refused longest",
         ),
-        None => say(table(&records).trim_end()),
+        None => say(table(records).trim_end()),
     }
     Ok(if silent.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What several controllers say, each of its own proxies: the newest first.
-fn joined(answers: &[Answer], limit: u16) -> Value {
-    let all = |name: &str| -> Vec<Value> {
-        answers
-            .iter()
-            .flat_map(|answer| answer.page[name].as_array().into_iter().flatten())
-            .cloned()
-            .collect()
-    };
-    let mut records = all("records");
-    records.sort_by_key(|record| std::cmp::Reverse(record["begunMicros"].as_u64()));
-    records.truncate(usize::from(limit));
-    json!({"records": records, "silent": all("silent")})
+fn joined(answers: &[Answer], limit: u16) -> Result<Decisions, AskError> {
+    let mut all = Decisions::default();
+    for answer in answers {
+        let Decisions { records, silent } = answer.read()?;
+        all.records.extend(records);
+        all.silent.extend(silent);
+    }
+    all.records.sort_by_key(|record| std::cmp::Reverse(record.begun_micros));
+    all.records.truncate(usize::from(limit));
+    Ok(all)
 }
 
 fn path(args: &WhyArgs, namespace: Option<&str>) -> String {
@@ -70,19 +67,15 @@ fn path(args: &WhyArgs, namespace: Option<&str>) -> String {
     path
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_default()
-}
-
 /// One line a record; what decided is the last column, for it may be long.
-fn table(records: &[Value]) -> String {
+fn table(records: &[Record]) -> String {
     let header = ["TIME", "PROXY", "CLIENT", "SERVER", "REQUEST", "RESULT", "WHY"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(records.iter().map(|record| {
         vec![
-            time(record["begunMicros"].as_u64().unwrap_or_default()),
-            text(record, "proxy").to_owned(),
-            end(&record["client"]),
+            time(record.begun_micros),
+            record.proxy.clone(),
+            end(&record.client),
             server(record),
             request(record),
             result(record),
@@ -99,43 +92,42 @@ fn time(micros: u64) -> String {
 }
 
 /// `pod.namespace`, or the identity, or the address.
-fn end(end: &Value) -> String {
-    match (text(end, "name"), text(end, "identity")) {
-        ("", "") => text(end, "address").to_owned(),
+fn end(end: &End) -> String {
+    match (end.name.as_str(), end.identity.as_str()) {
+        ("", "") => end.address.clone(),
         ("", identity) => identity.to_owned(),
-        (name, _) => format!("{name}.{}", text(end, "namespace")),
+        (name, _) => format!("{name}.{}", end.namespace),
     }
 }
 
-fn server(record: &Value) -> String {
-    match end(&record["server"]) {
-        unknown if unknown.is_empty() => text(record, "service").to_owned(),
+fn server(record: &Record) -> String {
+    match end(&record.server) {
+        unknown if unknown.is_empty() => record.service.clone(),
         known => known,
     }
 }
 
-fn request(record: &Value) -> String {
-    let request = &record["request"];
-    match text(request, "method") {
-        "" => text(record, "direction").to_owned(),
-        method => format!("{method} {}{}", text(request, "authority"), text(request, "path")),
+fn request(record: &Record) -> String {
+    match &record.request {
+        None => record.direction.clone(),
+        Some(request) => format!("{} {}{}", request.method, request.authority, request.path),
     }
 }
 
-fn result(record: &Value) -> String {
-    let status = record["request"]["status"].as_u64().unwrap_or_default();
-    let (verdict, flags) = (text(record, "verdict"), text(record, "flags"));
+fn result(record: &Record) -> String {
+    let status = record.request.as_ref().map_or(0, |request| request.status);
+    let (verdict, flags) = (&record.verdict, record.flags.as_str());
     match (status, flags) {
-        (0, "-" | "") => verdict.to_owned(),
+        (0, "-" | "") => verdict.clone(),
         (0, flags) => format!("{verdict} {flags}"),
         (status, "-" | "") => format!("{verdict} {status}"),
         (status, flags) => format!("{verdict} {status} {flags}"),
     }
 }
 
-fn why(record: &Value) -> String {
-    let detail = if text(record, "verdict") == "failed" { text(record, "detail") } else { "" };
-    let parts = [text(record, "policy"), text(record, "route"), detail];
+fn why(record: &Record) -> String {
+    let detail = if record.verdict == "failed" { record.detail.as_str() } else { "" };
+    let parts = [record.policy.as_str(), record.route.as_str(), detail];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
@@ -153,7 +145,7 @@ mod tests {
             "request": {"method": "GET", "authority": "reviews", "path": "/admin", "status": 403},
             "policy": "explicitly denied by: shop/no-admin (rule 0)", "route": "VirtualService shop/reviews http[1]",
         });
-        let text = table(&[record]);
+        let text = table(&[serde_json::from_value(record).unwrap()]);
         let row = text.lines().nth(1).unwrap();
         for part in [
             "12:34:56.789",

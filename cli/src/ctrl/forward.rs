@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{self, Cluster, ClusterArgs, failed};
 
-use super::{Answer, AskError, PATIENCE, read, request};
+use super::{Answer, AskError, PATIENCE, page, request};
 
 /// Where each serves its pages, on its pod's loopback: `ADMIN_ADDR` of the chart.
 const PORT: u16 = 15_000;
@@ -93,5 +93,5 @@ async fn ask_pod(
     if answer.is_empty() {
         return Err(unanswered(format!("nothing answers there on port {PORT}; an older version does not")));
     }
-    Ok(Answer { ctrl: name.clone(), page: read(&answer)? })
+    Ok(Answer { ctrl: name.clone(), page: page(&answer)? })
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
+use pages::sync::Sync;
 use serde_json::Value;
 
 use super::http;
@@ -57,20 +57,6 @@ impl Expected {
                     .all(|(pointer, part)| object.pointer(pointer).unwrap_or(&Value::Null) == part)
         })
     }
-}
-
-/// ctrl's `/sync`, as far as it matters here.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sync {
-    in_force: bool,
-    clients: Vec<Client>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Client {
-    node: Option<String>,
-    role: String,
 }
 
 /// Waits until everything expected is in force at the agents of all `nodes`; tells what is missing when that changes.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Container;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::Deserialize;
+use pages::version::Versions;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -180,22 +180,6 @@ impl Server {
         };
         send(&mut writer, &reply).await
     }
-}
-
-/// ctrl's `/version`.
-#[derive(Debug, Deserialize)]
-struct Versions {
-    ctrl: String,
-    clients: Vec<ProxyVersion>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ProxyVersion {
-    node: Option<String>,
-    role: String,
-    #[serde(default)]
-    pod: String,
-    version: Option<String>,
 }
 
 /// What ctrl knows of itself and of the proxies connected to it; nothing while it does not answer.

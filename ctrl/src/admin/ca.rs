@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use daemon::http::{Answer, Call, Routes};
 use http::Method;
-use serde_json::json;
+use pages::ca::{Restored, Revoked};
 
 use crate::ca::upkeep::Upkeep;
 
@@ -76,11 +76,11 @@ fn revoke(upkeep: &Upkeep, call: &Call) -> Answer {
         Err(error) => return Answer::text(CONFLICT, format!("{error}\n")),
     };
     upkeep.advance(now);
-    Answer::json(&json!({
-        "identity": revoked.identity.to_string(),
-        "whole": revoked.whole,
-        "certificates": revoked.certificates,
-    }))
+    Answer::json(&Revoked {
+        identity: revoked.identity.to_string(),
+        whole: revoked.whole,
+        certificates: revoked.certificates,
+    })
 }
 
 fn restore(upkeep: &Upkeep, call: &Call) -> Answer {
@@ -90,7 +90,7 @@ fn restore(upkeep: &Upkeep, call: &Call) -> Answer {
     match upkeep.keyring.restore(&call.parameter("what").unwrap_or_default()) {
         Ok(identity) => {
             upkeep.advance(SystemTime::now());
-            Answer::json(&json!({"identity": identity.to_string()}))
+            Answer::json(&Restored { identity: identity.to_string() })
         }
         Err(error) => Answer::text(CONFLICT, format!("{error}\n")),
     }

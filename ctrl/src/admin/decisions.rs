@@ -6,67 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daemon::http::{Answer, Call};
 use futures_util::{Stream, StreamExt as _};
+use pages::decisions::{Decisions, End, Record, Request, Silent};
 use proto::diagnostics::{Decision, DecisionQuery, Peer, Verdict};
-use serde::Serialize;
 use xds::diagnostics::{Attending, MOST_RECORDS, Said};
 use xds::node::NodeInfo;
-
-#[derive(Debug, Serialize)]
-pub(super) struct Decisions {
-    records: Vec<Record>,
-    /// Proxies that did not answer.
-    silent: Vec<Silent>,
-}
-
-#[derive(Debug, Serialize)]
-struct Silent {
-    proxy: String,
-    reason: String,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Record {
-    /// Microseconds since 1970.
-    begun_micros: u64,
-    duration_micros: u64,
-    /// `waypoint/NAMESPACE/POD` or `node-agent/NODE`.
-    proxy: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    direction: String,
-    client: End,
-    server: End,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    service: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<Request>,
-    /// `passed`, `denied` or `failed`.
-    verdict: &'static str,
-    flags: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    policy: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    route: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    detail: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Request {
-    id: String,
-    method: String,
-    authority: String,
-    path: String,
-    status: u32,
-}
-
-#[derive(Debug, Serialize)]
-struct End {
-    namespace: String,
-    name: String,
-    identity: String,
-    address: String,
-}
 
 /// Asks and puts together.
 pub(super) async fn list(attending: &Attending, call: &Call) -> Answer {
@@ -144,7 +87,7 @@ fn record(proxy: &str, one: Decision) -> Record {
         server: end(one.server),
         service: one.service,
         request,
-        verdict,
+        verdict: verdict.to_owned(),
         flags: one.flags,
         policy: one.policy,
         route: one.route,

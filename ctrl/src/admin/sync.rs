@@ -1,9 +1,7 @@
 //! `/sync`: what each proxy has in force. `/version`: what each proxy is.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-use xds::delta::store::Revision;
+use pages::sync::{Client, Refused, Sync};
+use pages::version::{Proxy, Versions};
 use xds::node::NodeInfo;
 use xds::server::ClientStatus;
 
@@ -12,50 +10,6 @@ use crate::core::Core;
 
 /// Metadata with a proxy's version.
 const VERSION: [&str; 2] = ["LATEEN_VERSION", "ISTIO_VERSION"];
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Sync {
-    /// The revision of what is published now.
-    revision: Revision,
-    /// Whether every proxy that is connected has all of it in force.
-    in_force: bool,
-    clients: Vec<Client>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Client {
-    id: String,
-    /// Its node, by its token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    /// `node-agent`, `waypoint`, or what it calls itself.
-    role: String,
-    pod: String,
-    namespace: String,
-    /// Missing where the proxy does not say, as is its cluster.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cluster: Option<String>,
-    /// The revision of what is published to it.
-    revision: Revision,
-    /// By type, the revision up to which it has everything.
-    acked: BTreeMap<String, Revision>,
-    in_force: bool,
-    /// What it refuses, with its reason.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    refused: Vec<Refused>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Refused {
-    r#type: String,
-    name: String,
-    reason: String,
-}
 
 pub(super) fn sync(core: &Core, clients: &[ClientStatus<Caller>]) -> Sync {
     // Before the clients are looked at, they have more rather than less.
@@ -110,31 +64,13 @@ fn role(node: &NodeInfo) -> &str {
     }
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Version {
-    ctrl: &'static str,
-    clients: Vec<ClientVersion>,
-}
-
-#[derive(Debug, Serialize)]
-struct ClientVersion {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    role: String,
-    pod: String,
-    namespace: String,
-    /// Missing where the proxy does not say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-}
-
-pub(super) fn version(clients: &[ClientStatus<Caller>]) -> Version {
-    let one = |status: &ClientStatus<Caller>| ClientVersion {
+pub(super) fn version(clients: &[ClientStatus<Caller>]) -> Versions {
+    let one = |status: &ClientStatus<Caller>| Proxy {
         node: node(status),
         role: role(&status.node).to_owned(),
         pod: status.node.pod.clone(),
         namespace: status.node.namespace.clone(),
         version: version_of(&status.node),
     };
-    Version { ctrl: env!("CARGO_PKG_VERSION"), clients: clients.iter().map(one).collect() }
+    Versions { ctrl: env!("CARGO_PKG_VERSION").to_owned(), clients: clients.iter().map(one).collect() }
 }

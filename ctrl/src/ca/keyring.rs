@@ -22,7 +22,7 @@ use identity::revocation::{MAX_LISTS, RevocationList, serial_of};
 use model::identity::Identity;
 use model::mesh::Trust;
 
-pub use self::look::{Described, Ends};
+pub use self::look::Ends;
 pub use self::shared::Texts;
 
 use self::authorities::{Authorities, Member};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use pages::top::{Costs, Top};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Agent;
@@ -82,35 +82,12 @@ fn rates(
     rates.collect()
 }
 
-/// The page.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Top {
-    node: String,
-    memory_limit: u64,
-    open_files_limit: u64,
-    pods: Vec<Costs>,
-}
-
-/// What one pod costs.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Costs {
-    namespace: String,
-    name: String,
-    phase: &'static str,
-    connections: u32,
-    tunnels: u32,
-    descriptors: u32,
-    buffered_bytes: u64,
-    memory_bytes: u64,
-    sent_bytes: u64,
-    received_bytes: u64,
-    sent_per_second: u64,
-    received_per_second: u64,
-    /// Its part of what all pods' turns on the threads came to in the last window, from 0 to 1.
-    work: f64,
-    refused: u64,
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Serving => "serving",
+        Phase::Draining => "draining",
+        Phase::Gone => "gone",
+    }
 }
 
 /// The page as it is now.
@@ -122,11 +99,7 @@ pub(crate) fn page(agent: &Agent) -> Top {
         Costs {
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
-            phase: match pod.phase() {
-                Phase::Serving => "serving",
-                Phase::Draining => "draining",
-                Phase::Gone => "gone",
-            },
+            phase: phase(pod.phase()).to_owned(),
             connections: account.connections(),
             tunnels: account.tunnels(),
             descriptors: account.descriptors(),

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use identity::bundle::{CertificateFacts, Validity};
 use model::identity::Identity;
+use pages::ca::Certificate;
 use rustls_pki_types::CertificateDer;
-use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Keyring, KeyringSettings};
@@ -35,41 +35,23 @@ impl Ends {
 }
 
 /// A certificate that counts, and what it is for.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Described {
-    /// `root`, `signing` or `intermediate`.
-    kind: &'static str,
-    /// `current`, `next` or `retired`.
-    state: &'static str,
-    subject: String,
-    serial: String,
-    not_before: String,
-    not_after: String,
-    /// Of a retired one: until when it is trusted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<String>,
-}
-
-impl Described {
-    fn of(
-        certificate: &CertificateDer<'_>,
-        kind: &'static str,
-        state: &'static str,
-        until: Option<SystemTime>,
-    ) -> Option<Self> {
-        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-        let validity = CertificateFacts::read(certificate).ok()?.validity;
-        Some(Self {
-            kind,
-            state,
-            subject: parsed.subject().to_string(),
-            serial: identity::revocation::hexadecimal(&identity::revocation::serial(parsed.raw_serial())),
-            not_before: rfc3339(validity.not_before),
-            not_after: rfc3339(validity.not_after),
-            until: until.map(rfc3339),
-        })
-    }
+fn listed(
+    certificate: &CertificateDer<'_>,
+    kind: &str,
+    state: &str,
+    until: Option<SystemTime>,
+) -> Option<Certificate> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let validity = CertificateFacts::read(certificate).ok()?.validity;
+    Some(Certificate {
+        kind: kind.to_owned(),
+        state: state.to_owned(),
+        subject: parsed.subject().to_string(),
+        serial: identity::revocation::hexadecimal(&identity::revocation::serial(parsed.raw_serial())),
+        not_before: rfc3339(validity.not_before),
+        not_after: rfc3339(validity.not_after),
+        until: until.map(rfc3339),
+    })
 }
 
 impl Keyring {
@@ -157,7 +139,7 @@ impl Keyring {
     }
 
     /// The certificates that count.
-    pub fn describe(&self) -> Vec<Described> {
+    pub fn describe(&self) -> Vec<Certificate> {
         let held = self.read();
         let authorities = &held.authorities;
         let next = authorities.next.iter().map(|(next, _)| (next, "next"));
@@ -166,15 +148,15 @@ impl Keyring {
             let authority = &member.authority;
             for (place, intermediate) in authority.intermediates.iter().enumerate() {
                 let kind = if place == 0 { "signing" } else { "intermediate" };
-                described.extend(Described::of(intermediate, kind, state, None));
+                described.extend(listed(intermediate, kind, state, None));
             }
             let roots = authority.roots.certificates().iter();
-            described.extend(roots.filter_map(|root| Described::of(root, "root", state, None)));
+            described.extend(roots.filter_map(|root| listed(root, "root", state, None)));
         }
         for retired in &authorities.retired {
             let roots = retired.roots.certificates().iter();
             let until = Some(retired.until);
-            described.extend(roots.filter_map(|root| Described::of(root, "root", "retired", until)));
+            described.extend(roots.filter_map(|root| listed(root, "root", "retired", until)));
         }
         described
     }

@@ -2,68 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use pages::ca::{Late, List, Status};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::alarm::warning;
 use super::{Upkeep, awaited};
 use crate::ca::authorize::Caller;
-use crate::ca::keyring::{Described, Keyring};
+use crate::ca::keyring::Keyring;
 
 /// Certificates that are listed as late, at most.
 const MOST_LATE: usize = 20;
-
-/// How the authorities stand.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// `made here` or `plugged in`.
-    authority: &'static str,
-    /// `stable`, `distributing` or `retiring`.
-    phase: &'static str,
-    /// What it means, and what is waited for.
-    explanation: String,
-    /// The certificates that count: who signs, who will, who did.
-    certificates: Vec<Described>,
-    /// Who has not said that he trusts the successor.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    awaited: Vec<String>,
-    /// Since when the successor is distributed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<String>,
-    /// When it signs at the latest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    at_the_latest: Option<String>,
-    /// Workloads' certificates that were issued and have not ended.
-    issued: usize,
-    /// Identities that get no certificates.
-    revoked_identities: Vec<String>,
-    /// Certificates revoked here that have not ended.
-    revoked_certificates: usize,
-    /// The lists that proxies have.
-    revocation_lists: Vec<List>,
-    /// Whose renewal is late: past two thirds of their life, and their pods are there.
-    late: Vec<Late>,
-    /// What somebody ought to look at.
-    warnings: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct List {
-    entries: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_update: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Late {
-    identity: String,
-    holder: String,
-    not_after: String,
-}
 
 /// Names a caller as people know him.
 pub fn name(caller: &Caller) -> String {
@@ -94,8 +43,8 @@ impl Upkeep {
         let (phase, explanation) = phase(keyring, &awaited, latest);
         let late = self.late(now);
         Status {
-            authority: if keyring.made_here() { "made here" } else { "plugged in" },
-            phase,
+            authority: if keyring.made_here() { "made here" } else { "plugged in" }.to_owned(),
+            phase: phase.to_owned(),
             explanation,
             certificates: keyring.describe(),
             awaited,
