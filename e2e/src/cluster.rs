@@ -120,7 +120,7 @@ impl Cluster {
         let account =
             "{apiVersion: v1, kind: ServiceAccount, metadata: {name: lateen-ctrl, namespace: istio-system}}";
         self.apply(account);
-        self.apply(&list(rights.collect()));
+        self.apply(&list(&rights.collect::<Vec<_>>()));
     }
 
     /// Ends one part, as a crash would.
@@ -347,6 +347,6 @@ pub fn chart(settings: &[&str]) -> Vec<Value> {
 }
 
 /// Objects as one manifest.
-pub fn list(objects: Vec<Value>) -> String {
+pub fn list(objects: &[Value]) -> String {
     serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
 }

@@ -243,7 +243,7 @@ fn a_namespace_joins_and_leaves(cluster: &Cluster, nodes: &Nodes) {
 fn a_namespace_changes_its_revision(cluster: &Cluster, nodes: &Nodes) {
     let canary = chart(&["revision=canary", "mesh.podCidrs={10.244.0.0/16}"]);
     assert!(!canary.iter().any(|object| object["kind"] == "DaemonSet"), "the agents are the first one's");
-    cluster.apply(&list(canary));
+    cluster.apply(&list(&canary));
     nodes.rolled_out("deployment/lateen-ctrl-canary");
     nothing_breaks(cluster, "shop", "a namespace moves from one revision to another and back", || {
         for revision in ["canary", "default"] {
@@ -253,9 +253,9 @@ fn a_namespace_changes_its_revision(cluster: &Cluster, nodes: &Nodes) {
     });
     for revision in ["canary", "default"] {
         let asked = chart(&[&format!("nodeAgent.revision={revision}")]);
-        let agents = asked.into_iter().filter(|object| object["kind"] == "DaemonSet").collect();
+        let agents = asked.into_iter().filter(|object| object["kind"] == "DaemonSet").collect::<Vec<_>>();
         nothing_breaks(cluster, "shop", &format!("the agents ask revision {revision}"), || {
-            cluster.apply(&list(agents));
+            cluster.apply(&list(&agents));
             nodes.agents_ready();
         });
     }
