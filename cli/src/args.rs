@@ -276,7 +276,7 @@ pub(crate) struct ValueArgs {
     pub(crate) settings: Vec<crate::chart::values::Setting>,
 
     /// Revision of the control plane; another than `default` stands beside that one, and has no agents
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = crate::install::revision_name)]
     pub(crate) revision: Option<String>,
 }
 

@@ -9,7 +9,7 @@ mod rollout;
 mod tag;
 mod upgrade;
 
-pub(crate) use self::record::DEFAULT;
+pub(crate) use self::record::{DEFAULT, revision_name};
 pub(crate) use self::remove::enrolled;
 pub(crate) use self::tag::tag_name;
 

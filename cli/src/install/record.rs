@@ -70,6 +70,25 @@ pub(super) fn revision_of(values: &Value) -> &str {
     values["revision"].as_str().unwrap_or(DEFAULT)
 }
 
+/// Refuses what can be no revision: it is part of the names of what is installed.
+///
+/// # Errors
+/// It has other characters than those of names, or too many.
+pub(crate) fn revision_name(text: &str) -> Result<String, String> {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    match text.len() <= 40
+        && edge(text.chars().next())
+        && edge(text.chars().last())
+        && text.chars().all(allowed)
+    {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a revision has at most 40 small letters, digits and -, and no - at its ends".to_owned())
+        }
+    }
+}
+
 /// Where it is noted.
 pub(super) fn note(namespace: &str, revision: &str) -> Reference {
     let name = if revision == DEFAULT { NAME.to_owned() } else { format!("{NAME}-{revision}") };
@@ -174,7 +193,7 @@ pub(super) async fn not_helms(
 mod tests {
     use serde_json::json;
 
-    use super::Record;
+    use super::{Record, revision_name};
 
     fn record(objects: &[(&str, &str, &str)]) -> Record {
         let objects: Vec<_> = objects
@@ -182,6 +201,16 @@ mod tests {
             .map(|(version, kind, name)| json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}}))
             .collect();
         Record::of("1", &json!({}), &objects)
+    }
+
+    #[test]
+    fn revisions_are_parts_of_names() {
+        for good in ["default", "canary", "1-2-3"] {
+            assert_eq!(revision_name(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "Bad", "a.b", "-a", "a-", "a b", &"x".repeat(41)] {
+            assert!(revision_name(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
