@@ -66,7 +66,7 @@ pub async fn ending(
     }
 }
 
-/// How many of something a thread has, for all threads to see.
+/// How many there are of something now, for all threads to see.
 #[derive(Debug, Clone, Default)]
 pub struct Count(Arc<AtomicUsize>);
 

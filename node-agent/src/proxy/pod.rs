@@ -1,12 +1,13 @@
 //! A captured pod as all threads see it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use hbone::account::{Account, Descriptors};
 use model::mesh::Mesh;
 use model::workload::Workload;
 use proto::zds::WorkloadInfo;
+use proxy::threads::{Count, Counted};
 use tokio::sync::watch;
 
 use super::files::OF_POD;
@@ -48,18 +49,7 @@ pub(crate) struct Pod {
     app_mark: AtomicU32,
     phase: watch::Sender<Phase>,
     /// Names that it waits for.
-    queries: AtomicUsize,
-}
-
-/// A name that a pod waits for.
-#[derive(Debug)]
-#[must_use = "it waits no more as soon as it is dropped"]
-pub(crate) struct Asked<'a>(&'a Pod);
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        self.0.queries.fetch_sub(1, Ordering::Relaxed);
-    }
+    queries: Count,
 }
 
 impl Pod {
@@ -84,19 +74,18 @@ impl Pod {
             home,
             app_mark: AtomicU32::new(app_mark),
             phase: watch::Sender::new(Phase::Serving),
-            queries: AtomicUsize::new(0),
+            queries: Count::default(),
         }
     }
 
     /// A name is asked for, until what is returned is dropped.
-    pub(crate) fn asked(&self) -> Asked<'_> {
-        self.queries.fetch_add(1, Ordering::Relaxed);
-        Asked(self)
+    pub(crate) fn asked(&self) -> Counted {
+        self.queries.one()
     }
 
     /// Whether it waits for no name.
     pub(crate) fn has_no_query(&self) -> bool {
-        self.queries.load(Ordering::Relaxed) == 0
+        self.queries.get() == 0
     }
 
     /// The pod as the controller describes it.

@@ -11,7 +11,7 @@ use model::route::action::PathRewrite;
 use model::route::template::Template;
 use model::route::{Destination, Forward, HeaderChanges, Operations, Routing};
 use model::service::{AppProtocol, Service};
-use model::workload::PolicyName;
+use model::workload::{PolicyName, Profile};
 
 use super::fixtures::{edit, identity, key, pod, ports, service, waypoint};
 use super::requests::{application, get, http1_at, whole};
@@ -123,17 +123,22 @@ fn rules_that_lead_elsewhere_are_held_to_what_is_attached_there() {
     });
 }
 
+/// The pod of `reviews`, which a service of another namespace names as well.
+fn named_by_another(world: &World, also: impl FnOnce(&mut Profile)) {
+    let server = edit(pod("server", world.pod_ip()), |pod| {
+        let ports = ports(&[(80, 8080, AppProtocol::Http11)]);
+        pod.services = [(key("reviews"), ports.clone()), (of("other"), ports)].into();
+        also(pod);
+    });
+    world.waypoint.take(vec![Update::Workload(server)]);
+}
+
 /// Whoever may write an EndpointSlice may put anybody's pod behind a service of its own, and write a rule for that one.
 #[test]
 fn rules_of_a_service_that_names_anothers_pod_are_held_to_the_pods_policies() {
     run(async {
         let world = World::new(application).await;
-        let server = edit(pod("server", world.pod_ip()), |pod| {
-            let ports = ports(&[(80, 8080, AppProtocol::Http11)]);
-            pod.services = [(key("reviews"), ports.clone()), (of("other"), ports)].into();
-            pod.waypoint = Some(waypoint("waypoint"));
-        });
-        world.waypoint.take(vec![Update::Workload(server)]);
+        named_by_another(&world, |pod| pod.waypoint = Some(waypoint("waypoint")));
         let role = || header("x-role", StringMatch::Exact("admin".into()));
         for (set, expected) in [(&[][..], 200), (&[("x-role", "admin")], 403)] {
             let routing = leading("other", Forward::to_service(of("other")), set);
@@ -164,12 +169,7 @@ fn no_rule_says_whose_certificate_was_shown() {
 fn a_service_that_names_anothers_pod_leads_nowhere() {
     run(async {
         let world = World::new(application).await;
-        let server = edit(pod("server", world.pod_ip()), |pod| {
-            let ports = ports(&[(80, 8080, AppProtocol::Http11)]);
-            pod.services = [(key("reviews"), ports.clone()), (of("other"), ports)].into();
-            pod.enforced_by = Some([identity("waypoint")].into());
-        });
-        world.waypoint.take(vec![Update::Workload(server)]);
+        named_by_another(&world, |pod| pod.enforced_by = Some([identity("waypoint")].into()));
         let none = policy(PolicyScope::Namespace, Action::Deny, header("x-none", StringMatch::Presence));
         let routing = leading("other", Forward::to_service(of("other")), &[]);
         let (status, text) = ask(&world, "other", routing, none.clone()).await;
