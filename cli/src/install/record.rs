@@ -75,18 +75,18 @@ pub(super) fn revision_of(values: &Value) -> &str {
 /// # Errors
 /// It has other characters than those of names, or too many.
 pub(crate) fn revision_name(text: &str) -> Result<String, String> {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    match text.len() <= 40
-        && edge(text.chars().next())
-        && edge(text.chars().last())
-        && text.chars().all(allowed)
-    {
+    match is_word(text, 40, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
         true => Ok(text.to_owned()),
         false => {
             Err("a revision has at most 40 small letters, digits and -, and no - at its ends".to_owned())
         }
     }
+}
+
+/// Whether a text is of these characters, so many at most, with a letter or a digit at both ends.
+pub(super) fn is_word(text: &str, most: usize, allowed: impl Fn(char) -> bool) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= most && edge(text.chars().next()) && edge(text.chars().last()) && text.chars().all(allowed)
 }
 
 /// Where it is noted.

@@ -13,7 +13,7 @@ use crate::cluster::{self, Cluster, ClusterArgs, ClusterError, failed};
 use crate::table::align;
 use crate::{Outcome, say};
 
-use super::record::{self, DEFAULT, Record};
+use super::record::{self, DEFAULT, Record, is_word};
 use super::{allowed, blocking, own_version, put};
 
 /// By which namespaces choose a control plane.
@@ -183,13 +183,9 @@ async fn labelled(cluster: &Cluster) -> Result<BTreeMap<String, Vec<String>>, Cl
 /// # Errors
 /// It has other characters, or begins or ends with one that is neither letter nor digit.
 pub(crate) fn tag_name(text: &str) -> Result<String, String> {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match text {
         DEFAULT => Err("what names no revision is default's: install the other one as --revision default".to_owned()),
-        _ if text.len() <= 63 && edge(text.chars().next()) && edge(text.chars().last()) && text.chars().all(allowed) => {
-            Ok(text.to_owned())
-        }
+        _ if is_word(text, 63, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) => Ok(text.to_owned()),
         _ => Err("a tag is a label's value: 63 letters, digits, - _ . at most, and one of the first two at its ends".to_owned()),
     }
 }
