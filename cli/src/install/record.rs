@@ -89,14 +89,18 @@ pub(super) fn is_word(text: &str, most: usize, allowed: impl Fn(char) -> bool) -
     text.len() <= most && edge(text.chars().next()) && edge(text.chars().last()) && text.chars().all(allowed)
 }
 
+/// What a thing of a revision is called: that of default alone has no revision in its name.
+fn named(thing: &str, revision: &str) -> String {
+    if revision == DEFAULT { thing.to_owned() } else { format!("{thing}-{revision}") }
+}
+
 /// Where it is noted.
 pub(super) fn note(namespace: &str, revision: &str) -> Reference {
-    let name = if revision == DEFAULT { NAME.to_owned() } else { format!("{NAME}-{revision}") };
     Reference {
         api_version: "v1".to_owned(),
         kind: "ConfigMap".to_owned(),
         namespace: namespace.to_owned(),
-        name,
+        name: named(NAME, revision),
     }
 }
 
@@ -168,15 +172,11 @@ pub(super) async fn not_helms(
     namespace: &str,
     revision: &str,
 ) -> Result<(), ClusterError> {
-    let name = match revision {
-        DEFAULT => "lateen-ctrl".to_owned(),
-        other => format!("lateen-ctrl-{other}"),
-    };
     let reference = Reference {
         api_version: "apps/v1".to_owned(),
         kind: "Deployment".to_owned(),
         namespace: namespace.to_owned(),
-        name,
+        name: named("lateen-ctrl", revision),
     };
     let there = reference.get(&cluster.client).await?;
     let notes = there.as_ref().and_then(|object| object.metadata.annotations.as_ref());
