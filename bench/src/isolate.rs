@@ -10,6 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use nix::sys::signal::{SigSet, Signal};
+
 /// Set in the inner process's environment.
 const INSIDE: &str = "LATEEN_BENCH_INSIDE";
 
@@ -39,16 +41,19 @@ pub(crate) fn enter(real_time: bool) -> io::Result<()> {
     Err(io::Error::new(error.kind(), format!("cannot run `{}`: {error}; it is in util-linux", words[0])))
 }
 
+/// Blocks the signals that would end this process, for it to wait for them or to outlast whom they are for. To be called
+/// before there are threads.
+pub(crate) fn hold_signals() -> io::Result<SigSet> {
+    let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    set.thread_block()?;
+    Ok(set)
+}
+
 /// The first process of a PID namespace is deaf to signals without a handler: one thread waits for them, removes
 /// `folder` and ends the process, and with it all others. To be called before there are threads.
 pub(crate) fn end_on_signals(folder: &Path) -> io::Result<()> {
-    use nix::sys::signal::{SigSet, Signal};
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        set.add(signal);
-    }
-    // Blocked here, so that only the waiting thread ever gets one.
-    set.thread_block()?;
+    // Only the waiting thread ever gets one.
+    let set = hold_signals()?;
     let folder = folder.to_owned();
     std::thread::spawn(move || {
         if let Ok(signal) = set.wait() {

@@ -8,12 +8,12 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{SigSet, Signal};
 use serde_json::{Value, json};
 use testkit::netns::Netns;
 
 use super::Source;
 use super::simulated::{Credentials, node};
+use crate::isolate;
 use crate::process::Process;
 use crate::scale::failed;
 use crate::scale::world::{names, pod, service};
@@ -52,11 +52,7 @@ pub(super) fn around() -> io::Result<()> {
         command
     };
     // A signal is for who runs inside; this process stays to take everything down.
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        set.add(signal);
-    }
-    set.thread_block()?;
+    isolate::hold_signals()?;
     let up = script("up").status()?;
     let measured = if up.success() {
         eprintln!("bench: an API server runs");
