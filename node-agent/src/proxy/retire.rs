@@ -84,12 +84,7 @@ pub(crate) async fn retire(
 ) {
     let_go(agent, first, successors, grace).await;
     // Who has asked asks again after five seconds only.
-    let answered = async {
-        while !agent.has_no_query() {
-            sleep(AGAIN).await;
-        }
-    };
-    let _ = timeout(ANSWERED, answered).await;
+    let _ = timeout(ANSWERED, until(async || agent.has_no_query())).await;
 }
 
 /// Lets go of everything that connections hang on.
@@ -168,7 +163,12 @@ async fn hand_over(
 }
 
 async fn none_left(agent: &Agent) {
-    while !agent.has_no_connection() {
+    until(async || agent.has_no_connection()).await;
+}
+
+/// Looks again and again until it is so.
+async fn until(so: impl AsyncFn() -> bool) {
+    while !so().await {
         sleep(AGAIN).await;
     }
 }
@@ -181,15 +181,13 @@ async fn drain(agent: &Agent, within: Duration) {
     }
     tracing::info!(?within, "connections are left after the grace period, ending them");
     agent.over.begin();
-    let cut_all = async {
-        // Again and again: some are on their way from one place to another.
-        while !agent.has_no_connection() {
-            agent.parking.all().into_iter().for_each(|parked| parked.give_up(OVER));
-            for worker in &agent.workers {
-                worker.send(Job::CutAll(OVER)).await;
-            }
-            sleep(AGAIN).await;
+    // Each time: some are on their way from one place to another.
+    let all_cut = until(async || {
+        agent.parking.all().into_iter().for_each(|parked| parked.give_up(OVER));
+        for worker in &agent.workers {
+            worker.send(Job::CutAll(OVER)).await;
         }
-    };
-    let _ = timeout(CUT, cut_all).await;
+        agent.has_no_connection()
+    });
+    let _ = timeout(CUT, all_cut).await;
 }
