@@ -8,31 +8,12 @@ mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use manifest::istio::{Gateway, ObjectReference};
+use manifest::waypoint::{self, NotConfigMap, Waypoint};
 use manifest::{Object, Typed};
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::index::Name;
-use crate::index::facts::{Waypoint, controller_of};
-
-/// On everything that is made for a Gateway: its name.
-pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
-/// The same as older versions of Istio's tools look for it.
-const OLDER_GATEWAY_NAME: &str = "istio.io/gateway-name";
-/// On everything that is made for a Gateway: its class.
-pub(crate) const GATEWAY_CLASS: &str = "gateway.networking.k8s.io/gateway-class-name";
-/// On everything that is made for a Gateway: who made it, by the class's controller.
-pub(crate) const MANAGED: &str = "gateway.istio.io/managed";
-/// On everything that is made here: by which program.
-pub(crate) const MADE_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lateen");
-/// Annotations of Istio's, or of kubectl's, that are about the Gateway and not about what is made for it.
-const NOT_PASSED_ON: [&str; 4] = [
-    "kubectl.kubernetes.io/last-applied-configuration",
-    "gateway.istio.io/name-override",
-    "gateway.istio.io/service-account",
-    "gateway.istio.io/controller-version",
-];
 
 /// What waypoints of this mesh are run as.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,8 +103,8 @@ pub(crate) struct Made {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Unmade {
     /// The reference names another kind.
-    #[error("infrastructure.parametersRef must name a ConfigMap (group: \"\", kind: ConfigMap), not {0}")]
-    NotConfigMap(String),
+    #[error(transparent)]
+    NotConfigMap(#[from] NotConfigMap),
     /// It names nothing that is there.
     #[error("there is no ConfigMap {0}, which infrastructure.parametersRef names")]
     NoConfigMap(String),
@@ -156,50 +137,34 @@ impl Unmade {
     }
 }
 
-/// The ConfigMap that a Gateway refers to.
-///
-/// # Errors
-/// It refers to something else.
-pub(crate) fn parameters_of(name: &Name, gateway: &Gateway) -> Result<Option<Name>, Unmade> {
-    let infrastructure = gateway.infrastructure.as_ref();
-    let Some(reference) = infrastructure.and_then(|given| given.parameters_ref.as_ref()) else {
-        return Ok(None);
-    };
-    let ObjectReference { group, kind, name: map, .. } = reference;
-    let (group, kind) = (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or_default());
-    match (group, kind) {
-        ("", "ConfigMap") => Ok(Some(Name::new(&name.namespace, map))),
-        _ => Err(Unmade::NotConfigMap(format!("{kind} of group {group:?}"))),
-    }
-}
-
-/// What is made for a waypoint's Gateway. `maps` has the data of the ConfigMaps that Gateways refer to, as far as there are
-/// such.
+/// What is made for a Gateway, which is nothing where it is no waypoint. `maps` has the data of the ConfigMaps that
+/// Gateways refer to, as far as there are such.
 ///
 /// # Errors
 /// Why nothing can be made of it.
 pub(crate) fn made(
     object: &Object,
-    waypoint: &Waypoint,
+    name: &Name,
     maps: &BTreeMap<Name, BTreeMap<String, String>>,
     around: &Surroundings,
 ) -> Result<Vec<Made>, Unmade> {
     let Typed::Gateway(gateway) = &object.spec else { return Ok(Vec::new()) };
-    let name = &waypoint.name;
+    let Some(waypoint) = Waypoint::of(&name.namespace, &name.name, gateway) else { return Ok(Vec::new()) };
     let none = BTreeMap::new();
-    let parameters = match parameters_of(name, gateway)? {
-        Some(map) => Parameters {
-            data: maps.get(&map).ok_or_else(|| Unmade::NoConfigMap(map.to_string()))?,
-            map: map.to_string(),
-        },
+    let parameters = match waypoint::parameters(gateway)? {
+        Some(map) => {
+            let map = Name::new(&name.namespace, map);
+            let data = maps.get(&map).ok_or_else(|| Unmade::NoConfigMap(map.to_string()))?;
+            Parameters { map: map.to_string(), data }
+        }
         None => Parameters { map: String::new(), data: &none },
     };
     parameters.check()?;
-    let common = metadata(object, name, gateway);
+    let common = metadata(object, &waypoint);
     let scaled = parameters.has(Kind::HorizontalPodAutoscaler);
     let mut all = Vec::new();
     for kind in KINDS.into_iter().filter(|kind| scaled || *kind != Kind::HorizontalPodAutoscaler) {
-        let base = template::of(kind, gateway, waypoint, &common, around);
+        let base = template::of(kind, &name.name, &waypoint, &common, around);
         let mut value = base.clone();
         parameters.merge(kind, &mut value)?;
         fix(kind, &base, &mut value, scaled);
@@ -209,33 +174,14 @@ pub(crate) fn made(
 }
 
 /// Names, labels, annotations and owner of everything that is made.
-fn metadata(object: &Object, name: &Name, gateway: &Gateway) -> Value {
-    let given = gateway.infrastructure.clone().unwrap_or_default();
-    let mut labels = given.labels;
-    let controller = controller_of(&gateway.gateway_class_name).unwrap_or_default();
-    for (label, value) in [
-        (GATEWAY_NAME, &*name.name),
-        (OLDER_GATEWAY_NAME, &name.name),
-        (GATEWAY_CLASS, &gateway.gateway_class_name),
-        (MANAGED, &controller.replace('/', "-")),
-        MADE_BY,
-    ] {
-        labels.insert(label.to_owned(), value.to_owned());
-    }
-    let mut annotations = given.annotations;
-    annotations.retain(|key, _| !NOT_PASSED_ON.contains(&key.as_str()));
+fn metadata(object: &Object, waypoint: &Waypoint<'_>) -> Value {
+    let mut metadata = waypoint.metadata();
     // So that all of it goes with the Gateway.
     let owner = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": &*name.name,
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": object.metadata.name,
         "uid": object.metadata.uid,
     });
-    let mut metadata = json!({
-        "name": &*name.name, "namespace": &*name.namespace, "labels": labels, "ownerReferences": [owner],
-    });
-    // An empty map would be ours as well, until somebody writes the first annotation.
-    if !annotations.is_empty() {
-        metadata["annotations"] = json!(annotations);
-    }
+    metadata["ownerReferences"] = json!([owner]);
     metadata
 }
 

@@ -28,6 +28,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use manifest::waypoint::CLASSES;
 use manifest::{Key, Object, Typed};
 use model::address::Str;
 use model::workload::Locality;
@@ -296,7 +297,7 @@ impl Index {
     }
 
     fn change_class(&mut self, name: &Name, new: Option<&Arc<Object>>, changes: &mut Changes) {
-        let Some((class, _)) = facts::CLASSES.iter().find(|(class, _)| *name.name == **class) else { return };
+        let Some((class, _)) = CLASSES.iter().find(|(class, _)| *name.name == **class) else { return };
         let new = new.and_then(|object| facts::traffic(object));
         if self.waypoints.set_class(class, new) {
             let all: Vec<Name> = self.waypoints.there().map(|waypoint| waypoint.name.clone()).collect();

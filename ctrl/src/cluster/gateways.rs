@@ -12,6 +12,7 @@ use std::time::Duration;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::{Api, Client};
+use manifest::waypoint::{self, CLASSES, MADE_BY, MANAGED};
 use manifest::{Object, Typed};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -24,9 +25,9 @@ use super::outage::Outage;
 use super::statuses::MANAGER;
 use crate::compile::deployments::Deployment;
 use crate::core::{Core, Held};
-use crate::gateways::{self, Kind, MANAGED, Made, Surroundings, Unmade};
+use crate::gateways::{self, Kind, Made, Surroundings, Unmade};
 use crate::index::Name;
-use crate::index::facts::{CLASSES, Waypoint};
+use crate::index::facts::Waypoint;
 use crate::source::kube::revision::Revision;
 
 /// Between two rounds: what changes meanwhile is done once.
@@ -244,7 +245,7 @@ impl Maker<'_> {
         let resource = resource(&format!("{GROUP}/v1"), "GatewayClass", "gatewayclasses");
         let value = json!({
             "apiVersion": resource.api_version, "kind": resource.kind,
-            "metadata": {"name": class, "labels": {gateways::MADE_BY.0: gateways::MADE_BY.1}},
+            "metadata": {"name": class, "labels": {MADE_BY.0: MADE_BY.1}},
             "spec": {"controllerName": controller, "description": "Waypoints: proxies for layer 7"},
         });
         let Ok(object) = serde_json::from_value::<DynamicObject>(value) else { return true };
@@ -320,8 +321,11 @@ fn versions(held: &Held) -> Vec<(Option<String>, String, Option<String>)> {
 
 /// The ConfigMaps that Gateways refer to.
 fn referred(held: &Held) -> BTreeSet<Name> {
-    let of = |(object, waypoint): (&Arc<Object>, Option<&Waypoint>)| match &object.spec {
-        Typed::Gateway(gateway) => gateways::parameters_of(&waypoint?.name, gateway).ok()?,
+    let of = |(object, given): (&Arc<Object>, Option<&Waypoint>)| match &object.spec {
+        Typed::Gateway(gateway) => {
+            let map = waypoint::parameters(gateway).ok()??;
+            Some(Name::new(&given?.name.namespace, map))
+        }
         _ => None,
     };
     waypoints(held).filter_map(of).collect()
@@ -340,7 +344,7 @@ fn wanted(held: &Held, watches: &Watches, revision: &Revision, around: &Surround
             continue;
         };
         let name = waypoint.name.clone();
-        let told = match gateways::made(object, waypoint, &watches.maps.data, around) {
+        let told = match gateways::made(object, &name, &watches.maps.data, around) {
             Ok(made) => {
                 wanted.made.extend(made);
                 Deployment::Made

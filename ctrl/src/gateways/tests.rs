@@ -28,12 +28,11 @@ fn gateway(infrastructure: &str) -> Object {
 
 /// What is made, where the ConfigMap `p` has this data; `None`: where there is none.
 fn make(object: &Object, data: Option<&[(&str, &str)]>) -> Result<Vec<Made>, Unmade> {
-    let waypoint = Waypoint::of(Name::new("shop", "w"), object).expect("a waypoint");
     let owned = |data: &[(&str, &str)]| {
         data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect()
     };
     let maps = data.map_or_else(BTreeMap::new, |given| [(Name::new("shop", "p"), owned(given))].into());
-    made(object, &waypoint, &maps, &around())
+    made(object, &Name::new("shop", "w"), &maps, &around())
 }
 
 fn of(all: &[Made], kind: Kind) -> &Value {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use manifest::Key;
+use manifest::waypoint::{GATEWAY_NAME, USE_WAYPOINT, USE_WAYPOINT_NAMESPACE, controller_of};
 use model::address::Str;
 
 use super::facts::{self, Asked, Pod, Service, Traffic, Waypoint};
@@ -166,7 +167,7 @@ impl Index {
     /// Whether a class of waypoints is ours: somebody may have given its name to another controller.
     pub fn answers_for(&self, class: &str) -> bool {
         let controller = self.controller_of_class(class);
-        controller.is_none() || controller == facts::controller_of(class)
+        controller.is_none() || controller == controller_of(class)
     }
 
     /// Whether there is a waypoint, or has been one that matters still.
@@ -214,7 +215,7 @@ impl Index {
     }
 
     fn replicas(&self, waypoint: &Name) -> impl Iterator<Item = &Arc<Pod>> {
-        let selector = [(facts::GATEWAY_NAME.to_owned(), waypoint.name.to_string())].into();
+        let selector = [(GATEWAY_NAME.to_owned(), waypoint.name.to_string())].into();
         let names: Vec<Name> = self.pods.selected(Some(&waypoint.namespace), &selector).collect();
         names.into_iter().filter_map(|name| self.pods.get(&name)).filter(|pod| !pod.ended)
     }
@@ -248,7 +249,7 @@ impl Index {
     }
 
     fn is_replica(&self, pod: &Pod) -> bool {
-        self.is_of_waypoint(&pod.name.namespace, pod.labels.get(facts::GATEWAY_NAME).map(String::as_str))
+        self.is_of_waypoint(&pod.name.namespace, pod.labels.get(GATEWAY_NAME).map(String::as_str))
     }
 
     /// Whether what says that it is made for a Gateway is a waypoint's: that does not go by a waypoint itself.
@@ -332,7 +333,7 @@ impl Index {
             |service: &&Arc<Service>| matches!(&service.asked, Some(Asked::For(other)) if other == name);
         changes.services.extend(self.services.all().filter(asks).map(|service| service.name.clone()));
         let label = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
-        let crossing = label(facts::USE_WAYPOINT_NAMESPACE, &name.namespace);
+        let crossing = label(USE_WAYPOINT_NAMESPACE, &name.namespace);
         changes.pods.extend(self.pods.selected(None, &crossing));
     }
 
@@ -380,7 +381,7 @@ impl Index {
 
     fn is_asked_for(&self, waypoint: &Name) -> bool {
         let names = |asked: Option<Asked>| matches!(asked, Some(Asked::For(name)) if name == *waypoint);
-        let label = [(facts::USE_WAYPOINT.to_owned(), waypoint.name.to_string())].into();
+        let label = [(USE_WAYPOINT.to_owned(), waypoint.name.to_string())].into();
         let mut pods = self.pods.selected(None, &label).filter_map(|name| self.pods.get(&name));
         let mut namespaces = self.waypoints.namespaces();
         self.services.all().any(|service| names(service.asked.clone()))

@@ -16,11 +16,8 @@ use model::workload::Locality;
 pub use self::pod::{ContainerPort, Owner, Pod};
 pub use self::service::{Service, ServicePort, Target};
 pub use self::slice::{Endpoint, Slice};
-pub use self::waypoint::{
-    Allowed, Asked, CLASS, CLASSES, FOR_ACCOUNT, OWN_CLASS, REQUIRE_WAYPOINT, REVISION, Traffic,
-    USE_WAYPOINT, USE_WAYPOINT_NAMESPACE, WAYPOINT_FOR, Waypoint, controller_of,
-};
-pub(super) use self::waypoint::{GATEWAY_NAME, asked, required, traffic};
+pub use self::waypoint::{Allowed, Asked, REQUIRE_WAYPOINT, REVISION, Traffic, Waypoint};
+pub(super) use self::waypoint::{asked, required, traffic};
 use super::Name;
 use super::labels::Labels;
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use manifest::waypoint::{CLASS, OWN_CLASS};
 use model::identity::Identity;
 use proto::{extension, type_url};
 use tonic::metadata::MetadataMap;
@@ -18,7 +19,6 @@ use crate::ca::authorize::{Authenticator, Caller};
 use crate::ca::listen::Peer;
 use crate::core::Core;
 use crate::index::Name;
-use crate::index::facts::{CLASS, OWN_CLASS};
 use crate::limits::{Limit, Limits};
 
 /// Lets callers in by their tokens.

@@ -4,11 +4,11 @@
 use std::fmt::Write as _;
 
 use manifest::istio::{Action, AuthorizationPolicy, TargetRef};
+use manifest::waypoint::{CLASS, OWN_CLASS, controller_of};
 use manifest::{Finding, Object, Typed};
 
 use super::{Condition, kept, name_of, told};
 use crate::compile::Compiler;
-use crate::index::facts::{CLASS, OWN_CLASS, controller_of};
 use crate::index::{Index, Name};
 use crate::translate::authz::{self, Fate};
 

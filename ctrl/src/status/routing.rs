@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use manifest::waypoint::GATEWAY_NAME;
 use manifest::{Finding, Object, Typed};
 use model::address::{NamespacedHostname, Str};
 
@@ -16,8 +17,6 @@ use crate::translate::routing::{Missing, Standing};
 pub(super) const HELD: &str = "Held";
 /// Every reference resolves: the Gateway API's word for it.
 pub(super) const RESOLVED: &str = "ResolvedRefs";
-/// A waypoint's pod: the Gateway that it is of.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// How many hosts are named.
 const NAMED: usize = 5;
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use manifest::istio::Gateway;
+use manifest::waypoint::{CLASS, OWN_CLASS, WAYPOINT_FOR, controller_of};
 use manifest::{Object, Typed};
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use super::routing::RESOLVED;
 use super::{ACCEPTED, Condition, name_of};
 use crate::compile::Compiler;
 use crate::compile::deployments::Deployment;
-use crate::index::facts::{CLASS, OWN_CLASS, REQUIRE_WAYPOINT, WAYPOINT_FOR, controller_of};
+use crate::index::facts::REQUIRE_WAYPOINT;
 use crate::index::{Binding, Bound, By, Index, Name, Target, Why};
 
 /// Whether a Gateway's pods run: the Gateway API's word for it.

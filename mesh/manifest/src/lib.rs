@@ -5,6 +5,7 @@
 //! text ─► yaml (documents, places) ─► kinds (what is it?) ─► decode (types) ─► check (rules) ─► Object
 //!                     └────────────── everything wrong on the way ──────────────► Finding
 //! files ─► folder (all of them, again when they change) ─► objects in force      state (what a mesh writes)
+//! Gateway ─► waypoint (the objects by which it runs)
 //! ```
 //!
 //! Used by whoever reads manifests: the controller's file source, `lateen up` and `lateen analyze`, and the
@@ -32,6 +33,7 @@ mod scalar;
 mod schema;
 mod state;
 mod suggest;
+pub mod waypoint;
 mod yaml;
 
 pub use analyze::{analyze, analyze_one};

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kube::core::ObjectMeta;
+use manifest::waypoint::{GATEWAY_CLASS, GATEWAY_NAME, controller_of};
 use serde_json::Value;
 
 use crate::cluster::statuses::MANAGER;
-use crate::gateways::{GATEWAY_CLASS, GATEWAY_NAME, Kind, Made};
+use crate::gateways::{Kind, Made};
 use crate::index::Name;
-use crate::index::facts::controller_of;
 
 /// What tells one made object from the others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

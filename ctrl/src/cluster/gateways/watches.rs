@@ -11,13 +11,14 @@ use kube::core::{ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, DefaultBackoff, Event, watcher};
 use kube::{Api, Client};
+use manifest::waypoint::MADE_BY;
 use tokio::time::{Instant, sleep_until};
 
 use super::resource;
 use super::step::{Id, There};
 use crate::cluster::answer::answered;
 use crate::cluster::outage::Outage;
-use crate::gateways::{KINDS, Kind, MADE_BY};
+use crate::gateways::{KINDS, Kind};
 use crate::index::Name;
 
 /// What is watched.

@@ -7,7 +7,6 @@ use std::path::Path;
 use manifest::{Batch, Object, from_json};
 use serde_json::{Value, json};
 
-use super::super::facts::GATEWAY_NAME;
 use super::*;
 
 fn object(value: &Value) -> Arc<Object> {

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{self, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use manifest::waypoint::GATEWAY_NAME;
 use model::address::Str;
 use model::service::{AppProtocol, IpFamilies};
 
-use super::waypoint::{self, Asked, GATEWAY_NAME};
+use super::waypoint::{self, Asked};
 use crate::index::Name;
 use crate::index::labels::Labels;
 

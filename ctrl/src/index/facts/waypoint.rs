@@ -3,35 +3,17 @@
 use std::collections::BTreeMap;
 
 use manifest::istio::{LabelSelector, Listener};
+use manifest::waypoint::{self, FOR_ACCOUNT, WAYPOINT_FOR};
 use manifest::{Object, Typed};
 use model::address::Str;
 
 use crate::index::Name;
 use crate::index::labels::Labels;
 
-/// The class that makes a Gateway a waypoint: Istio's, which manifests and tools name.
-pub const CLASS: &str = "istio-waypoint";
-/// The same under a name of our own, which an Istio beside us leaves alone.
-pub const OWN_CLASS: &str = "lateen-waypoint";
-/// The classes that make a Gateway a waypoint, and the name of the controller that answers for each.
-pub const CLASSES: [(&str, &str); 2] =
-    [(CLASS, "istio.io/mesh-controller"), (OWN_CLASS, "lateen.dev/mesh-controller")];
-/// The protocol of a waypoint's listener.
-const HBONE: &str = "HBONE";
-/// On a Gateway or its class: for which traffic labels may ask for it.
-pub const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
-/// On a Gateway: the account of its namespace in front of whose pods it stands.
-pub const FOR_ACCOUNT: &str = "istio.io/for-service-account";
-/// On a service, pod or namespace: the waypoint's name, or `none`.
-pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
-/// Beside it: the waypoint's namespace, if it is another.
-pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
 /// On a namespace or an object: the revision of the control plane whose it is.
 pub const REVISION: &str = "istio.io/rev";
 /// On a namespace, service or account: whoever is no waypoint of the workload is refused.
 pub const REQUIRE_WAYPOINT: &str = "lateen.dev/require-waypoint";
-/// On the pods and the Service that are made for a Gateway.
-pub(in crate::index) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// A Gateway that is a waypoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +73,7 @@ impl Waypoint {
     /// Nothing where the object is no waypoint, or cannot be read.
     pub fn of(name: Name, object: &Object) -> Option<Self> {
         let Typed::Gateway(gateway) = &object.spec else { return None };
-        let (class, _) = CLASSES.iter().find(|(class, _)| *class == gateway.gateway_class_name)?;
-        let listener = gateway.listeners.iter().find(|listener| listener.protocol == HBONE)?;
+        let (class, listener) = waypoint::listener(gateway)?;
         Some(Self {
             name,
             class,
@@ -103,11 +84,6 @@ impl Waypoint {
             created: object.metadata.creation_timestamp.clone(),
         })
     }
-}
-
-/// The controller that answers for a class of waypoints; nothing for a class of others.
-pub fn controller_of(class: &str) -> Option<&'static str> {
-    CLASSES.iter().find(|(name, _)| *name == class).map(|(_, controller)| *controller)
 }
 
 /// What an object's label says of traffic. A word that is none of the four is for no traffic at all: whoever asks for
@@ -157,12 +133,10 @@ fn selects(selector: &LabelSelector, namespace: &str, labels: &Labels) -> bool {
 
 /// What labels ask for, in a namespace.
 pub(in crate::index) fn asked(labels: &BTreeMap<String, String>, namespace: &str) -> Option<Asked> {
-    let name = labels.get(USE_WAYPOINT).filter(|name| !name.is_empty())?;
-    if name == "none" {
-        return Some(Asked::None);
-    }
-    let other = labels.get(USE_WAYPOINT_NAMESPACE).filter(|other| !other.is_empty());
-    Some(Asked::For(Name::new(other.map_or(namespace, String::as_str), name)))
+    waypoint::asked(labels, namespace).map(|asked| match asked {
+        waypoint::Asked::None => Asked::None,
+        waypoint::Asked::For { namespace, name } => Asked::For(Name::new(namespace, name)),
+    })
 }
 
 /// Whether labels or annotations say that all must come by a waypoint.
