@@ -16,6 +16,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use manifest::Object;
+use manifest::waypoint::GATEWAY_NAME;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -402,7 +403,7 @@ impl World {
         let waiting = self.troubles();
         let waypoints = self.pods.values().filter(|entry| {
             let labels = entry.pod.metadata.labels.as_ref();
-            labels.is_some_and(|labels| labels.contains_key("gateway.networking.k8s.io/gateway-name"))
+            labels.is_some_and(|labels| labels.contains_key(GATEWAY_NAME))
         });
         crate::control::Status {
             ready: waiting.is_empty(),

@@ -2,6 +2,7 @@
 
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::ApiResource;
+use manifest::waypoint::USE_WAYPOINT;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster, ClusterArgs, ClusterError, code, failed};
@@ -108,7 +109,7 @@ impl Gateways {
     pub(super) async fn enroll(&self, namespace: &str, waypoint: &str) -> Result<bool, ClusterError> {
         let namespaces = resource("", "Namespace", "namespaces");
         let api = Api::<DynamicObject>::all_with(self.0.client.clone(), &namespaces);
-        let patch = json!({"metadata": {"labels": {"istio.io/use-waypoint": waypoint}}});
+        let patch = json!({"metadata": {"labels": {USE_WAYPOINT: waypoint}}});
         let labelled = api.patch(namespace, &PatchParams::default(), &Patch::Merge(&patch)).await;
         let labelled =
             labelled.map_err(|error| failed(format!("namespace {namespace} cannot be labelled"), &error))?;

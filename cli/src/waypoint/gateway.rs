@@ -1,15 +1,11 @@
 //! The Gateway that is a waypoint. Pure.
 
+use manifest::waypoint::{CLASS, FOR_ACCOUNT, PORT, WAYPOINT_FOR, controller_of};
 use serde_json::{Value, json};
 
 use super::args::{WaypointDelete, WaypointGateway};
 use super::show;
-use crate::local::waypoints::CLASSES;
 
-/// On a Gateway: for which traffic labels may ask for it.
-const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
-/// On a Gateway: the account that it stands in front of.
-pub(super) const FOR_ACCOUNT: &str = "istio.io/for-service-account";
 /// The name where nobody chooses one: Istio's.
 const NAME: &str = "waypoint";
 
@@ -37,8 +33,8 @@ pub(super) fn gateway(namespace: &str, asked: &WaypointGateway) -> Value {
         "kind": "Gateway",
         "metadata": metadata,
         "spec": {
-            "gatewayClassName": CLASSES[0],
-            "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+            "gatewayClassName": CLASS,
+            "listeners": [{"name": "mesh", "port": PORT, "protocol": "HBONE"}],
         },
     })
 }
@@ -54,7 +50,7 @@ pub(super) fn words(namespace: &str, asked: &WaypointGateway) -> String {
 
 /// Whether a Gateway is a waypoint.
 pub(super) fn is_waypoint(gateway: &Value) -> bool {
-    CLASSES.contains(&show::text(gateway, "/spec/gatewayClassName"))
+    controller_of(show::text(gateway, "/spec/gatewayClassName")).is_some()
 }
 
 /// The names of those that are to be removed.

@@ -1,8 +1,8 @@
 //! Waypoints as they are printed. Pure.
 
+use manifest::waypoint::{FOR_ACCOUNT, WAYPOINT_FOR};
 use serde_json::{Value, json};
 
-use super::gateway::FOR_ACCOUNT;
 use crate::table::align;
 
 /// A text of an object; empty where there is none.
@@ -25,7 +25,7 @@ pub(super) fn account(gateway: &Value) -> Option<&str> {
 
 /// For which traffic it is.
 fn traffic(gateway: &Value) -> &str {
-    gateway["metadata"]["labels"]["istio.io/waypoint-for"].as_str().unwrap_or("service")
+    gateway["metadata"]["labels"][WAYPOINT_FOR].as_str().unwrap_or("service")
 }
 
 fn revision(gateway: &Value) -> &str {

@@ -42,7 +42,7 @@ fn a_waypoint_is_made_as_istiod_would() {
     let workload = manifests.workloads.first().expect("a Deployment");
     assert_eq!((&workload.owner, workload.replicas), (&owner(&name), 1));
     let labels = workload.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).expect("labels");
-    for (label, value) in [(GATEWAY_NAME, "w"), ("istio.io/dataplane-mode", "none"), ("team", "x")] {
+    for (label, value) in [("istio.io/dataplane-mode", "none"), ("team", "x")] {
         assert_eq!(labels.get(label).map(String::as_str), Some(value), "{label}");
     }
     let pod = workload.template.spec.as_ref().expect("a spec");
@@ -58,6 +58,37 @@ fn a_waypoint_is_made_as_istiod_would() {
     assert!(service.ports.iter().flatten().any(|port| port.port == 15008));
     let kinds: Vec<&str> = manifests.made.iter().map(|(kind, _, _)| *kind).collect();
     assert_eq!(kinds, ["Deployment", "ServiceAccount"]);
+}
+
+/// Policies and tools select by these labels; what kubectl notes of a Gateway is not about its pods.
+#[test]
+fn everything_is_labelled_as_in_a_cluster() {
+    for (class, manager) in
+        [("istio-waypoint", "istio.io-mesh-controller"), ("lateen-waypoint", "lateen.dev-mesh-controller")]
+    {
+        let infrastructure = "  infrastructure:\n    labels: {team: x}\n    annotations: {a: b, \
+                              kubectl.kubernetes.io/last-applied-configuration: '{}'}\n";
+        let (manifests, _) = made(&gateway(infrastructure).replace("istio-waypoint", class));
+        let pods = manifests.workloads[0].template.metadata.clone();
+        let service = manifests.services.values().next().map(|service| service.metadata.clone());
+        let all = [pods, service].into_iter().flatten().map(|metadata| serde_json::json!(metadata));
+        let all: Vec<Value> =
+            all.chain(manifests.made.iter().map(|(_, _, object)| object["metadata"].clone())).collect();
+        assert_eq!(all.len(), 4, "pods, Service, Deployment, ServiceAccount");
+        for metadata in all {
+            for (label, value) in [
+                ("gateway.networking.k8s.io/gateway-name", "w"),
+                ("gateway.networking.k8s.io/gateway-class-name", class),
+                ("gateway.istio.io/managed", manager),
+                ("team", "x"),
+            ] {
+                assert_eq!(metadata["labels"][label], value, "{label}: {metadata}");
+            }
+            let annotations = &metadata["annotations"];
+            assert_eq!(annotations["a"], "b", "{metadata}");
+            assert_eq!(annotations.get("kubectl.kubernetes.io/last-applied-configuration"), None);
+        }
+    }
 }
 
 #[test]
@@ -81,6 +112,7 @@ fn replicas_are_asked_for_in_a_config_map() {
         (gateway(""), 1, None),
         (with("{deployment: \"spec: {replicas: 3}\"}"), 3, None),
         (with("{deployment: \"spec: {replicas: 0}\"}"), 0, None),
+        (with("{deployment: ''}"), 1, None),
         (with("{deployment: \"spec: {replicas: 51}\"}"), 1, Some("0 to 50")),
         (with("{deployment: \"spec: {replicas: 2, paused: true}\"}"), 1, Some("only spec.replicas")),
         (with("{deployment: \"metadata: {}\"}"), 1, Some("only spec.replicas")),
