@@ -11,14 +11,11 @@ use crate::{
     istio::{DestinationRule, MutualTlsMode, PeerAuthentication, VirtualService, WorkloadSelector},
     network_policy::NetworkPolicy,
     object::{Object, Typed},
+    waypoint::{self, Asked, FOR_ACCOUNT},
 };
 
 /// The label by which a namespace or pod enrols.
 pub(super) const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
-/// The label by which a namespace, service or pod asks for a waypoint.
-pub(super) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
-/// The annotation by which a waypoint stands in front of an account.
-pub(super) const FOR_ACCOUNT: &str = "istio.io/for-service-account";
 
 /// Something that makes pods, or a pod.
 pub(super) struct Workload<'a> {
@@ -98,7 +95,7 @@ impl<'a> Inventory<'a> {
                     self.peer_modes.insert(namespace, mtls.mode);
                 }
             }
-            Typed::Gateway(gateway) if is_waypoint(&gateway.gateway_class_name) => {
+            Typed::Gateway(gateway) if waypoint::listener(gateway).is_some() => {
                 if let Some(account) = object.annotation(FOR_ACCOUNT) {
                     self.account_waypoints.insert((namespace, account));
                 }
@@ -194,19 +191,15 @@ impl<'a> Inventory<'a> {
     /// namespace's.
     pub(super) fn has_waypoint(&self, workload: &Workload<'_>) -> bool {
         let namespace = self.namespaces.get(workload.namespace).copied();
-        let asks = |object: &Object| object.label(USE_WAYPOINT).is_some_and(|name| name != "none");
-        let own = workload.labels.get(USE_WAYPOINT).map(String::as_str);
-        let through_service = self.services_of(workload).any(asks);
-        own.is_some_and(|name| name != "none")
-            || through_service
+        let asks = |labels: &BTreeMap<String, String>| {
+            matches!(waypoint::asked(labels, workload.namespace), Some(Asked::For { .. }))
+        };
+        let own = waypoint::asked(&workload.labels, workload.namespace);
+        asks(&workload.labels)
+            || self.services_of(workload).any(|service| asks(&service.metadata.labels))
             || self.account_waypoints.contains(&(workload.namespace, workload.account))
-            || (own.is_none() && namespace.is_some_and(asks))
+            || (own.is_none() && namespace.is_some_and(|namespace| asks(&namespace.metadata.labels)))
     }
-}
-
-/// Classes that make a Gateway a waypoint.
-fn is_waypoint(class: &str) -> bool {
-    class.ends_with("-waypoint")
 }
 
 fn service_selects(service: &Object, labels: &BTreeMap<String, String>) -> bool {

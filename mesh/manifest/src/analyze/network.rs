@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Where tunnels arrive (HBONE).
-const TUNNELS: u16 = 15008;
+const TUNNELS: u16 = model::ports::HBONE;
 /// Names are asked for outside the tunnels.
 const DNS: u16 = 53;
 

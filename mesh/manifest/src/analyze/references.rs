@@ -2,10 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{
-    Inventory, finding,
-    inventory::{FOR_ACCOUNT, USE_WAYPOINT},
-};
+use super::{Inventory, finding};
 use crate::{
     Step,
     cursor::Cursor,
@@ -13,6 +10,7 @@ use crate::{
     object::{Object, Typed},
     position::Position,
     suggest::nearest,
+    waypoint::{Asked, FOR_ACCOUNT, USE_WAYPOINT, asked},
 };
 
 /// Namespaces that exist without being declared.
@@ -77,13 +75,12 @@ fn near_namespace(namespace: &str, inventory: &Inventory<'_>) -> Option<String> 
 
 /// The label that asks for a waypoint.
 fn waypoint(object: &Object, inventory: &Inventory<'_>) -> Option<Finding> {
-    let name = object.label(USE_WAYPOINT).filter(|name| *name != "none")?;
     let own = match &object.spec {
         Typed::Namespace(_) => object.metadata.name.as_str(),
         Typed::Service(_) | Typed::Pod(_) => object.metadata.namespace.as_deref()?,
         _ => return None,
     };
-    let namespace = object.label("istio.io/use-waypoint-namespace").unwrap_or(own);
+    let Some(Asked::For { namespace, name }) = asked(&object.metadata.labels, own) else { return None };
     if !inventory.describes(namespace) || inventory.named("Gateway", namespace, name).is_some() {
         return None;
     }

@@ -24,7 +24,8 @@ spec:
 "#;
 
 const WAYPOINT: &str = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: w\n  namespace: shop\n  \
-     annotations: {istio.io/for-service-account: reviews}\nspec: {gatewayClassName: istio-waypoint}\n";
+     annotations: {istio.io/for-service-account: reviews}\nspec: {gatewayClassName: istio-waypoint, listeners: [{name: m, port: \
+     15008, protocol: HBONE}]}\n";
 
 fn policy(namespace: &str, spec: &str) -> String {
     format!(
@@ -97,9 +98,20 @@ fn attributes_that_nobody_can_see() {
         "10:9 Warning IST0167 `methods` can only be seen by a waypoint, and {none}: at layer 4 this rule refuses every \
          connection that the rest of it matches, whatever is asked on it => {FIX}"
     );
-    assert_eq!(said(&[&policy("shop", rule), MESH]), [allow_text]);
+    assert_eq!(said(&[&policy("shop", rule), MESH]), [&*allow_text]);
     assert_eq!(said(&[&policy("shop", &deny), MESH]), [deny_text]);
     assert_eq!(said(&[&policy("shop", rule), MESH, WAYPOINT]), Vec::<String>::new());
+    // What the mesh does not run stands in front of nobody, whatever it is called.
+    for (word, other) in [("istio-waypoint", "another-waypoint"), ("HBONE", "HTTP")] {
+        assert_eq!(said(&[&policy("shop", rule), MESH, &WAYPOINT.replace(word, other)]), [&*allow_text]);
+    }
+    // A label without a value asks for nothing, so the namespace's counts.
+    let labelled = MESH.replace(
+        "labels: {app: reviews}}\n    spec",
+        "labels: {app: reviews, istio.io/use-waypoint: \"\"}}\n    spec",
+    );
+    assert_ne!(labelled, MESH);
+    assert_eq!(said(&[&policy("shop", rule), &labelled]), [&*allow_text]);
     let alone = said(&[&policy("shop", rule)]);
     assert!(
         alone[0].starts_with(
@@ -166,6 +178,7 @@ fn names_that_lead_nowhere() {
         ]
     );
     assert_eq!(said(&[asks, MESH, WAYPOINT]), Vec::<String>::new());
+    assert_eq!(said(&[&asks.replace("waypoint: w", "waypoint: \"\""), MESH]), Vec::<String>::new());
 }
 
 #[test]
