@@ -8,6 +8,8 @@ use model::identity::Identity;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use thiserror::Error;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::key::PrivateKey;
@@ -27,6 +29,12 @@ pub struct Validity {
     pub not_before: SystemTime,
     /// Its notAfter.
     pub not_after: SystemTime,
+}
+
+/// A moment as certificates know it, to the second, in the form of RFC 3339.
+pub fn rfc3339(at: SystemTime) -> String {
+    let whole = OffsetDateTime::from(at).replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    whole.format(&Rfc3339).unwrap_or_default()
 }
 
 /// What a listing says of one certificate.

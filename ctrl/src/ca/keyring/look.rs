@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
-use identity::bundle::{CertificateFacts, Validity};
+use identity::bundle::{CertificateFacts, Validity, rfc3339};
 use model::identity::Identity;
 use pages::ca::Certificate;
 use rustls_pki_types::CertificateDer;
@@ -11,7 +11,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Keyring, KeyringSettings};
 use crate::ca::authorize::Caller;
-use crate::ca::upkeep::status::rfc3339;
 
 /// When what signs now ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use identity::bundle::rfc3339;
 use pages::ca::{Late, List, Status};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::alarm::warning;
 use super::{Upkeep, awaited};
@@ -20,11 +19,6 @@ pub fn name(caller: &Caller) -> String {
         Caller::Node(node) => node.to_string(),
         Caller::Workload(identity) => identity.to_string(),
     }
-}
-
-pub(crate) fn rfc3339(at: SystemTime) -> String {
-    let whole = OffsetDateTime::from(at).replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    whole.format(&Rfc3339).unwrap_or_default()
 }
 
 impl Upkeep {

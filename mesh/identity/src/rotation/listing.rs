@@ -7,12 +7,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::Certificates;
 use super::store::Snapshot;
-use crate::bundle::{CertificateFacts, certificate_pem};
+use crate::bundle::{CertificateFacts, certificate_pem, rfc3339};
 
 /// One identity of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -91,8 +89,4 @@ fn listed(certificates: &[CertificateDer<'_>]) -> Vec<ListedCertificate> {
             })
         })
         .collect()
-}
-
-fn rfc3339(at: SystemTime) -> String {
-    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
 }
