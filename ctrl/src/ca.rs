@@ -10,9 +10,11 @@
 //! ```
 
 pub mod authorize;
+pub mod custody;
 pub mod issue;
 pub mod keyring;
 pub mod listen;
+pub mod metrics;
 pub mod own;
 pub mod rate;
 pub mod root;

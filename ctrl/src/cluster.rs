@@ -4,7 +4,6 @@
 pub mod client;
 pub mod custody;
 pub(crate) mod memory;
-pub(crate) mod outage;
 
 mod answer;
 mod gateways;
@@ -21,12 +20,12 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-use self::custody::Custody;
 use self::memory::LastGoods;
-use self::outage::Outage;
+use crate::ca::custody::Custody;
 use crate::ca::upkeep::Upkeep;
 use crate::core::Core;
 use crate::gateways::Surroundings;
+use crate::source::kube::outage::Outage;
 use crate::source::kube::revision::Revision;
 
 /// Who this replica is.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use manifest::{Code, Finding, Level, Object};
+use manifest::{Batch, Code, Finding, Level, Object};
 use model::address::{NamespacedHostname, Str};
 use model::authz::Policy;
 use model::mesh::Trust;
@@ -19,7 +19,6 @@ use xds::convert::resource;
 use xds::delta::store::{Edit, Resource};
 
 use crate::index::{Changes, Claim, Index, Kept, Name};
-use crate::source::Batch;
 use crate::translate::{self, Context, authz, peer_authentication, waypoint};
 
 pub use xds::convert::resource::TYPES;

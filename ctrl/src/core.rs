@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use manifest::{Finding, Level, Object};
+use manifest::{Batch, Finding, Level, Object};
 use model::address::NamespacedHostname;
 use model::identity::Identity;
 use model::mesh::Trust;
@@ -17,7 +17,6 @@ use xds::server::Publisher;
 use crate::compile::deployments::Deployment;
 use crate::compile::{Compiler, TYPES, layer7_types};
 use crate::index::{Kept, Name};
-use crate::source::Batch;
 use crate::translate::{self, Context};
 
 /// What the controller holds. Cheap to clone.

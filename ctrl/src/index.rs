@@ -29,7 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use manifest::waypoint::CLASSES;
-use manifest::{Key, Object, Typed};
+use manifest::{Batch, Key, Object, Typed};
 use model::address::Str;
 use model::workload::Locality;
 
@@ -43,7 +43,6 @@ use self::policies::Policies;
 use self::services::Services;
 use self::slices::Slices;
 use self::waypoints::{Namespace, Waypoints};
-use crate::source::Batch;
 
 /// A namespace and a name in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,10 +1,9 @@
 //! Who is shown what: proxies are told by the same tokens as certificates are issued for, and a node's token opens the
 //! view of that node's agent.
 
-pub mod certificates;
 mod control;
 pub mod convergence;
 pub mod diagnostics;
 pub mod metrics;
 
-pub use control::{Gate, heeds_extensions, is_layer7, view_of};
+pub use control::{Gate, view_of};

@@ -7,7 +7,7 @@ pub mod last_good;
 pub mod routings;
 pub mod waypoints;
 
-pub use manifest::Batch;
+use manifest::Batch;
 
 /// One of them.
 #[derive(Debug)]

@@ -59,7 +59,7 @@ fn version_of(node: &NodeInfo) -> Option<String> {
 
 fn role(node: &NodeInfo) -> &str {
     match node.kind.as_str() {
-        "ztunnel" if crate::serve::heeds_extensions(node) => "node-agent",
+        "ztunnel" if node.heeds_extensions() => "node-agent",
         kind => kind,
     }
 }

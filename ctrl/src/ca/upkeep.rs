@@ -14,11 +14,11 @@ use xds::server::Clients;
 use self::alarm::Alarm;
 pub use self::awaited::awaited;
 use super::authorize::Caller;
+use super::custody::Custody;
 use super::keyring::Keyring;
 use super::keyring::phase::{Situation, Step, Successor, step};
-use crate::cluster::custody::Custody;
+use super::metrics::CaMetrics;
 use crate::core::Core;
-use crate::serve::certificates::CaMetrics;
 
 /// How often it is looked whether there is something to do. A change of roots in a mesh of short lifetimes has few
 /// seconds.

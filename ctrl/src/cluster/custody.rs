@@ -5,12 +5,10 @@
 //! Roots change as with one controller (`ca/keyring/phase.rs`), with two more waits: no step is taken before the one before is
 //! written down, and a new root signs when the other replicas say that their proxies know it, too.
 
-mod awaited;
 mod secret;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
@@ -23,12 +21,12 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use self::awaited::{Others, Report};
 use super::answer::answered;
-use super::outage::Outage;
-use crate::ca::keyring::{Keyring, KeyringSettings, Texts};
+use crate::ca::custody::{Custody, Report};
+use crate::ca::keyring::{Keyring, KeyringSettings};
 use crate::ca::root::RootError;
 use crate::ca::upkeep::Upkeep;
+use crate::source::kube::outage::Outage;
 
 /// The Secret of the authority.
 const NAME: &str = "lateen-ca";
@@ -42,46 +40,6 @@ const TICK: Duration = Duration::from_millis(500);
 const REPORTING: Duration = Duration::from_secs(5);
 /// Between two tries to reach the API server at start.
 const AGAIN: Duration = Duration::from_secs(2);
-
-/// Whether this replica may change the authority, and what the cluster has of it. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Custody(Arc<Mutex<Held>>);
-
-#[derive(Debug, Default)]
-struct Held {
-    leads: bool,
-    there: Option<Texts>,
-    /// The Secret's version when this replica wrote or read it last.
-    version: Option<String>,
-    others: Others,
-}
-
-impl Custody {
-    fn new(there: Option<(Texts, Option<String>)>) -> Self {
-        let (there, version) = there.unzip();
-        let version = version.flatten();
-        Self(Arc::new(Mutex::new(Held { there, version, ..Held::default() })))
-    }
-
-    fn with<T>(&self, change: impl FnOnce(&mut Held) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Whether this replica is the one that changes the authority.
-    pub fn leads(&self) -> bool {
-        self.with(|held| held.leads)
-    }
-
-    /// Whether a step may be taken: this replica leads, and what it did before is written down for all.
-    pub fn may_step(&self, keyring: &Keyring) -> bool {
-        self.with(|held| held.leads && held.there.as_ref() == Some(&keyring.texts()))
-    }
-
-    /// How many are still waited for, besides this replica's own proxies, before the successor signs.
-    pub fn awaited_elsewhere(&self, since: SystemTime, now: SystemTime) -> usize {
-        self.with(|held| held.others.awaited(since, now, Instant::now()))
-    }
-}
 
 /// Opens the authority that all replicas have in common: the Secret's, or one that is put there.
 ///

@@ -21,13 +21,13 @@ use tokio::time::{Instant, sleep_until};
 use self::step::{Applied, Id, Step, There};
 use self::watches::Watches;
 use super::answer::answered;
-use super::outage::Outage;
 use super::statuses::MANAGER;
 use crate::compile::deployments::Deployment;
 use crate::core::{Core, Held};
 use crate::gateways::{self, Kind, Made, Surroundings, Unmade};
 use crate::index::Name;
 use crate::index::facts::Waypoint;
+use crate::source::kube::outage::Outage;
 use crate::source::kube::revision::Revision;
 
 /// Between two rounds: what changes meanwhile is done once.

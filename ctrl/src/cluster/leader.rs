@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answer::answered;
-use super::outage::Outage;
+use crate::source::kube::outage::Outage;
 
 /// The Lease of what all revisions have in common, in the controller's own namespace; a revision's own has its name behind.
 pub(super) const NAME: &str = "lateen-leader";

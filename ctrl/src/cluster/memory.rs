@@ -23,10 +23,10 @@ use tokio::time::sleep;
 use self::parts::{PARTS, Part};
 use super::Replica;
 use super::answer::answered;
-use super::outage::Outage;
 use super::statuses::MANAGER;
 use crate::core::Core;
 use crate::index::Name;
+use crate::source::kube::outage::Outage;
 use crate::source::kube::revision::Revision;
 use crate::source::last_good::LastGood;
 

@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::answer::answered;
-use super::outage::Outage;
 use super::statuses::MANAGER;
 use crate::core::{Core, Held};
+use crate::source::kube::outage::Outage;
 
 /// The ConfigMap, and the key in it.
 const NAME: &str = "istio-ca-root-cert";

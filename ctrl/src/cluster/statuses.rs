@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::answer::answered;
-use super::outage::Outage;
 use crate::compile::Compiler;
 use crate::core::{Core, Held};
 use crate::index::Name;
+use crate::source::kube::outage::Outage;
 use crate::source::kube::resource_of;
 use crate::source::kube::revision::{self, Revision};
 use crate::status;

@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::answer::answered;
-use super::outage::Outage;
 use super::roots::bundle;
 use super::statuses::MANAGER;
 use crate::core::Core;
+use crate::source::kube::outage::Outage;
 
 /// What the configuration is called: this, and the revision.
 pub(super) const NAME: &str = "lateen-validator";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use manifest::waypoint::{CLASS, OWN_CLASS};
 use model::identity::Identity;
-use proto::{extension, type_url};
+use proto::type_url;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
 use tracing::field::display;
@@ -39,7 +39,7 @@ impl<A: Authenticator> Gate<A> {
     /// For the status of what it does not carry out: of another version, it lacks what this one's waypoints do.
     fn note_lagging(&self, node: &NodeInfo, connected: bool) {
         let lacks: Vec<Feature> = lacking(node).into_iter().filter(|feature| feature.is_carried()).collect();
-        if is_layer7(node) && heeds_extensions(node) && !lacks.is_empty() {
+        if node.is_waypoint() && node.heeds_extensions() && !lacks.is_empty() {
             self.core.note_lagging(&Name::new(&node.namespace, &node.pod), lacks, connected);
         }
     }
@@ -90,7 +90,7 @@ impl<A: Authenticator> Control for Gate<A> {
         let fit = move |type_url: &str, resource: &Resource| {
             (type_url == type_url::ROUTING).then(|| lesser(resource, &lacks)).flatten()
         };
-        is_layer7(node).then(|| Fit::new(fit))
+        node.is_waypoint().then(|| Fit::new(fit))
     }
 
     fn observe(&self, caller: &Caller, node: &NodeInfo, report: Report<'_>) {
@@ -117,26 +117,16 @@ impl<A: Authenticator> Control for Gate<A> {
 
 /// What a proxy is shown.
 pub fn view_of<'a>(core: &'a Core, node: &NodeInfo) -> &'a Arc<Publisher> {
-    match (heeds_extensions(node), is_layer7(node)) {
+    match (node.heeds_extensions(), node.is_waypoint()) {
         (true, true) => &core.layer7,
         (true, false) => &core.ours,
         (false, _) => &core.foreign,
     }
 }
 
-/// Whether a proxy is a waypoint.
-pub fn is_layer7(node: &NodeInfo) -> bool {
-    node.kind == "waypoint"
-}
-
 /// What routings may require and a proxy does not say that it does: it is sent nothing of it.
 fn lacking(node: &NodeInfo) -> Vec<Feature> {
     Feature::ALL.into_iter().filter(|feature| !node.understands(feature.name())).collect()
-}
-
-/// Whether a proxy can be sent what means something else to who overlooks our extensions.
-pub fn heeds_extensions(node: &NodeInfo) -> bool {
-    [extension::UNSEEN, extension::ENFORCED_BY].iter().all(|name| node.understands(name))
 }
 
 /// Whether who the caller has proved to be and what it says of itself agree. A node's token is its agent's: what a waypoint
@@ -149,14 +139,14 @@ pub(super) fn may_speak_for(
     is_waypoint: impl Fn(&Identity) -> bool,
 ) -> Result<(), String> {
     match caller {
-        Caller::Node(own) if is_layer7(node) => {
+        Caller::Node(own) if node.is_waypoint() => {
             Err(format!("the token of node {own} is its agent's, not one of a waypoint"))
         }
         Caller::Node(own) => match node.node_name() {
             Some(said) if *said != **own => Err(format!("the token of node {own} is not one of node {said}")),
             _ => Ok(()),
         },
-        Caller::Workload(identity) if !is_layer7(node) => {
+        Caller::Workload(identity) if !node.is_waypoint() => {
             Err(format!("{identity} is no node's agent and can be told configuration as a waypoint only"))
         }
         Caller::Workload(identity) if **identity.namespace() != *node.namespace => {
@@ -175,10 +165,9 @@ pub(super) fn may_speak_for(
 mod tests {
     use std::path::Path;
 
-    use manifest::Object;
+    use manifest::{Batch, Object};
 
     use super::*;
-    use crate::source::Batch;
     use crate::translate::Context;
 
     fn object(text: &str) -> Object {

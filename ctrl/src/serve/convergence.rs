@@ -9,7 +9,6 @@ use xds::delta::store::Revision;
 use xds::server::Clients;
 
 use super::metrics::XdsMetrics;
-use super::{heeds_extensions, is_layer7};
 use crate::ca::authorize::Caller;
 
 /// A proxy that has not answered after this long has other troubles than slowness.
@@ -30,12 +29,12 @@ pub async fn measure(
         for type_url in crate::compile::TYPES {
             // Those of the other view count their revisions by themselves.
             let ours = |client: &xds::server::ClientStatus<Caller>| {
-                heeds_extensions(&client.node) && !is_layer7(&client.node)
+                client.node.heeds_extensions() && !client.node.is_waypoint()
             };
             let left = LONGEST.saturating_sub(begun.elapsed());
             behind += clients.in_force(type_url, revision, ours, left).await.len();
         }
-        if behind == 0 && clients.all().iter().any(|client| heeds_extensions(&client.node)) {
+        if behind == 0 && clients.all().iter().any(|client| client.node.heeds_extensions()) {
             metrics.converged(begun.elapsed());
         } else if behind > 0 {
             tracing::warn!(

@@ -10,20 +10,21 @@ mod definitions;
 mod gather;
 mod kinds;
 mod listing;
+pub(crate) mod outage;
 pub mod revision;
 mod watch;
 
 use daemon::tasks::Tasks;
 use kube::Client;
+use manifest::Batch;
 use tokio::sync::{mpsc, watch as channel};
 
 use self::gather::{Gather, Told};
 pub(crate) use self::kinds::resource_of;
 use self::listing::Listing;
+use self::outage::Outage;
 use self::revision::{Revision, sieve};
 use self::watch::Watch;
-use super::Batch;
-use crate::cluster::outage::Outage;
 
 /// What watches have told and nobody has taken: beyond, they wait, and so does the server.
 const WAITING: usize = 256;

@@ -23,6 +23,8 @@ const NODE_NAME: &str = "NODE_NAME";
 const CLUSTER_ID: &str = "CLUSTER_ID";
 /// Metadata: which of our extensions the client heeds. It is sent no policy that would mean more without them.
 const UNDERSTANDS: &str = "LATEEN_UNDERSTANDS";
+/// The extensions of policies, which every proxy of ours heeds.
+const POLICY_EXTENSIONS: [&str; 2] = [extension::ENFORCED_BY, extension::UNSEEN];
 
 /// A proxy, as it introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +49,7 @@ pub struct InvalidNode(pub String);
 impl NodeInfo {
     /// A proxy of ours: it heeds the extensions that this crate reads.
     pub fn new(kind: &str, ip: Option<IpAddr>, pod: &str, namespace: &str) -> Self {
-        let understood = [extension::ENFORCED_BY, extension::UNSEEN].join(",");
+        let understood = POLICY_EXTENSIONS.join(",");
         Self {
             kind: kind.to_owned(),
             ip: ip.unwrap_or(IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1))),
@@ -103,6 +105,16 @@ impl NodeInfo {
     pub fn understands(&self, extension: &str) -> bool {
         let understood = self.metadata.get(UNDERSTANDS);
         understood.is_some_and(|names| names.split(',').any(|name| name == extension))
+    }
+
+    /// Whether it heeds all that a policy may mean: it can be sent what would mean something else without.
+    pub fn heeds_extensions(&self) -> bool {
+        POLICY_EXTENSIONS.iter().all(|name| self.understands(name))
+    }
+
+    /// Whether it is a waypoint.
+    pub fn is_waypoint(&self) -> bool {
+        self.kind == "waypoint"
     }
 
     /// The id by which it is known in logs: `ztunnel~10.0.0.1~pod.namespace~namespace.svc.cluster.local`.
@@ -161,6 +173,7 @@ mod tests {
         assert_eq!(NodeInfo::from_wire(&wire), Ok(node.clone()));
         assert_eq!((node.node_name(), node.cluster()), (Some("node-1"), Some("east")));
         assert!(node.understands(extension::UNSEEN) && !node.understands("lateen.dev"));
+        assert!(node.heeds_extensions() && !node.is_waypoint());
     }
 
     #[test]
@@ -168,7 +181,7 @@ mod tests {
         let id = "ztunnel~1.1.1.1~z.istio-system~istio-system.svc.cluster.local".to_owned();
         let node = NodeInfo::from_wire(&Node { id, metadata: None }).unwrap();
         assert_eq!((node.pod.as_str(), node.namespace.as_str()), ("z", "istio-system"));
-        assert!(!node.understands(extension::UNSEEN));
+        assert!(!node.understands(extension::UNSEEN) && !node.heeds_extensions());
     }
 
     #[test]
@@ -182,6 +195,7 @@ mod tests {
             assert!(waypoint.understands(feature), "{feature}");
         }
         assert!(known.iter().all(|feature| !agent.understands(feature)));
+        assert!(waypoint.is_waypoint() && !agent.is_waypoint());
         assert!(!waypoint.understands("lateen.dev/routing"));
     }
 

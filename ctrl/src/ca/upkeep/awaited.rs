@@ -8,7 +8,6 @@ use xds::server::ClientStatus;
 use crate::ca::authorize::Caller;
 use crate::ca::keyring::Keyring;
 use crate::core::Told;
-use crate::serve::{heeds_extensions, is_layer7};
 
 /// Those who hold certificates, or are connected, and may not have heard of all that is trusted: neither have they in
 /// force what was published at `told`, nor was everything that they still use issued since `since` (with it come the
@@ -25,9 +24,9 @@ pub fn awaited(
 /// By caller, whether each of his proxies that can say so has said that it has everything.
 fn said(clients: &[ClientStatus<Caller>], told: Told) -> HashMap<Caller, bool> {
     let mut said = HashMap::new();
-    for client in clients.iter().filter(|client| heeds_extensions(&client.node)) {
+    for client in clients.iter().filter(|client| client.node.heeds_extensions()) {
         let type_url = proto::type_url::MESH_SETTINGS;
-        let told = if is_layer7(&client.node) { told.layer7 } else { told.ours };
+        let told = if client.node.is_waypoint() { told.layer7 } else { told.ours };
         let has = client.in_force.get(type_url).is_some_and(|has| *has >= told)
             && !client.refused.keys().any(|(refused, _)| **refused == *type_url);
         let all = said.entry(client.caller.clone()).or_insert(true);

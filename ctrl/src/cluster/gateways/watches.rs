@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep_until};
 use super::resource;
 use super::step::{Id, There};
 use crate::cluster::answer::answered;
-use crate::cluster::outage::Outage;
 use crate::gateways::{KINDS, Kind};
 use crate::index::Name;
+use crate::source::kube::outage::Outage;
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

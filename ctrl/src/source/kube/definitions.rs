@@ -15,7 +15,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 
 use super::kinds::Watched;
-use crate::cluster::outage::Outage;
+use super::outage::Outage;
 
 /// The version to ask for, by the definition's name; nothing before all definitions were listed.
 pub(super) type Served = Option<BTreeMap<String, &'static str>>;

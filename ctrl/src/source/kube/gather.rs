@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use manifest::{Finding, Key, Object};
-
-use crate::source::Batch;
+use manifest::{Batch, Finding, Key, Object};
 
 /// What one watch tells: already read, so that reading is not the work of the one who gathers.
 #[derive(Debug, Default)]

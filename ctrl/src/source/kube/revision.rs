@@ -5,10 +5,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use manifest::Object;
+use manifest::{Batch, Object};
 
 use crate::index::facts::REVISION as LABEL;
-use crate::source::Batch;
 
 /// The revision of what names none.
 pub const DEFAULT: &str = "default";

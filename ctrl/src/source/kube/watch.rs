@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::definitions::Served;
 use super::gather::Told;
 use super::listing::{Difference, Listing};
-use crate::cluster::outage::Outage;
+use super::outage::Outage;
 
 /// What `kubectl apply` writes onto each object: a copy of it.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

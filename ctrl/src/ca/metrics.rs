@@ -3,13 +3,14 @@
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::ca::keyring::Ends;
 use daemon::metrics::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use proto::ca::istio_certificate_service_server::IstioCertificateService;
 use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::{Code, Request, Response, Status};
+
+use super::keyring::Ends;
 
 /// What the certificate service did. Cheap to clone.
 #[derive(Debug, Clone, Default)]

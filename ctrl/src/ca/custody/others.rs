@@ -15,7 +15,7 @@ const MOST: usize = 256;
 
 /// What a replica says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// Since when the successor is distributed that it is about, in Unix seconds.
     since: u64,
     /// How many of its proxies do not know it.
@@ -25,22 +25,22 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn of(since: SystemTime, awaited: usize, count: u64) -> Self {
+    pub(crate) fn of(since: SystemTime, awaited: usize, count: u64) -> Self {
         Self { since: seconds(since), awaited, count }
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
 /// What the other replicas have said.
 #[derive(Debug, Default)]
-pub(super) struct Others(BTreeMap<String, (Report, Instant)>);
+pub(crate) struct Others(BTreeMap<String, (Report, Instant)>);
 
 impl Others {
     /// Takes what stands in the ConfigMap, at a moment.
-    pub(super) fn read(&mut self, data: &BTreeMap<String, String>, us: &str, at: Instant) {
+    pub(crate) fn read(&mut self, data: &BTreeMap<String, String>, us: &str, at: Instant) {
         let reports = data.iter().filter(|(name, _)| *name != us).take(MOST);
         for (name, text) in reports {
             let Ok(report) = serde_json::from_str::<Report>(text) else { continue };
@@ -53,12 +53,12 @@ impl Others {
     }
 
     /// There is no successor any more.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
     /// How many are waited for before the successor that is distributed since then may sign.
-    pub(super) fn awaited(&self, since: SystemTime, now: SystemTime, at: Instant) -> usize {
+    pub(crate) fn awaited(&self, since: SystemTime, now: SystemTime, at: Instant) -> usize {
         if now < since + HEARD {
             return 1;
         }
