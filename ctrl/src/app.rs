@@ -1,11 +1,14 @@
-//! The controller put together: the only file that knows every part.
+//! The controller put together: this file and its folder alone know every part.
+
+mod backing;
+mod kept;
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use daemon::files::raise_limit;
 use daemon::http;
@@ -18,7 +21,6 @@ use daemon::tasks::{Defect, Tasks};
 use futures_util::Stream;
 use identity::tls::{Tls, TlsSettings};
 use identity::verify::TrustDomains;
-use kube::Client;
 use manifest::Batch;
 use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use tokio::net::TcpListener;
@@ -28,20 +30,16 @@ use tonic::transport::server::Router;
 use xds::diagnostics::{Attending, Desk};
 use xds::server::Server;
 
+use self::backing::{authority, callers, connect, open_source};
+use self::kept::Kept;
 use crate::admin::Admin;
 use crate::admission;
-use crate::ca::authorize::{Callers, TokenFolder, TokenReviews};
-use crate::ca::keyring::{Keyring, KeyringSettings};
 use crate::ca::listen::{Accepted, Bounds, accept_tls};
 use crate::ca::metrics::{CaMetrics, Counted};
 use crate::ca::own::{OwnNames, server_config};
-use crate::ca::root::RootError;
 use crate::ca::service::{CaService, MAX_CALL};
 use crate::ca::upkeep::Upkeep;
 use crate::cluster;
-use crate::cluster::client::ConnectError;
-use crate::cluster::memory::{self, Memory};
-use crate::cluster::{Member, custody};
 use crate::config::{Config, SourceSettings};
 use crate::core::Core;
 use crate::limits::{LimitMetrics, Limits};
@@ -50,12 +48,7 @@ use crate::serve::convergence::{Published, measure};
 use crate::serve::diagnostics::Door;
 use crate::serve::metrics::XdsMetrics;
 use crate::source::Source;
-use crate::source::file::Files;
-use crate::source::kube::Cluster;
 use crate::source::kube::outage::Outage;
-use crate::source::last_good::LastGood;
-use crate::source::routings::Routings;
-use crate::source::waypoints::ReadyWaypoints;
 
 /// The socket of operators, in the state folder.
 pub const ADMIN_SOCKET: &str = "admin.sock";
@@ -78,19 +71,8 @@ pub struct App {
     router: Router,
     tls: Arc<rustls::ServerConfig>,
     source: Source,
-    last_good: LastGood,
-    waypoints: ReadyWaypoints,
-    routings: Routings,
-    memory: Memory,
+    kept: Kept,
     tasks: Tasks,
-}
-
-/// What outlives a restart: in the state folder, and for who writes it to a cluster.
-struct Kept<'a> {
-    last_good: &'a mut LastGood,
-    waypoints: &'a ReadyWaypoints,
-    routings: &'a mut Routings,
-    memory: &'a mut Memory,
 }
 
 /// Runs the controller until it is told to end.
@@ -169,10 +151,7 @@ impl App {
         };
         let admin =
             Admin { core: core.clone(), clients: xds.clients(), attending, upkeep, readiness, metrics, log };
-        let router = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE.0))
-            .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .max_concurrent_streams(CALLS)
+        let router = server()
             .add_service(
                 IstioCertificateServiceServer::new(Counted::new(ca, ca_metrics))
                     .max_decoding_message_size(MAX_CALL),
@@ -180,25 +159,10 @@ impl App {
             .add_service(xds.into_service())
             .add_service(desk.into_service());
         let tasks = Tasks::default();
-        let mut last_good = LastGood::open(&config.state);
-        let waypoints = ReadyWaypoints::open(&config.state);
-        let routings = Routings::open(&config.state);
-        let mut ready = waypoints.stored();
-        let mut good = routings.stored();
-        if let Some(member) = &member
-            && let Some(kept) = memory::read(&member.client, &member.replica, &member.outage).await
-        {
-            // What stands in the folder may be older than what the cluster has.
-            ready = kept.waypoints.iter().map(|gateway| (**gateway).clone()).collect();
-            good = kept.routings.iter().map(|routing| (**routing).clone()).collect();
-            last_good.remember(kept.policies);
-        }
-        core.remember(&ready);
-        core.remember_routings(good);
-        let memory = Memory::new(&ready);
+        let kept = Kept::open(&config.state, member.as_ref(), &core).await;
         let source = open_source(&config.source, member.as_ref())?;
         if let (Some(member), SourceSettings::Kubernetes { waypoints, .. }) = (&member, &config.source) {
-            cluster::start(&tasks, member, &core, &admin.upkeep, waypoints.clone(), memory.listen());
+            cluster::start(&tasks, member, &core, &admin.upkeep, waypoints.clone(), kept.listen());
         }
         Ok(Self {
             config,
@@ -210,10 +174,7 @@ impl App {
             router,
             tls: server_tls,
             source,
-            last_good,
-            waypoints,
-            routings,
-            memory,
+            kept,
             tasks,
         })
     }
@@ -254,35 +215,12 @@ impl App {
         self.tasks.spawn("convergence", measured);
         self.tasks.spawn_lasting("authorities", self.admin.upkeep.clone().run());
         // Before anybody is served: a proxy that came back would take what is not there yet for gone.
-        take(
-            &self.core,
-            &self.metrics,
-            &publish,
-            Kept {
-                last_good: &mut self.last_good,
-                waypoints: &self.waypoints,
-                routings: &mut self.routings,
-                memory: &mut self.memory,
-            },
-            first,
-        );
+        take(&self.core, &self.metrics, &publish, &mut self.kept, first);
         self.serve_admission().await;
         self.admin.readiness.done(CONFIGURATION);
         tracing::info!(address = %self.config.listen, "serving");
 
-        let Self {
-            core,
-            metrics,
-            limits,
-            mut source,
-            mut last_good,
-            waypoints,
-            mut routings,
-            mut memory,
-            tasks,
-            config,
-            ..
-        } = self;
+        let Self { core, metrics, limits, mut source, mut kept, tasks, config, .. } = self;
         let accepted = accept_tls(self.listener, self.tls, bounds(), limits);
         let mut served = serve_calls(&tasks, accepted, self.router, shutdown.clone());
         let outcome = loop {
@@ -291,15 +229,7 @@ impl App {
                 defect = tasks.defect(&[]) => break Err(defect),
                 _ = &mut served => break Err(Defect("the server of xDS and certificates".into())),
                 batch = source.next() => match batch {
-                    Some(batch) => {
-                        let kept = Kept {
-                            last_good: &mut last_good,
-                            waypoints: &waypoints,
-                            routings: &mut routings,
-                            memory: &mut memory,
-                        };
-                        take(&core, &metrics, &publish, kept, batch);
-                    }
+                    Some(batch) => take(&core, &metrics, &publish, &mut kept, batch),
                     None => break Err(watch_ended()),
                 },
             }
@@ -364,70 +294,6 @@ impl App {
     }
 }
 
-/// A client of the API server, where there is one to ask.
-async fn connect(source: &SourceSettings) -> Result<Option<Client>, ConnectError> {
-    match source {
-        SourceSettings::Files { .. } => Ok(None),
-        SourceSettings::Kubernetes { kubeconfig, .. } => {
-            cluster::client::connect(kubeconfig.as_deref()).await.map(Some)
-        }
-    }
-}
-
-fn callers(config: &Config, client: Option<&Client>) -> Callers {
-    match (&config.source, client) {
-        (SourceSettings::Kubernetes { accounts, .. }, Some(client)) => {
-            Callers::Reviewed(Box::new(TokenReviews::new(client.clone(), accounts.clone())))
-        }
-        _ => {
-            let trust_domain = config.context.settings.trust_domain.clone();
-            Callers::Folder(TokenFolder::new(&config.tokens, trust_domain))
-        }
-    }
-}
-
-/// The authorities: of a cluster those that all replicas have in common, else those of the state folder.
-async fn authority(
-    config: &Config,
-    client: Option<&Client>,
-    limits: &Limits,
-    outage: Outage,
-) -> Result<(Arc<Keyring>, Option<Member>), RootError> {
-    let settings = keyring_settings(config, limits.clone());
-    let (SourceSettings::Kubernetes { replica, .. }, Some(client)) = (&config.source, client) else {
-        return Ok((Arc::new(Keyring::open(settings, SystemTime::now())?), None));
-    };
-    let (keyring, custody) = custody::open(client, &replica.namespace, settings, &outage).await?;
-    let (client, replica) = (client.clone(), replica.clone());
-    Ok((Arc::new(keyring), Some(Member { client, replica, outage, custody })))
-}
-
-fn open_source(settings: &SourceSettings, member: Option<&Member>) -> std::io::Result<Source> {
-    Ok(match (settings, member) {
-        (SourceSettings::Kubernetes { replica, .. }, Some(Member { client, outage, .. })) => {
-            Source::Cluster(Box::new(Cluster::watch(client, replica.revision.clone(), outage)))
-        }
-        (SourceSettings::Files { sources, objects }, _) => {
-            Source::Files(Files::watch(sources.clone(), objects.clone())?)
-        }
-        (SourceSettings::Kubernetes { .. }, None) => return Err(std::io::ErrorKind::NotConnected.into()),
-    })
-}
-
-fn keyring_settings(config: &Config, limits: Limits) -> KeyringSettings {
-    KeyringSettings {
-        state: config.state.clone(),
-        plugged: config.plugged_authority.clone(),
-        trust_domain: config.context.settings.trust_domain.to_string().into(),
-        root_lifetime: config.root_lifetime,
-        grace_percent: config.root_grace_percent,
-        patience: config.rotation_patience,
-        lifetimes: config.lifetimes,
-        limits,
-        replicated: false,
-    }
-}
-
 /// As many connections as the usual bounds allow and there are files for, of which some are left for all else.
 fn bounds() -> Bounds {
     let usual = Bounds::default();
@@ -441,6 +307,14 @@ fn bounds() -> Bounds {
     }
     let connections = usize::try_from(files / 4 * 3).unwrap_or(usize::MAX).min(usual.connections);
     Bounds { connections, handshakes: usual.handshakes.min(connections / 2), ..usual }
+}
+
+/// What calls come in by, without services yet.
+fn server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(CALLS)
 }
 
 fn watch_ended() -> Defect {
@@ -471,27 +345,17 @@ fn take(
     core: &Core,
     metrics: &XdsMetrics,
     published: &watch::Sender<Published>,
-    kept: Kept<'_>,
+    kept: &mut Kept,
     batch: Batch,
 ) {
-    let Kept { last_good, waypoints, routings, memory } = kept;
     let begun = time::Instant::now();
-    let batch = last_good.pass(batch);
+    let batch = kept.pass(batch);
     let applied = core.apply(&batch);
     let took = begun.elapsed();
     if let Some(revision) = applied.revision {
         published.send_replace(Some((revision, begun)));
     }
-    last_good.flush();
-    let ready = core.take_kept();
-    waypoints.keep(&ready);
-    let changed = core.take_routings();
-    memory.note(core, last_good, &ready, !changed.is_empty());
-    if !changed.is_empty()
-        && let Err(error) = routings.keep(&changed, || core.last_good())
-    {
-        tracing::error!(%error, "routings are in force but not kept for a restart");
-    }
+    kept.keep(core);
     metrics.batches.inc();
     metrics.revision.set(core.ours.revision() as f64);
     {
