@@ -12,15 +12,19 @@ use std::process::Command;
 
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::pinned;
+
 /// Set in the inner process's environment.
 const INSIDE: &str = "LATEEN_BENCH_INSIDE";
 
-/// Replaces this process by `unshare … bench (the same arguments)`, unless that has been done already.
+/// Replaces this process by `unshare … bench (the same arguments)`, unless that has been done already: then this program is kept
+/// in memory ([`pinned`]).
 ///
 /// `real_time` runs the table and all it starts under round-robin real-time scheduling, which keeps
 /// other work on the machine out of the figures (percentiles above all).
 pub(crate) fn enter(real_time: bool) -> io::Result<()> {
     if env::var_os(INSIDE).is_some() {
+        pinned::all_of(nix::unistd::getpid());
         return Ok(());
     }
     let mut words = Vec::new();

@@ -10,6 +10,7 @@ mod certs;
 mod congestion;
 mod control;
 mod isolate;
+mod pinned;
 mod process;
 mod topology;
 mod variants;

@@ -11,6 +11,8 @@ use nix::unistd::Pid;
 use testkit::netns::{Netns, NetnsError};
 use thiserror::Error;
 
+use crate::pinned;
+
 /// How long a proxy may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -70,6 +72,7 @@ impl Process {
         let file = File::create(&log).and_then(|file| Ok((file.try_clone()?, file)));
         let (out, err) = file.map_err(|source| ProcessError::File { path: log.clone(), source })?;
         command.stdin(Stdio::null()).stdout(out).stderr(err);
+        pinned::file(Path::new(command.get_program()));
         let begun = Instant::now();
         let child = namespace.spawn(command)?;
         Ok(Self { name: name.to_owned(), child, log, begun, patience: PATIENCE })
@@ -104,7 +107,10 @@ impl Process {
             }
             pause(Duration::from_millis(1));
         }
-        Ok(self.begun.elapsed())
+        let took = self.begun.elapsed();
+        // With its libraries, which are known only now.
+        pinned::all_of(self.pid());
+        Ok(took)
     }
 
     /// Waits until it accepts connections at `address`, seen from inside `namespace`.
