@@ -33,9 +33,12 @@ pub(crate) struct Options {
     /// One second each, and only ours: does it survive, within its memory, and are its limits hit? Times do not count.
     #[arg(long)]
     quick: bool,
-    /// Rounds of quiet, control and attack for each attack on each variant.
-    #[arg(long, default_value_t = 3)]
+    /// Rounds of quiet, control and attack for each attack on each variant, at least.
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Rounds at most, where these do not make clear on which side of what it may be a bystander's p99 is.
+    #[arg(long, default_value_t = 15)]
+    most: usize,
     /// Seconds of each stretch.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -70,6 +73,7 @@ pub(crate) struct Options {
 struct Extent {
     quick: bool,
     rounds: usize,
+    most: usize,
     seconds: Duration,
 }
 
@@ -129,8 +133,16 @@ fn variants(options: &Options) -> Vec<Kind> {
 }
 
 fn extent(options: &Options) -> Extent {
-    let (rounds, seconds) = if options.quick { (1, 1.0) } else { (options.rounds.max(1), options.seconds) };
-    Extent { quick: options.quick, rounds, seconds: Duration::from_secs_f64(seconds.clamp(0.1, 3600.0)) }
+    let (rounds, most, seconds) = match options.quick {
+        true => (1, 1, 1.0),
+        false => (options.rounds.max(1), options.most.max(options.rounds), options.seconds),
+    };
+    Extent {
+        quick: options.quick,
+        rounds,
+        most,
+        seconds: Duration::from_secs_f64(seconds.clamp(0.1, 3600.0)),
+    }
 }
 
 fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
@@ -144,12 +156,13 @@ fn conditions(extent: &Extent, setting: &Setting, busy: &str) -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = available_parallelism().map_or(0, usize::from);
     format!(
-        "{} rounds of {} s each in quiet, beside the control and under attack; ratios within a round, least / middle / \
-         greatest. p99: of the bystander's 500 requests a second of 1 KB over 16 connections that stay open, from when \
+        "{} to {} rounds of {} s each in quiet, beside the control and under attack; ratios within a round, least / middle \
+         / greatest. p99: of the bystander's 500 requests a second of 1 KB over 16 connections that stay open, from when \
          one was due; fresh: of 20 new connections a second. Memory and processors (1 is one) of the proxy aimed at. \
          The attacker runs when nobody else wants a processor. {} threads a proxy, {cores} cores, Linux {}; load average \
          before: {}",
         extent.rounds,
+        extent.most,
         extent.seconds.as_secs_f64(),
         setting.threads,
         kernel.trim(),

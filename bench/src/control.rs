@@ -87,13 +87,17 @@ impl Controller {
         self.serve(namespace, Server::new(Arc::new(Everyone(self.publisher.clone()))).into_service())
     }
 
-    /// Ends all streams, and from now on answers in these namespaces as one who means harm.
-    pub(crate) fn turn(&mut self, harm: Harm, namespaces: &[&Netns]) -> Result<(), ControlError> {
+    /// Ends all streams, and from now on answers in these namespaces as one who means harm, or as before.
+    pub(crate) fn turn(&mut self, harm: Option<Harm>, namespaces: &[&Netns]) -> Result<(), ControlError> {
         // Its sockets are closed when this returns: the next ones are bound to the same address.
         std::mem::replace(&mut self.runtime, runtime()?).shutdown_timeout(Duration::from_secs(5));
         for namespace in namespaces {
-            let hostile = AggregatedDiscoveryServiceServer::new(Hostile::new(harm));
-            self.serve(namespace, hostile)?;
+            match harm {
+                Some(harm) => {
+                    self.serve(namespace, AggregatedDiscoveryServiceServer::new(Hostile::new(harm)))?
+                }
+                None => self.listen(namespace)?,
+            }
         }
         Ok(())
     }

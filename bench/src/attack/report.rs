@@ -11,6 +11,9 @@ use crate::variants::Kind;
 
 /// The bystander's p99 under attack, as a multiple of that in quiet (or beside the control), at most.
 const SLOWER: f64 = 1.5;
+/// So many rounds more on one side of that than on the other make it clear: of a fair coin the first five throws are alike once in
+/// sixteen times.
+const CLEAR: usize = 5;
 /// Memory more than before the attack, at most, MB.
 const MORE: f64 = 32.0;
 
@@ -105,6 +108,15 @@ impl Trial {
         Spread::of(ratios.collect())
     }
 
+    /// Whether there have been rounds enough: so many at least, and then as soon as they make it clear on which side of what is allowed
+    /// the bystander's p99 is, whichever it is.
+    pub(super) fn is_enough(&self, least: usize, most: usize) -> bool {
+        let slower = |round: &&Round| round.attacked.seen.p99_us > SLOWER * round.quiet.seen.p99_us;
+        let slower = self.rounds.iter().filter(slower).count();
+        let rounds = self.rounds.len();
+        rounds >= most || (rounds >= least && slower.abs_diff(rounds - slower) >= CLEAR)
+    }
+
     fn attacked(&self) -> Option<Spread> {
         self.ratio(|round| Some(round.attacked.seen.p99_us), |round| Some(round.quiet.seen.p99_us))
     }
@@ -174,6 +186,7 @@ pub(crate) fn render(trials: &[Trial], timed: bool) -> String {
         "attack",
         "a second (got)",
         "variant",
+        "rounds",
         "p99 quiet",
         "control ÷ quiet",
         "attack ÷ quiet",
@@ -215,6 +228,7 @@ fn line(trial: &Trial, timed: bool) -> Vec<String> {
         trial.attack.clone(),
         pace,
         trial.variant.to_owned(),
+        trial.rounds.len().to_string(),
         format!("{:.0} µs", median(&|round| round.quiet.seen.p99_us)),
         ratio(trial.control()),
         ratio(trial.attacked()),
@@ -252,15 +266,18 @@ mod tests {
         Phase::of(seen)
     }
 
-    fn trial(quiet: f64, control: f64, attacked: f64) -> Trial {
-        let mut trial = Trial::new(Attack::RapidReset, Kind::Lateen);
-        let round = Round {
+    fn round(quiet: f64, control: f64, attacked: f64) -> Round {
+        Round {
             quiet: phase(quiet),
             control: Some(phase(control)),
             attacked: phase(attacked),
             done: Done::default(),
-        };
-        trial.rounds = vec![round];
+        }
+    }
+
+    fn trial(quiet: f64, control: f64, attacked: f64) -> Trial {
+        let mut trial = Trial::new(Attack::RapidReset, Kind::Lateen);
+        trial.rounds = vec![round(quiet, control, attacked)];
         trial.afterwards = Some(phase(1.0));
         trial.hits = Some(3);
         trial
@@ -272,6 +289,31 @@ mod tests {
         assert_eq!(trial(100.0, 300.0, 400.0).verdict(true), Verdict::ByControl);
         assert_eq!(trial(100.0, 120.0, 200.0).verdict(true), Verdict::Missed("the bystander's p99"));
         assert_eq!(trial(100.0, 120.0, 200.0).verdict(false), Verdict::Held);
+    }
+
+    #[test]
+    fn rounds_go_on_until_it_is_clear_which_way_it_goes() {
+        // Of each round, whether the bystander was slower than allowed; at least three rounds, at most nine.
+        let enough = |slower: &str| {
+            let mut trial = trial(100.0, 100.0, 100.0);
+            let of = |slower| round(100.0, 100.0, if slower == '+' { 151.0 } else { 149.0 });
+            trial.rounds = slower.chars().map(of).collect();
+            trial.is_enough(3, 9)
+        };
+        for (slower, is_enough) in [
+            ("", false),
+            ("---", false),
+            ("----", false),
+            ("-----", true),
+            ("+++++", true),
+            ("----+-", false),
+            ("----+--", true),
+            ("++-++++", true),
+            ("+-+-+-+-", false),
+            ("+-+-+-+-+", true),
+        ] {
+            assert_eq!(enough(slower), is_enough, "{slower}");
+        }
     }
 
     #[test]

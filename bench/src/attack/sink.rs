@@ -1,5 +1,5 @@
-//! `bench sink`: what the control attacks in a proxy's place. It takes whatever comes, with TLS and without, over TCP
-//! and UDP, and answers nothing, so that what the attacker costs its neighbours by being on the same machine shows.
+//! `bench sink`: what the control attacks in a proxy's place. It takes whatever comes, with TLS and without, over TCP,
+//! UDP and sockets of the names that an agent's have, and answers nothing, so that what the attacker costs its neighbours by being on the same machine shows.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
-use super::credentials;
+use super::{credentials, sockets};
 use crate::load::raise_descriptor_limit;
 
 /// Where, and as whom.
@@ -22,11 +22,17 @@ pub(crate) struct Options {
     /// Where the credentials are (chain.pem, key.pem).
     #[arg(long, value_name = "FOLDER")]
     credentials: PathBuf,
+    /// Where to make sockets like an agent's own.
+    #[arg(long, value_name = "FOLDER")]
+    sockets: Option<PathBuf>,
 }
 
 /// Serves until killed.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     raise_descriptor_limit();
+    if let Some(folder) = &options.sockets {
+        sockets::swallow(folder)?;
+    }
     let acceptor = TlsAcceptor::from(credentials::server(&options.credentials)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

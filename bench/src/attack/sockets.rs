@@ -1,9 +1,9 @@
 //! Somebody with the rights of the agent on its node who speaks nonsense on the agent's own sockets (ZDS and the
 //! private one): garbage, messages of any length, lengths that lie, and descriptors that nobody asked for.
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
 use std::io::IoSlice;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use super::strike::{Done, Pace, Strike};
 
 /// Connections that are kept and say nothing more.
 const KEPT: usize = 16;
+/// How long the sink waits for more.
+const SILENT: Duration = Duration::from_millis(10);
 /// The kernel takes 253 descriptors with a message.
 const DESCRIPTORS: usize = 253;
 
@@ -49,6 +51,28 @@ pub(super) async fn storm(strike: &Strike, until: Instant) -> io::Result<Done> {
         }
     }
     Ok(done)
+}
+
+/// Makes such sockets in a folder, and takes whatever is said there, one after the other, as the agent does.
+pub(super) fn swallow(folder: &Path) -> io::Result<()> {
+    for name in NAMES {
+        let path = folder.join(name);
+        // That of an earlier sink.
+        let _ = fs::remove_file(&path);
+        let listener = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+        listener.bind(&SockAddr::unix(path)?)?;
+        listener.listen(128)?;
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 * 1024];
+            loop {
+                // Gone before its turn, or out of descriptors: the others go on. Who says nothing more is let go.
+                let Ok((mut socket, _)) = listener.accept() else { continue };
+                let patient = socket.set_read_timeout(Some(SILENT));
+                while patient.is_ok() && matches!(socket.read(&mut buffer), Ok(1..)) {}
+            }
+        });
+    }
+    Ok(())
 }
 
 fn speak(path: &Path, number: u64, descriptors: &[i32]) -> io::Result<OwnedFd> {

@@ -54,15 +54,16 @@ pub(super) fn run(
     trial.memory.before = measure::memory(&aim);
     trial.memory.peak = trial.memory.before;
     let hits = hits(&running, plan);
-    if plan.door == Door::Controller {
-        possessed(&mut running, attack, plan, extent, &mut trial)?;
-    } else {
-        for _ in 0..extent.rounds {
-            trial.rounds.push(round(&running, &ground, attack, extent, &mut trial.memory.peak)?);
-        }
-        if extent.quick {
-            insist(&running, &ground, attack, hits)?;
-        }
+    while !trial.is_enough(extent.rounds, extent.most) {
+        let peak = &mut trial.memory.peak;
+        let round = match plan.door {
+            Door::Controller => possessed(&mut running, attack, extent, peak)?,
+            _ => round(&running, &ground, attack, extent, peak)?,
+        };
+        trial.rounds.push(round);
+    }
+    if extent.quick {
+        insist(&running, &ground, attack, hits)?;
     }
     pause(if extent.quick { CALM } else { AFTER });
     trial.memory.after = measure::memory(&aim);
@@ -95,6 +96,7 @@ impl Ground {
         let program = std::env::current_exe().map_err(io("finding this program"))?;
         let mut command = Command::new(&program);
         command.args(["sink", "--listen", &SINK.to_string(), "--credentials"]).arg(&folder);
+        command.arg("--sockets").arg(&folder);
         let mut sink = Process::start("sink", &mut command, &strangers.sink, &setting.folder)?;
         sink.wait_listening(&strangers.sink, SINK)?;
         let run_dir = setting.folder.join(format!("{}-server", running.kind.name()));
@@ -119,7 +121,7 @@ impl Ground {
         command.args(["--idle", "0"]).arg(&self.program).args(["strike", &attack.name()]);
         command.args(["--connect", &to.to_string(), "--seconds", &seconds.as_secs_f64().to_string()]);
         command.args(["--app", &PREY.to_string(), "--credentials"]).arg(&self.folder);
-        command.arg("--sockets").arg(&self.run_dir);
+        command.arg("--sockets").arg(if sink { &self.folder } else { &self.run_dir });
         if sink {
             command.arg("--sink");
         }
@@ -162,7 +164,7 @@ fn round(
     // Where times do not count, it need not be known what they are in quiet.
     let in_quiet = if extent.quick { BRIEFLY } else { seconds };
     let quiet = measured(running, &pids, in_quiet, &mut Memory::default())?;
-    let control = if plan.door == Door::Sockets || extent.quick {
+    let control = if extent.quick {
         None
     } else {
         let attacker = ground.strike(running, attack, length, true)?;
@@ -180,31 +182,36 @@ fn round(
     Ok(Round { quiet, control, attacked, done })
 }
 
-/// The controller itself is the attacker: what is in force stays so.
+/// The controller itself is the attacker: what is in force stays so. The control is a controller that goes on as it was, which
+/// is quiet once more: what differs then is the machine's doing.
 fn possessed(
     running: &mut Running,
     attack: Attack,
-    plan: Plan,
     extent: &Extent,
-    trial: &mut Trial,
-) -> Result<(), VariantError> {
+    peak: &mut Memory,
+) -> Result<Round, VariantError> {
+    let plan = attack.plan();
     let pids = aimed(running, plan);
-    let quiet = (0..extent.rounds)
-        .map(|_| measured(running, &pids, extent.seconds, &mut Memory::default()))
-        .collect::<Result<Vec<_>, _>>()?;
     let harm = if attack == Attack::Controller { Harm::Garbage } else { Harm::Silence };
-    let nodes =
-        [&running.client_side, &running.server_side].into_iter().filter_map(variants::Side::namespace);
-    let nodes: Vec<_> = nodes.collect();
-    if let Some(controller) = &mut running.controller {
-        controller.turn(harm, &nodes)?;
+    let still = |running: &Running| measured(running, &pids, extent.seconds, &mut Memory::default());
+    let quiet = still(running)?;
+    let control = if extent.quick { None } else { Some(still(running)?) };
+    turn(running, Some(harm))?;
+    watch(&pids, plan.lead, peak);
+    let attacked = measured(running, &pids, extent.seconds, peak)?;
+    turn(running, None)?;
+    pause(if extent.quick { CALM } else { AFTER });
+    Ok(Round { quiet, control, attacked, done: Done::default() })
+}
+
+/// From now on the controller means harm, or none.
+fn turn(running: &mut Running, harm: Option<Harm>) -> Result<(), VariantError> {
+    let nodes = [&running.client_side, &running.server_side].map(variants::Side::namespace);
+    let nodes: Vec<_> = nodes.into_iter().flatten().collect();
+    match &mut running.controller {
+        Some(controller) => Ok(controller.turn(harm, &nodes)?),
+        None => Ok(()),
     }
-    watch(&pids, plan.lead, &mut trial.memory.peak);
-    for quiet in quiet {
-        let attacked = measured(running, &pids, extent.seconds, &mut trial.memory.peak)?;
-        trial.rounds.push(Round { quiet, control: None, attacked, done: Done::default() });
-    }
-    Ok(())
 }
 
 /// In the short form: again, until the limit has been hit.
