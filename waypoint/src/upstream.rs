@@ -1,15 +1,17 @@
 //! The way to endpoints: connections through this waypoint's own tunnels, or in plain, and requests over them.
 
+mod answer;
 mod body;
 mod dial;
 mod pool;
+mod two;
 
 use std::rc::Rc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use model::traffic::pool::Overflow;
 
+pub(crate) use self::answer::{Answer, Broken};
 pub(crate) use self::body::{Gate, RequestBody, SharedSource, Source};
 pub(crate) use self::dial::{DialError, Io, Shortage, connect};
 pub(crate) use self::pool::{Lease, Parts, Pools};
@@ -35,8 +37,8 @@ pub(crate) enum SendError {
     #[error(transparent)]
     Overflow(Overflow),
     /// The connection ended or broke the protocol before there was an answer.
-    #[error("{0}")]
-    Broken(hyper::Error),
+    #[error(transparent)]
+    Broken(#[from] Broken),
 }
 
 impl From<DialError> for SendError {
@@ -79,7 +81,7 @@ pub(crate) async fn send(
     endpoint: &Endpoint,
     version: Http,
     mut request: Request<RequestBody>,
-) -> Result<(Response<Incoming>, Lease), (SendError, Option<Box<Request<RequestBody>>>)> {
+) -> Result<(Response<Answer>, Lease), (SendError, Option<Box<Request<RequestBody>>>)> {
     for attempt in 0..=STALE {
         // The last attempt is not on one that may be stale.
         let fresh = attempt == STALE;
@@ -89,10 +91,8 @@ pub(crate) async fn send(
         };
         match lease.send(request).await {
             Ok(response) => return Ok((response, lease)),
-            Err(mut error) => match error.take_message() {
-                Some(unsent) if lease.was_pooled() && !fresh => request = unsent,
-                unsent => return Err((SendError::Broken(error.into_error()), unsent.map(Box::new))),
-            },
+            Err((_, Some(unsent))) if lease.was_pooled() && !fresh => request = unsent,
+            Err((error, unsent)) => return Err((SendError::Broken(error), unsent.map(Box::new))),
         }
     }
     // The last attempt has returned.

@@ -20,7 +20,7 @@ use crate::balance::Tried;
 use crate::protocol::{self, Http};
 use crate::route::{self, Endpoint, NoRoute, Wish, draw};
 use crate::telemetry::{Exchange, Flags};
-use crate::upstream::{self, Gate, Lease, RequestBody, SendError, SharedSource, Source};
+use crate::upstream::{self, Answer, Gate, Lease, RequestBody, SendError, SharedSource, Source};
 
 /// Bytes of a request's body that are kept for another try: Envoy's default is a megabyte; what is larger is rarely sent
 /// twice, and a thousand clients that all wait hold so much each.
@@ -29,7 +29,7 @@ const KEPT: usize = 64 << 10;
 /// An endpoint's answer, and what goes with it.
 #[derive(Debug)]
 pub(super) struct Answered {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<Answer>,
     pub(super) endpoint: Rc<Endpoint>,
     pub(super) lease: Lease,
     /// What held the request's body back.
@@ -43,7 +43,7 @@ pub(super) struct Answered {
 /// How one try ended.
 #[expect(clippy::large_enum_variant, reason = "nearly all are answers, and one lives at a time")]
 enum Ended {
-    Answered(Response<Incoming>, Lease),
+    Answered(Response<Answer>, Lease),
     Failed(SendError),
     /// It took longer than it may, or than all may together.
     TooLate {
@@ -274,7 +274,7 @@ impl<'a> Retries<'a> {
     }
 }
 
-type Sent = Result<(Response<Incoming>, Lease), (SendError, Option<Box<Request<RequestBody>>>)>;
+type Sent = Result<(Response<Answer>, Lease), (SendError, Option<Box<Request<RequestBody>>>)>;
 
 /// Waits for a try, no longer than it may take and than all may together.
 async fn within(
@@ -301,7 +301,7 @@ async fn within(
 }
 
 /// Gives the client the cookie that leads it to the same endpoint again, as Envoy does: with answers of endpoints only.
-fn give_cookie(response: &mut Response<Incoming>, endpoint: &Endpoint) {
+fn give_cookie(response: &mut Response<Answer>, endpoint: &Endpoint) {
     let text = endpoint.in_use.as_ref().and_then(|in_use| in_use.set_cookie.as_deref());
     if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
         response.headers_mut().append(header::SET_COOKIE, value);
@@ -316,7 +316,7 @@ fn outcome(ended: &Ended) -> retry::Outcome<'_> {
         }
         Ended::Failed(SendError::Dial(_)) => retry::Outcome::ConnectFailure,
         Ended::Failed(SendError::Short(_) | SendError::Overflow(_)) => retry::Outcome::Overflow,
-        Ended::Failed(SendError::Broken(error)) if is_refused(error) => retry::Outcome::RefusedStream,
+        Ended::Failed(SendError::Broken(error)) if error.is_refused() => retry::Outcome::RefusedStream,
         Ended::Failed(SendError::Broken(_)) => retry::Outcome::Reset { sent: true },
         Ended::TooLate { all: true } => retry::Outcome::Timeout,
         Ended::TooLate { all: false } => retry::Outcome::PerTryTimeout,
@@ -324,7 +324,7 @@ fn outcome(ended: &Ended) -> retry::Outcome<'_> {
 }
 
 /// Notes for outlier detection how a try ended. That there is too much says nothing of an endpoint.
-pub(super) fn note(endpoint: &Endpoint, ended: Result<&Response<Incoming>, &SendError>, grpc: bool) {
+pub(super) fn note(endpoint: &Endpoint, ended: Result<&Response<Answer>, &SendError>, grpc: bool) {
     let outcome = match ended {
         Ok(response) => {
             let grpc_status = response.headers().get("grpc-status").filter(|_| grpc);
@@ -338,14 +338,6 @@ pub(super) fn note(endpoint: &Endpoint, ended: Result<&Response<Incoming>, &Send
         Err(_) => Outcome::Failed,
     };
     endpoint.record(outcome);
-}
-
-/// Whether the endpoint has surely not worked on a request.
-fn is_refused(error: &hyper::Error) -> bool {
-    use std::error::Error as _;
-    let reason =
-        error.source().and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
-    reason == Some(h2::Reason::REFUSED_STREAM)
 }
 
 fn no_endpoint(error: &NoRoute) -> Local {

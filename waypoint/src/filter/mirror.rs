@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use model::route::Destination;
 use model::route::mirror::mirrors;
 use model::route::select::Forwarding;
@@ -24,7 +24,7 @@ use crate::known::Edition;
 use crate::limits::Limit;
 use crate::protocol::Http;
 use crate::route::{self, Wish, draw};
-use crate::upstream::{self, Lease, RequestBody, SharedSource};
+use crate::upstream::{self, Answer, Lease, RequestBody, SharedSource};
 use crate::worker::Worker;
 
 /// How long a copy may take where its rule says nothing.
@@ -139,7 +139,7 @@ impl Copy {
 }
 
 /// Reads an answer to its end, unless that is far, so that others can use its connection.
-async fn drain(response: Response<Incoming>, lease: Lease, worker: &Rc<Worker>) {
+async fn drain(response: Response<Answer>, lease: Lease, worker: &Rc<Worker>) {
     let mut body = response.into_body();
     let mut seen = 0;
     while !body.is_end_stream() {

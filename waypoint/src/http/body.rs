@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::messages::Messages;
 use crate::telemetry::Exchange;
-use crate::upstream::{Gate, Lease};
+use crate::upstream::{Answer, Broken, Gate, Lease};
 use crate::worker::Worker;
 
 /// The body of an answer.
@@ -25,7 +25,7 @@ pub(crate) enum ResponseBody {
 /// What an endpoint answers.
 #[derive(Debug)]
 pub(crate) struct Passed {
-    inner: Incoming,
+    inner: Answer,
     exchange: Exchange,
     /// The connection that it comes on.
     lease: Option<Lease>,
@@ -46,7 +46,7 @@ impl ResponseBody {
 
     /// What an endpoint sends.
     pub(crate) fn passed(
-        inner: Incoming,
+        inner: Answer,
         exchange: Exchange,
         lease: Lease,
         gate: Option<Gate>,
@@ -119,7 +119,7 @@ impl Drop for Passed {
 pub(crate) enum BrokenOff {
     /// The endpoint's own broke off.
     #[error("the endpoint's answer broke off: {0}")]
-    Endpoint(hyper::Error),
+    Endpoint(Broken),
     /// It took longer than it may.
     #[error("the answer took longer than its rule allows")]
     TooLate,

@@ -8,17 +8,15 @@ mod rules;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use model::Identity;
 use model::traffic::outlier::Outcome;
 use model::traffic::pool::{Overflow, Ticket};
@@ -28,8 +26,7 @@ use tokio::time::Instant;
 
 use self::rules::Rules;
 use super::dial::Way;
-use super::{Io, RequestBody, SendError, connect};
-use crate::http::LocalExecutor;
+use super::{Answer, Broken, Io, RequestBody, SendError, connect, two};
 use crate::limits::{Bounds, Limit};
 use crate::listen::Inbound;
 use crate::protocol::Http;
@@ -135,7 +132,7 @@ struct One {
 
 #[derive(Debug)]
 struct Two {
-    sender: http2::SendRequest<RequestBody>,
+    sender: two::Sender,
     requests: Rc<Cell<usize>>,
     since: Rc<Cell<Instant>>,
     opened: Instant,
@@ -156,7 +153,7 @@ pub(crate) struct Lease {
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and is moved, not kept")]
 enum Used {
     One { one: One, key: Key, rules: Rules },
-    Two { sender: http2::SendRequest<RequestBody>, _counted: Counted, _freed: Freed },
+    Two { sender: two::Sender, _counted: Counted, _freed: Freed },
 }
 
 /// Says that a stream of HTTP/2 may be had.
@@ -195,14 +192,23 @@ impl Lease {
     /// Sends a request, and waits for the head of its answer.
     ///
     /// # Errors
-    /// The connection's; the request is in it where it was not sent.
+    /// The connection's, and the request where nothing of it was sent.
     pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> Result<Response<Answer>, (Broken, Option<Request<RequestBody>>)> {
         match &mut self.used {
-            Used::One { one, .. } => one.sender.try_send_request(request).await,
-            Used::Two { sender, .. } => sender.try_send_request(request).await,
+            Used::One { one, .. } => match one.sender.try_send_request(request).await {
+                Ok(response) => Ok(response.map(Answer::One)),
+                Err(mut error) => {
+                    let unsent = error.take_message();
+                    Err((error.into_error().into(), unsent))
+                }
+            },
+            Used::Two { sender, .. } => match sender.send(request).await {
+                Ok(response) => Ok(response.map(Answer::Two)),
+                Err((error, unsent)) => Err((error.into(), unsent)),
+            },
         }
     }
 
@@ -259,7 +265,7 @@ impl Pools {
             }
         }
         // What carries no more goes when its last request is done.
-        entry.shared.retain(|two| {
+        entry.shared.retain_mut(|two| {
             !two.sender.is_closed() && two.way.is_open() && rules.may_carry(two.carried, two.opened)
         });
         let two = entry.shared.iter_mut().find(|two| two.requests.get() < rules.streams)?;
@@ -298,9 +304,9 @@ impl Pools {
             let stale = |since: Instant| most.is_some_and(|most| now.duration_since(since) >= most);
             entry.idle.retain(|one| !stale(one.since) && !one.sender.is_closed() && one.way.is_open());
             entry.shared.retain(|two| two.way.is_open());
-            entry
-                .shared
-                .retain(|two| !two.sender.is_closed() && (two.requests.get() > 0 || !stale(two.since.get())));
+            entry.shared.retain_mut(|two| {
+                !two.sender.is_closed() && (two.requests.get() > 0 || !stale(two.since.get()))
+            });
             let used = Rc::strong_count(&entry.dialing) > 1 || Rc::strong_count(&entry.queue) > 1;
             !entry.idle.is_empty() || !entry.shared.is_empty() || used
         });
@@ -429,7 +435,7 @@ async fn one(
         .max_buf_size(read_buffer(&waypoint.bounds))
         .max_headers(waypoint.bounds.fields)
         .handshake(TokioIo::new(io));
-    let (sender, mut connection) = handshake.await.map_err(SendError::Broken)?;
+    let (sender, mut connection) = handshake.await.map_err(Broken::One)?;
     let (leave, left) = oneshot::channel();
     tokio::task::spawn_local(async move {
         if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await {
@@ -462,24 +468,12 @@ async fn two(
     let io = connect(worker, endpoint, inbound).await?;
     let way = io.way();
     let windows = bounds.endpoint_windows(&worker.waypoint.limits.windows);
-    let mut builder = http2::Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
-        .initial_stream_window_size(windows.stream)
-        .initial_connection_window_size(windows.connection);
-    if let Some(ping) = rules.ping {
-        builder
-            .keep_alive_interval(ping.interval)
-            .keep_alive_timeout(ping.timeout)
-            .keep_alive_while_idle(true);
-    }
-    let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(SendError::Broken)?;
-    let connection: Pin<Box<dyn Future<Output = hyper::Result<()>>>> = Box::pin(connection);
+    let (sender, connection) = two::begin(io, &windows, bounds.head).await.map_err(Broken::Two)?;
+    let running = two::run(connection, rules.ping);
     let queue = opened.queue.clone();
     tokio::task::spawn_local(async move {
         let _held = (opened, windows);
-        if let Err(error) = connection.await {
+        if let Err(error) = running.await {
             tracing::debug!(%error, "a connection to an endpoint failed");
         }
     });
