@@ -3,7 +3,6 @@
 
 mod credentials;
 mod dns;
-mod frames;
 mod kinds;
 mod raw;
 mod report;

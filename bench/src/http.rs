@@ -6,6 +6,7 @@ pub(crate) mod credentials;
 pub(crate) mod exchange;
 mod pace;
 pub(crate) mod server;
+mod two;
 
 use std::io;
 

@@ -9,6 +9,7 @@ mod compare;
 mod certs;
 mod congestion;
 mod control;
+mod frames;
 mod isolate;
 mod pinned;
 mod process;

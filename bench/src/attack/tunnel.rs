@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::frames::{self as h2, Reader};
 use super::kinds::Attack;
 use super::strike::{Done, Pace, Strike};
+use crate::frames::{self as h2, Reader};
 use crate::load::wire::Mode;
 
 /// So many at a time, so that each thread of a proxy gets its part.

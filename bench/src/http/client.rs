@@ -117,7 +117,7 @@ pub(crate) async fn tunnel(options: &Options) -> Result<tunnel::Client, String> 
 pub(crate) async fn connection(tunnel: &tunnel::Client, options: &Options) -> Result<Vec<Slot>, String> {
     let opened = tunnel.connect(&options.service.to_string(), &Headers::new()).await;
     let stream = opened.map_err(|error| error.to_string())?.stream;
-    Slot::open(stream, options.protocol, options.streams).await
+    Ok(Slot::open(stream, options.protocol, options.streams))
 }
 
 async fn drive(options: &Options) -> io::Result<Seen> {

@@ -1,13 +1,11 @@
-//! One request and its answer, over a stream of a tunnel: HTTP/1.1 written and read by hand, so that the tool costs
-//! little; HTTP/2 and gRPC by h2.
+//! One request and its answer, over a stream of a tunnel; written and read by hand, so that the tool costs little.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use h2::client::SendRequest;
 use hbone::tunnel::Stream;
-use http::{HeaderMap, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::Protocol;
+use super::two::Asker;
 
 /// The header by which a route says which version of it is in force.
 pub(crate) const VERSION: &str = "x-version";
@@ -36,7 +34,11 @@ pub(crate) enum Slot {
     /// A connection of its own.
     One(Box<One>),
     /// A share of one.
-    Two { sender: SendRequest<Bytes>, grpc: bool },
+    Two {
+        asker: Asker,
+        /// What a call of gRPC carries.
+        message: Option<Bytes>,
+    },
 }
 
 /// An HTTP/1.1 connection.
@@ -47,31 +49,20 @@ pub(crate) struct One {
 
 impl Slot {
     /// The slots of a connection: one on HTTP/1.1, else so many.
-    pub(crate) async fn open(
-        stream: Stream,
-        protocol: Protocol,
-        streams: usize,
-    ) -> Result<Vec<Self>, String> {
+    pub(crate) fn open(stream: Stream, protocol: Protocol, streams: usize) -> Vec<Self> {
         if protocol == Protocol::H1 {
-            return Ok(vec![Self::One(Box::new(One { stream, read: BytesMut::new() }))]);
+            return vec![Self::One(Box::new(One { stream, read: BytesMut::new() }))];
         }
-        let (sender, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                eprintln!("bench: a connection ended: {error}");
-            }
-        });
-        let slot = || Self::Two { sender: sender.clone(), grpc: protocol == Protocol::Grpc };
-        Ok((0..streams).map(|_| slot()).collect())
+        let message = (protocol == Protocol::Grpc).then(|| message(128));
+        let asker = Asker::over(stream);
+        (0..streams).map(|_| Self::Two { asker: asker.clone(), message: message.clone() }).collect()
     }
 
     /// Asks, and waits for all of the answer.
     pub(crate) async fn ask(&mut self, wanted: &Wanted) -> Result<Answer, String> {
         match self {
             Self::One(one) => one.ask(wanted).await.map_err(|error| error.to_string()),
-            Self::Two { sender, grpc } => {
-                ask_two(sender, *grpc, wanted).await.map_err(|error| error.to_string())
-            }
+            Self::Two { asker, message } => asker.ask(wanted, message.as_ref()).await,
         }
     }
 }
@@ -119,39 +110,4 @@ pub(crate) fn message(length: usize) -> Bytes {
     message.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     message.put_bytes(0, length);
     message.freeze()
-}
-
-async fn ask_two(sender: &mut SendRequest<Bytes>, grpc: bool, wanted: &Wanted) -> Result<Answer, h2::Error> {
-    std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
-    let target = format!("http://{}{}", wanted.host, wanted.path);
-    let request = Request::builder().uri(target).header("user-agent", "bench");
-    let request = if grpc {
-        request.method("POST").header("content-type", "application/grpc").header("te", "trailers")
-    } else {
-        request
-    };
-    let request = request.body(()).map_err(|_| h2::Reason::INTERNAL_ERROR)?;
-    let (response, mut sending) = sender.send_request(request, !grpc)?;
-    if grpc {
-        sending.send_data(message(128), true)?;
-    }
-    let (head, mut body) = response.await?.into_parts();
-    let mut length = 0;
-    while let Some(data) = body.data().await {
-        let data = data?;
-        length += data.len();
-        body.flow_control().release_capacity(data.len())?;
-    }
-    let trailers = body.trailers().await?;
-    let mut answer = Answer { status: head.status.as_u16(), version: number(&head.headers, VERSION), length };
-    let status = trailers.as_ref().and_then(|trailers| number(trailers, "grpc-status"));
-    if grpc && status != Some(0) {
-        // As if the head had said so.
-        answer.status = 500;
-    }
-    Ok(answer)
-}
-
-fn number(fields: &HeaderMap, name: &str) -> Option<u64> {
-    fields.get(name)?.to_str().ok()?.parse().ok()
 }

@@ -13,13 +13,13 @@ use hbone::headers::Headers;
 use hbone::limits::Limits;
 use hbone::transport::Tls;
 use hbone::tunnel::{self, Stream};
-use http::{HeaderMap, HeaderValue, Response};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::credentials;
 use super::exchange::message;
+use super::two::{Replier, Replies};
 use crate::load::raise_descriptor_limit;
 
 /// What it serves.
@@ -45,16 +45,15 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
 /// What is answered, made once.
 struct Answers {
     one: Vec<u8>,
-    body: Bytes,
-    message: Bytes,
+    two: Replies,
 }
 
 async fn listen(at: SocketAddr, folder: &Path, size: usize) -> io::Result<()> {
     let own = credentials::read(folder, "server")?;
     let mut one = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {size}\r\n\r\n");
     one.extend(std::iter::repeat_n('x', size));
-    let body = Bytes::from(vec![b'x'; size]);
-    let answers = Rc::new(Answers { one: one.into_bytes(), body, message: message(size) });
+    let two = Replies { body: Bytes::from(vec![b'x'; size]), message: message(size) };
+    let answers = Rc::new(Answers { one: one.into_bytes(), two });
     let listener = TcpListener::bind(at).await?;
     loop {
         let (socket, _) = listener.accept().await?;
@@ -91,7 +90,8 @@ async fn answer(mut stream: Stream, answers: &Rc<Answers>) -> io::Result<()> {
     if read.starts_with(b"PRI") {
         let (rest, write) = tokio::io::split(stream);
         let whole = tokio::io::join(io::Cursor::new(read).chain(rest), write);
-        return answer_two(whole, answers).await.map_err(io::Error::other);
+        Replier::serve(whole, answers.two.clone()).await;
+        return Ok(());
     }
     loop {
         while let Some(length) = whole_request(&read)? {
@@ -114,35 +114,4 @@ fn whole_request(read: &[u8]) -> io::Result<Option<usize>> {
     let length = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|field| std::str::from_utf8(field.value).ok()?.parse().ok()).unwrap_or(0);
     Ok((read.len() >= head + length).then_some(head + length))
-}
-
-async fn answer_two(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    answers: &Rc<Answers>,
-) -> Result<(), h2::Error> {
-    let mut builder = h2::server::Builder::new();
-    builder.max_concurrent_streams(1000).initial_window_size(1 << 20).initial_connection_window_size(1 << 22);
-    let mut connection = builder.handshake(stream).await?;
-    while let Some(accepted) = connection.accept().await {
-        let (request, mut respond) = accepted?;
-        let answers = answers.clone();
-        tokio::task::spawn_local(async move {
-            let grpc = request.headers().contains_key("te");
-            let mut body = request.into_body();
-            while let Some(Ok(data)) = body.data().await {
-                let _ = body.flow_control().release_capacity(data.len());
-            }
-            let kind = if grpc { "application/grpc" } else { "text/plain" };
-            let mut head = Response::new(());
-            head.headers_mut().insert("content-type", HeaderValue::from_static(kind));
-            let Ok(mut sending) = respond.send_response(head, false) else { return };
-            let data = if grpc { answers.message.clone() } else { answers.body.clone() };
-            if sending.send_data(data, !grpc).is_ok() && grpc {
-                let mut trailers = HeaderMap::new();
-                trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                let _ = sending.send_trailers(trailers);
-            }
-        });
-    }
-    Ok(())
 }
