@@ -1,14 +1,14 @@
 //! Tunnels by key, for one thread: who may share a tunnel with whom is the key's business.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::connection::Connection;
@@ -54,22 +54,23 @@ pub struct Pool<K, E> {
 
 struct Entry<E> {
     tunnels: Vec<Client>,
-    dial: Option<Rc<Dial<E>>>,
+    /// The dial under way: gone when all who wait for it have given up.
+    dial: Weak<Dial<E>>,
 }
 
-/// A dial that others wait for.
+/// A dial that all who want it take part in, each in its turn: the first makes it, and the others find what it came to.
+/// Who gives up leaves it to the one that has waited longest, not to whoever comes first: that could be he again.
 struct Dial<E> {
-    done: Notify,
-    failed: RefCell<Option<E>>,
-    over: Cell<bool>,
+    turn: Mutex<()>,
+    /// What it came to: why it failed, or nothing.
+    over: OnceCell<Option<E>>,
 }
 
 /// What a checkout found.
 enum Found<E> {
     Tunnel(Client),
-    Dialing(Rc<Dial<E>>),
-    /// Nobody dials: the caller does.
-    Ours(Rc<Dial<E>>),
+    /// None with room: one is dialled, or about to be.
+    Dial(Rc<Dial<E>>),
 }
 
 impl<K, E> Clone for Pool<K, E> {
@@ -142,11 +143,12 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
         loop {
             let client = match self.checkout(key) {
                 Found::Tunnel(client) => client,
-                Found::Dialing(dial) => {
-                    wait(&dial).await.map_err(PoolError::Dial)?;
-                    continue;
+                Found::Dial(under_way) => {
+                    match self.dial(key, &under_way, &dial).await.map_err(PoolError::Dial)? {
+                        Some(client) => client,
+                        None => continue,
+                    }
                 }
-                Found::Ours(under_way) => self.dial(key, under_way, dial()).await.map_err(PoolError::Dial)?,
             };
             tries += 1;
             match ask(client).await {
@@ -161,42 +163,47 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
     fn checkout(&self, key: &K) -> Found<E> {
         let mut entries = self.entries.borrow_mut();
         if !entries.contains_key(key) {
-            entries.insert(key.clone(), Entry { tunnels: Vec::new(), dial: None });
+            entries.insert(key.clone(), Entry { tunnels: Vec::new(), dial: Weak::new() });
         }
         let entry = entries.get_mut(key).expect("inserted above if it was not there");
         entry.tunnels.retain(Client::usable);
         if let Some(client) = entry.tunnels.iter().find(|client| client.capacity() > 0) {
             return Found::Tunnel(client.clone());
         }
-        if let Some(dial) = &entry.dial {
-            return Found::Dialing(Rc::clone(dial));
+        if let Some(dial) = entry.dial.upgrade() {
+            return Found::Dial(dial);
         }
         if !entry.tunnels.is_empty() {
             self.hits.hit(Limit::ClientStreams);
         }
-        let dial = Rc::new(Dial { done: Notify::new(), failed: RefCell::new(None), over: Cell::new(false) });
-        entry.dial = Some(Rc::clone(&dial));
-        Found::Ours(dial)
+        let dial = Rc::new(Dial { turn: Mutex::new(()), over: OnceCell::new() });
+        entry.dial = Rc::downgrade(&dial);
+        Found::Dial(dial)
     }
 
-    async fn dial(
+    /// Takes part in a dial: the tunnel, if it is this caller who has made it.
+    async fn dial<F: Future<Output = Result<Client, E>>>(
         &self,
         key: &K,
-        under_way: Rc<Dial<E>>,
-        dial: impl Future<Output = Result<Client, E>>,
-    ) -> Result<Client, E> {
-        // Runs also when this future is dropped half-way: the next who waits then dials.
-        let finish = Finish { pool: self, key, dial: under_way };
-        let result = dial.await;
-        match &result {
-            Ok(client) => {
-                if let Some(entry) = self.entries.borrow_mut().get_mut(key) {
-                    entry.tunnels.push(client.clone());
-                }
-            }
-            Err(err) => *finish.dial.failed.borrow_mut() = Some(err.clone()),
+        under_way: &Dial<E>,
+        dial: impl Fn() -> F,
+    ) -> Result<Option<Client>, E> {
+        let _turn = under_way.turn.lock().await;
+        if let Some(failed) = under_way.over.get() {
+            return failed.clone().map_or(Ok(None), Err);
         }
-        result
+        let result = dial().await;
+        // Only who has the turn says so, and only once.
+        let _ = under_way.over.set(result.as_ref().err().cloned());
+        let mut entries = self.entries.borrow_mut();
+        if let Some(entry) = entries.get_mut(key) {
+            entry.dial = Weak::new();
+            entry.tunnels.extend(result.as_ref().ok().cloned());
+            if !entry.is_used() {
+                entries.remove(key);
+            }
+        }
+        result.map(Some)
     }
 
     /// Drains every tunnel whose key `gone` names (its endpoint was deleted, its certificate replaced): no new
@@ -240,9 +247,10 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
     /// How full it is.
     pub fn counts(&self) -> Counts {
         let entries = self.entries.borrow();
-        let mut counts = Counts { keys: entries.len(), ..Counts::default() };
-        for entry in entries.values() {
-            counts.dialing += usize::from(entry.dial.is_some());
+        let mut counts = Counts::default();
+        for entry in entries.values().filter(|entry| entry.is_used()) {
+            counts.keys += 1;
+            counts.dialing += usize::from(entry.is_dialled());
             for client in entry.tunnels.iter().filter(|client| client.usable()) {
                 counts.tunnels += 1;
                 counts.streams += client.streams();
@@ -254,37 +262,10 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
 
 impl<E> Entry<E> {
     fn is_used(&self) -> bool {
-        !self.tunnels.is_empty() || self.dial.is_some()
+        !self.tunnels.is_empty() || self.is_dialled()
     }
-}
 
-/// Ends a dial, however it went: those who wait go on.
-struct Finish<'p, K: Eq + Hash, E> {
-    pool: &'p Pool<K, E>,
-    key: &'p K,
-    dial: Rc<Dial<E>>,
-}
-
-impl<K: Eq + Hash, E> Drop for Finish<'_, K, E> {
-    fn drop(&mut self) {
-        let mut entries = self.pool.entries.borrow_mut();
-        if let Some(entry) = entries.get_mut(self.key) {
-            entry.dial = None;
-            if !entry.is_used() {
-                entries.remove(self.key);
-            }
-        }
-        self.dial.over.set(true);
-        self.dial.done.notify_waiters();
+    fn is_dialled(&self) -> bool {
+        self.dial.strong_count() > 0
     }
-}
-
-async fn wait<E: Clone>(dial: &Dial<E>) -> Result<(), E> {
-    // Made before the check: between the two nothing else runs, and a later end is noticed.
-    let done = dial.done.notified();
-    if !dial.over.get() {
-        done.await;
-    }
-    let failed = dial.failed.borrow().clone();
-    failed.map_or(Ok(()), Err)
 }

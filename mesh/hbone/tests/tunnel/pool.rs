@@ -8,6 +8,7 @@ use hbone::headers::Headers;
 use hbone::limits::Limits;
 use hbone::pool::{Counts, Pool, PoolError};
 use hbone::tunnel::Client;
+use tokio::time::timeout;
 
 use crate::support::{pair, run_paused};
 
@@ -116,6 +117,48 @@ fn a_dial_that_is_given_up_is_taken_over() {
         stuck.abort();
         waiting.await.unwrap().unwrap();
         assert_eq!(network.dials.get(), 1);
+    });
+}
+
+/// Who waits gets the dial of one that gives up, not whoever comes first, which may be that one again.
+#[test]
+fn who_gives_a_dial_up_comes_again_behind_those_who_wait() {
+    run_paused(async {
+        let pool: Pool<&str, String> = Pool::new(&Limits::default());
+        let network = Network::default();
+        let hasty = {
+            let pool = pool.clone();
+            tokio::task::spawn_local(async move {
+                loop {
+                    let never = || std::future::pending::<Result<Client, String>>();
+                    let soon = Duration::from_millis(1);
+                    let _ = timeout(soon, pool.connect(&"a", never, "a:1", &Headers::new())).await;
+                }
+            })
+        };
+        tokio::time::sleep(Duration::from_micros(1500)).await;
+        assert_eq!(pool.counts().dialing, 1);
+        let headers = Headers::new();
+        let patient = pool.connect(&"a", || network.dial(), "a:1", &headers);
+        let opened = timeout(Duration::from_secs(1), patient).await.expect("its turn comes").unwrap();
+        hasty.abort();
+        drop(opened);
+        assert_eq!((network.dials.get(), pool.counts().dialing), (1, 0));
+    });
+}
+
+/// A dial that all have given up is none.
+#[test]
+fn a_dial_that_nobody_waits_for_is_forgotten() {
+    run_paused(async {
+        let pool: Pool<&str, String> = Pool::new(&Limits::default());
+        let never = || std::future::pending::<Result<Client, String>>();
+        let headers = Headers::new();
+        let soon = timeout(Duration::from_secs(1), pool.connect(&"a", never, "a:1", &headers)).await;
+        assert!(soon.is_err());
+        assert_eq!(pool.counts(), Counts::default());
+        let network = Network::default();
+        pool.connect(&"a", || network.dial(), "a:1", &headers).await.unwrap();
     });
 }
 
