@@ -32,6 +32,7 @@ fn config_dump(waypoint: &Waypoint, settings: &Value) -> Value {
         "workloads": mesh.workloads().count(),
         "policies": policies,
         "routings": waypoint.routings.hosts().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "health_checks": waypoint.checks.describe(),
         "certificates": serde_json::to_value(waypoint.trust.certificates.list()).unwrap_or_default(),
         "config": settings,
     })

@@ -35,10 +35,11 @@ use crate::balance::{AllClusters, EjectionMetrics};
 use crate::config::name;
 use crate::ending::{self, Ending};
 use crate::feed::Told;
+use crate::health::{Checks, HealthMetrics};
 use crate::known::{AllLabels, Routings};
 use crate::limits::{Bounds, Connections, Hits, LimitMetrics};
 use crate::telemetry::{Desk, Place, Records, Spans, Telemetry};
-use crate::{Own, Waypoint, admin, feed, listen, worker};
+use crate::{Own, Waypoint, admin, feed, health, listen, worker};
 
 const STATE: &str = "state from the controller";
 const CERTIFICATE: &str = "own certificate";
@@ -102,6 +103,7 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         tasks.spawn_lasting("spans", exporter.run());
     }
     tasks.spawn_lasting("endpoints", upkeep(waypoint.clone()));
+    tasks.spawn_lasting("health checks", health::follow(waypoint.clone()));
     let node = controller::node(settings, "waypoint").understanding(&feed::abilities());
     let subscriber = Subscriber::new(node.to_wire(), subscriptions());
     let (taker, router) = (waypoint.clone(), waypoint.clone());
@@ -175,6 +177,7 @@ pub(crate) fn waypoint(
         labels: AllLabels::default(),
         routings: Routings::default(),
         clusters: AllClusters::default(),
+        checks: Checks::default(),
         trust,
         log,
         ledger: Ledger::new(files, BUFFERS, limits.hits.clone()),
@@ -193,6 +196,7 @@ pub(crate) fn waypoint(
     metrics.register(|registry| {
         registry.register_collector(Box::new(LimitMetrics(waypoint.clone())));
         registry.register_collector(Box::new(EjectionMetrics(waypoint.clone())));
+        registry.register_collector(Box::new(HealthMetrics(waypoint.clone())));
     });
     Ok((waypoint, mailboxes))
 }

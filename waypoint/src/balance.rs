@@ -60,6 +60,7 @@ struct Turns {
     /// What they were last looked at by.
     mesh: u64,
     labels: u64,
+    checks: u64,
     edition: u64,
     shared: Arc<Shared>,
     current: Arc<Current>,
@@ -115,12 +116,14 @@ pub(crate) fn pick(
     }
     let view = View { waypoint: &worker.waypoint, own, service };
     let (mesh, labels) = (worker.revision.borrow().any, worker.waypoint.labels.revision());
-    let seen = || Seen { mesh, labels, edition: rules.edition, rules: rules.of.cloned() };
+    let checks = worker.waypoint.checks.revision();
+    let seen = || Seen { mesh, labels, checks, edition: rules.edition, rules: rules.of.cloned() };
     if !all.contains_key(cluster) {
         all.insert(cluster.clone(), Turns::new(&view, cluster, &seen()));
     }
     let Some(turns) = all.get_mut(cluster) else { return Err((NoEndpoint::Absent, Str::default())) };
-    let looked = (turns.mesh, turns.labels) == (mesh, labels) && rules.edition <= turns.edition;
+    let looked =
+        (turns.mesh, turns.labels, turns.checks) == (mesh, labels, checks) && rules.edition <= turns.edition;
     if !looked || turns.shared.version() != turns.current.version {
         turns.renew(&view, &seen());
     }
@@ -136,13 +139,14 @@ impl Turns {
         if current.policy.outlier_detection.is_some() {
             clusters.judged.notify_one();
         }
-        let Seen { mesh, labels, edition, .. } = *seen;
-        Self { mesh, labels, edition, shared, current, balancer }
+        let Seen { mesh, labels, checks, edition, .. } = *seen;
+        Self { mesh, labels, checks, edition, shared, current, balancer }
     }
 
     fn renew(&mut self, view: &View<'_>, seen: &Seen) {
         let current = self.shared.renew(view, seen);
-        (self.mesh, self.labels, self.edition) = (seen.mesh, seen.labels, self.edition.max(seen.edition));
+        (self.mesh, self.labels, self.checks) = (seen.mesh, seen.labels, seen.checks);
+        self.edition = self.edition.max(seen.edition);
         if current.version != self.current.version {
             self.balancer.replace(current.plan.clone(), self.shared.now(), &mut draw);
             self.current = current;

@@ -10,9 +10,11 @@ use model::route::Routing;
 use model::route::index::Indexed;
 use model::traffic::Destination;
 use model::traffic::balance::Labels;
+use tokio::sync::watch;
 use xds::feed::routing::RoutingUpdate;
 
 use crate::balance::Rules;
+use crate::health::Asking;
 
 /// The labels of workloads, by uid.
 #[derive(Debug, Default)]
@@ -50,7 +52,11 @@ const MOST_DEFAULTS: usize = 4096;
 
 /// What becomes of traffic to hosts, one resource a host, replaced as a whole.
 #[derive(Debug, Default)]
-pub(crate) struct Routings(RwLock<Known>);
+pub(crate) struct Routings {
+    known: RwLock<Known>,
+    /// Grows with every change.
+    changed: watch::Sender<u64>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -130,9 +136,9 @@ impl Known {
 impl Routings {
     /// That of a host.
     pub(crate) fn of(&self, host: &NamespacedHostname) -> Edition {
-        let found = self.0.read().unwrap_or_else(PoisonError::into_inner).find(host);
+        let found = self.known.read().unwrap_or_else(PoisonError::into_inner).find(host);
         found.unwrap_or_else(|| {
-            let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
             // It may have been told meanwhile.
             all.find(host).unwrap_or_else(|| all.default_of(host))
         })
@@ -146,7 +152,7 @@ impl Routings {
 
     /// Takes changes over.
     pub(crate) fn apply(&self, updates: Vec<RoutingUpdate>) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
         for update in updates {
             match update {
                 RoutingUpdate::Put(routing) => all.put(*routing),
@@ -154,12 +160,36 @@ impl Routings {
             }
         }
         all.forget();
+        drop(all);
+        self.changed.send_modify(|changed| *changed += 1);
+    }
+
+    /// Changes, as they happen.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The hosts whose rules lead to services with endpoints to be checked, in order, and what they say of these.
+    pub(crate) fn asking_for_checks(&self) -> Vec<Asking> {
+        let all = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let checked = |routing: &Arc<Indexed>| -> Vec<_> {
+            let of = routing.destinations.iter().filter(|(_, rules)| rules.health_check.is_some());
+            of.map(|(service, rules)| (service.clone(), rules.clone())).collect()
+        };
+        let routings =
+            all.of.iter().filter_map(|(host, known)| Some((host.clone(), known.routing.as_ref()?)));
+        let mut asking: Vec<Asking> = routings
+            .map(|(host, routing)| (host, checked(routing)))
+            .filter(|(_, checked)| !checked.is_empty())
+            .collect();
+        asking.sort_by(|(one, _), (other, _)| one.cmp(other));
+        asking
     }
 
     /// The hosts that have one, in order.
     pub(crate) fn hosts(&self) -> Vec<NamespacedHostname> {
         let mut hosts: Vec<_> =
-            self.0.read().unwrap_or_else(PoisonError::into_inner).of.keys().cloned().collect();
+            self.known.read().unwrap_or_else(PoisonError::into_inner).of.keys().cloned().collect();
         hosts.sort();
         hosts
     }

@@ -6,6 +6,7 @@
 //! listen ══ tunnel ══► target ─► protocol ─┬► http ─► filter::chain ─► route ─► upstream ══ tunnel ══► pod
 //!                                          └► tcp (hello) ─────────► route ─► upstream
 //! telemetry: what is said of it      worker: the thread it lives on      limits: every bound
+//! health: what is asked of endpoints beside requests
 //! ```
 
 pub mod app;
@@ -16,6 +17,7 @@ mod balance;
 mod ending;
 mod feed;
 mod filter;
+mod health;
 mod hello;
 mod http;
 mod known;
@@ -47,6 +49,7 @@ use xds::state::State;
 
 use self::balance::AllClusters;
 use self::ending::Ending;
+use self::health::Checks;
 use self::known::{AllLabels, Routings};
 use self::limits::{Bounds, Connections, Hits};
 use self::telemetry::{Records, Spans, Telemetry};
@@ -63,6 +66,8 @@ pub(crate) struct Waypoint {
     pub(crate) routings: Routings,
     /// What all threads know of those who take it.
     pub(crate) clusters: AllClusters,
+    /// Who of them is checked, and what was found.
+    pub(crate) checks: Checks,
     pub(crate) trust: Trust,
     pub(crate) log: Log,
     /// Bounds of tunnels.

@@ -55,6 +55,11 @@ pub(crate) struct Bounds {
     pub(crate) connections: u64,
     /// Copies of requests (`mirrors`) that a thread has under way; beyond, none is made. 256: each may be 64 KiB behind.
     pub(crate) copies: usize,
+    /// Health checks of endpoints that a thread has under way; others wait. 64: each holds a stream of a tunnel, or a socket.
+    pub(crate) checks: usize,
+    /// Health checks that a thread begins in a second; others wait. 500: each is a connection, so that they take a few hundredths
+    /// of the thread, however many endpoints there are and whatever is asked for.
+    pub(crate) checks_per_second: u32,
 }
 
 /// The windows of an HTTP/2 connection; those of its streams together, beyond the least, are given back with it.
@@ -110,6 +115,8 @@ impl Default for Bounds {
             handshakes: handshakes::Bounds { all: 1024, of_owner: 1024, of_source: 512 },
             connections: 32 << 10,
             copies: 256,
+            checks: 64,
+            checks_per_second: 500,
         }
     }
 }
@@ -137,6 +144,8 @@ daemon::limits! {
         HandshakesOfPeer = "handshakes_of_peer",
         /// [`Bounds::copies`].
         Copies = "mirrored_requests",
+        /// [`Bounds::checks`] or [`Bounds::checks_per_second`]: a check waits for its turn.
+        Checks = "health_checks",
         /// A client's share of descriptors.
         ClientShare = "client_share",
         /// [`Bounds::connections`]: a client has its share of connections.

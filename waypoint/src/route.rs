@@ -13,9 +13,11 @@ use model::mesh::Mesh;
 use model::plan::{Plan, Refusal, direct, is_waypoint, plan};
 use model::request::Request;
 use model::route::Destination;
+use model::select::Selected;
 use model::service::{LoadBalancingMode, Service};
 use model::traffic::balance::NoEndpoint;
 use model::traffic::hash::Hashed;
+use model::traffic::health::ANNOTATION;
 use model::traffic::outlier::Outcome;
 use model::traffic::{Algorithm, EffectivePolicy};
 use model::workload::Workload;
@@ -92,6 +94,8 @@ pub(crate) enum NoRoute {
         why: NoEndpoint,
         /// The rules that say what is to be picked; empty where none do.
         rules: Str,
+        /// What an endpoint fails its checks for, where that is why.
+        failure: Option<Str>,
     },
     /// The service names a pod of another namespace that this waypoint lets nobody ask for.
     #[error("{service} leads to {pod}, which is to be reached here by services of its own namespace only")]
@@ -119,8 +123,16 @@ impl NoRoute {
     /// The rule that decided that there is nowhere to go, if one did.
     pub(crate) fn cause(&self) -> Option<String> {
         match self {
-            Self::NoEndpoint { why: NoEndpoint::Ejected(_), rules, .. } => {
-                Some(format!("{rules} trafficPolicy.outlierDetection"))
+            Self::NoEndpoint { why, rules, failure, .. } => {
+                let failure = failure.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
+                match why {
+                    NoEndpoint::Absent => None,
+                    NoEndpoint::Ejected(_) => Some(format!("{rules} trafficPolicy.outlierDetection")),
+                    NoEndpoint::Failing(_) => Some(format!("{rules} {ANNOTATION}{failure}")),
+                    NoEndpoint::LeftOut { .. } => {
+                        Some(format!("{rules} trafficPolicy.outlierDetection and {ANNOTATION}{failure}"))
+                    }
+                }
             }
             _ => None,
         }
@@ -155,7 +167,7 @@ pub(crate) async fn endpoint(
     let target = &inbound.target;
     let key = wish.destination.map(|destination| &destination.service);
     let Some(key) = key.or(target.service.as_ref().map(|service| &service.key)) else {
-        return planned(worker, inbound, target.destination).await;
+        return planned(worker, &inbound.own, target.destination).await;
     };
     let port = wish.destination.and_then(|destination| destination.port).unwrap_or(target.destination.port());
     let (service, elsewhere) = {
@@ -167,7 +179,7 @@ pub(crate) async fn endpoint(
         (service, behind_another || passed_through)
     };
     if elsewhere && let Some(vip) = service.vips.first() {
-        return planned(worker, inbound, SocketAddr::new(vip.ip, port)).await;
+        return planned(worker, &inbound.own, SocketAddr::new(vip.ip, port)).await;
     }
     let subset = wish.destination.and_then(|destination| destination.subset.clone());
     let cluster = Cluster { service: service.key.clone(), port, subset };
@@ -181,19 +193,36 @@ pub(crate) async fn endpoint(
         subset: cluster.subset.map(|name| format!(" subset {name}")).unwrap_or_default(),
         why,
         rules,
+        failure: matches!(why, NoEndpoint::Failing(_) | NoEndpoint::LeftOut { .. })
+            .then(|| worker.waypoint.checks.of(&cluster.service)?.failure())
+            .flatten(),
     })?;
     let in_use = Some(Rc::new(in_use));
     let Some(selected) = selected else {
-        return Ok(Endpoint { in_use, ..planned(worker, inbound, target.destination).await? });
+        return Ok(Endpoint { in_use, ..planned(worker, &inbound.own, target.destination).await? });
     };
     may_lead_to(worker, inbound, &service, &selected.workload)?;
-    let endpoint = match service.vips.first() {
-        Some(vip) => to_endpoint(direct(selected, Some(&service)), SocketAddr::new(vip.ip, port))?,
+    let endpoint = to_selected(worker, &inbound.own, &service, selected, port).await?;
+    Ok(Endpoint { service: Some(service), in_use, ..endpoint })
+}
+
+/// The way to an endpoint of a service that was chosen, or is checked.
+///
+/// # Errors
+/// It cannot be reached.
+pub(crate) async fn to_selected(
+    worker: &Worker,
+    own: &Workload,
+    service: &Arc<Service>,
+    selected: Selected,
+    asked: u16,
+) -> Result<Endpoint, NoRoute> {
+    match service.vips.first() {
+        Some(vip) => to_endpoint(direct(selected, Some(service)), SocketAddr::new(vip.ip, asked)),
         // The name of a headless service stands for its pods' addresses, and who asks for one of these goes by the pod's
         // waypoint.
-        None => planned(worker, inbound, SocketAddr::new(selected.ip, selected.port)).await?,
-    };
-    Ok(Endpoint { service: Some(service), in_use, ..endpoint })
+        None => planned(worker, own, SocketAddr::new(selected.ip, selected.port)).await,
+    }
 }
 
 /// Refuses pods that a service has no business with.
@@ -226,12 +255,11 @@ fn hash(policy: &EffectivePolicy, inbound: &Inbound, request: Option<&Request<'_
 }
 
 /// Goes where any client in this waypoint's place would.
-async fn planned(worker: &Worker, inbound: &Inbound, destination: SocketAddr) -> Result<Endpoint, NoRoute> {
-    let decide =
-        |mesh: &Mesh| match plan(mesh, &inbound.own, OriginalDestination::new(destination), &mut draw) {
-            Plan::Wait(_) => None,
-            decided => Some(decided),
-        };
+async fn planned(worker: &Worker, own: &Workload, destination: SocketAddr) -> Result<Endpoint, NoRoute> {
+    let decide = |mesh: &Mesh| match plan(mesh, own, OriginalDestination::new(destination), &mut draw) {
+        Plan::Wait(_) => None,
+        decided => Some(decided),
+    };
     // Nearly always it is known at once, and nothing is waited for.
     let decided = decide(&worker.waypoint.state.read());
     let decided = match decided {

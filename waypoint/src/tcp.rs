@@ -105,7 +105,7 @@ async fn to_endpoint(
         let error = format!("{overflow} ({})", in_use.blame(overflow.field()));
         return Err(Refused::nowhere(Flags::UO, error));
     }
-    let connected = upstream::connect(worker, &endpoint, inbound).await;
+    let connected = upstream::connect(worker, &endpoint, || request_headers(inbound)).await;
     match &connected {
         Ok(_) => endpoint.record(Outcome::TcpConnected),
         Err(error) if error.is_late() => endpoint.record(Outcome::TimedOut),

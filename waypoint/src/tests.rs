@@ -6,6 +6,7 @@ mod ending;
 pub(crate) mod fixtures;
 mod forged;
 mod handshakes;
+mod health;
 mod namespaces;
 mod requests;
 mod routes;

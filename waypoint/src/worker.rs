@@ -23,9 +23,9 @@ use xds::state::Revision;
 
 use crate::Waypoint;
 use crate::balance::Clusters;
-use crate::listen;
 use crate::telemetry::Shard;
 use crate::upstream::{DialError, Pools};
+use crate::{health, listen};
 use daemon::start::StartError;
 
 /// Tunnels that may wait for a thread.
@@ -155,6 +155,8 @@ async fn run(index: usize, waypoint: Arc<Waypoint>, Mailbox(mut accepted): Mailb
     lasting.spawn_local(follow_trust(worker.clone()));
     // Without it some would wait for their turn for ever.
     lasting.spawn_local(fairness::drive());
+    // Without it who fails would be asked no more, and who was left out never let in.
+    lasting.spawn_local(health::drive(worker.clone()));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ending = false;

@@ -4,6 +4,7 @@
 //! ```text
 //!  Destination ─► effective (subset, port) ─┬─► balance  which endpoint of those there are
 //!                                           ├─► outlier  who is ejected, for how long, and why
+//!                                           ├─► health   who fails the checks that are made of it
 //!                                           └─► pool     what is too much, and which limit says so
 //! ```
 //!
@@ -14,6 +15,7 @@
 pub mod balance;
 mod connection_pool;
 pub mod hash;
+pub mod health;
 mod load_balancer;
 pub mod outlier;
 mod outlier_detection;
@@ -25,6 +27,7 @@ use std::collections::BTreeMap;
 pub use self::connection_pool::{
     ConnectionPool, H2UpgradePolicy, Http2KeepAlive, HttpSettings, RetryBudget, TcpKeepalive, TcpSettings,
 };
+pub use self::health::{HealthCheck, Probe};
 pub use self::load_balancer::{
     Algorithm, ConsistentHash, Distribute, Failover, HashAlgorithm, HashCookie, HashKey, LoadBalancer,
     LocalityLb, PriorityLabel, Warmup,
@@ -42,6 +45,8 @@ pub struct Destination {
     pub policy: TrafficPolicy,
     /// Its versions (`subsets`).
     pub subsets: Box<[Subset]>,
+    /// How endpoints are checked, of whatever port and subset (`lateen.dev/health-check`); without it nobody is.
+    pub health_check: Option<HealthCheck>,
 }
 
 /// A version of a host: those of its endpoints that have certain labels (`Subset`).
@@ -123,6 +128,8 @@ pub struct EffectivePolicy {
     pub retry_budget: Option<RetryBudget>,
     /// The PROXY protocol header; none unless said otherwise.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Whether who fails its checks is left out. Who does is known where the checks are made.
+    pub checked: bool,
 }
 
 impl Destination {
@@ -150,6 +157,7 @@ impl Destination {
             tls: merged.tls.cloned(),
             retry_budget: merged.retry_budget,
             proxy_protocol: merged.proxy_protocol,
+            checked: self.health_check.is_some(),
         }
     }
 }

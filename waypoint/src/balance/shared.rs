@@ -1,6 +1,6 @@
 //! What all threads know of the endpoints of a cluster: who there is, what became of requests to each, who is ejected,
-//! what is under way. It stays when rules and endpoints are replaced; threads look at a plan made of it,
-//! and lock it only when that has changed.
+//! what is under way; and, from [`crate::health`], who fails its checks. It stays when rules and endpoints are replaced;
+//! threads look at a plan made of it, and lock it only when that has changed.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::Cluster;
 use super::ejections::Ejections;
 use crate::Waypoint;
+use crate::health::OfService;
 
 /// What is in force for a cluster, replaced as a whole.
 #[derive(Debug)]
@@ -44,9 +45,10 @@ pub(crate) struct Current {
 /// What a cluster was looked at by.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
-    /// Revisions of the mesh and of labels.
+    /// Revisions of the mesh, of labels, and of what health checks have found.
     pub(super) mesh: u64,
     pub(super) labels: u64,
+    pub(super) checks: u64,
     /// The edition of the rules: an older one, of a request that has waited, never replaces a newer one.
     pub(super) edition: u64,
     pub(super) rules: Option<Arc<Destination>>,
@@ -130,8 +132,10 @@ impl Shared {
                 changed = true;
             }
         }
-        let looks = changed || seen.mesh > known.mesh || seen.labels > known.labels;
+        let looks =
+            changed || seen.mesh > known.mesh || seen.labels > known.labels || seen.checks > known.checks;
         (known.mesh, known.labels) = (known.mesh.max(seen.mesh), known.labels.max(seen.labels));
+        known.checks = known.checks.max(seen.checks);
         let rules = known.rules.clone();
         if looks {
             changed |= state.look(&self.cluster, view, rules.as_deref(), now);
@@ -248,6 +252,12 @@ impl State {
         let mut changed = !gone.is_empty();
         for (target, labels) in found {
             changed |= self.members.put(target, labels, now);
+        }
+        let asked = rules.is_some_and(|rules| rules.health_check.is_some());
+        let checks = view.waypoint.checks.of(&cluster.service).filter(|_| asked);
+        for endpoint in self.members.iter() {
+            let fails = |checks: &Arc<OfService>| checks.is_failing(endpoint.uid(), endpoint.target.ip);
+            changed |= endpoint.note_check(checks.as_ref().is_some_and(fails), now);
         }
         let labels = view.waypoint.labels.of(&view.own.uid).unwrap_or_default();
         let same = self.own.as_ref().is_some_and(|own| Arc::ptr_eq(own, view.own)) && self.labels == labels;

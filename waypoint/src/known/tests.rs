@@ -31,7 +31,7 @@ fn only_so_many_hosts_without_rules_are_remembered() {
     let routings = Routings::default();
     for number in 0..2 * MOST_DEFAULTS {
         routings.of(&host(&number.to_string()));
-        assert!(routings.0.read().unwrap().by_default.len() <= MOST_DEFAULTS);
+        assert!(routings.known.read().unwrap().by_default.len() <= MOST_DEFAULTS);
     }
     assert!(routings.of(&host("0")).routing.is_some());
 }

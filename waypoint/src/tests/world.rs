@@ -1,6 +1,6 @@
 //! A waypoint with its threads, the agent of a pod and the application behind it, and clients of the mesh.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,6 +50,11 @@ pub(super) struct Connect {
     pub(super) identity: Identity,
     pub(super) authority: String,
     pub(super) forwarded: String,
+}
+
+thread_local! {
+    /// Whether pods' agents refuse what is asked of them, as by a policy.
+    pub(super) static REFUSES: Cell<bool> = const { Cell::new(false) };
 }
 
 pub(super) struct World {
@@ -275,7 +280,9 @@ use hbone::transport::Tls as Tls_;
 /// The agent of the pod: takes tunnels, notes what is asked for, and carries it to the application.
 async fn agent(socket: TcpStream, credentials: Rc<Credentials>, connects: Rc<RefCell<Vec<Connect>>>) {
     let limits = Limits::default();
-    let transport = Tls_::accept(socket, credentials.server_config(), &limits, &account()).await.unwrap();
+    let accepted = Tls_::accept(socket, credentials.server_config(), &limits, &account()).await;
+    // Who dials may give up; a panic's backtrace would keep this thread, which all pods share, from others for seconds.
+    let Ok(transport) = accepted else { return };
     let identity = identity::verify::peer_identity(transport.peer_certificates()).unwrap();
     let (mut server, driver) = hbone::tunnel::server(transport, limits);
     spawn_local(driver);
@@ -288,7 +295,13 @@ async fn agent(socket: TcpStream, credentials: Rc<Credentials>, connects: Rc<Ref
             forwarded,
         });
         spawn_local(async move {
-            let mut application = TcpStream::connect(authority).await.unwrap();
+            if REFUSES.get() {
+                let cause = Headers::new().with("lateen-cause", "denied by policy shop/nobody");
+                return request.refuse(403, &cause);
+            }
+            let Ok(mut application) = TcpStream::connect(authority).await else {
+                return request.refuse(503, &Headers::new());
+            };
             let mut stream = request.accept(&Headers::new());
             let _ = tokio::io::copy_bidirectional(&mut stream, &mut application).await;
         });

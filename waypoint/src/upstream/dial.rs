@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hbone::headers::Headers;
 use hbone::tunnel::{Client, Gone};
 use model::traffic::TcpKeepalive;
 use proxy::tunnel::{Dialled, TunnelError, Unconnected};
@@ -19,9 +20,7 @@ use tokio::time::timeout;
 
 use super::pool::Counted;
 use crate::limits::Limit;
-use crate::listen::Inbound;
 use crate::route::{Endpoint, Hop};
-use crate::tcp::request_headers;
 use crate::telemetry::Flags;
 use crate::trust::{self, Ends};
 use crate::worker::{TunnelKey, Worker};
@@ -124,30 +123,35 @@ impl Way {
     }
 }
 
-/// Connects to an endpoint's application. Every connection to one is made here, whatever is spoken on it.
+/// Connects to an endpoint's application. Every connection to one is made here, whatever is spoken on it. `told` is what the
+/// far end of a tunnel is told for its telemetry.
 ///
 /// # Errors
 /// Why not.
 pub(crate) async fn connect(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
-    inbound: &Inbound,
+    told: impl FnOnce() -> Headers,
 ) -> Result<Io, DialError> {
     let waypoint = &worker.waypoint;
     let counted = worker.pools.count(waypoint.bounds.upstream_connections).ok_or_else(|| {
         waypoint.hits.hit(Limit::UpstreamConnections);
         DialError::Short(Shortage::Connections)
     })?;
-    let bytes = in_time(worker, endpoint, inbound).await?;
+    let bytes = in_time(worker, endpoint, told).await?;
     Ok(Io { bytes, _counted: counted })
 }
 
-async fn in_time(worker: &Rc<Worker>, endpoint: &Endpoint, inbound: &Inbound) -> Result<Bytes, DialError> {
+async fn in_time(
+    worker: &Rc<Worker>,
+    endpoint: &Endpoint,
+    told: impl FnOnce() -> Headers,
+) -> Result<Bytes, DialError> {
     let in_use = endpoint.in_use.as_ref().filter(|in_use| in_use.current.own_connections);
-    let Some(in_use) = in_use else { return to_application(worker, endpoint, inbound).await };
+    let Some(in_use) = in_use else { return to_application(worker, endpoint, told).await };
     // `connectTimeout`, of all that it takes to reach the application.
     let limit = in_use.current.policy.connection_pool.tcp.connect_timeout;
-    let connected = timeout(limit, to_application(worker, endpoint, inbound)).await;
+    let connected = timeout(limit, to_application(worker, endpoint, told)).await;
     let rule = || in_use.blame("connectionPool.tcp.connectTimeout");
     connected.unwrap_or_else(|_| Err(DialError::late(limit, worker.waypoint.bounds.connect, rule)))
 }
@@ -155,7 +159,7 @@ async fn in_time(worker: &Rc<Worker>, endpoint: &Endpoint, inbound: &Inbound) ->
 async fn to_application(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
-    inbound: &Inbound,
+    told: impl FnOnce() -> Headers,
 ) -> Result<Bytes, DialError> {
     let keepalive = keepalive(endpoint);
     match &endpoint.hop {
@@ -163,8 +167,7 @@ async fn to_application(
         Hop::Tunnel { next_hop, expect } => {
             let key = TunnelKey { expect: expect.clone(), next_hop: *next_hop, keepalive };
             let dial = || tunnel(worker.clone(), key.clone());
-            let headers = request_headers(inbound);
-            let opened = worker.tunnels.connect(&key, dial, &endpoint.address.to_string(), &headers).await;
+            let opened = worker.tunnels.connect(&key, dial, &endpoint.address.to_string(), &told()).await;
             opened.map(|opened| Bytes::Tunnel(opened.stream)).map_err(TunnelError::of_pool)
         }
     }

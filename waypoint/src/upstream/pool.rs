@@ -31,6 +31,7 @@ use crate::limits::{Bounds, Limit};
 use crate::listen::Inbound;
 use crate::protocol::Http;
 use crate::route::{Endpoint, Hop};
+use crate::tcp::request_headers;
 use crate::worker::Worker;
 
 /// Connections that may take each other's requests.
@@ -429,7 +430,7 @@ async fn one(
     opened: Opened,
 ) -> Result<Lease, SendError> {
     let waypoint = &worker.waypoint;
-    let io = connect(worker, endpoint, inbound).await?;
+    let io = connect(worker, endpoint, || request_headers(inbound)).await?;
     let way = io.way();
     let handshake = http1::Builder::new()
         .max_buf_size(read_buffer(&waypoint.bounds))
@@ -465,7 +466,7 @@ async fn two(
     opened: Opened,
 ) -> Result<Lease, SendError> {
     let bounds = &worker.waypoint.bounds;
-    let io = connect(worker, endpoint, inbound).await?;
+    let io = connect(worker, endpoint, || request_headers(inbound)).await?;
     let way = io.way();
     let windows = bounds.endpoint_windows(&worker.waypoint.limits.windows);
     let (sender, connection) = two::begin(io, &windows, bounds.head).await.map_err(Broken::Two)?;

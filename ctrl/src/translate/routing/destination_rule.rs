@@ -35,6 +35,7 @@ pub(super) fn merge<'a>(
         cause: causes.join(", ").into(),
         policy: policy.map(traffic_policy).unwrap_or_default(),
         subsets: subsets.into(),
+        health_check: None,
     }
 }
 

@@ -5,7 +5,7 @@
 //!      └─ of each: what is under way, what has failed, since when it is there; stays while all else is replaced
 //! ```
 //!
-//! A plan is made anew when endpoints come, go, change or are ejected, or their policy is replaced; a [`Balancer`] takes
+//! A plan is made anew when endpoints come, go, change, are ejected or fail their checks, or their policy is replaced; a [`Balancer`] takes
 //! it over and goes on where it was. A pick costs the same however many endpoints there are; where weights differ or
 //! endpoints are warming up, it grows with the logarithm of their number, and so does a hash in a ring.
 //!
@@ -28,8 +28,8 @@ use thiserror::Error;
 
 pub use self::endpoint::{Active, Endpoint, Labels, Members};
 use self::load::loads_elsewhere;
-pub use self::plan::Plan;
 use self::plan::Priority;
+pub use self::plan::{LeftOut, Plan};
 use self::turns::{Turns, Waits};
 use super::Algorithm;
 use crate::address::Str;
@@ -93,6 +93,20 @@ pub enum NoEndpoint {
         "all of its {0} endpoints are ejected by outlierDetection: see why they fail, or set minHealthPercent"
     )]
     Ejected(usize),
+    /// All that there are fail the checks of their health.
+    #[error("all of its {0} endpoints fail their health check: see why they do, or what is asked of them")]
+    Failing(usize),
+    /// Some have been ejected, and all others fail their checks.
+    #[error(
+        "of its {total} endpoints {} are ejected by outlierDetection and {} fail their health check: see why they fail",
+        .left_out.ejected, .left_out.failing
+    )]
+    LeftOut {
+        /// How many there are.
+        total: usize,
+        /// How many of them for which reason.
+        left_out: LeftOut,
+    },
 }
 
 impl NoEndpoint {
@@ -194,10 +208,12 @@ impl Balancer {
     }
 
     fn nobody(&self) -> NoEndpoint {
-        if self.plan.total() > 0 && self.plan.ejected() == self.plan.total() {
-            NoEndpoint::Ejected(self.plan.total())
-        } else {
-            NoEndpoint::Absent
+        let (total, left_out) = (self.plan.total(), self.plan.left_out());
+        match left_out {
+            _ if total == 0 || left_out.all < total => NoEndpoint::Absent,
+            LeftOut { failing: 0, .. } => NoEndpoint::Ejected(total),
+            LeftOut { ejected: 0, .. } => NoEndpoint::Failing(total),
+            _ => NoEndpoint::LeftOut { total, left_out },
         }
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    Algorithm, ClientTls, ConnectionPool, Destination, EffectivePolicy, HashAlgorithm, HttpSettings,
-    LoadBalancer, LocalityLb, OutlierDetection, PortPolicy, ProxyProtocol, RetryBudget, Subset, TcpSettings,
-    TlsMode, TrafficPolicy, Warmup,
+    Algorithm, ClientTls, ConnectionPool, Destination, EffectivePolicy, HashAlgorithm, HealthCheck,
+    HttpSettings, LoadBalancer, LocalityLb, OutlierDetection, PortPolicy, Probe, ProxyProtocol, RetryBudget,
+    Subset, TcpSettings, TlsMode, TrafficPolicy, Warmup,
 };
 
 type Pairs = &'static [(&'static str, &'static str)];
@@ -72,6 +72,7 @@ fn destination() -> Destination {
             },
         ]
         .into(),
+        health_check: Some(HealthCheck::of(Probe::Tcp { port: 80 })),
     }
 }
 
@@ -105,6 +106,8 @@ fn a_port_stands_in_place_of_all_and_a_subset_in_place_of_the_host_by_section() 
             tls: of_host.tls.clone().filter(|_| tls),
             retry_budget: of_host.retry_budget.filter(|_| whole),
             proxy_protocol: of_host.proxy_protocol.filter(|_| whole),
+            // Of the host's endpoints, whatever port or subset.
+            checked: true,
         };
         assert_eq!(found, expected, "{subset}:{port}");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::address::Str;
@@ -28,15 +28,37 @@ pub struct Endpoint {
 pub(super) struct State {
     /// Requests under way, or connections where the traffic is opaque.
     pub(super) active: AtomicU32,
-    /// Since when it takes traffic.
-    pub(super) since: Duration,
+    /// Since when it takes traffic, in nanoseconds: since it came, or passes its checks again.
+    since: AtomicU64,
     pub(super) monitor: Arc<Monitor>,
+    failing: AtomicBool,
+}
+
+impl State {
+    /// That of an endpoint which comes now.
+    pub(super) fn new(now: Duration) -> Self {
+        Self {
+            active: AtomicU32::new(0),
+            since: AtomicU64::new(nanos(now)),
+            monitor: Arc::default(),
+            failing: AtomicBool::new(false),
+        }
+    }
+
+    /// Since when it takes traffic.
+    pub(super) fn since(&self) -> Duration {
+        Duration::from_nanos(self.since.load(Relaxed))
+    }
+}
+
+/// More than five hundred years are as long as that.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Endpoint {
     fn new(target: Selected, labels: Labels, now: Duration) -> Self {
-        let state = State { active: AtomicU32::new(0), since: now, monitor: Arc::default() };
-        Self { target, labels, state: Arc::new(state) }
+        Self { target, labels, state: Arc::new(State::new(now)) }
     }
 
     /// The workload's uid, by which events name it.
@@ -52,6 +74,21 @@ impl Endpoint {
     /// Counts its errors, and says whether it is ejected.
     pub fn monitor(&self) -> &Arc<Monitor> {
         &self.state.monitor
+    }
+
+    /// Whether it fails the checks of its health.
+    pub fn is_failing(&self) -> bool {
+        self.state.failing.load(Relaxed)
+    }
+
+    /// Takes over what checks have found, and says whether that is new: then a new plan is to be made. Who passes them
+    /// again warms up as who is new does.
+    pub fn note_check(&self, failing: bool, now: Duration) -> bool {
+        let changed = self.state.failing.swap(failing, Relaxed) != failing;
+        if changed && !failing {
+            self.state.since.store(nanos(now), Relaxed);
+        }
+        changed
     }
 
     /// How many requests are under way to it.

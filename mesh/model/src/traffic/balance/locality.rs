@@ -77,8 +77,9 @@ type Wanted<'a> = (&'a str, Option<&'a str>);
 
 impl<'a> Rule<'a> {
     fn of(policy: &'a EffectivePolicy, service: &LoadBalancing) -> Self {
-        // Without outlier detection nobody is ever found unhealthy, and nothing would fail over.
-        let failover = policy.outlier_detection.is_some();
+        // Where nobody is ever found unhealthy, nothing would fail over.
+        let judged = policy.outlier_detection.is_some();
+        let failover = judged || policy.checked;
         match &policy.load_balancer.locality {
             Some(LocalityLb { enabled: false, .. }) => Self::None,
             Some(locality) => Self::of_setting(locality, failover),
@@ -87,7 +88,8 @@ impl<'a> Rule<'a> {
                 then: None,
                 strict: service.mode == LoadBalancingMode::Strict,
             },
-            None if failover => Self::Places(&[]),
+            // As in Istio, what is near comes first as soon as there is outlier detection. Checks alone move no traffic.
+            None if judged => Self::Places(&[]),
             None => Self::None,
         }
     }

@@ -1,5 +1,8 @@
-//! Who may be picked, and how much goes where: made anew when endpoints come, go, change or are ejected, off the path of
-//! requests, and shared by all threads.
+//! Who may be picked, and how much goes where: made anew when endpoints come, go, change, are ejected or fail their
+//! checks, off the path of requests, and shared by all threads.
+//!
+//! Here alone the reasons meet for which an endpoint is left out: it is ejected, or fails its checks, or both. It takes
+//! requests again only when neither holds. Where too few are left, none of it counts (`minHealthPercent`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +24,18 @@ pub struct Plan {
     /// When the newest endpoint came.
     pub(super) newest: Duration,
     total: usize,
-    ejected: usize,
+    left_out: LeftOut,
+}
+
+/// How many are left out, and why; of some both hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LeftOut {
+    /// All of them.
+    pub all: usize,
+    /// Because they are ejected.
+    pub ejected: usize,
+    /// Because they fail their checks.
+    pub failing: usize,
 }
 
 /// Endpoints that come at the same time.
@@ -67,21 +81,22 @@ impl Plan {
         let rules = Rules {
             by_place: arrangement.by_place,
             judged: outliers.is_some(),
+            checked: policy.checked,
             algorithm: &policy.load_balancer.algorithm,
         };
+        let mut left_out = LeftOut::default();
         let mut priorities: Vec<Vec<Split>> = Vec::new();
         for group in arrangement.groups {
             let priority = group.priority as usize;
             priorities.resize_with(priorities.len().max(priority + 1), Vec::new);
-            priorities[priority].push(rules.split(group));
+            priorities[priority].push(rules.split(group, &mut left_out));
         }
         let hosts: Vec<Hosts> = priorities.iter().map(|splits| Rules::hosts(splits)).collect();
         let loads = loads(&hosts, outliers.map_or(0, |outliers| outliers.min_health_percent));
         let total = hosts.iter().map(|hosts| hosts.total).sum();
-        let healthy: usize = hosts.iter().map(|hosts| hosts.healthy).sum();
         let all = priorities.iter().flatten().flat_map(|split| &split.all);
         Self {
-            newest: all.map(|endpoint| endpoint.state.since).max().unwrap_or_default(),
+            newest: all.map(|endpoint| endpoint.state.since()).max().unwrap_or_default(),
             algorithm: policy.load_balancer.algorithm.clone(),
             warmup: policy.load_balancer.warmup,
             priorities: priorities
@@ -91,18 +106,18 @@ impl Plan {
                 .map(|((splits, hosts), load)| rules.priority(splits, hosts, load))
                 .collect(),
             total,
-            ejected: total - healthy,
+            left_out,
         }
     }
 
-    /// How many endpoints there are to choose among, ejected ones too.
+    /// How many endpoints there are to choose among, those that are left out too.
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// How many of them are ejected.
-    pub fn ejected(&self) -> usize {
-        self.ejected
+    /// How many of them are left out.
+    pub fn left_out(&self) -> LeftOut {
+        self.left_out
     }
 
     /// Whether so few are healthy anywhere that health does not count there (`minHealthPercent`).
@@ -116,7 +131,7 @@ impl Plan {
     }
 }
 
-/// A group, and those of it that are not ejected.
+/// A group, and those of it that are not left out.
 struct Split {
     weight: u64,
     all: Vec<Arc<Endpoint>>,
@@ -134,16 +149,27 @@ struct Rules<'a> {
     by_place: bool,
     /// Whether it counts who is ejected.
     judged: bool,
+    /// Whether it counts who fails its checks.
+    checked: bool,
     algorithm: &'a Algorithm,
 }
 
 impl Rules<'_> {
-    fn split(&self, group: Group) -> Split {
+    fn split(&self, group: Group, left_out: &mut LeftOut) -> Split {
         let all = group.members;
-        let ejected = |endpoint: &Arc<Endpoint>| endpoint.monitor().is_ejected();
-        let some_ejected = self.judged && all.iter().any(ejected);
-        let healthy =
-            some_ejected.then(|| all.iter().filter(|endpoint| !ejected(endpoint)).cloned().collect());
+        let mut healthy: Option<Vec<Arc<Endpoint>>> = None;
+        for (place, endpoint) in all.iter().enumerate() {
+            let ejected = self.judged && endpoint.monitor().is_ejected();
+            let failing = self.checked && endpoint.is_failing();
+            if ejected || failing {
+                left_out.all += 1;
+                left_out.ejected += usize::from(ejected);
+                left_out.failing += usize::from(failing);
+                healthy.get_or_insert_with(|| all[..place].to_vec());
+            } else if let Some(healthy) = &mut healthy {
+                healthy.push(endpoint.clone());
+            }
+        }
         Split { weight: group.weight, all, healthy }
     }
 
@@ -173,7 +199,7 @@ impl Rules<'_> {
         Priority { load, health: health(hosts), table: self.table(&sources), sources }
     }
 
-    /// A place of which some are ejected weighs less, if it has not more than it needs. A table does not heed that, as
+    /// A place of which some are left out weighs less, if it has not more than it needs. A table does not heed that, as
     /// it does not in Envoy: otherwise each ejection would move keys in all places.
     fn weight(&self, split: &Split) -> f64 {
         let whole = split.weight as f64;

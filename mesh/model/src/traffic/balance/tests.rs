@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Active, Balancer, Endpoint, Labels, Members, NoEndpoint, Picked, Plan, Proxy, Wanted};
+use super::{Active, Balancer, Endpoint, Labels, LeftOut, Members, NoEndpoint, Picked, Plan, Proxy, Wanted};
 use crate::address::Str;
 use crate::fixtures::{draws, edit, ip, workload};
 use crate::select::Selected;
@@ -305,6 +305,10 @@ fn nobody_is_said_to_be_absent() {
     assert_eq!(NoEndpoint::FLAG, "UH");
     assert!(NoEndpoint::Absent.to_string().contains("no endpoint"));
     assert!(NoEndpoint::Ejected(3).to_string().contains("all of its 3 endpoints are ejected"));
+    assert!(NoEndpoint::Failing(3).to_string().contains("all of its 3 endpoints fail their health check"));
+    let left_out = LeftOut { all: 3, ejected: 1, failing: 2 };
+    let text = NoEndpoint::LeftOut { total: 3, left_out }.to_string();
+    assert!(text.contains("of its 3 endpoints 1 are ejected by outlierDetection and 2 fail"), "{text}");
 }
 
 proptest! {
@@ -382,6 +386,7 @@ proptest! {
                     prop_assert_eq!(count, present);
                     prop_assert!(healthy == 0 && min_health_percent == 0);
                 }
+                Err(NoEndpoint::Failing(_) | NoEndpoint::LeftOut { .. }) => prop_assert!(false),
             }
         }
     }

@@ -146,7 +146,7 @@ const LEAST_SHARE: f64 = 0.01;
 
 /// The share of its weight that an endpoint is given: that of the warm-up gone by, to the power of 1/aggression.
 fn warmed(warmup: &Warmup, state: &State, now: Duration) -> f64 {
-    let here = now.saturating_sub(state.since);
+    let here = now.saturating_sub(state.since());
     if here >= warmup.duration {
         return 1.0;
     }

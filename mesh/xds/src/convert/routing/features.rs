@@ -52,6 +52,8 @@ pub enum Feature {
     ConnectionPool,
     /// `outlierDetection`.
     OutlierDetection,
+    /// `lateen.dev/health-check`.
+    HealthCheck,
     /// `retryBudget`.
     RetryBudget,
     /// `tls` other than the mesh's own.
@@ -62,7 +64,7 @@ pub enum Feature {
 
 impl Feature {
     /// Everything that this version can read.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Http,
         Self::Tls,
         Self::Tcp,
@@ -79,6 +81,7 @@ impl Feature {
         Self::HashCookie,
         Self::ConnectionPool,
         Self::OutlierDetection,
+        Self::HealthCheck,
         Self::RetryBudget,
         Self::EndpointTls,
         Self::ProxyProtocol,
@@ -103,6 +106,7 @@ impl Feature {
             Self::HashCookie => "lateen.dev/routing.hash-cookie",
             Self::ConnectionPool => "lateen.dev/routing.connection-pool",
             Self::OutlierDetection => "lateen.dev/routing.outlier-detection",
+            Self::HealthCheck => "lateen.dev/routing.health-check",
             Self::RetryBudget => "lateen.dev/routing.retry-budget",
             Self::EndpointTls => "lateen.dev/routing.endpoint-tls",
             Self::ProxyProtocol => "lateen.dev/routing.proxy-protocol",
@@ -169,6 +173,7 @@ fn of_forward(forward: &Forward, needed: &mut Vec<Feature>) {
 
 fn of_destination(destination: &Destination, needed: &mut Vec<Feature>) {
     needed.push(Feature::TrafficPolicy);
+    needed.extend(destination.health_check.is_some().then_some(Feature::HealthCheck));
     of_policy(&destination.policy, needed);
     let subsets = destination.subsets.iter().filter_map(|subset| subset.policy.as_ref());
     subsets.for_each(|policy| of_policy(policy, needed));

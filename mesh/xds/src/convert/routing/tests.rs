@@ -7,12 +7,13 @@ mod rules;
 use bytes::Bytes;
 use model::address::Str;
 use model::route::{RetryOn, RetryPolicy, Routing};
+use model::traffic::Probe;
 use proptest::prelude::*;
 use prost::Message;
 use proto::routing as wire;
 use proto::type_url;
 
-use self::full::{full, host};
+use self::full::{full, health_check, host};
 use super::{FieldError, Reason, Strings, features, read, to_wire};
 use crate::convert::{Decoder, resource};
 
@@ -63,6 +64,23 @@ fn retries_of_each_condition_come_back() {
     let read = read_back(&to_wire(&full())).unwrap();
     let shared = read.default.unwrap().retry.unwrap();
     assert!(std::sync::Arc::ptr_eq(&shared, &RetryPolicy::shared_default()));
+}
+
+#[test]
+fn probes_of_each_kind_come_back() {
+    for probe in [
+        Probe::Tcp { port: 1 },
+        Probe::Grpc { port: 65_535, service: "".into() },
+        Probe::Grpc { port: 9000, service: "shop.Cart".into() },
+        Probe::Http { port: 80, path: "/".into(), headers: Box::default() },
+    ] {
+        let destination =
+            model::traffic::Destination { health_check: Some(health_check(probe)), ..Default::default() };
+        let routing =
+            Routing { destinations: [(host("reviews"), std::sync::Arc::new(destination))].into(), ..bare() };
+        assert_eq!(to_wire(&routing).requires[1..], ["lateen.dev/routing.health-check"]);
+        assert_eq!(read_back(&to_wire(&routing)), Ok(routing));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Subsets and traffic policies of the hosts that rules name.
 
 mod balance;
+mod health;
 mod limits;
 
 use model::address::{NamespacedHostname, Str};
@@ -26,7 +27,13 @@ pub(super) fn destination(strings: &mut Strings, wire: &wire::HostPolicy) -> Res
         }
     }
     let policy = optional("policy", wire.policy.as_ref(), |one| policy(strings, one))?;
-    Ok(Destination { cause: strings.get(&wire.cause), policy: policy.unwrap_or_default(), subsets })
+    let check = optional("health_check", wire.health_check.as_ref(), |one| health::check(strings, one))?;
+    Ok(Destination {
+        cause: strings.get(&wire.cause),
+        policy: policy.unwrap_or_default(),
+        subsets,
+        health_check: check,
+    })
 }
 
 fn policy(strings: &mut Strings, wire: &wire::TrafficPolicy) -> Result<TrafficPolicy, FieldError> {
@@ -113,6 +120,7 @@ pub(super) fn destination_to_wire(host: &NamespacedHostname, one: &Destination) 
         cause: text(&one.cause),
         policy: (one.policy != TrafficPolicy::default()).then(|| policy_to_wire(&one.policy)),
         subsets: one.subsets.iter().map(subset).collect(),
+        health_check: one.health_check.as_ref().map(health::check_to_wire),
     }
 }
 

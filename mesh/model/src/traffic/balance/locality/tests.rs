@@ -127,6 +127,18 @@ fn who_is_near_comes_first_if_somebody_may_be_found_unhealthy() {
     }
 }
 
+/// Where endpoints are checked somebody may be found unhealthy: what is written of failing over counts, and what is not written
+/// does not.
+#[test]
+fn checks_fail_over_where_that_is_written() {
+    let written = LocalityLb { failover: [failover("eu", "us")].into(), ..LocalityLb::default() };
+    for (locality, priorities) in [(None, 1), (Some(written), 5)] {
+        let policy = EffectivePolicy { checked: true, ..policy(locality, false) };
+        let found = arranged(&policy, &LoadBalancing::default(), &at("proxy", "eu/1/a"), &members(&PLACES));
+        assert_eq!(self::priorities(&found).len(), priorities, "{policy:?}");
+    }
+}
+
 /// Endpoints by labels: name, labels, what of the profile differs.
 fn labelled() -> Members {
     let mut members = Members::default();

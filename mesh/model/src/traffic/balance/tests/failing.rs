@@ -77,7 +77,7 @@ fn all_are_used_when_too_few_are_healthy() {
     let mut panicking = balancer(&judged(Algorithm::Random, 11), &all);
     assert!(panicking.plan().is_panicking());
     assert_eq!(counts(&row(&mut panicking, 2000, START, 1)).len(), 20);
-    assert_eq!((panicking.plan().ejected(), panicking.plan().total()), (18, 20));
+    assert_eq!((panicking.plan().left_out().ejected, panicking.plan().total()), (18, 20));
     // A key is led by the same rule.
     let by_hash = judged(hashing(HashAlgorithm::Maglev { table_size: 65_537 }).load_balancer.algorithm, 11);
     assert!(balancer(&by_hash, &all).plan().is_panicking());
@@ -96,6 +96,78 @@ fn nobody_is_left_when_all_are_ejected() {
     // Where nobody is judged, nobody is ejected.
     let mut unjudged = balancer(&policy(Algorithm::LeastRequest), &all);
     assert!(unjudged.pick(&Wanted::at(START), &mut draws(1)).is_ok());
+}
+
+/// Who is ejected and who fails its checks: an endpoint is used only if neither holds, unless too few are left.
+#[test]
+fn who_is_ejected_or_fails_its_checks_is_left_out() {
+    let checked = |min_health_percent| EffectivePolicy {
+        checked: true,
+        ..judged(Algorithm::RoundRobin, min_health_percent)
+    };
+    let unjudged = EffectivePolicy { checked: true, ..policy(Algorithm::RoundRobin) };
+    let unchecked = judged(Algorithm::RoundRobin, 0);
+    /// Ejected, failing, under which policy: who is used, or why nobody is.
+    type Row<'a> = (&'a str, &'a str, &'a EffectivePolicy, Result<&'a str, NoEndpoint>);
+    #[rustfmt::skip]
+    let table: [Row<'_>; 12] = [
+        ("", "", &checked(0), Ok("abc")),
+        ("a", "", &checked(0), Ok("bc")),
+        ("", "a", &checked(0), Ok("bc")),
+        ("a", "a", &checked(0), Ok("bc")),
+        ("a", "b", &checked(0), Ok("c")),
+        ("a", "bc", &checked(0), Err(NoEndpoint::LeftOut {
+            total: 3, left_out: LeftOut { all: 3, ejected: 1, failing: 2 }
+        })),
+        ("", "abc", &checked(0), Err(NoEndpoint::Failing(3))),
+        // Below the panic threshold neither counts.
+        ("a", "b", &checked(40), Ok("abc")),
+        ("a", "b", &checked(30), Ok("c")),
+        ("", "abc", &checked(1), Ok("abc")),
+        // Without the setting what was found once does not count.
+        ("a", "b", &unjudged, Ok("ac")),
+        ("a", "b", &unchecked, Ok("bc")),
+    ];
+    for (ejected, failing, policy, expected) in table {
+        let all = weighted(&[1, 1, 1]);
+        for uid in ["a", "b", "c"] {
+            let endpoint = all.get(uid).unwrap();
+            if ejected.contains(uid) {
+                endpoint.monitor().eject();
+            }
+            assert_eq!(endpoint.note_check(failing.contains(uid), START), failing.contains(uid));
+            assert!(!endpoint.note_check(failing.contains(uid), START), "nothing new");
+        }
+        let mut balancer = balancer(policy, &all);
+        let found = match expected {
+            Err(_) => Err(balancer.pick(&Wanted::at(START), &mut draws(1)).unwrap_err()),
+            Ok(_) => Ok(counts(&row(&mut balancer, 60, START, 1)).keys().copied().collect::<String>()),
+        };
+        assert_eq!(found.as_deref().map_err(|none| *none), expected, "{ejected} {failing}");
+    }
+}
+
+/// Who passes its checks again has its share, and warms up first where that is asked for.
+#[test]
+fn who_passes_its_checks_again_has_its_share() {
+    let seconds = Duration::from_secs;
+    let warmup = Warmup { duration: seconds(100), minimum_percent: 10.0, aggression: 1.0 };
+    for (warmup, at_first) in [(None, 1.0), (Some(warmup), 0.1)] {
+        let mut policy = EffectivePolicy { checked: true, ..policy(Algorithm::RoundRobin) };
+        policy.load_balancer.warmup = warmup;
+        let all = weighted(&[1, 1]);
+        let b = all.get("b").unwrap().clone();
+        let mut balancer = balancer(&policy, &all);
+        let mut turn = |failing, now| {
+            assert!(b.note_check(failing, now));
+            balancer.replace(plan(&policy, &all), now, &mut draws(1));
+            row(&mut balancer, 1000, now, 1)
+        };
+        assert_shares(&turn(true, seconds(1000)), &[("a", 1.0)], 0.0);
+        assert_shares(&turn(false, seconds(1100)), &[("a", 1.0), ("b", at_first)], 0.05);
+        let mut warm = Balancer::new(plan(&policy, &all), seconds(1200), &mut draws(1));
+        assert_shares(&row(&mut warm, 1000, seconds(1200), 1), &[("a", 1.0), ("b", 1.0)], 0.01);
+    }
 }
 
 /// A place weighs less only once more than two sevenths of it are gone, and its share goes to the others.
@@ -181,7 +253,7 @@ fn so_many_endpoints_do_no_harm() {
     }
     assert_eq!(detector.ejected(), count / 10);
     let mut balancer = balancer(&policy, &all);
-    assert_eq!((balancer.plan().total(), balancer.plan().ejected()), (count, count / 10));
+    assert_eq!((balancer.plan().total(), balancer.plan().left_out().ejected), (count, count / 10));
     let row = row(&mut balancer, 2000, START, 1);
     assert!(row.iter().all(|uid| !all.get(uid).unwrap().monitor().is_ejected()));
     assert!(counts(&row).len() > 1900);

@@ -1,6 +1,5 @@
 //! How much an endpoint is given while it is warming up.
 
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::warmed;
@@ -9,8 +8,7 @@ use crate::traffic::balance::endpoint::State;
 
 #[test]
 fn a_new_endpoint_is_given_more_and_more() {
-    let state =
-        State { active: AtomicU32::new(0), since: Duration::from_secs(100), monitor: Default::default() };
+    let state = State::new(Duration::from_secs(100));
     // Minimum, aggression; seconds since it came, of a hundred; share.
     #[rustfmt::skip]
     let table = [

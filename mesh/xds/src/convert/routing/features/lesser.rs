@@ -155,6 +155,7 @@ impl Lesser<'_> {
 
     fn policies(&self, destination: &Arc<Destination>) -> Arc<Destination> {
         let mut lesser = Destination::clone(destination);
+        lesser.health_check.take_if(|_| self.lacks(Feature::HealthCheck));
         self.policy(&mut lesser.policy);
         lesser
             .subsets

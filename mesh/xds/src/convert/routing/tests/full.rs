@@ -20,8 +20,8 @@ use model::route::{
 };
 use model::traffic::{
     Algorithm, ClientTls, ConnectionPool, ConsistentHash, Distribute, Failover, H2UpgradePolicy,
-    HashAlgorithm, HashCookie, HashKey, Http2KeepAlive, HttpSettings, LoadBalancer, LocalityLb,
-    OutlierDetection, PortPolicy, PriorityLabel, ProxyProtocol, RetryBudget, Subset, TcpKeepalive,
+    HashAlgorithm, HashCookie, HashKey, HealthCheck, Http2KeepAlive, HttpSettings, LoadBalancer, LocalityLb,
+    OutlierDetection, PortPolicy, PriorityLabel, Probe, ProxyProtocol, RetryBudget, Subset, TcpKeepalive,
     TcpSettings, TlsMode, TrafficPolicy, Warmup,
 };
 
@@ -349,7 +349,16 @@ fn reviews() -> model::traffic::Destination {
             subset("v9", None),
         ]
         .into(),
+        health_check: Some(health_check(Probe::Http {
+            port: 8080,
+            path: "/healthz?deep=1".into(),
+            headers: [(text("Host"), text("reviews")), (text("X-Empty"), text(""))].into(),
+        })),
     }
+}
+
+pub(in crate::convert::routing) fn health_check(probe: Probe) -> HealthCheck {
+    HealthCheck { probe, period: ms(5000), timeout: ms(1500), failure_threshold: 4, success_threshold: 2 }
 }
 
 pub(in crate::convert::routing) fn full() -> Routing {

@@ -35,6 +35,45 @@ fn warmup(wire: &mut wire::Routing) -> &mut wire::Warmup {
     balancer(wire).warmup.as_mut().unwrap()
 }
 
+fn check(wire: &mut wire::Routing) -> &mut wire::HealthCheck {
+    wire.destinations[1].health_check.as_mut().unwrap()
+}
+
+#[test]
+fn refuses_wrong_health_checks() {
+    use wire::health_check::Probe;
+    fn http(wire: &mut wire::Routing) -> &mut wire::HttpProbe {
+        match check(wire).probe.as_mut().unwrap() {
+            Probe::HttpGet(one) => one,
+            other => panic!("{other:?}"),
+        }
+    }
+    refused(&[
+        ("destinations[1].health_check.probe", |wire| check(wire).probe = None),
+        ("destinations[1].health_check.http_get.port", |wire| http(wire).port = 0),
+        ("destinations[1].health_check.http_get.port", |wire| http(wire).port = 65_536),
+        ("destinations[1].health_check.http_get.path", |wire| http(wire).path = "healthz".to_owned()),
+        ("destinations[1].health_check.http_get.path", |wire| http(wire).path = "/a b".to_owned()),
+        ("destinations[1].health_check.http_get.headers[0].name", |wire| http(wire).headers[0].name.clear()),
+        ("destinations[1].health_check.http_get.headers[1].value", |wire| {
+            http(wire).headers[1].value = "a\nb".to_owned();
+        }),
+        ("destinations[1].health_check.tcp_socket.port", |wire| {
+            check(wire).probe = Some(Probe::TcpSocket(wire::TcpProbe::default()));
+        }),
+        ("destinations[1].health_check.grpc.port", |wire| {
+            check(wire).probe = Some(Probe::Grpc(wire::GrpcProbe::default()));
+        }),
+        ("destinations[1].health_check.period", |wire| check(wire).period = None),
+        ("destinations[1].health_check.period", |wire| {
+            check(wire).period = Some(prost_types::Duration::default());
+        }),
+        ("destinations[1].health_check.timeout", |wire| check(wire).timeout = no_time()),
+        ("destinations[1].health_check.failure_threshold", |wire| check(wire).failure_threshold = 0),
+        ("destinations[1].health_check.success_threshold", |wire| check(wire).success_threshold = 0),
+    ]);
+}
+
 #[test]
 fn refuses_wrong_load_balancers() {
     use wire::consistent_hash::{Algorithm, Key};

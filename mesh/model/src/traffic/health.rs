@@ -1,0 +1,126 @@
+//! Active health checks: what is asked of an endpoint, how often, and what becomes of it after this history of answers.
+//!
+//! Istio has no API for them; Envoy has. The words and defaults are those of Kubernetes' probes, which people know. What
+//! asks is the waypoint; [`Standing::after`] alone decides.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::address::Str;
+
+/// The annotation of a DestinationRule that asks for checks of its host's endpoints.
+pub const ANNOTATION: &str = "lateen.dev/health-check";
+
+/// How the endpoints of a host are checked ([`ANNOTATION`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// How often (`periodSeconds`): 10 s unless said.
+    pub period: Duration,
+    /// How long all of a check may take, connecting too (`timeoutSeconds`): 1 s unless said.
+    pub timeout: Duration,
+    /// After so many checks in a row that it did not pass an endpoint is left out (`failureThreshold`): 3 unless said.
+    pub failure_threshold: u32,
+    /// After so many in a row that it passed it takes requests again (`successThreshold`): 1 unless said.
+    pub success_threshold: u32,
+}
+
+impl HealthCheck {
+    /// That of a probe, with Kubernetes' defaults for the rest.
+    pub fn of(probe: Probe) -> Self {
+        Self {
+            probe,
+            period: Duration::from_secs(10),
+            timeout: Duration::from_secs(1),
+            failure_threshold: 3,
+            success_threshold: 1,
+        }
+    }
+}
+
+/// What is asked of an endpoint. A port is the pod's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A GET over HTTP/1.1 is answered with a status from 200 to 399 (`httpGet`).
+    Http {
+        /// Where.
+        port: u16,
+        /// For what; `/` unless said.
+        path: Str,
+        /// Further headers, as written; `host` stands in the place of the endpoint's address.
+        headers: Box<[(Str, Str)]>,
+    },
+    /// A connection can be made (`tcpSocket`).
+    Tcp {
+        /// Where to.
+        port: u16,
+    },
+    /// gRPC's health protocol says `SERVING` (`grpc`).
+    Grpc {
+        /// Where.
+        port: u16,
+        /// Of which service; empty, which is the server as a whole, unless said.
+        service: Str,
+    },
+}
+
+impl Probe {
+    /// The pod's port that is asked.
+    pub fn port(&self) -> u16 {
+        let (Self::Http { port, .. } | Self::Tcp { port } | Self::Grpc { port, .. }) = self;
+        *port
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { port, path, .. } => write!(f, "httpGet :{port}{path}"),
+            Self::Tcp { port } => write!(f, "tcpSocket :{port}"),
+            Self::Grpc { port, service } if service.is_empty() => write!(f, "grpc :{port}"),
+            Self::Grpc { port, service } => write!(f, "grpc :{port} {service}"),
+        }
+    }
+}
+
+/// What checks have found of an endpoint.
+///
+/// It begins as one that may be used: the controller tells of those only that are ready, and a check that nobody has
+/// made yet says nothing against that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Whether it is left out.
+    pub failing: bool,
+    /// So many checks in a row that speak against that.
+    pub against: u32,
+}
+
+impl Standing {
+    /// What an endpoint's standing is after one more check.
+    ///
+    /// A check that confirms it begins the row anew, and so does the change itself. A threshold of 0 is one of 1.
+    #[must_use]
+    pub fn after(self, passed: bool, check: &HealthCheck) -> Self {
+        if passed != self.failing {
+            return Self { against: 0, ..self };
+        }
+        let threshold = if self.failing { check.success_threshold } else { check.failure_threshold };
+        let against = self.against.saturating_add(1);
+        // Not equal: the threshold may have been lowered to below what is counted.
+        if against >= threshold {
+            Self { failing: !self.failing, against: 0 }
+        } else {
+            Self { against, ..self }
+        }
+    }
+
+    /// The same under another check: who is left out stays so until the new check says otherwise, and rows begin anew.
+    #[must_use]
+    pub fn under_another(self) -> Self {
+        Self { against: 0, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests;
