@@ -1,14 +1,15 @@
 //! What is said of an object that somebody is about to write: refused, taken with warnings, or taken. Pure.
 //!
 //! Refused is what is wrong with the object itself, whatever else there is. What only other objects make wrong is warned of: they
-//! may come in any order. An object that was wrong before may be changed in all that is not its `spec`, so that
-//! finalizers and labels of it can be.
+//! may come in any order. An object that was wrong before may be changed in all that does not say what it does,
+//! so that finalizers and labels of it can be.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use manifest::{Code, Finding, Level, Object, Typed, analyze_one, from_json};
 use model::mesh::Settings;
+use model::traffic::health::ANNOTATION as HEALTH_CHECK;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -99,13 +100,19 @@ pub(super) fn judge(asked: &Asked, known: &[Arc<Object>], mesh: &Settings, revis
         odd.extend(others.iter().filter(|finding| finding.level > Level::Info).map(said));
     }
     odd.dedup();
-    let same = asked.operation == "UPDATE" && asked.object.get("spec") == asked.old_object.get("spec");
+    let same = asked.operation == "UPDATE" && said_by(&asked.object) == said_by(&asked.old_object);
     if same {
         odd = [std::mem::take(&mut wrong), odd].concat();
     }
     let refused = (!wrong.is_empty()).then(|| shortened(&wrong.join("; "), REASONS));
     let warnings = odd.iter().take(WARNINGS).map(|text| shortened(text, LENGTH)).collect();
     Judgement { refused, warnings }
+}
+
+/// What of an object says what it does: its `spec`, and the annotation that stands in the place of a field.
+fn said_by(object: &Value) -> (Option<&Value>, Option<&Value>) {
+    let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    (object.get("spec"), annotations.and_then(|all| all.get(HEALTH_CHECK)))
 }
 
 /// The object as it is going to be, with what the API server adds only later.

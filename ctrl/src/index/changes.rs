@@ -7,6 +7,7 @@ use std::sync::Arc;
 use manifest::waypoint::CLASSES;
 use manifest::{Batch, Key, Object, Typed};
 use model::address::Str;
+use model::traffic::health::ANNOTATION as HEALTH_CHECK;
 
 use super::facts::{self, PeerRule, Pod, Service, Slice, Waypoint};
 use super::waypoints::Namespace;
@@ -91,6 +92,7 @@ impl Index {
             ("networking.istio.io", "VirtualService" | "DestinationRule") => {
                 let same = |old: &Object, new: &Object| {
                     old.raw.get("spec") == new.raw.get("spec")
+                        && old.annotation(HEALTH_CHECK) == new.annotation(HEALTH_CHECK)
                         && old.metadata.creation_timestamp == new.metadata.creation_timestamp
                         && matches!(old.spec, Typed::Broken) == matches!(new.spec, Typed::Broken)
                 };

@@ -7,6 +7,7 @@
 mod enrolment;
 mod inventory;
 mod layer7;
+mod misplaced;
 mod network;
 mod references;
 mod routing;
@@ -48,6 +49,7 @@ fn of_one(object: &Object, inventory: &Inventory<'_>) -> Vec<Finding> {
     findings.extend(uncarried::check(object, inventory));
     findings.extend(unenforced::check(object, inventory));
     findings.extend(enrolment::check(object));
+    findings.extend(misplaced::check(object));
     findings.extend(network::check(object, inventory));
     findings
 }

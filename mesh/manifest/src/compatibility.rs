@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod authorization_policy;
 mod destination_rule;
+#[cfg(test)]
+mod health_check;
 mod virtual_service;
 
 #[cfg(test)]

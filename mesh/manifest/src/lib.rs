@@ -21,6 +21,7 @@ mod cursor;
 mod decode;
 mod finding;
 mod folder;
+mod health_check;
 pub mod istio;
 mod kinds;
 mod network_policy;

@@ -17,6 +17,7 @@ use crate::{
     cursor::Cursor,
     decode::{Problem, decode},
     finding::{Code, Finding, Level},
+    health_check,
     istio::{AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, VirtualService},
     kinds::{self, Kind, Lookup, Support},
     network_policy::NetworkPolicy,
@@ -284,7 +285,10 @@ impl Reader<'_> {
                 self.spec::<PeerAuthentication>(root, unknown).map(Typed::PeerAuthentication)
             }
             "VirtualService" => self.spec::<VirtualService>(root, unknown).map(Typed::VirtualService),
-            "DestinationRule" => self.spec::<DestinationRule>(root, unknown).map(Typed::DestinationRule),
+            "DestinationRule" => self.spec::<DestinationRule>(root, unknown).map(|mut rule| {
+                rule.health_check = health_check::read(root);
+                Typed::DestinationRule(rule)
+            }),
             _ => None,
         };
         let Some(typed) = typed else { return Typed::Broken };

@@ -53,6 +53,31 @@ fn what_is_wrong_in_itself_is_refused_by_its_field() {
     assert_eq!(judged(&asked("DELETE", Value::Null, bad), &[]), Judgement::default());
 }
 
+/// What stands in the place of a field is judged as one, also where nothing else of the object changes.
+#[test]
+fn a_health_check_is_judged_as_a_field_is() {
+    let rule = |check: &str| {
+        let mut rule = of("networking.istio.io/v1", "DestinationRule", json!({"host": "reviews"}));
+        rule["metadata"]["annotations"] = json!({"lateen.dev/health-check": check});
+        rule
+    };
+    let (good, bad) = (rule("tcpSocket: {port: 80}"), rule("tcpSocket: {port: http}"));
+    assert_eq!(judged(&asked("CREATE", good.clone(), Value::Null), &[]).refused, None);
+    for before in [Value::Null, good.clone()] {
+        let operation = if before.is_null() { "CREATE" } else { "UPDATE" };
+        let refused = judged(&asked(operation, bad.clone(), before), &[]).refused.expect("refused");
+        let field = "metadata.annotations[\"lateen.dev/health-check\"].tcpSocket.port: a port's name";
+        assert!(refused.contains(field), "{refused}");
+    }
+    let same = judged(&asked("UPDATE", bad.clone(), bad), &[]);
+    assert_eq!((same.refused, same.warnings.len()), (None, 1));
+    // Elsewhere it would be overlooked.
+    let mut service = of("v1", "Service", json!({"ports": [{"port": 80}]}));
+    service["metadata"]["annotations"] = json!({"lateen.dev/health-check": "tcpSocket: {port: 80}"});
+    let warnings = judged(&asked("CREATE", service, Value::Null), &[]).warnings;
+    assert!(warnings.iter().any(|text| text.contains("has no effect on a Service")), "{warnings:?}");
+}
+
 #[test]
 fn what_others_make_wrong_is_warned_of() {
     let rule = of(

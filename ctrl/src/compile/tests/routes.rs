@@ -94,6 +94,27 @@ fn waypoints_are_told_how_hosts_are_routed_and_agents_are_not() {
     assert!(mesh.routings().is_empty() && mesh.compiler.routing().last_good.is_empty());
 }
 
+/// The annotation stands in the place of a field: waypoints are told of it as soon as it changes, be it alone.
+#[test]
+fn a_health_check_that_changes_alone_is_told() {
+    let mut mesh = Mesh::new(compiler());
+    let checked = |check: Option<&str>| {
+        let mut rule = subsets(&["v1"]);
+        if let Some(check) = check {
+            rule["metadata"]["annotations"] = json!({"lateen.dev/health-check": check});
+        }
+        rule
+    };
+    mesh.take(&[gateway(), service("a", "x", &json!({"app": "x"}), "10.96.0.1"), checked(None)]);
+    let mut seen = vec![mesh.routings()];
+    for check in [Some("tcpSocket: {port: 80}"), Some("grpc: {port: 80}"), Some("grpc: {port: 80}"), None] {
+        mesh.take(&[checked(check)]);
+        seen.push(mesh.routings());
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[2] == seen[3], "{seen:#?}");
+    assert_eq!(seen[4], seen[0]);
+}
+
 /// A thousand hosts, each with rules of its own, some of which name others: a change compiles the hosts that it touches, and
 /// is published as far as they differ.
 #[test]

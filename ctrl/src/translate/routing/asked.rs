@@ -8,6 +8,7 @@ use manifest::istio::{
     ClientTls, ClientTlsMode, ConnectionPool, DestinationRule, HttpRoute, LoadBalancer, OutlierDetection,
     VirtualService,
 };
+use model::traffic::health::ANNOTATION;
 use xds::convert::routing::features::Feature;
 
 /// Fields, as written, by what they ask.
@@ -59,6 +60,7 @@ pub(super) fn of_destination_rule(spec: &DestinationRule) -> Asked {
     let subsets = subsets
         .map(|(index, subset)| (format!("subsets[{index}].trafficPolicy"), subset.traffic_policy.as_ref()));
     note(&mut asked, Feature::TrafficPolicy, !spec.subsets.is_empty(), "subsets".to_owned());
+    note(&mut asked, Feature::HealthCheck, spec.health_check.is_some(), ANNOTATION.to_owned());
     for (path, policy) in std::iter::once(own).chain(subsets) {
         let Some(policy) = policy else { continue };
         let sections = Sections {

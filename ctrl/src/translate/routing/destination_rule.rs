@@ -12,15 +12,17 @@ use model::traffic::{
 use super::layer4;
 use crate::index::Name;
 
-/// Several rules for one host, the oldest first: the first traffic policy there is, and every subset, of one name the
-/// first.
+/// Several rules for one host, the oldest first: the first traffic policy there is, the first health check, and every subset,
+/// of one name the first.
 pub(super) fn merge<'a>(
     rules: impl IntoIterator<Item = (&'a Name, &'a istio::DestinationRule)>,
 ) -> Destination {
     let (mut causes, mut policy, mut subsets) = (Vec::new(), None, Vec::<Subset>::new());
+    let mut health_check = None;
     for (name, rule) in rules {
         causes.push(format!("DestinationRule {name}"));
         policy = policy.or(rule.traffic_policy.as_ref());
+        health_check = health_check.or(rule.health_check.as_ref());
         for subset in &rule.subsets {
             if !subsets.iter().any(|known| *known.name == *subset.name) {
                 subsets.push(Subset {
@@ -35,7 +37,7 @@ pub(super) fn merge<'a>(
         cause: causes.join(", ").into(),
         policy: policy.map(traffic_policy).unwrap_or_default(),
         subsets: subsets.into(),
-        health_check: None,
+        health_check: health_check.cloned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rules of a DestinationRule: what Istio's webhook refuses is refused.
 
+mod health_check;
 mod load_balancer;
 mod locality;
 
@@ -24,6 +25,7 @@ pub(super) fn check(root: &Cursor<'_>, rule: &DestinationRule, report: &mut Repo
         return report.error(root, "`spec` is missing", fix);
     };
     unsupported::check(&spec, &compatibility::DESTINATION_RULE, report);
+    health_check::check(root, report);
     match spec.get("host") {
         Some(host) => hosts::rule_host(&host, report),
         None => {
@@ -32,8 +34,9 @@ pub(super) fn check(root: &Cursor<'_>, rule: &DestinationRule, report: &mut Repo
         }
     }
     hosts::export_to(root, &spec, report);
+    let checked = rule.health_check.is_some();
     if let (Some(policy), Some(typed)) = (spec.get("trafficPolicy"), &rule.traffic_policy) {
-        traffic_policy(&policy, typed, report);
+        traffic_policy(&policy, typed, checked, report);
     }
     let mut names: HashSet<&str> = HashSet::new();
     for (subset, typed) in spec.items("subsets").iter().zip(&rule.subsets) {
@@ -50,16 +53,16 @@ pub(super) fn check(root: &Cursor<'_>, rule: &DestinationRule, report: &mut Repo
             metadata::check_labels(&labels, report);
         }
         if let (Some(policy), Some(typed)) = (subset.get("trafficPolicy"), &typed.traffic_policy) {
-            traffic_policy(&policy, typed, report);
+            traffic_policy(&policy, typed, checked, report);
         }
     }
 }
 
-/// The rules of a `trafficPolicy`.
-fn traffic_policy(policy: &Cursor<'_>, typed: &TrafficPolicy, report: &mut Report<'_>) {
+/// The rules of a `trafficPolicy`, of endpoints that are checked or not.
+fn traffic_policy(policy: &Cursor<'_>, typed: &TrafficPolicy, checked: bool, report: &mut Report<'_>) {
     let all: Vec<&str> = SECTIONS.iter().chain(&MORE).copied().collect();
     values::says_something(policy, "trafficPolicy", &all, report);
-    sections(policy, report);
+    sections(policy, checked, report);
     tls_mode(policy, typed.tls.as_ref().map(|tls| tls.mode), report);
     if let Some(budget) = policy.get("retryBudget") {
         if let Some(percent) = budget.get("percent")
@@ -88,12 +91,12 @@ fn traffic_policy(policy: &Cursor<'_>, typed: &TrafficPolicy, report: &mut Repor
             }
         }
         values::says_something(entry, "portLevelSettings", &SECTIONS, report);
-        sections(entry, report);
+        sections(entry, checked, report);
         tls_mode(entry, typed.tls.as_ref().map(|tls| tls.mode), report);
     }
 }
 
-fn sections(of: &Cursor<'_>, report: &mut Report<'_>) {
+fn sections(of: &Cursor<'_>, checked: bool, report: &mut Report<'_>) {
     if let Some(pool) = of.get("connectionPool") {
         connection_pool(&pool, report);
     }
@@ -101,7 +104,7 @@ fn sections(of: &Cursor<'_>, report: &mut Report<'_>) {
         outlier_detection(&outlier, report);
     }
     if let Some(balancer) = of.get("loadBalancer") {
-        load_balancer::check(&balancer, of.get("outlierDetection").is_some(), report);
+        load_balancer::check(&balancer, checked || of.get("outlierDetection").is_some(), report);
     }
 }
 

@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use super::authorization_policy::AUTHORIZATION_POLICY;
+use super::health_check::HEALTH_CHECK;
 use super::{DESTINATION_RULE, Field, Message, Of, Support, VIRTUAL_SERVICE};
 
-/// The kinds that speak of layer 7.
-pub(super) const KINDS: [&Message; 3] = [&VIRTUAL_SERVICE, &DESTINATION_RULE, &AUTHORIZATION_POLICY];
+/// The kinds that speak of layer 7, and what is written beside their fields.
+pub(super) const KINDS: [&Message; 4] =
+    [&VIRTUAL_SERVICE, &DESTINATION_RULE, &HEALTH_CHECK, &AUTHORIZATION_POLICY];
 
 const HEAD: &str = "# Compatibility
 

@@ -5,6 +5,7 @@ mod load_balancer;
 
 use std::collections::BTreeMap;
 
+use model::traffic::HealthCheck;
 use serde::Deserialize;
 
 use super::{Duration, PortSelector, WorkloadSelector};
@@ -30,6 +31,9 @@ pub struct DestinationRule {
     pub export_to: Vec<String>,
     /// The clients that heed it.
     pub workload_selector: Option<WorkloadSelector>,
+    /// How endpoints are checked; no field of Istio's, but of the annotation `lateen.dev/health-check`.
+    #[serde(skip)]
+    pub health_check: Option<HealthCheck>,
 }
 
 /// A part of the host's endpoints.

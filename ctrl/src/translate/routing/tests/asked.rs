@@ -44,4 +44,10 @@ fn what_is_asked_of_waypoints_is_named_by_its_field() {
         let fields: Vec<&str> = asked.values().flatten().map(String::as_str).collect();
         assert_eq!(fields.join(" "), expected, "{spec}");
     }
+    let checked = destination_rule("shop/r", "{host: cart}").replace(
+        "namespace: shop}",
+        "namespace: shop, annotations: {lateen.dev/health-check: 'tcpSocket: {port: 1}'}}",
+    );
+    let asked = &fresh(&objects(SERVICES, &checked)).destination_rules[&Name::new("shop", "r")].asked;
+    assert_eq!(asked.values().flatten().collect::<Vec<_>>(), ["lateen.dev/health-check"]);
 }

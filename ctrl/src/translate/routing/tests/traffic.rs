@@ -218,6 +218,46 @@ fn outliers_and_retry_budgets() {
 }
 
 #[test]
+fn health_checks() {
+    let rule = |name: &str, check: &str| {
+        destination_rule(name, "{host: cart}").replace(
+            "namespace: shop}",
+            &format!("namespace: shop, annotations: {{lateen.dev/health-check: '{check}'}}}}"),
+        )
+    };
+    let check = |text: &str| said(&rule("shop/r", text), "shop").unwrap().health_check.clone().unwrap();
+    // Kubernetes' defaults, and Kubernetes' names.
+    let usual = check("{httpGet: {port: 8080}}");
+    assert_eq!(usual, HealthCheck::of(Probe::Http { port: 8080, path: "/".into(), headers: Box::default() }));
+    let seconds = Duration::from_secs;
+    assert_eq!((usual.period, usual.timeout), (seconds(10), seconds(1)));
+    assert_eq!((usual.failure_threshold, usual.success_threshold), (3, 1));
+    let all = "{httpGet: {path: healthz?deep=1, port: 8080, scheme: HTTP, httpHeaders: [{name: Host, value: cart}]}, \
+               periodSeconds: 5, timeoutSeconds: 2, failureThreshold: 4, successThreshold: 6}";
+    let headers = [("Host".into(), "cart".into())].into();
+    let expected = HealthCheck {
+        probe: Probe::Http { port: 8080, path: "/healthz?deep=1".into(), headers },
+        period: seconds(5),
+        timeout: seconds(2),
+        failure_threshold: 4,
+        success_threshold: 6,
+    };
+    assert_eq!(check(all), expected);
+    assert_eq!(check("tcpSocket: {port: 1}").probe, Probe::Tcp { port: 1 });
+    assert_eq!(check("grpc: {port: 2}").probe, Probe::Grpc { port: 2, service: "".into() });
+    let grpc = check("{\"grpc\": {\"port\": 2, \"service\": \"shop.Cart\"}}");
+    assert_eq!(grpc.probe, Probe::Grpc { port: 2, service: "shop.Cart".into() });
+    // It is of the host, of whatever port and subset; of several rules the first says it.
+    let text = destination_rule("shop/a", "{host: cart, subsets: [{name: v1}]}")
+        + &rule("shop/b", "tcpSocket: {port: 1}")
+        + &rule("shop/c", "tcpSocket: {port: 2}");
+    let merged = said(&text, "shop").unwrap();
+    assert_eq!(merged.health_check.as_ref().map(|check| check.probe.port()), Some(1));
+    assert!(merged.effective(merged.subset("v1"), 81).checked);
+    assert!(!said(&destination_rule("shop/a", "{host: cart}"), "shop").unwrap().effective(None, 80).checked);
+}
+
+#[test]
 fn single_ports_and_tls() {
     let all = policy(
         "loadBalancer: {simple: RANDOM}, portLevelSettings: [{port: {number: 81}, connectionPool: {tcp: {maxConnections: 5}}, \

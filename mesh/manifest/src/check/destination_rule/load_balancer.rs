@@ -12,7 +12,7 @@ use crate::{
 const MAX_TABLE: f64 = 5_000_011.0;
 
 /// The rules of a `loadBalancer`.
-pub(super) fn check(balancer: &Cursor<'_>, has_outlier_detection: bool, report: &mut Report<'_>) {
+pub(super) fn check(balancer: &Cursor<'_>, finds_unhealthy: bool, report: &mut Report<'_>) {
     values::only_one(balancer, &["simple", "consistentHash"], report);
     if let Some(simple) = balancer.get("simple").filter(|simple| simple.text() == "LEAST_CONN") {
         let fix = Some("write LEAST_REQUEST".to_owned());
@@ -22,7 +22,7 @@ pub(super) fn check(balancer: &Cursor<'_>, has_outlier_detection: bool, report: 
         consistent_hash(&hash, report);
     }
     if let Some(setting) = balancer.get("localityLbSetting") {
-        locality::check(&setting, has_outlier_detection, report);
+        locality::check(&setting, finds_unhealthy, report);
     }
     values::only_one(balancer, &["warmup", "warmupDurationSecs"], report);
     values::duration(balancer, "warmupDurationSecs", report);

@@ -10,7 +10,7 @@ const TOPOLOGY: [&str; 3] =
     ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
 
 /// The rules of a `localityLbSetting`.
-pub(super) fn check(setting: &Cursor<'_>, has_outlier_detection: bool, report: &mut Report<'_>) {
+pub(super) fn check(setting: &Cursor<'_>, finds_unhealthy: bool, report: &mut Report<'_>) {
     let failover = setting.items("failover");
     let distribute = setting.items("distribute");
     if !distribute.is_empty() {
@@ -37,7 +37,7 @@ pub(super) fn check(setting: &Cursor<'_>, has_outlier_detection: bool, report: &
     }
     let wants = [("failover", failover.len()), ("failoverPriority", priority.len())];
     if let Some((key, _)) = wants.iter().find(|(_, count)| *count > 0)
-        && !has_outlier_detection
+        && !finds_unhealthy
         && let Some(at) = setting.get(key)
     {
         let fix = Some("add `outlierDetection:` beside `loadBalancer`".to_owned());

@@ -2,7 +2,8 @@
 
 use super::{read, shown};
 
-const CASES: [&str; 2] = [include_str!("mistakes.txt"), include_str!("mistakes_routing.txt")];
+const CASES: [&str; 3] =
+    [include_str!("mistakes.txt"), include_str!("mistakes_routing.txt"), include_str!("mistakes_health.txt")];
 
 /// What stands above the text of a case.
 fn head(name: &str) -> String {
@@ -17,6 +18,7 @@ fn head(name: &str) -> String {
                 "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: r, namespace: shop}}\nspec:\n"
             )
         }
+        "checked" => "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: r\n  annotations:\n".into(),
         "document" => String::new(),
         other => panic!("no head `{other}`"),
     }
