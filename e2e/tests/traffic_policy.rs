@@ -4,10 +4,11 @@
 #![allow(clippy::panic, reason = "helpers of tests may fail like the tests themselves")]
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use e2e::report::counted;
-use e2e::shop::{SHOP, WAY, logged, subsets, version};
-use e2e::{Mesh, manifests};
+use e2e::shop::{SHOP, WAY, logged, subsets, version, waypoint_address};
+use e2e::{Mesh, lateen, manifests, run};
 
 /// Answers with its version; 503 once asked for `/control/503` and until asked for `/control/200`. Counts what it is asked,
 /// by host, and tells by `/control/count`.
@@ -20,7 +21,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         global status
         answer, code = sys.argv[1], status
-        if self.path == '/control/count':
+        if self.path == '/healthz': answer, code = 'health', status
+        elif self.path == '/control/count':
             answer, code = ' '.join(f'{host}={count}' for host, count in seen.items()), 200
         elif self.path.startswith('/control/'):
             status = code = int(self.path.rsplit('/', 1)[1])
@@ -64,6 +66,14 @@ fn rule(policy: &str) -> String {
         "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: shop, namespace: test}}\n\
          spec: {{host: shop, trafficPolicy: {{{policy}}}, subsets: {}}}\n",
         subsets([("v1", "v1"), ("v2", "v2")])
+    )
+}
+
+/// A DestinationRule with a traffic policy, and a check of the endpoints' health.
+fn checked(policy: &str, check: &str) -> String {
+    rule(policy).replace(
+        "namespace: test}",
+        &format!("namespace: test, annotations: {{lateen.dev/health-check: '{check}'}}}}"),
     )
 }
 
@@ -161,6 +171,48 @@ fn a_circuit_breaker_opens_and_closes_again() {
     counted(
         "3 of 60 requests failed before the breaker opened, none after it closed, 14 of 20 with nobody left",
     );
+}
+
+/// Nobody asks while an endpoint fails: that it does is found out all the same, and no request meets it.
+#[test]
+fn who_fails_its_health_check_is_asked_no_more() {
+    let policy = "loadBalancer: {simple: ROUND_ROBIN}";
+    let mesh = mesh(policy, ONCE);
+    let check = "{httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, failureThreshold: 2}";
+    mesh.apply("rule.yaml", &checked(policy, check));
+    let metrics = format!("http://{}:15020/metrics", waypoint_address(&mesh));
+    mesh.eventually("both are checked", |mesh| {
+        let told = mesh.exec("test", "client", &["curl", "-s", "-m", "5", &metrics]).stdout;
+        let healthy = "lateen_health_check_endpoints{destination_service=\"shop.test.svc.cluster.local\",state=\"healthy\"} 2";
+        if told.contains(healthy) { Ok(()) } else { Err(told) }
+    });
+    control(&mesh, "v2", "503");
+    logged(&mesh, &["shop-v2", "takes no more requests", "httpGet :8080/healthz", "http status: 503"]);
+    let one = ask(&mesh, 40, 1, "/", &[]);
+    assert_eq!(one.of("200 v1"), 40, "{one:?}");
+    control(&mesh, "v2", "200");
+    logged(&mesh, &["shop-v2", "takes requests again"]);
+    let both = ask(&mesh, 40, 1, "/", &[]);
+    assert_eq!((both.of("200 v1"), both.of("200 v2")), (20, 20), "{both:?}");
+    // Nobody is left, and it is said whose rule has it so.
+    control(&mesh, "v1", "503");
+    control(&mesh, "v2", "503");
+    in_force(&mesh, "both are left out", |mesh| ask(mesh, 1, 1, "/", &[]).of("503 -") == 1);
+    let why = ["DestinationRule test/shop lateen.dev/health-check (", ":8080: http status: 503)"];
+    logged(&mesh, &[&[" 503 UH "], &why[..]].concat());
+    let told = mesh.lateen(&["why", "-A", "--limit", "1"]);
+    assert!(why.iter().all(|part| told.stdout.contains(part)), "{told}");
+    // A rule that cannot be read changes nothing; without the annotation nobody is left out.
+    mesh.apply("rule.yaml", &checked(policy, "{httpGet: {port: http}}"));
+    let told = run(Command::new(lateen()).arg("analyze").arg(mesh.folder().join("rule.yaml")));
+    let field = "metadata.annotations[\"lateen.dev/health-check\"].httpGet.port";
+    for part in ["rule.yaml:", field, "a port's name cannot be looked up by a waypoint"] {
+        assert!(told.to_string().contains(part), "{part}: {told}");
+    }
+    assert_eq!(ask(&mesh, 4, 1, "/", &[]).of("503 -"), 4);
+    mesh.apply("rule.yaml", &rule(policy));
+    in_force(&mesh, "nobody is checked", |mesh| ask(mesh, 2, 1, "/", &[]).of("503 -") == 0);
+    counted("no request of 40 met an endpoint that fails; 20 of 40 when it was back");
 }
 
 #[test]
