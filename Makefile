@@ -44,9 +44,9 @@ bench-agent: ## the table of ratios against plain TCP and Envoy (ZTUNNEL=PATH ad
 	$(CARGO) build --release --workspace --bins --examples
 	target/release/bench table $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(ENVOY),--envoy $(ENVOY)) $(BENCH_ARGS)
 
-bench-waypoint: ## the waypoint beside Envoy (WAYPOINT_ARGS=--quick), and from a written file to the first request by it
+bench-waypoint: ## the waypoint beside Envoy and AGENTGATEWAY=PATH (WAYPOINT_ARGS=--quick), and from a file to the first request by it
 	$(CARGO) build --release -p bench -p waypoint -p ctrl
-	target/release/bench waypoint $(if $(ENVOY),--envoy $(ENVOY)) $(WAYPOINT_ARGS)
+	target/release/bench waypoint $(if $(ENVOY),--envoy $(ENVOY)) $(if $(AGENTGATEWAY),--agentgateway $(AGENTGATEWAY)) $(WAYPOINT_ARGS)
 	target/release/bench change $(CHANGE_ARGS)
 
 scale: ## what 100,000 pods and a million workloads cost (SCALE_ARGS=--quick for a hundredth)

@@ -76,7 +76,7 @@ enum Command {
     Strike(attack::strike::Strike),
     /// What the control attacks: takes everything, answers nothing.
     Sink(attack::sink::Options),
-    /// Our waypoint and Envoy side by side, in requests, processor time, latency and memory.
+    /// Our waypoint, Envoy and agentgateway side by side, in requests, processor time, latency and memory.
     Waypoint(waypoint::Options),
     /// The time from a file written to the first request routed by it.
     Change(change::Options),

@@ -1,5 +1,6 @@
-//! `bench waypoint`: our waypoint beside Envoy in the same job, and what routes and services cost it.
+//! `bench waypoint`: our waypoint beside its peers in the same job, and what routes and services cost it.
 
+mod agentgateway;
 pub(crate) mod ground;
 mod memory;
 pub(crate) mod mesh;
@@ -14,6 +15,7 @@ use std::process::Command;
 use clap::{Args, ValueEnum};
 use testkit::envoy::{Waypoint, waypoint};
 
+use self::agentgateway::Agentgateway;
 use self::ground::{Ground, HBONE, SERVER, WAYPOINT};
 use self::ours::{Ours, Programs};
 use crate::http::Protocol;
@@ -23,12 +25,12 @@ use crate::process::Process;
 use crate::table::{Figures, Row, Target, render_rows, row};
 use crate::variants::{VariantError, beside};
 
-/// Waypoint beside Envoy.
+/// Waypoint beside Envoy and agentgateway.
 ///
-/// Both take HBONE (mutual TLS 1.3, HTTP/2 CONNECT) from one client over four tunnels, route each request of HTTP/1.1, HTTP/2
+/// All take HBONE (mutual TLS 1.3, HTTP/2 CONNECT) from one client over four tunnels, route each request of HTTP/1.1, HTTP/2
 /// or gRPC, and send it on through tunnels of their own to one server that answers with 1 KB. Ours is told by our
 /// controller, from files. Least / middle / greatest of the ratios of one round; CPU is the waypoint's alone, p99 at 70 %
-/// of what the slower one reached in that round. With its defaults it takes some six minutes.
+/// of what the slowest reached in that round. With its defaults it takes some six minutes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// One round of half a second each, and a fiftieth of the routes: does everything work? Its figures say little.
@@ -52,12 +54,15 @@ pub(crate) struct Options {
     /// Services more whose memory is measured.
     #[arg(long, default_value_t = 10_000)]
     services: usize,
-    /// No access log, neither of ours nor of Envoy's. As it is, each writes a line for each request to a file.
+    /// No access log, neither of ours nor of the others'. As it is, each writes a line for each request to a file.
     #[arg(long)]
     no_access_log: bool,
     /// An Envoy; else the variable ENVOY, else what scripts/peers has fetched, else `envoy` on the PATH.
     #[arg(long, value_name = "PATH")]
     envoy: Option<PathBuf>,
+    /// An agentgateway; without it, it is left out. It gets its certificate from our controller.
+    #[arg(long, value_name = "PATH")]
+    agentgateway: Option<PathBuf>,
     /// Another build of our waypoint, set beside this one.
     #[arg(long, value_name = "PATH")]
     other: Option<PathBuf>,
@@ -82,6 +87,7 @@ enum Kind {
     /// Another build of it.
     Other,
     Envoy,
+    Agentgateway,
 }
 
 impl Kind {
@@ -90,6 +96,7 @@ impl Kind {
             Self::Lateen => "lateen",
             Self::Other => "other",
             Self::Envoy => "envoy",
+            Self::Agentgateway => "agentgateway",
         }
     }
 }
@@ -103,6 +110,16 @@ struct Setting {
     programs: Option<Programs>,
     other: Option<PathBuf>,
     envoy: Option<PathBuf>,
+    agentgateway: Option<PathBuf>,
+}
+
+impl Setting {
+    /// Our programs.
+    fn programs(&self) -> Result<&Programs, VariantError> {
+        self.programs
+            .as_ref()
+            .ok_or(VariantError::NotGiven("waypoint and ctrl (cargo build --release --bins)"))
+    }
 }
 
 /// A variant that is up. Processes are declared, and so end, before the ground.
@@ -115,6 +132,7 @@ struct Running {
 enum Proxy {
     Ours(Ours),
     Envoy(Process),
+    Agentgateway(Agentgateway),
 }
 
 impl Running {
@@ -122,6 +140,7 @@ impl Running {
         match &self.proxy {
             Proxy::Ours(ours) => &ours.process,
             Proxy::Envoy(process) => process,
+            Proxy::Agentgateway(gateway) => &gateway.process,
         }
     }
 }
@@ -141,6 +160,12 @@ const ROWS: &[Row] = &[
     row("grpc.paced", "", "gRPC, same paced rate: CPU", "µs/req", Target::Open),
 ];
 
+/// The same rows beside agentgateway: only the rates have a target there (P8).
+fn rows_beside_agentgateway() -> Vec<Row> {
+    let target = |row: &Row| if row.key.ends_with(".rate") { Target::AtLeast(1.1) } else { Target::Open };
+    ROWS.iter().map(|row| Row { target: target(row), ..*row }).collect()
+}
+
 /// Runs the comparison, in namespaces of its own.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     isolate::enter(options.real_time)?;
@@ -154,6 +179,9 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     if options.other.is_some() {
         kinds.insert(1, Kind::Other);
     }
+    if options.agentgateway.is_some() {
+        kinds.push(Kind::Agentgateway);
+    }
     let (mut running, mut absent) = (Vec::new(), Vec::new());
     for kind in kinds {
         match start(kind, &setting, kind.name(), &[]) {
@@ -164,7 +192,13 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let samples = rounds::loaded(&running, &extent(options));
     let names: Vec<_> = running.iter().map(|running| running.kind.name()).collect();
     let base = if names.contains(&"envoy") { "envoy" } else { "lateen" };
-    print!("{}", render_rows(ROWS, &Figures::new(&samples), &names, base, base == "envoy"));
+    let figures = Figures::new(&samples);
+    print!("{}", render_rows(ROWS, &figures, &names, base, base == "envoy"));
+    if names.contains(&"agentgateway") {
+        let names: Vec<_> = names.iter().copied().filter(|name| *name != "envoy").collect();
+        let rows = rows_beside_agentgateway();
+        print!("\n{}", render_rows(&rows, &figures, &names, "agentgateway", true));
+    }
     drop(running);
     let routes: Vec<usize> = options.routes.iter().copied().filter(|routes| *routes > 0).collect();
     if !routes.is_empty() {
@@ -194,6 +228,7 @@ fn setting(options: &Options, folder: PathBuf) -> io::Result<Setting> {
         programs,
         other: options.other.clone(),
         envoy: options.envoy.clone().or_else(testkit::envoy::binary),
+        agentgateway: options.agentgateway.clone(),
     })
 }
 
@@ -214,11 +249,9 @@ fn start(kind: Kind, setting: &Setting, name: &str, hosts: Hosts<'_>) -> Result<
     let ground = Ground::build(name, &setting.folder)?;
     let proxy = match kind {
         Kind::Envoy => Proxy::Envoy(envoy(&ground, setting, hosts)?),
+        Kind::Agentgateway => Proxy::Agentgateway(agentgateway::start(&ground, setting, hosts)?),
         Kind::Lateen | Kind::Other => {
-            let mut programs = setting
-                .programs
-                .clone()
-                .ok_or(VariantError::NotGiven("waypoint and ctrl (cargo build --release --bins)"))?;
+            let mut programs = setting.programs()?.clone();
             if kind == Kind::Other {
                 programs.waypoint = setting.other.clone().ok_or(VariantError::NotGiven("--other PATH"))?;
             }
@@ -242,9 +275,8 @@ fn envoy(ground: &Ground, setting: &Setting, hosts: Hosts<'_>) -> Result<Process
     let binary = setting.envoy.as_deref().ok_or(VariantError::NotGiven("--envoy PATH"))?;
     let listen = std::net::SocketAddr::new(WAYPOINT, HBONE);
     let routes = |count: usize| (0..count).map(mesh::prefix).collect::<Vec<_>>();
-    let full = |service: &str| format!("{service}.bench.svc.cluster.local");
     let mut all = vec![(mesh::HOST.to_owned(), Vec::new())];
-    all.extend(hosts.iter().map(|(service, count)| (full(service), routes(*count))));
+    all.extend(hosts.iter().map(|(service, count)| (mesh::host(service), routes(*count))));
     let of = Waypoint {
         listen,
         peer: std::net::SocketAddr::new(SERVER, HBONE),

@@ -16,16 +16,17 @@ const A_SERVICE: f64 = 300.0;
 
 /// The table: resident memory with so many routes, of each variant, and what a service more is.
 pub(super) fn table(setting: &Setting, routes: &[usize], services: usize) -> String {
-    let variants = [Kind::Lateen, Kind::Envoy];
+    let mut variants = vec![Kind::Lateen, Kind::Envoy];
+    variants.extend(setting.agentgateway.is_some().then_some(Kind::Agentgateway));
     let mut lines = vec![vec![String::new(), "resident memory".to_owned(), "target".to_owned()]];
-    lines[0].extend(variants.map(|kind| kind.name().to_owned()));
+    lines[0].extend(variants.iter().map(|kind| kind.name().to_owned()));
     let mut empty = None;
     for &count in [0].iter().chain(routes) {
         let hosts: Vec<_> = (0..count.div_ceil(PER_HOST)).map(|n| (format!("host-{n}"), PER_HOST)).collect();
         let target = TARGETS.iter().find(|(routes, _)| *routes == count);
         let mut line = vec!["P10".to_owned(), format!("{count} routes, {PER_HOST} a host")];
         line.push(target.map(|(_, most)| format!("≤ {most} MB")).unwrap_or_default());
-        for kind in variants {
+        for &kind in &variants {
             let taken = resident(kind, setting, &format!("{}-{count}", kind.name()), &hosts);
             if kind == Kind::Lateen && count == 0 {
                 empty = taken.as_ref().ok().copied();
@@ -43,7 +44,9 @@ pub(super) fn table(setting: &Setting, routes: &[usize], services: usize) -> Str
             |bytes| format!("{:.0} B each", (bytes - empty) / services as f64),
         );
         let what = format!("{services} services more, without routes");
-        lines.push(vec!["P10".to_owned(), what, format!("≤ {A_SERVICE} B"), figure, "–".to_owned()]);
+        let mut line = vec!["P10".to_owned(), what, format!("≤ {A_SERVICE} B"), figure];
+        line.resize(lines[0].len(), "–".to_owned());
+        lines.push(line);
     }
     lay_out(&lines)
 }

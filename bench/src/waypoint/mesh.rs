@@ -18,7 +18,7 @@ pub(crate) const HOST: &str = "app.bench.svc.cluster.local";
 /// Where its pod listens.
 pub(crate) const PORT: u16 = 8080;
 /// The service's ports, by what is spoken there.
-const PORTS: [(&str, u16); 3] = [("http", 80), ("http2", 81), ("grpc", 82)];
+pub(crate) const PORTS: [(&str, u16); 3] = [("http", 80), ("http2", 81), ("grpc", 82)];
 /// Label of what belongs to a Gateway.
 const GATEWAY: &str = "gateway.networking.k8s.io/gateway-name";
 
@@ -26,6 +26,16 @@ const GATEWAY: &str = "gateway.networking.k8s.io/gateway-name";
 pub(crate) fn service(protocol: crate::http::Protocol) -> SocketAddr {
     let port = PORTS[protocol as usize].1;
     SocketAddr::new(SERVICE, port)
+}
+
+/// The full name of a service.
+pub(crate) fn host(service: &str) -> String {
+    format!("{service}.bench.svc.cluster.local")
+}
+
+/// The address of one of the services more.
+pub(crate) fn address(number: usize) -> String {
+    format!("10.{}.{}.{}", 100 + (number >> 16), (number >> 8) & 255, number & 255)
 }
 
 /// The files.
@@ -89,8 +99,8 @@ impl Mesh {
         let bound = json!({"istio.io/use-waypoint": "waypoint"});
         let ports = json!([{"name": "http", "port": 80, "targetPort": PORT}]);
         for number in 0..count {
-            let address = format!("10.{}.{}.{}", 100 + (number >> 16), (number >> 8) & 255, number & 255);
-            self.object(&kind_of_service(&format!("host-{number}"), &address, &bound, None, &ports))?;
+            let (name, address) = (format!("host-{number}"), address(number));
+            self.object(&kind_of_service(&name, &address, &bound, None, &ports))?;
         }
         Ok(())
     }

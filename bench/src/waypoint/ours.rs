@@ -12,9 +12,9 @@ use crate::process::Process;
 use crate::variants::VariantError;
 
 /// Where the controller is, inside the waypoint's pod: nothing else is there.
-const CTRL: &str = "127.0.0.1:15012";
+pub(super) const CTRL: &str = "127.0.0.1:15012";
 /// How long the controller may take to read all there is.
-const LOADING: Duration = Duration::from_secs(120);
+pub(super) const LOADING: Duration = Duration::from_secs(120);
 
 /// The programs.
 #[derive(Debug, Clone)]
@@ -66,7 +66,8 @@ pub(crate) fn start(
     Ok(Ours { process, mesh, ctrl })
 }
 
-fn controller(ground: &Ground, binary: &Path, mesh: &Mesh) -> Result<Process, VariantError> {
+/// Starts a controller alone, which signs for the waypoint's account too.
+pub(super) fn controller(ground: &Ground, binary: &Path, mesh: &Mesh) -> Result<Process, VariantError> {
     let folder = &ground.folder;
     let (tokens, authority) = (folder.join("tokens"), folder.join("ca"));
     fs::create_dir_all(&tokens).map_err(failed("making a folder"))?;
@@ -83,6 +84,6 @@ fn controller(ground: &Ground, binary: &Path, mesh: &Mesh) -> Result<Process, Va
     Ok(process)
 }
 
-fn failed(doing: &str) -> impl FnOnce(io::Error) -> VariantError + '_ {
+pub(super) fn failed(doing: &str) -> impl FnOnce(io::Error) -> VariantError + '_ {
     move |source| VariantError::Io { doing: doing.to_owned(), source }
 }
