@@ -72,7 +72,7 @@ struct Sending<'a> {
     source: SharedSource,
 }
 
-/// The form in which the endpoint is sent it.
+/// The form in which an endpoint is sent it.
 struct Form {
     version: Http,
     /// What else than HTTP the client wants to speak.
@@ -91,7 +91,6 @@ pub(super) async fn send(
     let (worker, inbound) = (&course.connection.worker, &course.connection.inbound);
     let sending = Sending::new(course, exchange, body, forwarding);
     let mut retries = Retries::new(sending.policy.as_deref());
-    let mut form = None;
     loop {
         let endpoint = sending.pick(course, exchange, &retries.tried).await?;
         exchange.goes_to(&endpoint);
@@ -100,24 +99,20 @@ pub(super) async fn send(
         } else {
             course.allowed(exchange, Some(&endpoint)).await?
         }
-        let form = match &mut form {
-            Some(form) => form,
-            none => {
-                let form = Form::new(course, forwarding, &endpoint).map_err(|local| *local)?;
-                if let Some(to) =
-                    forwarding.filter(|to| !to.forward.mirrors.is_empty() && form.upgrade.is_none())
-                {
-                    mirror::send(course, to, &form.prepared, form.version, &sending.source);
-                }
-                none.insert(form)
-            }
-        };
+        let form = Form::new(course, forwarding, &endpoint).map_err(|local| *local)?;
+        let (version, gate, upgrade) = (form.version, form.gate.clone(), form.upgrade.is_some());
+        if let Some(to) = forwarding.filter(|to| !to.forward.mirrors.is_empty())
+            && !upgrade
+            && retries.made == 0
+        {
+            mirror::send(course, to, &form.prepared, version, &sending.source);
+        }
         let request = sending.request(form);
         let limit = sending.timeouts.per_try.map(|per_try| Instant::now() + per_try);
-        let sent = upstream::send(worker, inbound, &endpoint, form.version, request);
+        let sent = upstream::send(worker, inbound, &endpoint, version, request);
         let ended = within(sent, limit, sending.deadline).await;
         ended.note(&endpoint, course.asked.grpc);
-        let may_again = sending.source.borrow().is_kept() && form.upgrade.is_none();
+        let may_again = sending.source.borrow().is_kept() && !upgrade;
         match retries.next(may_again, &ended, &endpoint) {
             Next::Again(pause) => {
                 exchange.tried_again();
@@ -135,7 +130,6 @@ pub(super) async fn send(
         return match ended {
             Ended::Answered(mut response, lease) => {
                 give_cookie(&mut response, &endpoint);
-                let (gate, upgrade) = (form.gate.take(), form.upgrade.is_some());
                 Ok(Answered { response, endpoint, lease, gate, upgrade, deadline: sending.deadline })
             }
             Ended::Failed(error) => Err(broken(exchange, &error, &endpoint)),
@@ -196,7 +190,7 @@ impl<'a> Sending<'a> {
     }
 
     /// The request of one try.
-    fn request(&self, form: &Form) -> Request<RequestBody> {
+    fn request(&self, form: Form) -> Request<RequestBody> {
         let body = RequestBody::new(&self.source, form.gate.clone());
         form.prepared.request(body, form.gate.as_ref(), self.timeouts.headers(self.began.elapsed()))
     }

@@ -15,8 +15,8 @@ use crate::protocol::Http;
 use crate::telemetry::Flags;
 use crate::upstream::{Gate, RequestBody};
 
-/// A head, ready for as many tries as it takes.
-#[derive(Debug)]
+/// A head, ready to be sent.
+#[derive(Debug, Clone)]
 pub(super) struct Prepared {
     method: Method,
     uri: Uri,
@@ -58,15 +58,15 @@ impl Prepared {
 
     /// The request of one try; `edits` say how much time it has.
     pub(super) fn request(
-        &self,
+        self,
         body: RequestBody,
         gate: Option<&Gate>,
         edits: Vec<Edit>,
     ) -> Request<RequestBody> {
         let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
         edits.into_iter().for_each(|edit| edit.apply(request.headers_mut()));
         let Some(gate) = gate else {
             // Who is not held back hears from us that it may go on.
@@ -91,7 +91,7 @@ impl Prepared {
 
     /// The same for a copy of the request, marked as one by its host; `None` if it has a host that cannot be marked so.
     pub(super) fn copy(&self, body: RequestBody, version: Http) -> Option<Request<RequestBody>> {
-        let mut request = self.request(body, None, Vec::new());
+        let mut request = self.clone().request(body, None, Vec::new());
         match version {
             Http::One => {
                 let host = request.headers().get(header::HOST)?.to_str().ok()?;

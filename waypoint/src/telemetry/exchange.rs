@@ -15,7 +15,7 @@ use tracing::Level;
 
 use super::Flags;
 use super::labels::{GrpcStatus, RequestLabels, labels};
-use super::line::{Entry, Said, cluster_name, write};
+use super::line::{Entry, Said, cluster_name, put_together, write};
 use super::records::{Decided, Record};
 use super::series::{Added, Series};
 use super::spans::More;
@@ -199,7 +199,7 @@ impl Exchange {
     /// The rule by which it goes where it goes, and what the access log calls it.
     pub(crate) fn routed(&mut self, decision: &Decision<'_>) {
         if self.said.is_some() {
-            self.cause = Some(decision.cause.to_string());
+            self.cause = Some(put_together(format_args!("{}", decision.cause)));
             self.route_name = decision.route_name();
             if (self.logged || self.span.is_some())
                 && let Outcome::Forward(Forwarding { destination, .. }) = &decision.outcome
