@@ -8,11 +8,10 @@ pub mod shop;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::{Outcome, PATIENCE, built, fresh_name, pause, report, run};
+use crate::{Outcome, PATIENCE, built, fresh_name, report, run, until};
 
 /// A control plane of its own; taken down when dropped.
 #[derive(Debug)]
@@ -317,11 +316,9 @@ impl Ctrl {
     ///
     /// # Panics
     /// It does not within [`PATIENCE`].
-    pub fn eventually(&self, what: &str, mut check: impl FnMut() -> Result<(), String>) {
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(reason) = check() {
-            assert!(Instant::now() < deadline, "{what}: {reason}\nctrl's log:\n{}", self.log());
-            pause();
+    pub fn eventually(&self, what: &str, check: impl FnMut() -> Result<(), String>) {
+        if let Err(reason) = until(PATIENCE, check) {
+            panic!("{what}: {reason}\nctrl's log:\n{}", self.log());
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 
 use crate::processes::{Process, all, base, below};
-use crate::{pause, run};
+use crate::{run, until};
 
 /// How long a mesh may take to be gone.
 pub const GONE: Duration = Duration::from_secs(30);
@@ -146,14 +146,12 @@ impl Before {
     /// Something is, after [`GONE`].
     #[track_caller]
     pub fn assert_gone(&self, what: &str, parts: &Parts) {
-        let deadline = Instant::now() + GONE;
-        loop {
+        let gone = until(GONE, || {
             let left = self.left(parts);
-            if left.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{what}: after {GONE:?} there still is {left:#?}");
-            pause();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+        });
+        if let Err(left) = gone {
+            panic!("{what}: after {GONE:?} there still is {left}");
         }
     }
 }

@@ -255,12 +255,9 @@ impl Mesh {
         mut check: impl FnMut(&Self) -> Result<(), String>,
     ) -> Duration {
         let begun = Instant::now();
-        loop {
-            match check(self) {
-                Ok(()) => return begun.elapsed(),
-                Err(last) if begun.elapsed() >= time => panic!("{what}: still not after {time:?}: {last}"),
-                Err(_) => pause(),
-            }
+        match until(time, || check(self)) {
+            Ok(()) => begun.elapsed(),
+            Err(last) => panic!("{what}: still not after {time:?}: {last}"),
         }
     }
 
@@ -309,6 +306,20 @@ impl Mesh {
 /// A log's lines that hold all of these parts.
 pub fn lines<'a>(log: &'a str, parts: &[&str]) -> Vec<&'a str> {
     log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).collect()
+}
+
+/// Looks again and again until there is what `look` looks for.
+///
+/// # Errors
+/// There is not after so long: what was said of it last.
+pub fn until<T>(time: Duration, mut look: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Err(_) if begun.elapsed() < time => pause(),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Between two looks at a condition.

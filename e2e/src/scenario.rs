@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use self::form::{Expectation, Scenario, Step};
 use crate::report::told;
-use crate::{Outcome, lines, pause};
+use crate::{Outcome, lines, until};
 
 pub use self::kube::OnCluster;
 
@@ -44,11 +44,9 @@ pub trait Stage {
     /// # Panics
     /// It does not in time.
     #[track_caller]
-    fn until(&self, what: &str, mut check: impl FnMut() -> Result<(), String>) {
-        let begun = Instant::now();
-        while let Err(last) = check() {
-            assert!(begun.elapsed() < Self::PATIENCE, "{what}: still not after {:?}: {last}", Self::PATIENCE);
-            pause();
+    fn until(&self, what: &str, check: impl FnMut() -> Result<(), String>) {
+        if let Err(last) = until(Self::PATIENCE, check) {
+            panic!("{what}: still not after {:?}: {last}", Self::PATIENCE);
         }
     }
 }
@@ -185,14 +183,8 @@ fn now() -> u64 {
 }
 
 /// What is told of a request follows its answer by and by.
-fn soon(mut check: impl FnMut() -> Result<(), String>) -> Result<(), String> {
-    let end = Instant::now() + Duration::from_secs(3);
-    loop {
-        match check() {
-            Err(_) if Instant::now() < end => pause(),
-            done => return done,
-        }
-    }
+fn soon(check: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    until(Duration::from_secs(3), check)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use e2e::left::{Before, Parts};
 use e2e::report::{counted, full, size};
-use e2e::{Outcome, lateen, pause, run};
+use e2e::{Outcome, lateen, pause, run, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -83,19 +83,19 @@ impl Demo {
     fn signal(&mut self, signal: Signal, again_and_again: bool) -> Option<i32> {
         let group = Pid::from_raw(-i32::try_from(self.child.id()).expect("a process number"));
         kill(group, signal).expect("it runs");
-        let deadline = Instant::now() + e2e::left::GONE;
-        loop {
+        let ended = until(e2e::left::GONE, || {
             if let Some(status) = self.child.try_wait().expect("our own child") {
                 // Within its first moments the shell has made nothing, and a signal just ends it.
-                return status.code().or_else(|| status.signal().map(|number| 128 + number));
+                return Ok(status.code().or_else(|| status.signal().map(|number| 128 + number)));
             }
-            assert!(Instant::now() < deadline, "it does not end:\n{}", self.text);
-            pause();
             if again_and_again {
                 // It may have ended meanwhile.
                 let _ = kill(group, signal);
             }
-        }
+            Err(String::new())
+        });
+        assert!(ended.is_ok(), "it does not end:\n{}", self.text);
+        ended.ok().flatten()
     }
 
     /// Ends it at this moment, and looks for what is left.
@@ -108,15 +108,13 @@ impl Demo {
         self.before.assert_gone(&what, &parts);
         // Those of its group that nobody has waited for have ended all the same: they have no command line.
         let group = i32::try_from(self.child.id()).expect("a process number");
-        let left = || {
+        let gone = until(e2e::left::GONE, || {
             let all = e2e::processes::all().into_iter();
-            all.filter(|process| process.group == group && !process.command.is_empty()).collect::<Vec<_>>()
-        };
-        let deadline = Instant::now() + e2e::left::GONE;
-        while !left().is_empty() {
-            assert!(Instant::now() < deadline, "{what}: {:#?}", left());
-            pause();
-        }
+            let left: Vec<_> =
+                all.filter(|process| process.group == group && !process.command.is_empty()).collect();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
+        });
+        assert_eq!(gone, Ok(()), "{what}");
     }
 }
 

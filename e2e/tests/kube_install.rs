@@ -72,16 +72,15 @@ fn lateen_installs_upgrades_and_uninstalls() {
 
 /// The controller says that an agent of every node is connected to it and has everything.
 fn connected(cluster: &Cluster) {
-    let begun = Instant::now();
-    let mut status = cluster.lateen(&["proxy-status"]);
-    while !(status.ok()
-        && ["node-agent/node-1", "node-agent/node-2"].iter().all(|name| status.stdout.contains(name)))
-    {
-        let log = cluster.kubectl(&["logs", "-n", "istio-system", "-l", "app=lateen-node-agent", "--prefix"]);
-        assert!(begun.elapsed() < e2e::PATIENCE, "{status}\n{log}");
-        e2e::pause();
-        status = cluster.lateen(&["proxy-status"]);
-    }
+    let all = e2e::until(e2e::PATIENCE, || {
+        let status = cluster.lateen(&["proxy-status"]);
+        let names = |name: &&str| status.stdout.contains(name);
+        let all = status.ok() && ["node-agent/node-1", "node-agent/node-2"].iter().all(names);
+        if all { Ok(()) } else { Err(status.to_string()) }
+    });
+    let last = all.err();
+    let log = || cluster.kubectl(&["logs", "-n", "istio-system", "-l", "app=lateen-node-agent", "--prefix"]);
+    assert!(last.is_none(), "{}\n{}", last.unwrap_or_default(), log());
     let version = cluster.lateen(&["version"]);
     passed("version", &version);
     for name in ["ctrl/lateen-ctrl-", "node-agent/node-1", "node-agent/node-2"] {

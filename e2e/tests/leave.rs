@@ -2,13 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use e2e::client::{Client, Load};
 use e2e::left::{Before, GONE, Parts};
 use e2e::processes::base;
 use e2e::report::{counted, size};
-use e2e::{Mesh, lateen, manifests, pause, run};
+use e2e::{Mesh, lateen, manifests, run, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -78,11 +77,8 @@ impl Drop for Foreground {
 
 #[track_caller]
 fn wait(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + GONE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited {GONE:?} for {what}");
-        pause();
-    }
+    let held = until(GONE, || if holds() { Ok(()) } else { Err(String::new()) });
+    assert!(held.is_ok(), "waited {GONE:?} for {what}");
 }
 
 #[test]

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use serde_json::Value;
 
 use super::Cluster;
 use crate::processes::{self, Process};
-use crate::{Outcome, pause, run};
+use crate::{Outcome, run, until};
 
 /// How long a pod of such a cluster may take: its nodes share this machine with everything else.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
@@ -207,11 +206,9 @@ impl<'a> Nodes<'a> {
     ///
     /// # Panics
     /// It does not in time.
-    pub fn eventually(&self, what: &str, mut check: impl FnMut() -> Result<(), String>) {
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(reason) = check() {
-            assert!(Instant::now() < deadline, "{what}: {reason}\n{}", self.said());
-            pause();
+    pub fn eventually(&self, what: &str, check: impl FnMut() -> Result<(), String>) {
+        if let Err(reason) = until(PATIENCE, check) {
+            panic!("{what}: {reason}\n{}", self.said());
         }
     }
 }

@@ -1,11 +1,11 @@
 //! A Kubernetes with the mesh installed as a stage: what is in force is what its API server has.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Script, Stage};
 use crate::cluster::Cluster;
-use crate::{Outcome, pause};
+use crate::{Outcome, until};
 
 /// A cluster on which an application runs.
 #[derive(Debug)]
@@ -37,14 +37,12 @@ impl Stage for OnCluster<'_> {
 
     /// Again and again for a while: accounts of a new namespace, which its pods need, come by and by.
     fn put(&self, file: &Path, manifest: &str) {
-        let begun = Instant::now();
-        loop {
+        let done = until(crate::PATIENCE, || {
             let applied = self.0.try_apply(manifest);
-            if applied.ok() {
-                return;
-            }
-            assert!(begun.elapsed() < crate::PATIENCE, "{}: {applied}", file.display());
-            pause();
+            if applied.ok() { Ok(()) } else { Err(applied.to_string()) }
+        });
+        if let Err(applied) = done {
+            panic!("{}: {applied}", file.display());
         }
     }
 
