@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use daemon::log::{About, Line};
-use daemon::metrics::end::End;
+use daemon::metrics::end::{Asked, End};
 use daemon::metrics::traffic::{Labels, Reporter};
 use hbone::connection::Live;
 use model::Identity;
@@ -77,16 +77,11 @@ impl Ends {
             || end(self.source.as_deref(), self.source_identity.as_ref()),
             |baggage| End::said(baggage, self.source_identity.as_ref(), text(self.source_identity.as_ref())),
         );
-        let service = self.service.as_deref();
         Labels {
             reporter: self.reporter,
             source,
             destination: end(self.destination.as_deref(), self.destination_identity.as_ref()),
-            destination_service: service.map(|service| service.key.hostname.clone()).unwrap_or_default(),
-            destination_service_namespace: service
-                .map(|service| service.key.namespace.clone())
-                .unwrap_or_default(),
-            destination_service_name: service.map(|service| service.name.clone()).unwrap_or_default(),
+            service: Asked::of(self.service.as_deref()),
             mutual_tls: self.source_identity.is_some() && self.destination_identity.is_some(),
             flags,
         }

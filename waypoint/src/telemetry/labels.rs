@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use daemon::metrics::end::End;
+use daemon::metrics::end::{Asked, End};
 use daemon::metrics::traffic::{Labels, Reporter};
 use model::baggage::Baggage;
 use model::service::Service;
@@ -99,11 +99,7 @@ pub(crate) fn labels(
         reporter: Reporter::Waypoint,
         source,
         destination: destination.unwrap_or_default(),
-        destination_service: service.map(|service| service.key.hostname.clone()).unwrap_or_default(),
-        destination_service_namespace: service
-            .map(|service| service.key.namespace.clone())
-            .unwrap_or_default(),
-        destination_service_name: service.map(|service| service.name.clone()).unwrap_or_default(),
+        service: Asked::of(service),
         // Nobody comes here but through a tunnel.
         mutual_tls: true,
         flags: flags.first(),

@@ -1,9 +1,10 @@
-//! What series and logs call the two ends of what was carried.
+//! What series and logs call the two ends of what was carried, and the service that was asked for.
 
 use std::sync::Arc;
 
 use model::Identity;
 use model::baggage::Baggage;
+use model::service::Service;
 use model::workload::Workload;
 
 /// What the labels say of one end. Empty values are reported as `unknown`.
@@ -25,6 +26,29 @@ pub struct End {
     pub region: Arc<str>,
     /// The zone.
     pub zone: Arc<str>,
+}
+
+/// What the labels say of the service that was asked for. Empty where it was none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// Its host name.
+    pub hostname: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its short name.
+    pub name: Arc<str>,
+}
+
+impl Asked {
+    /// What the mesh knows of it, if it was one.
+    pub fn of(service: Option<&Service>) -> Self {
+        let named = |service: &Service| Self {
+            hostname: service.key.hostname.clone(),
+            namespace: service.key.namespace.clone(),
+            name: service.name.clone(),
+        };
+        service.map(named).unwrap_or_default()
+    }
 }
 
 impl End {

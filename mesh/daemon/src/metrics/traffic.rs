@@ -18,7 +18,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::end::End;
+use super::end::{Asked, End};
 
 /// Sets of labels kept at most unless said otherwise; what does not fit is counted under labels that are all `unknown`.
 pub const MAX_SERIES: usize = 2000;
@@ -57,12 +57,8 @@ pub struct Labels {
     pub source: End,
     /// The server.
     pub destination: End,
-    /// The host name of the service asked for.
-    pub destination_service: Arc<str>,
-    /// Its namespace.
-    pub destination_service_namespace: Arc<str>,
-    /// Its short name.
-    pub destination_service_name: Arc<str>,
+    /// The service asked for.
+    pub service: Asked,
     /// Whether the connection was mutually authenticated.
     pub mutual_tls: bool,
     /// How it ended: `-`, or a flag such as `DENY`.
@@ -74,7 +70,7 @@ impl Hash for Labels {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.reporter, self.flags, self.mutual_tls).hash(state);
         let ends = [&self.source, &self.destination].map(|end| (&end.namespace, &end.workload));
-        (ends, &self.destination_service).hash(state);
+        (ends, &self.service.hostname).hash(state);
     }
 }
 
@@ -85,9 +81,7 @@ impl Labels {
             reporter,
             source: End::default(),
             destination: End::default(),
-            destination_service: Arc::default(),
-            destination_service_namespace: Arc::default(),
-            destination_service_name: Arc::default(),
+            service: Asked::default(),
             mutual_tls: false,
             flags: "-",
         }
@@ -115,9 +109,9 @@ impl Labels {
             ("source_app", &source.canonical_service),
             ("source_version", &source.canonical_revision),
             ("source_cluster", &source.cluster),
-            ("destination_service", &self.destination_service),
-            ("destination_service_namespace", &self.destination_service_namespace),
-            ("destination_service_name", &self.destination_service_name),
+            ("destination_service", &self.service.hostname),
+            ("destination_service_namespace", &self.service.namespace),
+            ("destination_service_name", &self.service.name),
             ("destination_workload", &destination.workload),
             ("destination_canonical_service", &destination.canonical_service),
             ("destination_canonical_revision", &destination.canonical_revision),
