@@ -7,6 +7,8 @@
 //!                                  supervise ── starts, restarts ──────────┘
 //! ```
 
+mod options;
+
 pub mod source;
 
 pub mod catalog;
@@ -40,7 +42,7 @@ use std::{
 
 use daemon::{
     http::{Answer, Routes, serve_unix},
-    settings::{Settings, SettingsError},
+    settings::SettingsError,
     shutdown::Shutdown,
     tasks::{Defect, Tasks},
 };
@@ -51,19 +53,18 @@ use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
+pub use self::options::Options;
 use self::{
     catalog::Catalog,
     cni::Endpoint,
     eligible::{PodFacts, Verdict},
-    enrol::{Enroller, Policy},
-    install::{Installation, PLUGIN, Places},
+    enrol::Enroller,
+    install::Installation,
     reconcile::{Capturer, Counts},
-    rules::RuleSet,
-    source::{Fed, Source},
+    source::Fed,
     supervise::{Orders, Program},
 };
 use crate::{
-    config::{self, name},
     private::{
         server::{Drained, PrivateServer},
         takeover,
@@ -73,38 +74,6 @@ use crate::{
 
 /// How often a node that is not ready yet is looked at.
 const LOOK_FOR_PROXY: Duration = Duration::from_millis(200);
-
-/// What the role needs to be told.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Whose pods.
-    pub node: String,
-    /// The pod that this is, where it is one.
-    pub pod: String,
-    /// The ZDS socket.
-    pub zds: PathBuf,
-    /// The private socket.
-    pub private: PathBuf,
-    /// The socket of the CNI plugin.
-    pub cni: PathBuf,
-    /// Where pods are known from.
-    pub source: Source,
-    /// How pods are enrolled.
-    pub policy: Policy,
-    /// What rules do where a pod does not say.
-    pub defaults: RuleSet,
-    /// The proxy to start; `None` where it is started otherwise.
-    pub proxy: Option<Program>,
-    /// Whether rules are taken out at the end.
-    pub clean_up: bool,
-    /// Where the CNI plugin is to be put; `None`: somebody else does that.
-    pub plugin: Option<Places>,
-    /// Namespace and name of the DaemonSet that this is of: once that is gone, everything of ours leaves the node.
-    pub daemon_set: (String, String),
-    /// Whether another one follows by itself on one that is told to end, and one whose place is taken is to stay until it is told
-    /// to end, as in a DaemonSet.
-    pub lingers: bool,
-}
 
 /// Why the role cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -144,92 +113,6 @@ impl RedirectError {
     }
 }
 
-impl Options {
-    /// Options from the settings.
-    ///
-    /// # Errors
-    /// When one is missing or cannot be read.
-    pub fn from_settings(settings: &Settings) -> Result<Self, RedirectError> {
-        let required = |name: &'static str, why: &'static str| match settings.text(name) {
-            "" => Err(RedirectError::Missing(name, why)),
-            text => Ok(text.to_owned()),
-        };
-        let foreign_proxy = settings.switch(name::FOREIGN_PROXY)?;
-        let [zds, private, cni] = config::sockets(settings);
-        let start = settings.switch(name::START_PROXY)? && !foreign_proxy;
-        Ok(Self {
-            node: required(name::NODE_NAME, "give the name of this node with --node")?,
-            pod: settings.text(name::POD_NAME).to_owned(),
-            zds,
-            private,
-            cni,
-            source: match settings.text(name::CONFIG_SOURCE) {
-                "kubernetes" => Source::Kubernetes {
-                    kubeconfig: Some(settings.text(name::KUBECONFIG))
-                        .filter(|path| !path.is_empty())
-                        .map(PathBuf::from),
-                },
-                _ => Source::Files {
-                    manifests: settings.list(name::SOURCE).into_iter().map(PathBuf::from).collect(),
-                    objects: required(name::OBJECTS, "give the folder of the mesh's objects with --objects")?
-                        .into(),
-                },
-            },
-            policy: Policy {
-                nft: settings.text(name::NFT).to_owned(),
-                foreign_proxy,
-                leave_grace: settings.duration(name::LEAVE_GRACE)?,
-            },
-            defaults: RuleSet {
-                dns: settings.switch(name::DNS_CAPTURE)?,
-                drop_uncarried: settings.switch(name::DROP_UNCARRIED)?,
-                ..RuleSet::default()
-            },
-            proxy: if start { Some(proxy_program(settings)?) } else { None },
-            clean_up: settings.switch(name::CLEANUP)?,
-            plugin: places(settings)?,
-            daemon_set: (
-                settings.text(name::POD_NAMESPACE).to_owned(),
-                settings.text(name::DAEMON_SET).to_owned(),
-            ),
-            lingers: settings.text(name::CONFIG_SOURCE) == "kubernetes",
-        })
-    }
-}
-
-/// On Kubernetes, unless somebody else installs the plugin.
-fn places(settings: &Settings) -> Result<Option<Places>, RedirectError> {
-    let is_cluster = settings.text(name::CONFIG_SOURCE) == "kubernetes";
-    if !is_cluster || !settings.switch(name::INSTALL_CNI)? {
-        return Ok(None);
-    }
-    let program =
-        std::env::current_exe().map_err(RedirectError::system("cannot tell this program's path"))?;
-    let mut exempt = settings.list(name::CNI_EXEMPT);
-    exempt.push(settings.text(name::POD_NAMESPACE).to_owned());
-    let [_, _, socket] = config::sockets(settings);
-    Ok(Some(Places {
-        binary: program.with_file_name(PLUGIN),
-        bin: settings.text(name::CNI_BIN_DIR).into(),
-        configurations: settings.text(name::CNI_CONF_DIR).into(),
-        socket,
-        exempt,
-    }))
-}
-
-/// This binary in its other role, with the same settings.
-fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
-    let path = std::env::current_exe().map_err(RedirectError::system("cannot tell this program's path"))?;
-    let env = config::environment(settings);
-    Ok(Program {
-        path,
-        args: vec!["proxy".into()],
-        env: env.into_iter().map(|(key, value)| (key, value.into())).collect(),
-        // What is left then is reset, which takes a moment.
-        drain: settings.duration(name::DRAIN)? + Duration::from_secs(2),
-    })
-}
-
 /// Runs the role until `shutdown` begins, or until another one has taken its place and the proxy that it started has
 /// ended. On the main thread, in a single-threaded runtime: the proxy dies with the thread that started it.
 ///
@@ -245,11 +128,7 @@ fn proxy_program(settings: &Settings) -> Result<Program, RedirectError> {
 pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result<(), RedirectError> {
     // Nine descriptors a pod, here and in the proxy: the usual soft limit of 1,024 is a hundred pods.
     daemon::files::raise_limit(u64::MAX);
-    for folder in [&options.zds, &options.private, &options.cni].into_iter().filter_map(|path| path.parent())
-    {
-        std::fs::create_dir_all(folder)
-            .map_err(RedirectError::system(format!("cannot make {}", folder.display())))?;
-    }
+    make_folders(&options)?;
     // Before that: reading the manifests takes longer than anything else, and meanwhile nobody would capture.
     let fed = tokio::select! {
         fed = options.source.read(&options.node, &options.policy.nft) => fed?,
@@ -326,21 +205,36 @@ pub async fn run(options: Options, orders: Orders, shutdown: Shutdown) -> Result
         return end::replaced(options, shutdown, proxy).await;
     }
     enroller.stop().await;
+    clean_up(&options, &fed, &capturer, installation.as_ref()).await;
+    Ok(())
+}
+
+/// The folders of the sockets.
+fn make_folders(options: &Options) -> Result<(), RedirectError> {
+    let sockets = [&options.zds, &options.private, &options.cni];
+    for folder in sockets.into_iter().filter_map(|path| path.parent()) {
+        std::fs::create_dir_all(folder)
+            .map_err(RedirectError::system(format!("cannot make {}", folder.display())))?;
+    }
+    Ok(())
+}
+
+/// What is taken away at the end: nothing, rules if the settings say so, everything if the mesh leaves the cluster.
+async fn clean_up(options: &Options, fed: &Fed, capturer: &Capturer, installation: Option<&Installation>) {
     // Who is told that it may not ask takes that for the end of everything; an agent that serves here knows better.
-    let uninstalled = uninstalled(&fed, &options).await && !end::serves(&options.cni).await;
+    let uninstalled = uninstalled(fed, options).await && !end::serves(&options.cni).await;
     if uninstalled {
         info!("the DaemonSet is gone: taking everything of ours off the node");
-        uninstall::plugin(installation.as_ref());
+        uninstall::plugin(installation);
     }
     if uninstalled || options.clean_up {
-        enroller.clean_up().await;
+        capturer.enroller.clean_up().await;
     }
     if uninstalled {
         // Let go at once: what is borrowed stops the watch, and with it this thread, at the first pod that changes.
-        let last = catalog.borrow().clone();
-        uninstall::traces(&capturer, &last).await;
+        let last = fed.catalog.borrow().clone();
+        uninstall::traces(capturer, &last).await;
     }
-    Ok(())
 }
 
 /// Whether the mesh is being taken off the cluster.
