@@ -85,16 +85,9 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     // Where there may be a predecessor it has the ports until it hears of this one.
     let ports = admin::listen_unless_taken(Addresses::of(settings)?, keeps_state)?;
     tasks.spawn("admin", admin::serve(ports, page));
-    tasks.spawn_lasting("parking", parking::expire(agent.clone()));
-    tasks.spawn_lasting(
-        "certificates",
-        agent.trust.certificates.drive(controller::authority(settings, &agent.trust.tls, true)?),
-    );
-    let expiring = agent.clone();
-    tasks.spawn_lasting("expire series", expire(move || expiring.traffic.expire()));
-    tasks.spawn_lasting("memory", memory::watch(agent.clone()));
-    tasks.spawn_lasting("rates", top::follow(agent.clone()));
-    tasks.spawn_lasting("ends of roots", agent.trust.clone().warn_of_the_end());
+    let authority = controller::authority(settings, &agent.trust.tls, true)?;
+    tasks.spawn_lasting("certificates", agent.trust.certificates.drive(authority));
+    keep_house(&tasks, &agent);
 
     // The hand-over first: whoever was served before us is served again before the controller has said a word.
     let (feed, saved) = tokio::select! {
@@ -152,6 +145,16 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     }
     tasks.stop().await;
     Ok(())
+}
+
+/// What is looked after for as long as the process lives, whatever pods and controllers there are.
+fn keep_house(tasks: &Tasks, agent: &Arc<Agent>) {
+    tasks.spawn_lasting("parking", parking::expire(agent.clone()));
+    let expiring = agent.clone();
+    tasks.spawn_lasting("expire series", expire(move || expiring.traffic.expire()));
+    tasks.spawn_lasting("memory", memory::watch(agent.clone()));
+    tasks.spawn_lasting("rates", top::follow(agent.clone()));
+    tasks.spawn_lasting("ends of roots", agent.trust.clone().warn_of_the_end());
 }
 
 fn start_workers(agent: &Arc<Agent>, mailboxes: Vec<worker::Mailbox>) -> Result<Threads, StartError> {
