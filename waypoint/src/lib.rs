@@ -1,4 +1,4 @@
-//! The waypoint: tunnels in, requests judged and routed, tunnels out. This file alone knows every part.
+//! The waypoint: tunnels in, requests judged and routed, tunnels out. This file and `app` alone know every part.
 //!
 //! The life of a request, which is also the order of the modules:
 //!
@@ -6,32 +6,42 @@
 //! listen ══ tunnel ══► target ─► protocol ─┬► http ─► filter::chain ─► route ─► upstream ══ tunnel ══► pod
 //!                                          └► tcp (hello) ─────────► route ─► upstream
 //! telemetry: what is said of it      worker: the thread it lives on      limits: every bound
+//! known: what the controller told (feed) of hosts and workloads      balance: what traffic to endpoints showed of them
 //! health: what is asked of endpoints beside requests
 //! ```
 
-pub mod app;
-pub mod config;
-
-mod admin;
-mod balance;
-mod ending;
-mod feed;
-mod filter;
-mod health;
-mod hello;
-mod http;
-mod known;
-mod limits;
 mod listen;
+
+mod target;
+
+mod hello;
 mod protocol;
 mod rewound;
-mod route;
-mod target;
+
+mod http;
+
+mod filter;
+
 mod tcp;
-mod telemetry;
-mod trust;
+
+mod balance;
+mod route;
+
 mod upstream;
+
+mod telemetry;
+
+mod ending;
+mod feed;
+mod health;
+mod known;
+mod limits;
+mod trust;
 mod worker;
+
+mod admin;
+pub mod app;
+pub mod config;
 
 use std::sync::Arc;
 
