@@ -21,6 +21,7 @@ use model::accept::{Authority, InvalidAuthority};
 use model::address::{NetworkAddress, PeerAddress};
 use model::baggage::{self, Baggage};
 use model::mesh::Mesh;
+use model::request;
 use model::traffic::balance::Labels;
 use model::workload::Workload;
 use proxy::threads::Counted;
@@ -279,6 +280,17 @@ pub(crate) struct Inbound {
     pub(crate) own: Arc<Workload>,
     /// Counts as a tunnel while it lasts, also where it outlives the tunnel.
     pub(crate) _serving: Counted,
+}
+
+impl Inbound {
+    /// Its client as rules see it.
+    pub(crate) fn asking(&self) -> request::Client<'_> {
+        request::Client {
+            address: self.client.peer.addr(),
+            identity: Some(&self.client.identity),
+            labels: self.source_labels.as_deref(),
+        }
+    }
 }
 
 /// Refuses a client that has its share.

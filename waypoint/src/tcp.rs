@@ -9,7 +9,6 @@ use hbone::headers::Headers;
 use hbone::tunnel::{Request, Stream};
 use model::address::Str;
 use model::baggage;
-use model::request::Client;
 use model::route::stream::{self, select_stream};
 use model::traffic::ConnectionPool;
 use model::traffic::outlier::Outcome;
@@ -74,13 +73,9 @@ async fn to_endpoint(
     let service = inbound.target.service.as_ref();
     let edition = service.map(|service| worker.waypoint.routings.of(&service.key)).unwrap_or_default();
     let decision = edition.routing.as_deref().map(|routing| {
-        let client = Client {
-            address: inbound.client.peer.addr(),
-            identity: Some(&inbound.client.identity),
-            labels: inbound.source_labels.as_deref(),
-        };
         let destination = inbound.target.destination;
-        let connection = stream::Connection { client, destination, server_name: hello.name() };
+        let connection =
+            stream::Connection { client: inbound.asking(), destination, server_name: hello.name() };
         select_stream(routing, &connection, &mut draw)
     });
     let destination = match decision {

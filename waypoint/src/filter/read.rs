@@ -3,7 +3,7 @@
 use http::request::Parts;
 use http::{HeaderMap, Method, Version, header};
 use model::path;
-use model::request::{Client, Request};
+use model::request::Request;
 use thiserror::Error;
 
 use crate::listen::Inbound;
@@ -28,11 +28,6 @@ pub(crate) struct Asked {
 impl Asked {
     /// The request as routing and policy see it.
     pub(super) fn request<'a>(&'a self, head: &'a Parts, inbound: &'a Inbound) -> Request<'a> {
-        let client = Client {
-            address: inbound.client.peer.addr(),
-            identity: Some(&inbound.client.identity),
-            labels: inbound.source_labels.as_deref(),
-        };
         Request {
             method: &head.method,
             scheme: "http",
@@ -40,7 +35,7 @@ impl Asked {
             path: &self.path,
             query: self.query.as_deref(),
             headers: &head.headers,
-            client,
+            client: inbound.asking(),
             destination: inbound.target.destination,
         }
     }
