@@ -2,6 +2,8 @@
 //! from the rules on the pod's traffic waits or is refused rather than let out in the clear. Leaving: first
 //! the capture goes, then, when the last captured connection has ended, the rest.
 
+mod slot;
+
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -18,6 +20,8 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::slot::Status;
+use self::slot::{Slot, Standing};
 use super::{
     apply::{self, ApplyError},
     rules::{Phase, RuleSet, WayBack},
@@ -78,20 +82,6 @@ pub enum EnrolError {
     Proxy(#[from] ZdsError),
 }
 
-/// What a pod's enrolment has come to.
-#[derive(Debug, Default)]
-enum Standing {
-    #[default]
-    Out,
-    /// Rules stand; the proxy may have acknowledged (`served`) or not.
-    In { spec: PodSpec, served: bool },
-    Draining {
-        spec: PodSpec,
-        /// When that began: it may be taken back, and begin anew, within the grace.
-        since: Instant,
-    },
-}
-
 /// How the enroller works on this node.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -135,64 +125,6 @@ struct Shared {
 #[must_use = "they go on as soon as it is dropped"]
 pub(crate) struct StandStill {
     _guard: OwnedRwLockWriteGuard<()>,
-}
-
-/// One pod: how it stands, and the same for those who only look.
-#[derive(Debug, Default)]
-struct Slot {
-    standing: tokio::sync::Mutex<Standing>,
-    status: Mutex<Status>,
-}
-
-/// How a pod stands, for those who only look.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Status {
-    /// Nothing of ours is in it, as far as is known.
-    #[default]
-    Out,
-    /// Its rules stand; the proxy has not acknowledged it.
-    Pending,
-    /// It is captured by these rules and served.
-    Served(RuleSet),
-    /// It is leaving.
-    Draining,
-}
-
-impl Slot {
-    async fn lock(&self) -> Locked<'_> {
-        Locked { standing: self.standing.lock().await, status: &self.status }
-    }
-}
-
-/// A pod's standing, held; the status is brought up to date when it is let go.
-struct Locked<'a> {
-    standing: tokio::sync::MutexGuard<'a, Standing>,
-    status: &'a Mutex<Status>,
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = match &*self.standing {
-            Standing::Out => Status::Out,
-            Standing::In { served: false, .. } => Status::Pending,
-            Standing::In { served: true, spec } => Status::Served(spec.rules.clone()),
-            Standing::Draining { .. } => Status::Draining,
-        };
-    }
-}
-
-impl std::ops::Deref for Locked<'_> {
-    type Target = Standing;
-
-    fn deref(&self) -> &Standing {
-        &self.standing
-    }
-}
-
-impl std::ops::DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut Standing {
-        &mut self.standing
-    }
 }
 
 impl Enroller {
@@ -243,8 +175,7 @@ impl Enroller {
     /// How each pod stands.
     #[must_use]
     pub fn statuses(&self) -> HashMap<String, Status> {
-        let status = |slot: &Slot| slot.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.pods().iter().map(|(uid, slot)| (uid.clone(), status(slot))).collect()
+        self.pods().iter().map(|(uid, slot)| (uid.clone(), slot.status())).collect()
     }
 
     /// Captures a pod: listeners, rules, then the proxy's acknowledgement, waited for until `deadline`. Can be
