@@ -3,22 +3,21 @@
 //! A series that no connection uses and that has not changed for a while goes, and there is a hard cap with a
 //! counter for what did not fit, so that label values cannot exhaust memory.
 
+mod labels;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::EncodeMetric;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder,
-};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::end::{Asked, End};
+use self::labels::Own;
+pub use self::labels::{Labels, Reporter};
 
 /// Sets of labels kept at most unless said otherwise; what does not fit is counted under labels that are all `unknown`.
 pub const MAX_SERIES: usize = 2000;
@@ -26,120 +25,6 @@ pub const MAX_SERIES: usize = 2000;
 const PASSES: u8 = 10;
 /// The same where the pods that it is about have gone: it is seen once more by who scrapes.
 const LAST_PASSES: u8 = 2;
-
-/// Which end of a connection reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reporter {
-    /// The client's agent.
-    Source,
-    /// The server's agent.
-    Destination,
-    /// A waypoint between the two.
-    Waypoint,
-}
-
-impl Reporter {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Destination => "destination",
-            Self::Waypoint => "waypoint",
-        }
-    }
-}
-
-/// The labels of one series, in the order of Istio's `istio_tcp_*` metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labels {
-    /// Who reports.
-    pub reporter: Reporter,
-    /// The client.
-    pub source: End,
-    /// The server.
-    pub destination: End,
-    /// The service asked for.
-    pub service: Asked,
-    /// Whether the connection was mutually authenticated.
-    pub mutual_tls: bool,
-    /// How it ended: `-`, or a flag such as `DENY`.
-    pub flags: &'static str,
-}
-
-/// By what tells most series apart: every connection is hashed, at both of its ends.
-impl Hash for Labels {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.reporter, self.flags, self.mutual_tls).hash(state);
-        let ends = [&self.source, &self.destination].map(|end| (&end.namespace, &end.workload));
-        (ends, &self.service.hostname).hash(state);
-    }
-}
-
-impl Labels {
-    /// Series of connections that did not fit under the cap. No workload's: it is not counted as one.
-    fn overflow(reporter: Reporter) -> Self {
-        Self {
-            reporter,
-            source: End::default(),
-            destination: End::default(),
-            service: Asked::default(),
-            mutual_tls: false,
-            flags: "-",
-        }
-    }
-
-    /// The workload of this node that it is reported of.
-    fn own(&self) -> Own {
-        let own = match self.reporter {
-            Reporter::Source => &self.source,
-            Reporter::Destination | Reporter::Waypoint => &self.destination,
-        };
-        (own.namespace.clone(), own.workload.clone())
-    }
-
-    /// Names and values, in Istio's order; `request_protocol` is `tcp`.
-    pub fn pairs(&self) -> [(&'static str, &str); 27] {
-        let (source, destination) = (&self.source, &self.destination);
-        [
-            ("reporter", self.reporter.as_str()),
-            ("source_workload", &source.workload),
-            ("source_canonical_service", &source.canonical_service),
-            ("source_canonical_revision", &source.canonical_revision),
-            ("source_workload_namespace", &source.namespace),
-            ("source_principal", &source.principal),
-            ("source_app", &source.canonical_service),
-            ("source_version", &source.canonical_revision),
-            ("source_cluster", &source.cluster),
-            ("destination_service", &self.service.hostname),
-            ("destination_service_namespace", &self.service.namespace),
-            ("destination_service_name", &self.service.name),
-            ("destination_workload", &destination.workload),
-            ("destination_canonical_service", &destination.canonical_service),
-            ("destination_canonical_revision", &destination.canonical_revision),
-            ("destination_workload_namespace", &destination.namespace),
-            ("destination_principal", &destination.principal),
-            ("destination_app", &destination.canonical_service),
-            ("destination_version", &destination.canonical_revision),
-            ("destination_cluster", &destination.cluster),
-            ("request_protocol", "tcp"),
-            ("response_flags", self.flags),
-            ("connection_security_policy", if self.mutual_tls { "mutual_tls" } else { "unknown" }),
-            ("source_region", &source.region),
-            ("source_zone", &source.zone),
-            ("destination_region", &destination.region),
-            ("destination_zone", &destination.zone),
-        ]
-    }
-}
-
-impl EncodeLabelSet for Labels {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
-        for (name, value) in self.pairs() {
-            let value = if value.is_empty() { "unknown" } else { value };
-            (name, value).encode(encoder.encode_label())?;
-        }
-        Ok(())
-    }
-}
 
 /// The counters of one set of labels.
 #[derive(Debug, Default)]
@@ -164,9 +49,6 @@ impl Series {
         self.passes.store(PASSES, Ordering::Relaxed);
     }
 }
-
-/// A namespace and a workload in it.
-type Own = (Arc<str>, Arc<str>);
 
 /// The series that there are, and how many each workload has.
 #[derive(Debug, Default)]
@@ -356,138 +238,4 @@ impl Traffic {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metrics::Metrics;
-
-    fn labels(flags: &'static str) -> Labels {
-        let mut labels = Labels::overflow(Reporter::Source);
-        labels.source.workload = "client".into();
-        labels.flags = flags;
-        labels
-    }
-
-    #[test]
-    fn encodes_every_label_and_unknown_for_none() {
-        let metrics = Metrics::default();
-        let traffic = Traffic::default();
-        metrics.register_istio(|registry| registry.register_collector(Box::new(traffic.clone())));
-        traffic.series(&labels("-")).sent.fetch_add(7, Ordering::Relaxed);
-        traffic.series(&labels("DENY")).failed.fetch_add(1, Ordering::Relaxed);
-        let text = metrics.text();
-        assert!(text.contains("istio_tcp_sent_bytes_total{reporter=\"source\",source_workload=\"client\",source_canonical_service=\"unknown\""), "{text}");
-        assert!(text.contains("response_flags=\"DENY\",connection_security_policy=\"unknown\""), "{text}");
-        assert!(text.contains("istio_tcp_sockets_open{reporter=\"source\"} 0"), "{text}");
-        assert!(text.contains("istio_mesh_series_dropped_total 0"), "{text}");
-    }
-
-    #[test]
-    fn forgets_series_that_nobody_uses() {
-        let traffic = Traffic::default();
-        let held = traffic.series(&labels("-"));
-        drop(traffic.series(&labels("DENY")));
-        (1..PASSES).for_each(|_| traffic.expire());
-        assert_eq!(traffic.len(), 2, "asked for not long ago");
-        traffic.expire();
-        assert_eq!(traffic.len(), 1, "only the one that is held");
-        drop(held);
-        traffic.expire();
-        assert!(traffic.is_empty());
-    }
-
-    #[test]
-    fn forgets_soon_what_is_about_pods_that_have_gone() {
-        let of = |workload: &str, reporter| {
-            let mut labels = labels("-");
-            labels.reporter = reporter;
-            (labels.source.workload, labels.source.namespace) = (workload.into(), "shop".into());
-            (labels.destination.workload, labels.destination.namespace) = ("server".into(), "shop".into());
-            labels
-        };
-        let traffic = Traffic::default();
-        for labels in
-            [of("gone", Reporter::Source), of("stays", Reporter::Source), of("gone", Reporter::Destination)]
-        {
-            drop(traffic.series(&labels));
-        }
-        let held = traffic.series(&of("gone", Reporter::Source));
-        traffic.retire("shop", "gone");
-        traffic.retire("elsewhere", "stays");
-        (0..LAST_PASSES).for_each(|_| traffic.expire());
-        assert_eq!(traffic.len(), 3, "a connection that has not ended yet will be counted");
-        drop(held);
-        traffic.expire();
-        // The third was reported of the server's end, whose pod is still there.
-        assert_eq!(traffic.len(), 2);
-    }
-
-    #[test]
-    fn what_one_workload_is_told_leaves_series_for_the_others() {
-        let traffic = Traffic::new(300);
-        let of = |own: &str, peer: usize| {
-            let mut labels = Labels::overflow(Reporter::Destination);
-            labels.destination.workload = own.into();
-            labels.source.workload = peer.to_string().into();
-            labels
-        };
-        // A peer says of itself to be another one each time.
-        (0..1000).for_each(|peer| drop(traffic.series(&of("attacked", peer))));
-        assert_eq!((traffic.len(), traffic.dropped()), (200 + 1, 800));
-        (0..30).for_each(|peer| drop(traffic.series(&of("bystander", peer))));
-        assert_eq!((traffic.len(), traffic.dropped()), (230 + 1, 800));
-        (0..PASSES).for_each(|_| traffic.expire());
-        assert!(traffic.is_empty());
-        (0..1000).for_each(|peer| drop(traffic.series(&of("bystander", peer))));
-        assert_eq!(traffic.len(), 200 + 1, "what is gone counts no more");
-    }
-
-    #[test]
-    fn series_are_shared_by_what_is_left() {
-        for (own, all, more) in [
-            (0, 0, true),
-            (199, 199, true),
-            (200, 200, false),
-            (1, 299, true),
-            (2, 299, false),
-            (0, 300, false),
-        ] {
-            assert_eq!(may_have_more(own, all, 300), more, "{own} of {all}");
-        }
-    }
-
-    #[test]
-    fn caps_the_number_of_series() {
-        let traffic = Traffic::default();
-        for number in 0..MAX_SERIES + 10 {
-            let mut labels = labels("-");
-            labels.source.workload = number.to_string().into();
-            traffic.series(&labels);
-        }
-        assert_eq!(traffic.len(), MAX_SERIES + 1);
-        assert_eq!(traffic.dropped(), 10);
-        traffic.expire();
-        assert_eq!(traffic.len(), MAX_SERIES + 1, "asked for not long ago, like all others");
-        let few = Traffic::new(1);
-        few.series(&labels("-"));
-        few.series(&labels("DENY"));
-        assert_eq!((few.len(), few.dropped()), (2, 1));
-    }
-
-    #[test]
-    fn what_did_not_fit_is_counted_as_no_workloads() {
-        let counted = |traffic: &Traffic| -> usize {
-            traffic.0.series.read().expect("nobody panicked").of_workload.values().sum()
-        };
-        // Of workloads that are not known, like the series of what does not fit.
-        let unknown = |flags| Labels { flags, ..Labels::overflow(Reporter::Source) };
-        let traffic = Traffic::new(1);
-        let held = traffic.series(&unknown("DENY"));
-        drop([traffic.series(&unknown("UF")), traffic.series(&unknown("-"))]);
-        assert_eq!((traffic.len(), traffic.dropped(), counted(&traffic)), (2, 1, 1));
-        (0..PASSES).for_each(|_| traffic.expire());
-        assert_eq!((traffic.len(), counted(&traffic)), (1, 1), "that of the one that is held");
-        drop(held);
-        traffic.expire();
-        assert_eq!((traffic.len(), counted(&traffic)), (0, 0));
-    }
-}
+mod tests;
