@@ -1,5 +1,6 @@
 //! What a controller of a cluster does beside reading its objects: the authority that all replicas have in common, what was
-//! last good, and what one of them, which leads, writes: statuses, and the root certificates in every namespace.
+//! last good, and what one of them, which leads, writes: statuses, the root certificates in every namespace, the objects of
+//! waypoints, and whom the API server trusts as its webhook.
 
 pub mod client;
 pub mod custody;

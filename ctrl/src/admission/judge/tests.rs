@@ -1,3 +1,5 @@
+//! What is refused, what is taken with a warning, and what is nobody's business.
+
 use super::*;
 
 fn mesh() -> Settings {
