@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use manifest::enrolment::MODE;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -66,8 +67,7 @@ fn row(kind: &str, object: &Value, wide: bool, now: i64) -> Vec<String> {
         "Service" => service(object, name, age),
         "Node" => node(object, name, age),
         "Namespace" => {
-            let mode =
-                object.pointer("/metadata/labels").and_then(|labels| labels.get("istio.io/dataplane-mode"));
+            let mode = object.pointer("/metadata/labels").and_then(|labels| labels.get(MODE));
             let mode = mode.and_then(Value::as_str).unwrap_or("-").to_owned();
             (vec![name, "Active".to_owned(), age, mode], vec![])
         }

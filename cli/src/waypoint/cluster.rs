@@ -2,6 +2,7 @@
 
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::ApiResource;
+use manifest::enrolment::MODE;
 use manifest::waypoint::USE_WAYPOINT;
 use serde_json::{Value, json};
 
@@ -114,6 +115,6 @@ impl Gateways {
         let labelled =
             labelled.map_err(|error| failed(format!("namespace {namespace} cannot be labelled"), &error))?;
         let labels = labelled.metadata.labels.unwrap_or_default();
-        Ok(labels.get("istio.io/dataplane-mode").is_some_and(|mode| mode == "ambient"))
+        Ok(labels.get(MODE).is_some_and(|mode| mode == "ambient"))
     }
 }

@@ -5,7 +5,7 @@
 //! text ─► yaml (documents, places) ─► kinds (what is it?) ─► decode (types) ─► check (rules) ─► Object
 //!                     └────────────── everything wrong on the way ──────────────► Finding
 //! files ─► folder (all of them, again when they change) ─► objects in force      state (what a mesh writes)
-//! Gateway ─► waypoint (the objects by which it runs)
+//! Gateway ─► waypoint (the objects by which it runs)      Pod, Namespace ─► enrolment (whether it belongs to the mesh)
 //! ```
 //!
 //! Used by whoever reads manifests: the controller's file source, `lateen up` and `lateen analyze`, and the
@@ -19,6 +19,7 @@ mod check;
 mod compatibility;
 mod cursor;
 mod decode;
+pub mod enrolment;
 mod finding;
 mod folder;
 mod health_check;

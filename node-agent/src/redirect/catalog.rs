@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use manifest::enrolment::{MODE, Names};
 use manifest::{Batch, Key, Object, Typed};
 
-use super::eligible::{MODE_LABEL, Names, PodFacts, Verdict};
+use super::eligible::{PodFacts, Verdict};
 
 /// The pods of one node and all namespaces' labels.
 #[derive(Clone, Debug, Default)]
@@ -94,7 +95,7 @@ impl Catalog {
     /// label that enrols, and none of their pods on this node has one of its own.
     #[must_use]
     pub fn namespaces_apart(&self) -> BTreeSet<String> {
-        let labelled = |labels: &Names| labels.get(MODE_LABEL).is_some_and(|mode| mode == "ambient");
+        let labelled = |labels: &Names| labels.get(MODE).is_some_and(|mode| mode == "ambient");
         let mixed: BTreeSet<&str> =
             self.pods().filter(|pod| labelled(&pod.labels)).map(|pod| pod.namespace.as_str()).collect();
         let apart = self

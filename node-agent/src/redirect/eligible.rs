@@ -1,17 +1,11 @@
 //! Whether a pod belongs to the mesh, and what its rules should do: pure functions of the pod and its namespace.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+
+use manifest::enrolment::{Enrolment, Names};
 
 use super::rules::{RuleSet, is_interface_name};
 
-/// Label, on namespaces and pods, that enrols (`ambient`) or, on a pod, opts out (`none`).
-pub const MODE_LABEL: &str = "istio.io/dataplane-mode";
-/// Annotation that an injected sidecar leaves.
-const SIDECAR_ANNOTATION: &str = "sidecar.istio.io/status";
 /// Annotation with the path of the pod's network namespace, where there is no runtime to ask.
 pub const NETNS_ANNOTATION: &str = "lateen.dev/netns";
 /// Annotation that captures nothing inbound: for a gateway that must see its clients as they are.
@@ -22,13 +16,8 @@ const DNS_ANNOTATION: &str = "ambient.istio.io/dns-capture";
 const VIRTUAL_INTERFACES_ANNOTATION: &str = "istio.io/reroute-virtual-interfaces";
 /// Annotation, of the kubelet, with the uid under which it runs a pod that comes from a file of the node's.
 const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.hash";
-/// Annotation of such a pod's object.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// Annotation by which the redirecting role notes what it did.
 pub const REDIRECTION_ANNOTATION: &str = "ambient.istio.io/redirection";
-
-/// Labels or annotations.
-pub type Names = BTreeMap<String, String>;
 
 /// What of a pod the redirecting role looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,24 +64,9 @@ impl PodFacts {
         if matches!(self.phase.as_str(), "Succeeded" | "Failed") {
             return Verdict::Ended;
         }
-        if self.host_network {
-            return Verdict::Left("it uses its node's network (hostNetwork)");
-        }
-        // The controller vouches for none: a node could make one in any namespace.
-        if self.annotations.contains_key(MIRROR_ANNOTATION) {
-            return Verdict::Left("it comes from a file of its node (a static pod) and has no identity");
-        }
-        if self.annotations.contains_key(SIDECAR_ANNOTATION) {
-            return Verdict::Left("it has an injected sidecar");
-        }
-        let own = self.labels.get(MODE_LABEL).map(String::as_str);
-        let of_namespace = namespace.get(MODE_LABEL).map(String::as_str);
-        match (own, of_namespace) {
-            (Some("ambient"), _) => Verdict::Captured,
-            (Some("none"), _) => Verdict::Left("its label istio.io/dataplane-mode=none"),
-            (_, Some("ambient")) => Verdict::Captured,
-            _ => Verdict::Left("neither it nor its namespace has the label istio.io/dataplane-mode=ambient"),
-        }
+        let Self { labels, annotations, host_network, .. } = self;
+        let pod = Enrolment { labels, annotations, host_network: *host_network, namespace };
+        pod.refusal().map_or(Verdict::Captured, Verdict::Left)
     }
 
     /// What its rules should do, from the node's `defaults` and its annotations. An annotation that says neither
@@ -138,7 +112,9 @@ impl PodFacts {
 
 #[cfg(test)]
 mod tests {
-    use super::{Names, PodFacts, Verdict};
+    use manifest::enrolment::Names;
+
+    use super::{PodFacts, Verdict};
     use crate::redirect::rules::RuleSet;
 
     fn names(pairs: &[(&str, &str)]) -> Names {
@@ -150,25 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn labels_decide_the_pods_own_first() {
-        for (namespace, pod, captured) in [
-            ("", "", false),
-            ("ambient", "", true),
-            ("ambient", "none", false),
-            ("ambient", "ambient", true),
-            ("", "ambient", true),
-            ("none", "ambient", true),
-            ("none", "", false),
-            ("ambient", "unheard-of", true),
-        ] {
-            let facts = PodFacts { labels: mode(pod), ..PodFacts::default() };
-            let verdict = facts.verdict(&mode(namespace));
-            assert_eq!(verdict == Verdict::Captured, captured, "{namespace:?} {pod:?}: {verdict:?}");
-        }
-    }
-
-    #[test]
-    fn some_pods_are_never_captured() {
+    fn labels_decide_and_some_pods_are_never_captured() {
+        let out = PodFacts { labels: mode("none"), ..PodFacts::default() };
+        assert!(matches!(out.verdict(&mode("ambient")), Verdict::Left(why) if why.contains("mode=none")));
+        assert!(
+            matches!(PodFacts::default().verdict(&mode("")), Verdict::Left(why) if why.contains("neither"))
+        );
         let ambient = mode("ambient");
         let host = PodFacts { host_network: true, ..PodFacts::default() };
         assert!(matches!(host.verdict(&ambient), Verdict::Left(why) if why.contains("hostNetwork")));

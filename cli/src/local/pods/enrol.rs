@@ -2,13 +2,13 @@
 //! it, and decides whether to capture it. Without its answer a pod that belongs to the mesh does not start: it
 //! would run uncaptured.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use hyper::Method;
 use k8s_openapi::api::core::v1::Pod;
+use manifest::enrolment::{Enrolment, Names};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
@@ -17,22 +17,16 @@ use crate::local::http;
 /// How long the agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Label, on namespaces and pods, that enrols.
-const MODE_LABEL: &str = "istio.io/dataplane-mode";
-
 /// Whether a pod must be captured before it starts.
-pub(crate) fn must_be_captured(pod: &Pod, namespace_labels: Option<&BTreeMap<String, String>>) -> bool {
-    let spec = pod.spec.as_ref();
-    if spec.and_then(|spec| spec.host_network) == Some(true) {
-        return false;
-    }
-    let annotations = pod.metadata.annotations.as_ref();
-    if annotations.is_some_and(|annotations| annotations.contains_key("sidecar.istio.io/status")) {
-        return false;
-    }
-    let own = pod.metadata.labels.as_ref().and_then(|labels| labels.get(MODE_LABEL)).map(String::as_str);
-    let of_namespace = namespace_labels.and_then(|labels| labels.get(MODE_LABEL)).map(String::as_str);
-    own == Some("ambient") || (own != Some("none") && of_namespace == Some("ambient"))
+pub(crate) fn must_be_captured(pod: &Pod, namespace_labels: Option<&Names>) -> bool {
+    let none = Names::new();
+    let pod = Enrolment {
+        labels: pod.metadata.labels.as_ref().unwrap_or(&none),
+        annotations: pod.metadata.annotations.as_ref().unwrap_or(&none),
+        host_network: pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true),
+        namespace: namespace_labels.unwrap_or(&none),
+    };
+    pod.refusal().is_none()
 }
 
 /// The message of a CNI plugin, with Go's encoding of a network.
@@ -92,10 +86,11 @@ mod tests {
             ("", "ambient", json!({}), true),
             ("none", "ambient", json!({}), true),
             ("ambient", "", json!({"hostNetwork": true}), false),
+            ("ambient", "unheard-of", json!({}), true),
         ] {
             let label = |value: &str| match value {
                 "" => BTreeMap::new(),
-                value => BTreeMap::from([(super::MODE_LABEL.to_owned(), value.to_owned())]),
+                value => BTreeMap::from([(manifest::enrolment::MODE.to_owned(), value.to_owned())]),
             };
             let mut spec = extra.clone();
             spec["containers"] = json!([]);

@@ -1,16 +1,14 @@
 //! Labels that ask for the mesh in words that it does not know: nothing would be captured, and nobody would say so.
 
-use super::{finding, inventory::DATAPLANE_MODE};
+use super::finding;
 use crate::{
     cursor::Cursor,
+    enrolment::{MODE, MODES},
     finding::{Code, Finding, Level},
     object::{Object, Typed},
     position::Position,
     suggest::nearest,
 };
-
-/// What it may say.
-const MODES: [&str; 2] = ["ambient", "none"];
 
 /// Warnings about the labels of a namespace, a pod, or the pods that something makes.
 pub(super) fn check(object: &Object) -> Vec<Finding> {
@@ -27,7 +25,7 @@ pub(super) fn check(object: &Object) -> Vec<Finding> {
 fn label(object: &Object, key: &str, value: &Cursor<'_>) -> Option<Finding> {
     let warning =
         |at, message| finding(Level::Warning, Code::SchemaWarning, object, at, &value.path, message);
-    if key == DATAPLANE_MODE {
+    if key == MODE {
         let mode = value.text();
         if MODES.contains(&mode) {
             return None;
@@ -39,10 +37,10 @@ fn label(object: &Object, key: &str, value: &Cursor<'_>) -> Option<Finding> {
         );
         return Some(warning(Position::new(object.file(), value.at), message).with_fix(fix));
     }
-    if !key.starts_with("istio.io/") || nearest(key, [DATAPLANE_MODE]).is_none() {
+    if !key.starts_with("istio.io/") || nearest(key, [MODE]).is_none() {
         return None;
     }
     let message = format!("nobody heeds the label `{key}`");
     let finding = warning(Position::new(object.file(), value.key_at), message);
-    Some(finding.with_fix(format!("did you mean `{DATAPLANE_MODE}`?")))
+    Some(finding.with_fix(format!("did you mean `{MODE}`?")))
 }

@@ -8,14 +8,12 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    enrolment::{Enrolment, Names},
     istio::{DestinationRule, MutualTlsMode, PeerAuthentication, VirtualService, WorkloadSelector},
     network_policy::NetworkPolicy,
     object::{Object, Typed},
     waypoint::{self, Asked, FOR_ACCOUNT},
 };
-
-/// The label by which a namespace or pod enrols.
-pub(super) const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 
 /// Something that makes pods, or a pod.
 pub(super) struct Workload<'a> {
@@ -23,7 +21,8 @@ pub(super) struct Workload<'a> {
     /// The pod, or the template of its pods.
     pub(super) pod: &'a Value,
     pub(super) namespace: &'a str,
-    pub(super) labels: BTreeMap<String, String>,
+    pub(super) labels: Names,
+    annotations: Names,
     pub(super) account: &'a str,
     pub(super) host_network: bool,
 }
@@ -136,9 +135,14 @@ impl<'a> Inventory<'a> {
     /// Whether pods are captured, as far as the files say.
     pub(super) fn is_enrolled(&self, workload: &Workload<'_>) -> bool {
         let namespace = self.namespaces.get(workload.namespace).copied();
-        let own = workload.labels.get(DATAPLANE_MODE).map(String::as_str);
-        let mode = own.or_else(|| namespace.and_then(|namespace| namespace.label(DATAPLANE_MODE)));
-        mode == Some("ambient") && !workload.host_network
+        let none = Names::new();
+        let pod = Enrolment {
+            labels: &workload.labels,
+            annotations: &workload.annotations,
+            host_network: workload.host_network,
+            namespace: namespace.map_or(&none, |namespace| &namespace.metadata.labels),
+        };
+        pod.refusal().is_none()
     }
 
     /// The NetworkPolicies for a workload's pods.
@@ -222,7 +226,10 @@ fn workload<'a>(object: &'a Object, namespace: &'a str) -> Option<Workload<'a>> 
         _ => return None,
     };
     let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-    let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
+    let names = |pointer: &str| {
+        let names = pod.pointer(pointer).and_then(Value::as_object);
+        names.map(|names| names.iter().filter_map(text).collect()).unwrap_or_default()
+    };
     let account = ["/spec/serviceAccountName", "/spec/serviceAccount"]
         .iter()
         .find_map(|pointer| pod.pointer(pointer)?.as_str().filter(|name| !name.is_empty()));
@@ -230,7 +237,8 @@ fn workload<'a>(object: &'a Object, namespace: &'a str) -> Option<Workload<'a>> 
         object,
         pod,
         namespace,
-        labels: labels.map(|labels| labels.iter().filter_map(text).collect()).unwrap_or_default(),
+        labels: names("/metadata/labels"),
+        annotations: names("/metadata/annotations"),
         account: account.unwrap_or("default"),
         host_network: pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)),
     })

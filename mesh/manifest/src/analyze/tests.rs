@@ -508,4 +508,13 @@ fn network_policies_that_keep_tunnels_away() {
         said(&[&policy("{podSelector: {}, ingress: [{ports: [{port: 9080}]}]}"), &mesh]),
         [format!("5:39 Warning {incoming} => add `- {{protocol: TCP, port: 15008}}` to the ports")]
     );
+    // Who is in the mesh is decided as nodes' agents do: a word that is no mode counts for nothing, a sidecar keeps out.
+    let one = policy("{podSelector: {}, ingress: [{ports: [{port: 9080}]}]}");
+    let pod = |metadata: &str| {
+        mesh.replace("{app: reviews}}\n    spec", &format!("{{app: reviews{metadata}}}\n    spec"))
+    };
+    let unheard_of = said(&[&one, &pod(", istio.io/dataplane-mode: other}")]);
+    assert!(unheard_of.iter().any(|found| found.contains("LAT0008")), "{unheard_of:?}");
+    let sidecar = said(&[&one, &pod("}, annotations: {sidecar.istio.io/status: \"{}\"}")]);
+    assert_eq!(sidecar, Vec::<String>::new());
 }

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{GATEWAY_CLASS, GATEWAY_NAME, MADE_BY, MANAGED, PORT, controller_of, listener};
+use crate::enrolment::MODE;
 use crate::istio::{Gateway, Listener};
 
 /// Where the program says whether it is ready, and shows its metrics.
@@ -104,7 +105,7 @@ impl<'a> Waypoint<'a> {
         let mut labels = metadata["labels"].clone();
         for (label, value) in [
             // It takes tunnels itself.
-            ("istio.io/dataplane-mode", "none"),
+            (MODE, "none"),
             ("sidecar.istio.io/inject", "false"),
             ("service.istio.io/canonical-name", self.name),
             ("service.istio.io/canonical-revision", "latest"),

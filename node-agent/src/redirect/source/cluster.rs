@@ -9,12 +9,13 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, DefaultBackoff, Event, watcher};
 use kube::{Api, Client};
+use manifest::enrolment::Names;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::redirect::{
     catalog::{Catalog, facts},
-    eligible::{Names, PodFacts},
+    eligible::PodFacts,
 };
 
 /// Only the namespace's name and labels are read.
