@@ -117,6 +117,8 @@ pub(super) async fn send(
             Next::Again(pause) => {
                 exchange.tried_again();
                 sending.source.borrow_mut().withdraw();
+                // What still sends of this try must not read what the next is to send.
+                drop(ended);
                 sleep(pause).await;
                 continue;
             }

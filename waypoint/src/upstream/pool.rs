@@ -469,7 +469,8 @@ async fn two(
     let io = connect(worker, endpoint, || request_headers(inbound)).await?;
     let way = io.way();
     let windows = bounds.endpoint_windows(&worker.waypoint.limits.windows);
-    let (sender, connection) = two::begin(io, &windows, bounds.head).await.map_err(Broken::Two)?;
+    let room = two::Room { stream: windows.stream, connection: windows.connection, head: bounds.head };
+    let (sender, connection) = two::begin(io, room).await.map_err(Broken::Two)?;
     let running = two::run(connection, rules.ping);
     let queue = opened.queue.clone();
     tokio::task::spawn_local(async move {

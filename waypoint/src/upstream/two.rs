@@ -9,45 +9,55 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
-use h2::{Ping, PingPong, Reason, RecvStream};
+use h2::{Ping, PingPong, RecvStream};
 use http::{Request, Response};
 use hyper::body::{Body, Frame};
 use model::traffic::Http2KeepAlive;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use self::upload::Upload;
 use super::Io;
-use crate::limits::TwoWindows;
 
+/// Bytes of a request's body that wait in a stream for the connection.
+const WAITING: usize = 128 << 10;
 /// Streams that are begun before the endpoint has said how many it takes (it is asked to take no fewer: RFC 9113, section
 /// 6.5.2).
 const UNTOLD: usize = 100;
 
+/// What an endpoint may send before it is taken on, bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Of the body of one answer.
+    pub(crate) stream: u32,
+    /// Of the bodies of all.
+    pub(crate) connection: u32,
+    /// Of an answer's head.
+    pub(crate) head: usize,
+}
+
 /// Sends requests over a connection.
 #[derive(Debug, Clone)]
-pub(super) struct Sender(SendRequest<Bytes>);
+pub(crate) struct Sender(SendRequest<Bytes>);
 
 /// What has to run while a connection is used.
-pub(super) type Connection<T = Io> = h2::client::Connection<T, Bytes>;
+pub(crate) type Connection<T = Io> = h2::client::Connection<T, Bytes>;
 
-/// Begins to speak HTTP/2, with no larger windows, and no larger heads of answers, than these.
+/// Begins to speak HTTP/2.
 ///
 /// # Errors
 /// The connection's.
-pub(super) async fn begin<T>(
-    io: T,
-    windows: &TwoWindows,
-    head: usize,
-) -> Result<(Sender, Connection<T>), h2::Error>
+pub(crate) async fn begin<T>(io: T, room: Room) -> Result<(Sender, Connection<T>), h2::Error>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let (sender, connection) = Builder::new()
         .enable_push(false)
         .initial_max_send_streams(UNTOLD)
-        .initial_window_size(windows.stream)
-        .initial_connection_window_size(windows.connection)
-        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .max_send_buffer_size(WAITING)
+        .initial_window_size(room.stream)
+        .initial_connection_window_size(room.connection)
+        .max_header_list_size(u32::try_from(room.head).unwrap_or(u32::MAX))
         .handshake(io)
         .await?;
     Ok((Sender(sender), connection))
@@ -55,7 +65,7 @@ where
 
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Over {
+pub(crate) enum Over {
     /// It failed, or its end said so.
     #[error(transparent)]
     Failed(#[from] h2::Error),
@@ -68,7 +78,7 @@ pub(super) enum Over {
 ///
 /// # Errors
 /// Why it is over, unless both ends wanted it.
-pub(super) async fn run<T>(
+pub(crate) async fn run<T>(
     mut connection: Connection<T>,
     keep_alive: Option<Http2KeepAlive>,
 ) -> Result<(), Over>
@@ -106,11 +116,12 @@ impl Sender {
         matches!(self.0.poll_ready(&mut nobody), Poll::Ready(Err(_)))
     }
 
-    /// Sends a request, and waits for the head of its answer. What is left of its body by then goes on by itself.
+    /// Sends a request, and waits for the head of its answer. What is left of its body by then goes on for as long as the
+    /// answer is kept.
     ///
     /// # Errors
     /// The stream's or the connection's, and the request where nothing of it was sent.
-    pub(super) async fn send<B>(
+    pub(crate) async fn send<B>(
         &mut self,
         request: Request<B>,
     ) -> Result<Response<Received>, (h2::Error, Option<Request<B>>)>
@@ -134,10 +145,8 @@ impl Sender {
             Pin::new(&mut answer).poll(cx)
         });
         let answer = answer.await.map_err(|error| (error, None))?;
-        if let Some(upload) = upload {
-            tokio::task::spawn_local(upload);
-        }
-        Ok(answer.map(Received::new))
+        let upload = upload.map(|upload| tokio::task::spawn_local(upload).abort_handle());
+        Ok(answer.map(|stream| Received { stream, read: false, upload }))
     }
 }
 
@@ -147,11 +156,17 @@ pub(crate) struct Received {
     stream: RecvStream,
     /// All but its trailers has been read.
     read: bool,
+    /// What still sends the request's body.
+    upload: Option<AbortHandle>,
 }
 
-impl Received {
-    fn new(stream: RecvStream) -> Self {
-        Self { stream, read: false }
+impl Drop for Received {
+    /// Nobody waits for the rest of an exchange whose answer is whole, or not wanted: the stream is reset, whatever of the
+    /// request is still to come, or waits for room that the endpoint may never grant.
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.abort();
+        }
     }
 }
 
@@ -170,25 +185,18 @@ impl Body for Received {
                     let _ = self.stream.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(unless_whole(error)),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => self.read = true,
             }
         }
-        match ready!(self.stream.poll_trailers(cx)) {
-            Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
-            Err(error) => Poll::Ready(unless_whole(error)),
-        }
+        // Once an answer is whole, what ends its stream is no error: it says that the rest of the request is not wanted.
+        let trailers = ready!(self.stream.poll_trailers(cx));
+        Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))
     }
 
     fn is_end_stream(&self) -> bool {
         self.stream.is_end_stream()
     }
-}
-
-/// The end of an answer whose stream is reset: with `NO_ERROR` that says that the rest of the request is not wanted, and
-/// comes after an answer that is whole (RFC 9113, section 8.1).
-fn unless_whole<T>(error: h2::Error) -> Option<Result<T, h2::Error>> {
-    (error.reason() != Some(Reason::NO_ERROR)).then_some(Err(error))
 }
 
 #[cfg(test)]

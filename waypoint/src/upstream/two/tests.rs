@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use h2::server;
+use h2::{Reason, server};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -12,12 +12,12 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::super::Broken;
 use super::*;
-use crate::limits::Bounds;
+
+const ROOM: Room = Room { stream: 64 << 10, connection: 1 << 20, head: 60 << 10 };
 
 /// A connection to an end, which runs by itself.
 async fn to(end: DuplexStream) -> Sender {
-    let windows = Bounds::default().endpoint_windows(&hbone::windows::Windows::new(0));
-    let (sender, connection) = begin(end, &windows, 60 << 10).await.unwrap();
+    let (sender, connection) = begin(end, ROOM).await.unwrap();
     spawn_local(async move {
         let _ = run(connection, None).await;
     });
@@ -80,10 +80,11 @@ async fn answers(far: DuplexStream, whole: bool, reset: Reason) {
     pending().await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_is_over_when_the_rest_of_its_request_is_not_wanted_and_broken_off_by_any_other_reset() {
     for (whole, reset, ends_well) in [
         (true, Reason::NO_ERROR, true),
+        (false, Reason::NO_ERROR, false),
         (false, Reason::INTERNAL_ERROR, false),
         (false, Reason::CANCEL, false),
     ] {
@@ -104,16 +105,15 @@ async fn an_answer_is_over_when_the_rest_of_its_request_is_not_wanted_and_broken
 }
 
 #[tokio::test]
-async fn a_body_larger_than_all_windows_arrives_with_an_answer_that_came_before_it() {
+async fn a_body_larger_than_all_windows_arrives_with_an_answer_that_began_before_it() {
     const LENGTH: usize = 3 << 20;
     let test = async {
         let (near, far) = duplex(64 << 10);
-        let (say, mut said) = mpsc::channel(1);
         spawn_local(async move {
             let mut connection = server::handshake(far).await.unwrap();
             let (request, mut answer) = connection.accept().await.unwrap().unwrap();
             spawn_local(async move { while connection.accept().await.is_some() {} });
-            answer.send_response(Response::new(()), true).unwrap();
+            let mut said = answer.send_response(Response::new(()), false).unwrap();
             let mut body = request.into_body();
             let mut length = 0;
             while let Some(data) = body.data().await {
@@ -121,14 +121,38 @@ async fn a_body_larger_than_all_windows_arrives_with_an_answer_that_came_before_
                 length += data.len();
                 body.flow_control().release_capacity(data.len()).unwrap();
             }
-            say.send(length).await.unwrap();
+            said.send_data(Bytes::from(length.to_string()), true).unwrap();
         });
         let mut sender = to(near).await;
         let answer = sender.send(request(Full::new(Bytes::from(vec![7; LENGTH])))).await;
         let answer = answer.map_err(|(error, _)| error).unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
-        assert!(answer.body().is_end_stream());
-        assert_eq!(said.recv().await, Some(LENGTH));
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), LENGTH.to_string());
+    };
+    in_time(test).await;
+}
+
+#[tokio::test]
+async fn the_rest_of_a_request_does_not_outlive_its_answer() {
+    let test = async {
+        let (near, far) = duplex(64 << 10);
+        let (say, mut said) = mpsc::channel(1);
+        spawn_local(async move {
+            // It has no room for anything, answers at once, and leaves the stream as it is.
+            let mut builder = server::Builder::new();
+            builder.initial_window_size(0);
+            let mut connection = builder.handshake::<_, Bytes>(far).await.unwrap();
+            let (request, mut answer) = connection.accept().await.unwrap().unwrap();
+            spawn_local(async move { while connection.accept().await.is_some() {} });
+            answer.send_response(Response::new(()), true).unwrap();
+            say.send(request.into_body().data().await.unwrap().unwrap_err()).await.unwrap();
+        });
+        let mut sender = to(near).await;
+        let answer = sender.send(request(Full::new(Bytes::from_static(b"for nobody")))).await;
+        let answer = answer.map_err(|(error, _)| error).unwrap().into_body();
+        assert!(answer.is_end_stream());
+        drop(answer);
+        assert_eq!(said.recv().await.unwrap().reason(), Some(Reason::CANCEL));
     };
     in_time(test).await;
 }
@@ -137,8 +161,7 @@ async fn a_body_larger_than_all_windows_arrives_with_an_answer_that_came_before_
 async fn an_end_that_answers_no_ping_is_given_up() {
     let test = async {
         let (near, _far) = duplex(64 << 10);
-        let windows = Bounds::default().endpoint_windows(&hbone::windows::Windows::new(0));
-        let (_sender, connection) = begin(near, &windows, 60 << 10).await.unwrap();
+        let (_sender, connection) = begin(near, ROOM).await.unwrap();
         let ping = Http2KeepAlive { interval: Duration::from_secs(3), timeout: Duration::from_secs(2) };
         let begun = tokio::time::Instant::now();
         let over = run(connection, Some(ping)).await;

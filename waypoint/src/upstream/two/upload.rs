@@ -16,7 +16,7 @@ pub(super) struct Upload<B> {
     waiting: Option<(Bytes, bool)>,
 }
 
-/// Nothing more is to be sent: the stream was reset, or its connection is over.
+/// Nothing more is to be sent: the stream was reset, its connection is over, or what should go cannot.
 struct Stopped;
 
 impl From<h2::Error> for Stopped {
@@ -52,10 +52,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             // No room is asked for before there is something to send: others over this connection may need it.
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(_)) => {
-                    self.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(Err(Stopped));
-                }
+                Some(Err(_)) => return Poll::Ready(Err(Stopped)),
                 None => return Poll::Ready(Ok(self.stream.send_data(Bytes::new(), true)?)),
             };
             match frame.into_data() {
@@ -80,6 +77,11 @@ impl<B: Body<Data = Bytes> + Unpin> Future for Upload<B> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_sent(cx).map(|_| ())
+        let sent = ready!(self.poll_sent(cx));
+        if sent.is_err() {
+            // The endpoint is not to wait for the rest; nothing where the stream is over already.
+            self.stream.send_reset(Reason::CANCEL);
+        }
+        Poll::Ready(())
     }
 }
