@@ -139,7 +139,7 @@ pub(crate) fn read(root: &Node) -> Option<HealthCheck> {
 }
 
 /// As Kubernetes reads it: a path may be written without its first slash.
-fn path(written: Option<&str>) -> Str {
+pub(crate) fn path(written: Option<&str>) -> Str {
     match written.unwrap_or_default() {
         path if path.starts_with('/') => path.into(),
         path => format!("/{path}").into(),

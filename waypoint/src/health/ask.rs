@@ -9,8 +9,7 @@ use hbone::headers::Headers;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, TE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use model::address::Str;
 use model::baggage;
@@ -19,8 +18,8 @@ use prost::Message;
 use proxy::tunnel::TunnelError;
 
 use super::{Checked, Found};
-use crate::http::LocalExecutor;
 use crate::route;
+use crate::upstream::two::{self, Received, Room};
 use crate::upstream::{DialError, Io, connect};
 use crate::worker::Worker;
 
@@ -30,6 +29,9 @@ const AGENT: &str = "lateen/health-check";
 const MOST: usize = 4096;
 /// Bytes of an answer's head.
 const HEAD: usize = 16 << 10;
+
+/// What gRPC's server may send: no more than it takes, for many are asked at once.
+const ROOM: Room = Room { stream: 16 << 10, connection: 64 << 10, head: HEAD };
 
 /// gRPC's question (`grpc.health.v1.HealthCheckRequest`).
 #[derive(Clone, PartialEq, Message)]
@@ -123,14 +125,14 @@ async fn over_grpc(io: Io, address: SocketAddr, service: &str) -> Found {
         Ok(request) => request,
         Err(error) => return Found::Failed(error.to_string()),
     };
-    let (mut sender, connection) = match http2::handshake(LocalExecutor, TokioIo::new(io)).await {
+    let (mut sender, connection) = match two::begin(io, ROOM).await {
         Ok(made) => made,
         Err(error) => return Found::Unreachable(error.to_string()),
     };
-    beside(connection, async move {
-        match sender.send_request(request).await {
+    beside(two::run(connection, None), async move {
+        match sender.send(request).await {
             Ok(response) => served(response).await,
-            Err(error) => Found::Unreachable(explain(&error)),
+            Err((error, _)) => Found::Unreachable(error.to_string()),
         }
     })
     .await
@@ -147,7 +149,7 @@ fn question(service: &str) -> Bytes {
 }
 
 /// What gRPC's answer says.
-async fn served(response: Response<Incoming>) -> Found {
+async fn served(response: Response<Received>) -> Found {
     let status = response.status();
     if status != http::StatusCode::OK {
         return Found::Failed(format!("http status: {}", status.as_u16()));
@@ -193,10 +195,7 @@ fn judge(framed: &[u8]) -> Found {
 }
 
 /// Waits for an answer while its connection is driven; what has come by its end counts.
-async fn beside<T>(
-    connection: impl Future<Output = hyper::Result<()>>,
-    asking: impl Future<Output = T>,
-) -> T {
+async fn beside<T, E>(connection: impl Future<Output = Result<(), E>>, asking: impl Future<Output = T>) -> T {
     let mut asking = pin!(asking);
     tokio::select! {
         biased;

@@ -54,6 +54,8 @@ fn look(waypoint: &Waypoint, asking: &[Asking]) {
         let mesh = waypoint.state.read();
         match waypoint.own.workload(&mesh) {
             Some(own) => wanted(&mesh, own, asking),
+            // Where rules ask for none any more, there are none, whoever asks.
+            None if asking.is_empty() => Vec::new(),
             // Nothing can be asked before it is known as whom.
             None => return,
         }
@@ -76,6 +78,10 @@ pub(super) fn wanted(mesh: &Mesh, own: &Arc<Workload>, asking: &[Asking]) -> Vec
             else {
                 continue;
             };
+            // What comes from this waypoint its services' pods believe, and no policy judges a check: nobody else's rules ask them.
+            if key.namespace != host.namespace && target::is_bound(mesh, own, service) {
+                continue;
+            }
             let Some(check) = rules.health_check.clone() else { continue };
             let endpoints = endpoints(mesh, own, service, check.probe.port());
             let wanted = Wanted { service: service.clone(), rules: rules.cause.clone(), check, endpoints };

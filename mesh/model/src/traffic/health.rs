@@ -7,9 +7,22 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::address::Str;
+use crate::route::headers::is_framing;
 
 /// The annotation of a DestinationRule that asks for checks of its host's endpoints.
 pub const ANNOTATION: &str = "lateen.dev/health-check";
+
+/// Whether a text is a path that can be asked for.
+pub fn is_path(text: &str) -> bool {
+    text.starts_with('/') && http::uri::PathAndQuery::try_from(text).is_ok()
+}
+
+/// Whether a check may have a header: not what frames messages, and nothing that says who a client is, which endpoints believe of
+/// a waypoint.
+pub fn may_have_header(name: &str) -> bool {
+    let spelt = name.replace('_', "-");
+    !is_framing(&spelt) && !spelt.get(..12).is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-"))
+}
 
 /// How the endpoints of a host are checked ([`ANNOTATION`]).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! The annotation `lateen.dev/health-check`.
 
-use model::traffic::health::ANNOTATION;
+use model::traffic::health::{ANNOTATION, is_path, may_have_header};
 
 use crate::{
     check::{Report, values},
     cursor::Cursor,
-    health_check::{annotation, document, problems},
+    health_check::{self, annotation, document, problems},
     node::Value,
     scalar::Scalar,
     suggest::nearest,
@@ -115,7 +115,7 @@ fn http_get(http: &Cursor<'_>, report: &mut Report<'_>) {
         report.error(&scheme, format!("the scheme `{}` is not supported", scheme.text()), fix);
     }
     if let Some(path) = http.get("path")
-        && !path.text().bytes().all(|byte| byte.is_ascii_graphic() && !b"\"#<>".contains(&byte))
+        && !is_path(&health_check::path(Some(path.text())))
     {
         let fix = Some("escape what cannot stand in a path with `%`".to_owned());
         report.error(&path, format!("`{}` cannot be a path", path.text()), fix);
@@ -130,18 +130,17 @@ fn http_get(http: &Cursor<'_>, report: &mut Report<'_>) {
             let text = header.get("name").map(|name| name.text().to_owned()).unwrap_or_default();
             report.error(&header, format!("`{text}` cannot be the name of a header"), None);
         }
-        if name.is_some_and(|name| frames(name.text())) {
-            report.error(&header, "it frames the request, which is the waypoint's to do", None);
+        if name.is_some_and(|name| !may_have_header(name.text())) {
+            let fix = Some("leave it out".to_owned());
+            report.error(
+                &header,
+                "what frames a request, or says whose it is, is the waypoint's to say",
+                fix,
+            );
         }
         let odd = |byte: u8| byte != b'\t' && !(b' '..=b'~').contains(&byte);
         if header.get("value").is_some_and(|value| value.text().bytes().any(odd)) {
             report.error(&header, "its value has characters that a header cannot have", None);
         }
     }
-}
-
-fn frames(name: &str) -> bool {
-    ["connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive"]
-        .iter()
-        .any(|one| name.eq_ignore_ascii_case(one))
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{HealthCheck, Probe, Standing};
+use super::{HealthCheck, Probe, Standing, is_path, may_have_header};
 
 fn check(failure_threshold: u32, success_threshold: u32) -> HealthCheck {
     HealthCheck { failure_threshold, success_threshold, ..HealthCheck::of(Probe::Tcp { port: 80 }) }
@@ -102,5 +102,24 @@ proptest! {
                 since.clear();
             }
         }
+    }
+}
+
+#[test]
+fn a_check_asks_for_paths_and_says_of_itself_what_it_may() {
+    for (path, is) in
+        [("/healthz?deep=1", true), ("healthz", false), ("/a b", false), ("/a`b", false), ("/%20", true)]
+    {
+        assert_eq!(is_path(path), is, "{path}");
+    }
+    for (name, may) in [
+        ("Host", true),
+        ("x-forwarded", true),
+        ("Transfer-Encoding", false),
+        ("proxy-connection", false),
+        ("X-Forwarded-Client-Cert", false),
+        ("x_forwarded_for", false),
+    ] {
+        assert_eq!(may_have_header(name), may, "{name}");
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 use model::address::Str;
+use model::traffic::health::{is_path, may_have_header};
 use model::traffic::{HealthCheck, Probe};
 use proto::routing as wire;
 
@@ -38,13 +38,15 @@ fn probe(strings: &mut Strings, wire: &wire::health_check::Probe) -> Result<Prob
 }
 
 fn http(strings: &mut Strings, wire: &wire::HttpProbe) -> Result<Probe, FieldError> {
-    PathAndQuery::try_from(wire.path.as_str()).map_err(|error| invalid("path", error))?;
-    if !wire.path.starts_with('/') {
-        return Err(invalid("path", format_args!("{:?} does not begin with a slash", wire.path)));
+    if !is_path(&wire.path) {
+        return Err(invalid("path", format_args!("{:?} cannot be a path", wire.path)));
     }
     let path = strings.get(&wire.path);
     let headers = each("headers", &wire.headers, |one| {
         HeaderName::try_from(one.name.as_str()).map_err(|error| invalid("name", error))?;
+        if !may_have_header(&one.name) {
+            return Err(invalid("name", format_args!("{:?} is not a check's to say", one.name)));
+        }
         HeaderValue::try_from(one.value.as_str()).map_err(|error| invalid("value", error))?;
         Ok((strings.get(&one.name), strings.get(&one.value)))
     })?;
