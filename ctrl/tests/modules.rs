@@ -12,7 +12,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// The modules that a source names by `crate::`, but for comments and tests.
 fn named(source: &str) -> BTreeSet<String> {
-    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     let is_name = |letter: &char| letter.is_ascii_alphanumeric() || *letter == '_';
     let name = |rest: &str| rest.chars().take_while(is_name).collect::<String>();
@@ -30,6 +30,11 @@ fn uses() -> BTreeMap<String, BTreeSet<String>> {
         }
         let module = Path::new(place.iter().next().expect("a name")).with_extension("");
         let source = fs::read_to_string(&path).expect("a source");
+        assert!(
+            !source.contains("crate::{"),
+            "a module a line, for these are read by line: {}",
+            path.display()
+        );
         uses.entry(module.display().to_string()).or_default().extend(named(&source));
     }
     let modules: BTreeSet<String> = uses.keys().cloned().collect();
