@@ -4,7 +4,7 @@ mod answer;
 mod body;
 mod dial;
 mod pool;
-mod two;
+pub(crate) mod two;
 
 use std::rc::Rc;
 
