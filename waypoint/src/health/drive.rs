@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Checked, Found, ask};
 use crate::limits::{Bounds, Limit};
@@ -51,20 +51,11 @@ impl Turns {
     }
 }
 
-/// A task that ends when it is no more wanted.
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// Checks the endpoints that fall to this thread, until the last call; then it only waits.
 pub(crate) async fn drive(worker: Rc<Worker>) {
     let mut all = worker.waypoint.checks.all.subscribe();
     let turns = Rc::new(Turns::new(&worker.waypoint.bounds));
-    let mut tasks: HashMap<u64, Task> = HashMap::new();
+    let mut tasks: HashMap<u64, AbortOnDropHandle<()>> = HashMap::new();
     loop {
         let now = all.borrow_and_update().clone();
         let own: HashMap<u64, &Arc<Checked>> = now
@@ -76,7 +67,7 @@ pub(crate) async fn drive(worker: Rc<Worker>) {
         for (id, checked) in own {
             let begin = || {
                 let task = keep_asking(worker.clone(), checked.clone(), turns.clone());
-                Task(tokio::task::spawn_local(task).abort_handle())
+                AbortOnDropHandle::new(tokio::task::spawn_local(task))
             };
             tasks.entry(id).or_insert_with(begin);
         }

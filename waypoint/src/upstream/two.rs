@@ -13,8 +13,8 @@ use h2::{Ping, PingPong, RecvStream};
 use http::{Request, Response};
 use hyper::body::{Body, Frame};
 use model::traffic::Http2KeepAlive;
-use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use self::upload::Upload;
 use super::Io;
@@ -145,8 +145,8 @@ impl Sender {
             Pin::new(&mut answer).poll(cx)
         });
         let answer = answer.await.map_err(|error| (error, None))?;
-        let upload = upload.map(|upload| tokio::task::spawn_local(upload).abort_handle());
-        Ok(answer.map(|stream| Received { stream, read: false, upload }))
+        let upload = upload.map(|upload| AbortOnDropHandle::new(tokio::task::spawn_local(upload)));
+        Ok(answer.map(|stream| Received { stream, read: false, _upload: upload }))
     }
 }
 
@@ -156,18 +156,10 @@ pub(crate) struct Received {
     stream: RecvStream,
     /// All but its trailers has been read.
     read: bool,
-    /// What still sends the request's body.
-    upload: Option<AbortHandle>,
-}
-
-impl Drop for Received {
-    /// Nobody waits for the rest of an exchange whose answer is whole, or not wanted: the stream is reset, whatever of the
-    /// request is still to come, or waits for room that the endpoint may never grant.
-    fn drop(&mut self) {
-        if let Some(upload) = &self.upload {
-            upload.abort();
-        }
-    }
+    /// What still sends the request's body. It ends with the answer: nobody waits for the rest of an exchange whose answer is
+    /// whole, or not wanted, and the stream is reset, whatever of the request is still to come, or waits for room that the
+    /// endpoint may never grant.
+    _upload: Option<AbortOnDropHandle<()>>,
 }
 
 impl Body for Received {
