@@ -96,7 +96,7 @@ async fn keep_asking(worker: Rc<Worker>, checked: Arc<Checked>, turns: Rc<Turns>
         if begun.elapsed() > LONG {
             waypoint.hits.hit(Limit::Checks);
         }
-        let limit = checked.check.timeout;
+        let limit = checked.check.limit();
         // Its state is many times what a task needs that waits.
         let found = match timeout(limit, Box::pin(ask::ask(&worker, &checked))).await {
             Ok(found) => found,

@@ -23,7 +23,8 @@ pub(super) const HEALTH_CHECK: Message = Message {
         yes("grpc", PROBES).of(&GRPC).note("gRPC's health protocol: `SERVING` passes"),
         refused("exec", "a waypoint runs nothing in pods"),
         yes("periodSeconds", TIMES).note("10 unless said; a tenth longer or shorter at random"),
-        yes("timeoutSeconds", PROBES).note("1 unless said; connecting counts"),
+        yes("timeoutSeconds", PROBES)
+            .note("1 unless said; at most 10, and no longer than the period; connecting counts"),
         yes("failureThreshold", THRESHOLDS).note("3 unless said"),
         yes("successThreshold", THRESHOLDS).note("1 unless said"),
         refused("initialDelaySeconds", "an endpoint is checked from when it is ready"),

@@ -12,6 +12,13 @@ use crate::route::headers::is_framing;
 /// The annotation of a DestinationRule that asks for checks of its host's endpoints.
 pub const ANNOTATION: &str = "lateen.dev/health-check";
 
+/// How often an endpoint is asked unless said.
+pub const USUAL_PERIOD: Duration = Duration::from_secs(10);
+
+/// The longest that a check may take: as long as a connection may. A silent endpoint holds one of the places that all checks of a
+/// waypoint's thread share, for so long keeps others waiting, and says no more by a longer silence.
+pub const MOST_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Whether a text is a path that can be asked for.
 pub fn is_path(text: &str) -> bool {
     text.starts_with('/') && http::uri::PathAndQuery::try_from(text).is_ok()
@@ -29,9 +36,10 @@ pub fn may_have_header(name: &str) -> bool {
 pub struct HealthCheck {
     /// What is asked.
     pub probe: Probe,
-    /// How often (`periodSeconds`): 10 s unless said.
+    /// How often (`periodSeconds`): [`USUAL_PERIOD`] unless said.
     pub period: Duration,
-    /// How long all of a check may take, connecting too (`timeoutSeconds`): 1 s unless said.
+    /// How long all of a check may take, connecting too (`timeoutSeconds`): 1 s unless said; no longer than the period, and
+    /// [`MOST_TIMEOUT`].
     pub timeout: Duration,
     /// After so many checks in a row that it did not pass an endpoint is left out (`failureThreshold`): 3 unless said.
     pub failure_threshold: u32,
@@ -44,11 +52,16 @@ impl HealthCheck {
     pub fn of(probe: Probe) -> Self {
         Self {
             probe,
-            period: Duration::from_secs(10),
+            period: USUAL_PERIOD,
             timeout: Duration::from_secs(1),
             failure_threshold: 3,
             success_threshold: 1,
         }
+    }
+
+    /// How long a check is waited for: as long as is written, which an older controller lets be more than [`MOST_TIMEOUT`].
+    pub fn limit(&self) -> Duration {
+        self.timeout.min(MOST_TIMEOUT)
     }
 }
 

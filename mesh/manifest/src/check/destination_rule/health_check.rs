@@ -1,6 +1,6 @@
 //! The annotation `lateen.dev/health-check`.
 
-use model::traffic::health::{ANNOTATION, is_path, may_have_header};
+use model::traffic::health::{ANNOTATION, MOST_TIMEOUT, USUAL_PERIOD, is_path, may_have_header};
 
 use crate::{
     check::{Report, values},
@@ -13,9 +13,15 @@ use crate::{
 
 /// The kinds of probes that can be written.
 const KINDS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
-/// Lengths of time and numbers of checks, in whole numbers up to an hour, or as many.
-const NUMBERS: [&str; 4] = ["periodSeconds", "timeoutSeconds", "failureThreshold", "successThreshold"];
-const MOST: f64 = 3600.0;
+/// Lengths of time and numbers of checks, in whole numbers up to these.
+const NUMBERS: [(&str, f64); 4] = [
+    (PERIOD, 3600.0),
+    (TIMEOUT, MOST_TIMEOUT.as_secs_f64()),
+    ("failureThreshold", 3600.0),
+    ("successThreshold", 3600.0),
+];
+const PERIOD: &str = "periodSeconds";
+const TIMEOUT: &str = "timeoutSeconds";
 /// What annotations of ours begin with.
 const OURS: &str = "lateen.dev/";
 /// Headers of one request.
@@ -57,11 +63,12 @@ pub(super) fn check(root: &Cursor<'_>, report: &mut Report<'_>) {
     {
         values::only_one(&check, &KINDS, report);
     }
-    for value in NUMBERS.iter().filter_map(|key| check.get(key)) {
-        if values::number(&value).is_some_and(|number| !(1.0..=MOST).contains(&number)) {
-            report.error(&value, format!("not a whole number from 1 to {MOST}"), None);
+    for (value, most) in NUMBERS.iter().filter_map(|(key, most)| Some((check.get(key)?, most))) {
+        if values::number(&value).is_some_and(|number| !(1.0..=*most).contains(&number)) {
+            report.error(&value, format!("not a whole number from 1 to {most}"), None);
         }
     }
+    timeout(&check, report);
     for probe in KINDS.iter().filter_map(|kind| check.get(kind)) {
         port(&probe, report);
         if let Some(host) = probe.get("host") {
@@ -82,6 +89,21 @@ fn others(root: &Cursor<'_>, report: &mut Report<'_>) {
             let fix = nearest(key, [ANNOTATION]).map(|near| format!("did you mean `{near}`?"));
             report.warning_at_key(&value, format!("`{key}` has no effect on a DestinationRule"), fix);
         }
+    }
+}
+
+/// Who is waited for longer than a period would be asked less often than is written.
+fn timeout(check: &Cursor<'_>, report: &mut Report<'_>) {
+    let number = |key: &str| check.get(key).and_then(|value| values::number(&value));
+    let period = number(PERIOD).unwrap_or(USUAL_PERIOD.as_secs_f64());
+    if let (Some(value), Some(timeout)) = (check.get(TIMEOUT), number(TIMEOUT))
+        && period >= 1.0
+        && period < timeout
+        && timeout <= MOST_TIMEOUT.as_secs_f64()
+    {
+        let message = format!("{timeout} s are longer than `{PERIOD}`, {period} s");
+        let fix = format!("write at most {period}, or a longer `{PERIOD}`");
+        report.error(&value, message, Some(fix));
     }
 }
 

@@ -1,5 +1,7 @@
 //! What becomes of an endpoint after which history of answers.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::{HealthCheck, Probe, Standing, is_path, may_have_header};
@@ -61,6 +63,14 @@ fn another_check_begins_its_rows_anew_and_lets_nobody_in_by_itself() {
     // A threshold that was lowered meanwhile is reached by the next.
     let almost = Standing { failing: false, against: 7 };
     assert!(almost.after(false, &check(3, 1)).failing);
+}
+
+#[test]
+fn nobody_is_waited_for_longer_than_a_check_may_take() {
+    for (timeout, expected) in [(1, 1), (10_000, 10_000), (10_001, 10_000), (3_600_000, 10_000)] {
+        let check = HealthCheck { timeout: Duration::from_millis(timeout), ..check(1, 1) };
+        assert_eq!(check.limit(), Duration::from_millis(expected));
+    }
 }
 
 #[test]
