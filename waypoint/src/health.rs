@@ -8,7 +8,8 @@
 //!     └────► balance::shared, when it looks at its endpoints again: there alone it is put together with ejections
 //! ```
 //!
-//! What was found stays while the mesh around an endpoint changes, until the endpoint, its service or the annotation is gone.
+//! What was found, and when an endpoint is asked next, stays while the mesh around it changes, until the endpoint, its service
+//! or the annotation is gone.
 
 mod ask;
 mod drive;
@@ -53,10 +54,10 @@ pub(crate) struct OfService {
     endpoints: BTreeMap<Str, Arc<Checked>>,
 }
 
-/// An endpoint that is checked, in one way.
+/// An endpoint that is checked, in one way, and what is around it now.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// Another one for each, and for each way.
+    /// Another one for each endpoint, and for each way.
     id: u64,
     service: Arc<Service>,
     /// Where it is asked.
@@ -64,7 +65,8 @@ pub(crate) struct Checked {
     check: Arc<HealthCheck>,
     rules: Str,
     counts: Arc<Counts>,
-    state: Mutex<State>,
+    /// Shared by all of one id.
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -167,7 +169,8 @@ impl Checks {
         OfService { endpoints, ..of }
     }
 
-    /// An endpoint in its new surroundings: the same as before where nothing of them has changed.
+    /// An endpoint in its new surroundings: the very same where nothing of them has changed, and the same to who asks it while
+    /// it is asked in the same way.
     fn checked(
         &self,
         service: &Arc<Service>,
@@ -177,20 +180,21 @@ impl Checks {
     ) -> Arc<Checked> {
         // Another address is another endpoint.
         let before = before.filter(|before| before.target.ip == target.ip);
-        let state = match before {
+        let fresh = |state| (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(Mutex::new(state)));
+        let (id, state) = match before {
             Some(before) if before.is(service, &target, of) => return before.clone(),
-            Some(before) if Arc::ptr_eq(&before.check, &of.check) => before.state().clone(),
-            Some(before) => State { standing: before.state().standing.under_another(), failed: None },
-            None => State::default(),
+            Some(before) if Arc::ptr_eq(&before.check, &of.check) => (before.id, before.state.clone()),
+            Some(before) => fresh(State { standing: before.state().standing.under_another(), failed: None }),
+            None => fresh(State::default()),
         };
         Arc::new(Checked {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
+            id,
             service: service.clone(),
             target,
             check: of.check.clone(),
             rules: of.rules.clone(),
             counts: of.counts.clone(),
-            state: Mutex::new(state),
+            state,
         })
     }
 

@@ -1,6 +1,8 @@
 //! When endpoints are asked: each has a task of its own, on the thread that it falls to.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,11 +53,26 @@ impl Turns {
     }
 }
 
+/// An endpoint that is asked again and again.
+struct Asking {
+    /// As it is now: that something around it changes does not begin its checks anew.
+    now: Rc<RefCell<Arc<Checked>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Asking {
+    fn begin(worker: &Rc<Worker>, checked: &Arc<Checked>, turns: &Rc<Turns>) -> Self {
+        let now = Rc::new(RefCell::new(checked.clone()));
+        let task = keep_asking(worker.clone(), now.clone(), turns.clone());
+        Self { now, _task: AbortOnDropHandle::new(tokio::task::spawn_local(task)) }
+    }
+}
+
 /// Checks the endpoints that fall to this thread, until the last call; then it only waits.
 pub(crate) async fn drive(worker: Rc<Worker>) {
     let mut all = worker.waypoint.checks.all.subscribe();
     let turns = Rc::new(Turns::new(&worker.waypoint.bounds));
-    let mut tasks: HashMap<u64, AbortOnDropHandle<()>> = HashMap::new();
+    let mut tasks: HashMap<u64, Asking> = HashMap::new();
     loop {
         let now = all.borrow_and_update().clone();
         let own: HashMap<u64, &Arc<Checked>> = now
@@ -65,11 +82,12 @@ pub(crate) async fn drive(worker: Rc<Worker>) {
             .collect();
         tasks.retain(|id, _| own.contains_key(id));
         for (id, checked) in own {
-            let begin = || {
-                let task = keep_asking(worker.clone(), checked.clone(), turns.clone());
-                AbortOnDropHandle::new(tokio::task::spawn_local(task))
-            };
-            tasks.entry(id).or_insert_with(begin);
+            match tasks.entry(id) {
+                Entry::Occupied(known) => *known.get().now.borrow_mut() = checked.clone(),
+                Entry::Vacant(place) => {
+                    place.insert(Asking::begin(&worker, checked, &turns));
+                }
+            }
         }
         tokio::select! {
             // Its sender is the waypoint's own, and stays.
@@ -87,7 +105,7 @@ fn falls_to(checked: &Checked, worker: &Worker) -> bool {
     checked.id % worker.waypoint.workers.len().max(1) as u64 == worker.index as u64
 }
 
-async fn keep_asking(worker: Rc<Worker>, checked: Arc<Checked>, turns: Rc<Turns>) {
+async fn keep_asking(worker: Rc<Worker>, now: Rc<RefCell<Arc<Checked>>>, turns: Rc<Turns>) {
     let waypoint = &worker.waypoint;
     sleep(FIRST.mul_f64(f64::from(draw(1000)) / 1000.0)).await;
     loop {
@@ -96,6 +114,7 @@ async fn keep_asking(worker: Rc<Worker>, checked: Arc<Checked>, turns: Rc<Turns>
         if begun.elapsed() > LONG {
             waypoint.hits.hit(Limit::Checks);
         }
+        let checked = now.borrow().clone();
         let limit = checked.check.limit();
         // Its state is many times what a task needs that waits.
         let found = match timeout(limit, Box::pin(ask::ask(&worker, &checked))).await {

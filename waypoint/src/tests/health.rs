@@ -303,6 +303,32 @@ fn a_change_of_what_is_asked_takes_effect_at_once_and_ends_with_it() {
     });
 }
 
+/// However often something changes around an endpoint that stays, it is asked when it would have been.
+#[test]
+fn what_changes_around_an_endpoint_does_not_begin_its_checks_anew() {
+    run(async {
+        let world = world().await;
+        CHECKED.set(0);
+        let hourly = HealthCheck { period: Duration::from_secs(3600), ..quick(http_get("/healthz")) };
+        world.waypoint.routings.set(routing(Some(hourly.clone()), None));
+        until("it was asked", || counted(&world, "passed") == 1.0).await;
+        // Every change is taken in before the next. Who begins anew asks within a tenth of a second, at random.
+        for number in 0..20 {
+            let cause = format!("DestinationRule shop/r{number}");
+            let mut routing = routing(Some(hourly.clone()), None);
+            let rules = routing.destinations.values_mut().next().unwrap();
+            Arc::make_mut(rules).cause = cause.as_str().into();
+            world.waypoint.routings.set(routing);
+            until("it is known", || world.waypoint.checks.describe()[0]["rules"] == cause).await;
+        }
+        // Another check is made at once.
+        let other = HealthCheck { failure_threshold: 7, ..hourly };
+        world.waypoint.routings.set(routing(Some(other), None));
+        until("it was asked again", || counted(&world, "passed") >= 2.0).await;
+        assert_eq!(CHECKED.get(), 2);
+    });
+}
+
 /// Each probe against an endpoint that is well and one that is not.
 #[test]
 fn what_passes_and_what_does_not() {
