@@ -183,7 +183,7 @@ fn who_fails_its_health_check_is_asked_no_more() {
     let metrics = format!("http://{}:15020/metrics", waypoint_address(&mesh));
     mesh.eventually("both are checked", |mesh| {
         let told = mesh.exec("test", "client", &["curl", "-s", "-m", "5", &metrics]).stdout;
-        let healthy = "lateen_health_check_endpoints{destination_service=\"shop.test.svc.cluster.local\",state=\"healthy\"} 2";
+        let healthy = "lateen_health_check_endpoints{destination_service=\"shop.test.svc.cluster.local\",destination_service_namespace=\"test\",state=\"healthy\"} 2";
         if told.contains(healthy) { Ok(()) } else { Err(told) }
     });
     control(&mesh, "v2", "503");

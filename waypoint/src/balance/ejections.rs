@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::Cluster;
 use crate::Waypoint;
 
 const CAUSES: [EjectionCause; 3] =
@@ -51,6 +52,23 @@ impl Ejections {
     }
 }
 
+/// What tells the series of a cluster from those of others: Istio's name of it has no namespace, and hosts of one name may
+/// be in several.
+struct Series<'a> {
+    name: String,
+    namespace: &'a str,
+}
+
+impl<'a> Series<'a> {
+    fn of(cluster: &'a Cluster) -> Self {
+        Self { name: cluster.to_string(), namespace: &cluster.service.namespace }
+    }
+
+    fn labels(&self) -> [(&'static str, &str); 2] {
+        [("cluster_name", &self.name), ("destination_service_namespace", self.namespace)]
+    }
+}
+
 /// The series of all clusters whose rules eject endpoints.
 #[derive(Debug)]
 pub(crate) struct EjectionMetrics(pub(crate) Arc<Waypoint>);
@@ -59,21 +77,20 @@ impl Collector for EjectionMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let all = self.0.clusters.judged();
         let all: Vec<_> =
-            all.iter().map(|(one, now)| (one.cluster.to_string(), &one.ejections, *now)).collect();
+            all.iter().map(|(one, now)| (Series::of(&one.cluster), &one.ejections, *now)).collect();
         let name = |name: &str| format!("envoy_cluster_outlier_detection_{name}");
         let help = "Endpoints that are left out now";
         let active = name("ejections_active");
         let mut family = encoder.encode_descriptor(&active, help, None, MetricType::Gauge)?;
         for (cluster, _, now) in &all {
             let now = i64::try_from(*now).unwrap_or(i64::MAX);
-            ConstGauge::new(now).encode(family.encode_family(&[("cluster_name", cluster.as_str())])?)?;
+            ConstGauge::new(now).encode(family.encode_family(&cluster.labels())?)?;
         }
         let help = "How often endpoints were left out";
         let enforced = name("ejections_enforced");
         let mut family = encoder.encode_descriptor(&enforced, help, None, MetricType::Counter)?;
         for (cluster, ejections, _) in &all {
-            let labels = [("cluster_name", cluster.as_str())];
-            ConstCounter::new(ejections.total()).encode(family.encode_family(&labels)?)?;
+            ConstCounter::new(ejections.total()).encode(family.encode_family(&cluster.labels())?)?;
         }
         // A counter would be given an end to its name that Envoy's have not.
         let mut count = |what: &str, help: &str, count: &dyn Fn(&Ejections) -> u64| {
@@ -81,8 +98,7 @@ impl Collector for EjectionMetrics {
             let mut family = encoder.encode_descriptor(&what, help, None, MetricType::Unknown)?;
             for (cluster, ejections, _) in &all {
                 let count = i64::try_from(count(ejections)).unwrap_or(i64::MAX);
-                ConstGauge::new(count)
-                    .encode(family.encode_family(&[("cluster_name", cluster.as_str())])?)?;
+                ConstGauge::new(count).encode(family.encode_family(&cluster.labels())?)?;
             }
             Ok(())
         };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use model::address::NamespacedHostname;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -27,7 +28,7 @@ impl Collector for HealthMetrics {
             for (result, count) in
                 [("passed", &counts.passed), ("failed", &counts.failed), ("unreachable", &counts.unreachable)]
             {
-                let labels = [("destination_service", &*service.hostname), ("result", result)];
+                let labels = labels(service, ("result", result));
                 ConstCounter::new(count.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
             }
         }
@@ -37,11 +38,16 @@ impl Collector for HealthMetrics {
         for (service, of) in &services {
             let (healthy, unhealthy) = of.counted();
             for (state, count) in [("healthy", healthy), ("unhealthy", unhealthy)] {
-                let labels = [("destination_service", &*service.hostname), ("state", state)];
+                let labels = labels(service, ("state", state));
                 let count = i64::try_from(count).unwrap_or(i64::MAX);
                 ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())
     }
+}
+
+/// Of which service, in the words of Istio's metrics: hosts of one name may be in several namespaces.
+fn labels<'a>(service: &'a NamespacedHostname, of: (&'a str, &'a str)) -> [(&'a str, &'a str); 3] {
+    [("destination_service", &*service.hostname), ("destination_service_namespace", &*service.namespace), of]
 }

@@ -13,8 +13,10 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
+use model::address::{NamespacedHostname, NetworkAddress};
 use model::mesh::Update;
 use model::route::{Forward, Routing};
+use model::service::Service;
 use model::traffic::{self, Algorithm, HealthCheck, LoadBalancer, OutlierDetection, Probe, TrafficPolicy};
 use model::workload::TunnelProtocol;
 use tokio::net::TcpStream;
@@ -438,6 +440,40 @@ fn so_many_checks_are_under_way_at_once() {
         until("all are found out nevertheless", || endpoints(&world) == (0.0, 3.0)).await;
         let hits = world.metric("lateen_limit_hits_total{", &["limit=\"health_checks\""]);
         assert!(hits >= Some(1.0), "{hits:?}");
+    });
+}
+
+/// Hosts of one name in two namespaces, as ServiceEntries may have them that are not exported.
+#[test]
+fn services_of_one_host_are_counted_apart() {
+    run(async {
+        let world = world().await;
+        let away = NamespacedHostname { namespace: "away".into(), ..key("reviews") };
+        let vips = [NetworkAddress::new("".into(), [10, 96, 0, 77].into())].into();
+        world.waypoint.take(vec![Update::Service(Service {
+            key: away.clone(),
+            vips,
+            ..world.service.clone()
+        })]);
+        let shop = routing(Some(quick(http_get("/healthz"))), None);
+        let rules = shop.destinations[&key("reviews")].clone();
+        let elsewhere = Routing {
+            host: away.clone(),
+            default: Some(Box::new(Forward::to_service(away.clone()))),
+            destinations: [(away, rules)].into(),
+            ..shop.clone()
+        };
+        world.waypoint.routings.set(elsewhere);
+        world.waypoint.routings.set(shop);
+        let of = |name: &str, labels: &str, namespace: &str| {
+            let namespace = format!("destination_service_namespace=\"{namespace}\"");
+            world.metric(name, &[labels, &namespace])
+        };
+        let healthy = |namespace| of("lateen_health_check_endpoints{", "state=\"healthy\"", namespace);
+        until("both are known", || healthy("shop") == Some(1.0) && healthy("away") == Some(0.0)).await;
+        let passed = |namespace| of("lateen_health_checks_total{", "result=\"passed\"", namespace);
+        until("one of them is checked", || passed("shop") >= Some(1.0)).await;
+        assert_eq!(passed("away"), Some(0.0), "it has no endpoint");
     });
 }
 

@@ -134,7 +134,8 @@ fn a_circuit_breaker_opens_and_closes_again() {
         assert_eq!(asked(), [(2, 3), (3, 37)].into());
         let told = |what: &str| {
             let name = format!("envoy_cluster_outlier_detection_ejections_{what}{{");
-            world.metric(&name, &["cluster_name=\"outbound|80||reviews.shop.svc.cluster.local\""])
+            let cluster = "cluster_name=\"outbound|80||reviews.shop.svc.cluster.local\"";
+            world.metric(&name, &[cluster, "destination_service_namespace=\"shop\""])
         };
         let counts = ["enforced_total", "enforced_consecutive_5xx", "enforced_consecutive_gateway_failure"];
         assert_eq!(counts.map(told), [Some(1.0), Some(1.0), Some(0.0)]);
