@@ -187,11 +187,14 @@ fn who_fails_its_health_check_is_asked_no_more() {
         if told.contains(healthy) { Ok(()) } else { Err(told) }
     });
     control(&mesh, "v2", "503");
-    logged(&mesh, &["shop-v2", "takes no more requests", "httpGet :8080/healthz", "http status: 503"]);
+    logged(
+        &mesh,
+        &["shop-v2", "is unhealthy: it has failed 2 in a row", "httpGet :8080/healthz", "http status: 503"],
+    );
     let one = ask(&mesh, 40, 1, "/", &[]);
     assert_eq!(one.of("200 v1"), 40, "{one:?}");
     control(&mesh, "v2", "200");
-    logged(&mesh, &["shop-v2", "takes requests again"]);
+    logged(&mesh, &["shop-v2", "is healthy again: it has passed 1 in a row"]);
     let both = ask(&mesh, 40, 1, "/", &[]);
     assert_eq!((both.of("200 v1"), both.of("200 v2")), (20, 20), "{both:?}");
     // Nobody is left, and it is said whose rule has it so.

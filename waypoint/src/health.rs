@@ -303,6 +303,7 @@ impl Checked {
         same && self.target == *target && Arc::ptr_eq(&self.check, &of.check) && self.rules == of.rules
     }
 
+    /// Says what was found; whether it takes requests depends on the others, too (`minHealthPercent`).
     fn say(&self, before: Standing, now: Standing, failed: Option<&str>) {
         let (uid, address, probe) = (&self.target.workload.uid, self.address(), &self.check.probe);
         let rules = format!("{} {ANNOTATION}", self.rules);
@@ -310,12 +311,12 @@ impl Checked {
         match (before.failing, now.failing, failed) {
             (false, true, Some(why)) => tracing::info!(
                 target: "lateen::health", %service, %address, %rules,
-                "{uid} takes no more requests: it has failed {} in a row of {probe}, the last for: {why}",
+                "{uid} is unhealthy: it has failed {} in a row of {probe}, the last for: {why}",
                 self.check.failure_threshold
             ),
             (true, false, _) => tracing::info!(
                 target: "lateen::health", %service, %address, %rules,
-                "{uid} takes requests again: it has passed {} in a row of {probe}", self.check.success_threshold
+                "{uid} is healthy again: it has passed {} in a row of {probe}", self.check.success_threshold
             ),
             (_, _, Some(why)) => tracing::debug!(
                 target: "lateen::health", %service, %address, %rules, "{uid} has failed {probe}: {why}"
