@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use model::route::headers::leave_framing;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::messages::Messages;
@@ -70,9 +71,14 @@ impl Passed {
             self.lease = None;
             return Poll::Ready(Some(Err(BrokenOff::TooLate)));
         }
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => self.see(frame),
+        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &mut frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    leave_framing(trailers);
+                }
+                self.see(frame);
+            }
             Some(Err(error)) => {
                 self.exchange.broke(error.to_string());
                 self.lease = None;

@@ -79,6 +79,18 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
             response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
             response
         }
+        // Over HTTP/1.1 only what is announced goes.
+        "/framing" => {
+            let mut trailers = HeaderMap::new();
+            for name in ["connection", "keep-alive", "proxy-connection", "upgrade", "x-sum"] {
+                trailers.insert(name, "x".parse().unwrap());
+            }
+            let announced = trailers.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            let frames = [Ok(Frame::data(Bytes::from_static(b"ok"))), Ok(Frame::trailers(trailers))];
+            let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed());
+            response.headers_mut().insert("trailer", announced.parse().unwrap());
+            response
+        }
         "/upgrade" => {
             let mut response = Response::new(empty());
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -250,6 +262,30 @@ fn calls_stream_both_ways_at_once_and_trailers_arrive() {
         assert_eq!(world.metric("istio_requests_total{", &labels), Some(1.0));
         assert_eq!(world.metric("istio_response_messages_total{", &labels), Some(1.0));
         assert_eq!(world.connects.borrow().len(), 1, "both calls share a connection");
+    });
+}
+
+/// What HTTP/2 refuses to send would reset the stream, whole as the body is.
+#[test]
+fn trailers_go_on_without_what_belongs_to_a_connection() {
+    run(async {
+        let world = World::new(application).await;
+        // A client of HTTP/1.1, an endpoint of HTTP/2.
+        let mut stream = world.connect(GRPC).await;
+        let head = "POST /echo HTTP/1.1\r\nhost: h\r\nte: trailers\r\nconnection: te, close\r\ntrailer: x-sum\r\n\
+                    transfer-encoding: chunked\r\n\r\n";
+        let trailers = "connection: close\r\nte: gzip\r\nkeep-alive: 5\r\nx-sum: 7\r\n";
+        stream.write_all(format!("{head}5\r\nhello\r\n0\r\n{trailers}\r\n").as_bytes()).await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert!(heard.starts_with("HTTP/1.1 200") && heard.contains("\r\nhello\r\n"), "{heard}");
+        assert!(heard.ends_with("\r\n0\r\n\r\n"), "the end arrives: {heard}");
+        // The other way around.
+        let request = Request::get("http://reviews/framing").header("te", "trailers").body(empty()).unwrap();
+        let response = http2(&world, HTTP).await.send_request(request).await.unwrap();
+        let answer = response.into_body().collect().await.unwrap();
+        assert_eq!(answer.trailers().unwrap().keys().collect::<Vec<_>>(), ["x-sum"]);
+        assert_eq!(answer.to_bytes(), "ok");
     });
 }
 

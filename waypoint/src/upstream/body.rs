@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use model::route::headers::leave_framing;
 
 use self::copy::{Copied, Copies};
 use crate::http::messages::Messages;
@@ -128,9 +129,12 @@ impl Source {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &frame {
+        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &mut frame {
             Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    leave_framing(trailers);
+                }
                 self.keep(frame);
                 self.copies.see(frame);
             }

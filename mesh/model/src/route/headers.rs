@@ -95,6 +95,14 @@ pub fn is_framing(name: &str) -> bool {
     FRAMING.iter().any(|framing| framing.as_str().eq_ignore_ascii_case(name))
 }
 
+/// Takes away from trailers what frames messages, or belongs to the connection that they came on: it may not stand there (RFC 9110,
+/// section 6.5.1), and a connection of HTTP/2 refuses to send the most of it (RFC 9113, section 8.2.2).
+pub fn leave_framing(trailers: &mut HeaderMap) {
+    for name in &FRAMING {
+        trailers.remove(name);
+    }
+}
+
 /// Whether a rule may change a header. Not what frames a message.
 pub fn may_change(name: &HeaderName) -> bool {
     !FRAMING.contains(name) && *name != http::header::HOST

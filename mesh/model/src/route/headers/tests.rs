@@ -1,8 +1,8 @@
 //! What header operations come to, and in which order.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{CONTROL_HEADERS, Edit, Operations, in_turn, is_framing, may_change, together};
+use super::{CONTROL_HEADERS, Edit, FRAMING, Operations, in_turn, is_framing, leave_framing, may_change, together};
 use crate::route::fixtures::{Sent, get, operations};
 use crate::route::template::Message;
 
@@ -100,6 +100,19 @@ fn framing_is_not_for_rules() {
         assert!(may_change(&HeaderName::from_static(name)), "{name}");
         assert!(!is_framing(name), "{name}");
     }
+}
+
+#[test]
+fn trailers_frame_nothing() {
+    let mut trailers = HeaderMap::new();
+    for name in FRAMING.iter().chain([&HeaderName::from_static("x-sum"), &HeaderName::from_static("grpc-status")]) {
+        trailers.append(name, HeaderValue::from_static("1"));
+        trailers.append(name, HeaderValue::from_static("2"));
+    }
+    leave_framing(&mut trailers);
+    let mut left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["grpc-status", "x-sum"]);
 }
 
 #[test]
