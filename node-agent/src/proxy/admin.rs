@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::connections::Listed;
-use super::demand::Asked;
+use super::demand::DemandMetrics;
 use super::dump::dump;
 use super::limits::LimitMetrics;
 use super::worker::Job;
@@ -79,7 +79,7 @@ pub(crate) async fn serve(ports: Result<Ports, Addresses>, page: Page) {
     metrics
         .register(|registry| registry.register_collector(Box::new(members_metrics::Members(agent.clone()))));
     if agent.demand.is_on() {
-        metrics.register(|registry| registry.register_collector(Box::new(Asked(agent.clone()))));
+        metrics.register(|registry| registry.register_collector(Box::new(DemandMetrics(agent.clone()))));
     }
     metrics.register(|registry| registry.register_collector(Box::new(LimitMetrics(agent.clone()))));
     let probed = probed(readiness.clone());

@@ -33,7 +33,7 @@ use xds::delta::subscriber::Delivery;
 
 pub(crate) use self::keep::{pump, sweep};
 pub(crate) use self::key::Key;
-pub(crate) use self::metrics::Asked;
+pub(crate) use self::metrics::DemandMetrics;
 pub(crate) use self::table::service_of;
 use self::table::{Seen, Table};
 pub(crate) use self::uses::Uses;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use daemon::log::{About, Line};
-use daemon::metrics::end::{Asked, End};
+use daemon::metrics::end::{End, ServiceLabels};
 use daemon::metrics::traffic::{Labels, Reporter};
 use hbone::connection::Live;
 use model::Identity;
@@ -81,7 +81,7 @@ impl Ends {
             reporter: self.reporter,
             source,
             destination: end(self.destination.as_deref(), self.destination_identity.as_ref()),
-            service: Asked::of(self.service.as_deref()),
+            service: ServiceLabels::of(self.service.as_deref()),
             mutual_tls: self.source_identity.is_some() && self.destination_identity.is_some(),
             flags,
         }

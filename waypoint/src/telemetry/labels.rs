@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use daemon::metrics::end::{Asked, End};
+use daemon::metrics::end::{End, ServiceLabels};
 use daemon::metrics::traffic::{Labels, Reporter};
 use model::baggage::Baggage;
 use model::service::Service;
@@ -99,7 +99,7 @@ pub(crate) fn labels(
         reporter: Reporter::Waypoint,
         source,
         destination: destination.unwrap_or_default(),
-        service: Asked::of(service),
+        service: ServiceLabels::of(service),
         // Nobody comes here but through a tunnel.
         mutual_tls: true,
         flags: flags.first(),

@@ -30,7 +30,7 @@ pub struct End {
 
 /// What the labels say of the service that was asked for. Empty where it was none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Asked {
+pub struct ServiceLabels {
     /// Its host name.
     pub hostname: Arc<str>,
     /// Its namespace.
@@ -39,7 +39,7 @@ pub struct Asked {
     pub name: Arc<str>,
 }
 
-impl Asked {
+impl ServiceLabels {
     /// What the mesh knows of it, if it was one.
     pub fn of(service: Option<&Service>) -> Self {
         let named = |service: &Service| Self {

@@ -36,9 +36,9 @@ impl Counts {
 
 /// Counts at each scrape.
 #[derive(Debug)]
-pub(crate) struct Asked(pub(crate) Arc<Agent>);
+pub(crate) struct DemandMetrics(pub(crate) Arc<Agent>);
 
-impl Collector for Asked {
+impl Collector for DemandMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Some(inner) = &self.0.demand.0 else { return Ok(()) };
         let counts = inner.table().counts();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 
-use crate::metrics::end::{Asked, End};
+use crate::metrics::end::{End, ServiceLabels};
 
 /// A namespace and a workload in it.
 pub(super) type Own = (Arc<str>, Arc<str>);
@@ -42,7 +42,7 @@ pub struct Labels {
     /// The server.
     pub destination: End,
     /// The service asked for.
-    pub service: Asked,
+    pub service: ServiceLabels,
     /// Whether the connection was mutually authenticated.
     pub mutual_tls: bool,
     /// How it ended: `-`, or a flag such as `DENY`.
@@ -65,7 +65,7 @@ impl Labels {
             reporter,
             source: End::default(),
             destination: End::default(),
-            service: Asked::default(),
+            service: ServiceLabels::default(),
             mutual_tls: false,
             flags: "-",
         }
