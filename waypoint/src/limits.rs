@@ -140,15 +140,15 @@ daemon::limits! {
         Connect = "upstream_connect_time",
         /// [`Bounds::handshakes`]: the oldest ends.
         Handshakes = "handshakes",
-        /// Those of one source: its oldest ends.
+        /// [`Bounds::handshakes`] of one source: its oldest ends.
         HandshakesOfPeer = "handshakes_of_peer",
         /// [`Bounds::copies`].
         Copies = "mirrored_requests",
-        /// [`Bounds::checks`] or [`Bounds::checks_per_second`]: a check waits for its turn.
+        /// [`Bounds::checks`] or [`Bounds::checks_per_second`]: a check has waited longer than a tenth of a second for its turn.
         Checks = "health_checks",
         /// A client's share of descriptors.
         ClientShare = "client_share",
-        /// [`Bounds::connections`]: a client has its share of connections.
+        /// [`Bounds::connections`]: a client that has its share of them is refused another.
         ClientConnections = "client_connections",
         /// A thread's mailbox.
         Mailbox = "worker_mailbox",
