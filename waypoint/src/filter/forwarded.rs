@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
+use model::route::headers::is_taken_for;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -51,24 +52,18 @@ pub(super) fn certify(headers: &mut HeaderMap, asker: &Asker, is_proxy: bool) {
 /// not for rules to say. They may keep it from endpoints.
 pub(super) fn uphold(headers: &mut HeaderMap, proved: &HeaderMap) {
     let alike: Vec<HeaderName> =
-        headers.keys().filter(|name| is_spelt_as(name, &CERTIFICATE)).cloned().collect();
+        headers.keys().filter(|name| is_taken_for(name.as_str(), CERTIFICATE.as_str())).cloned().collect();
     for name in alike {
         let proved = proved.get(&name).cloned();
         set(headers, name, proved);
     }
 }
 
-/// Whether a name is one of ours but for `_` in the place of `-`: behind CGI, WSGI and their like the two are the same.
+/// Whether a name is taken for one of ours without being it.
 fn is_look_alike(name: &HeaderName) -> bool {
-    name.as_str().contains('_')
-        && [FOR, CERTIFICATE, PROTO, REQUEST_ID].iter().any(|own| is_spelt_as(name, own))
-}
-
-/// Whether a name is one of ours, with `_` for `-` or not.
-fn is_spelt_as(name: &HeaderName, own: &HeaderName) -> bool {
-    let (name, own) = (name.as_str(), own.as_str());
-    own.len() == name.len()
-        && own.bytes().zip(name.bytes()).all(|(own, one)| own == one || (own, one) == (b'-', b'_'))
+    let name = name.as_str();
+    name.contains('_')
+        && [FOR, CERTIFICATE, PROTO, REQUEST_ID].iter().any(|own| is_taken_for(name, own.as_str()))
 }
 
 /// Adds the address of who asks, behind those already there.

@@ -95,6 +95,18 @@ pub fn is_framing(name: &str) -> bool {
     FRAMING.iter().any(|framing| framing.as_str().eq_ignore_ascii_case(name))
 }
 
+/// Whether a name is taken for `own` by who reads it: whatever its case, and with `_` for `-`, which are the same behind CGI,
+/// WSGI and their like.
+pub fn is_taken_for(name: &str, own: &str) -> bool {
+    let is_same = |(one, own): (u8, u8)| one.eq_ignore_ascii_case(&own) || (one, own) == (b'_', b'-');
+    name.len() == own.len() && name.bytes().zip(own.bytes()).all(is_same)
+}
+
+/// Whether a name is taken for that of a header that frames messages.
+pub fn is_taken_for_framing(name: &str) -> bool {
+    FRAMING.iter().any(|framing| is_taken_for(name, framing.as_str()))
+}
+
 /// Takes away from trailers what frames messages, or belongs to the connection that they came on: it may not stand there (RFC 9110,
 /// section 6.5.1), and a connection of HTTP/2 refuses to send the most of it (RFC 9113, section 8.2.2).
 pub fn leave_framing(trailers: &mut HeaderMap) {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::address::Str;
-use crate::route::headers::is_framing;
+use crate::route::headers::{is_taken_for, is_taken_for_framing};
 
 /// The annotation of a DestinationRule that asks for checks of its host's endpoints.
 pub const ANNOTATION: &str = "lateen.dev/health-check";
@@ -19,6 +19,9 @@ pub const USUAL_PERIOD: Duration = Duration::from_secs(10);
 /// waypoint's thread share, for so long keeps others waiting, and says no more by a longer silence.
 pub const MOST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What names of headers begin with that say who a client is.
+const FORWARDED: &str = "x-forwarded-";
+
 /// Whether a text is a path that can be asked for.
 pub fn is_path(text: &str) -> bool {
     text.starts_with('/') && http::uri::PathAndQuery::try_from(text).is_ok()
@@ -27,8 +30,8 @@ pub fn is_path(text: &str) -> bool {
 /// Whether a check may have a header: not what frames messages, and nothing that says who a client is, which endpoints believe of
 /// a waypoint.
 pub fn may_have_header(name: &str) -> bool {
-    let spelt = name.replace('_', "-");
-    !is_framing(&spelt) && !spelt.get(..12).is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-"))
+    let begin = name.get(..FORWARDED.len());
+    !is_taken_for_framing(name) && !begin.is_some_and(|begin| is_taken_for(begin, FORWARDED))
 }
 
 /// How the endpoints of a host are checked ([`ANNOTATION`]).

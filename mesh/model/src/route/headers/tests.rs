@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{CONTROL_HEADERS, Edit, FRAMING, Operations, in_turn, is_framing, leave_framing, may_change, together};
+use super::{
+    CONTROL_HEADERS, Edit, FRAMING, Operations, in_turn, is_framing, is_taken_for, is_taken_for_framing,
+    leave_framing, may_change, together,
+};
 use crate::route::fixtures::{Sent, get, operations};
 use crate::route::template::Message;
 
@@ -103,9 +106,30 @@ fn framing_is_not_for_rules() {
 }
 
 #[test]
+fn names_are_taken_for_others_by_case_and_underscores() {
+    for (name, own, taken) in [
+        ("x-forwarded-for", "x-forwarded-for", true),
+        ("X_Forwarded-For", "x-forwarded-for", true),
+        ("x_forwarded_for", "x-forwarded-for", true),
+        ("x-forwarded-fob", "x-forwarded-for", false),
+        ("x-forwarded-for-", "x-forwarded-for", false),
+        ("x-forwarded", "x-forwarded-for", false),
+        ("x-forwarded.for", "x-forwarded-for", false),
+        // Nobody reads `-` as `_`.
+        ("a-b", "a_b", false),
+        ("", "", true),
+    ] {
+        assert_eq!(is_taken_for(name, own), taken, "{name} {own}");
+    }
+    assert!(is_taken_for_framing("Transfer_Encoding") && !is_taken_for_framing("transfer.encoding"));
+}
+
+#[test]
 fn trailers_frame_nothing() {
     let mut trailers = HeaderMap::new();
-    for name in FRAMING.iter().chain([&HeaderName::from_static("x-sum"), &HeaderName::from_static("grpc-status")]) {
+    for name in
+        FRAMING.iter().chain([&HeaderName::from_static("x-sum"), &HeaderName::from_static("grpc-status")])
+    {
         trailers.append(name, HeaderValue::from_static("1"));
         trailers.append(name, HeaderValue::from_static("2"));
     }
