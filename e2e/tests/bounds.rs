@@ -4,12 +4,14 @@
 // Helpers of tests are tests, but no lint can see that.
 #![allow(clippy::panic)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::client::Client;
 use e2e::manifests::{namespace, server, shell};
 use e2e::processes::Process;
 use e2e::report::{counted, full, size};
+use e2e::streams::{self, Streams};
+use e2e::wire::tunnels_to;
 use e2e::{Mesh, example, lateen};
 use serde_json::Value;
 
@@ -24,7 +26,8 @@ const POUR: &str = "fountain:9000";
 /// How long very many connections may take to open or to end.
 const LONG: Duration = Duration::from_secs(600);
 
-/// Two clients on node-1, `busy` and `quiet`; on node-2 two servers that echo and one that pours bytes out.
+/// Two clients on node-1, `busy` and `quiet`; on node-2 two servers that echo, one whose answers are checked, and one that
+/// pours bytes out.
 fn manifests() -> String {
     let load = example("load");
     [
@@ -33,6 +36,7 @@ fn manifests() -> String {
         shell("quiet", NS, "node-1"),
         server("server", NS, "node-2", &echo_on(&PORTS), &PORTS),
         server("calm", NS, "node-2", &echo_on(&[9000]), &[9000]),
+        server("checked", NS, "node-2", &streams::server(9000), &[9000]),
         server("fountain", NS, "node-2", &format!("{load}, pour, \"9000\""), &[9000]),
     ]
     .concat()
@@ -175,7 +179,7 @@ fn many_connections_of_one_pod_cost_another_nothing_and_are_given_back() {
 
 /// Time that has to pass: what is freed goes back to the system by and by.
 fn let_pass(time: Duration) {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while begun.elapsed() < time {
         e2e::pause();
     }
@@ -294,6 +298,32 @@ fn descriptors_are_shared() {
     assert_eq!(number(&others, "exchanges"), 100);
     crowd.finish();
     nothing_is_open(&mesh, &["busy", "server"]);
+}
+
+/// What a pod began on one thread is spread over both once it carries much there, and loses nothing on the way.
+#[test]
+fn busy_threads_share_what_they_carry() {
+    // Busy is who carries anything at all.
+    let mesh = start(&[("WORKER_THREADS", "2"), ("THREAD_BUSY", "64Ki")]);
+    let begin =
+        |count| Streams::start(&mesh, (NS, "busy"), count, Duration::from_millis(1), &["checked:9000"]);
+    // One cannot be divided.
+    let mut alone = begin(1);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(alone.report().messages > 0);
+    assert_eq!(tunnels_to(&mesh, NS, "checked"), 1);
+    let together = begin(8);
+    let begun = Instant::now();
+    while tunnels_to(&mesh, NS, "checked") < 2 {
+        assert!(begun.elapsed() < LONG, "all go by one tunnel still");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // They go on by both.
+    std::thread::sleep(Duration::from_secs(2));
+    for (streams, opened) in [(alone, 1), (together, 8)] {
+        let seen = streams.finish();
+        assert_eq!((seen.opened, seen.failed), (opened, 0), "{seen:?}");
+    }
 }
 
 /// Series of pods that are gone go too, and there are never more than a setting says.

@@ -34,6 +34,7 @@ pub mod name {
     pub const ON_DEMAND: &str = "XDS_ON_DEMAND";
     pub const ON_DEMAND_IDLE: &str = "XDS_ON_DEMAND_IDLE";
     pub const TUNNEL_CONGESTION_CONTROL: &str = "TUNNEL_CONGESTION_CONTROL";
+    pub const THREAD_BUSY: &str = "THREAD_BUSY";
     pub const MEMORY_LIMIT: &str = "MEMORY_LIMIT";
     pub const CLUSTER_DOMAIN: &str = "CLUSTER_DOMAIN";
     pub const DNS_UPSTREAMS: &str = "DNS_UPSTREAMS";
@@ -158,6 +159,11 @@ pub const TABLE: &[Setting] = &[
         name::WORKER_THREADS,
         "0",
         "Threads that carry connections; 0 for one a CPU of this process's share.",
+    ),
+    setting(
+        name::THREAD_BUSY,
+        "256Mi",
+        "Bytes a second from which a thread lets threads that carry less than half of that have some of its connections; about half of what one can carry.",
     ),
     setting(
         name::MEMORY_LIMIT,

@@ -8,6 +8,7 @@
 //!       └─► dns
 //! record: what is said of it      connections: judged again, cut      worker: the thread it lives on
 //! moves: from tunnel to tunnel    parking: until the client comes     handover: to the proxy that takes this one's place
+//! balance: from thread to thread
 //! ```
 
 pub(crate) mod accept;
@@ -35,6 +36,8 @@ pub(crate) mod finish;
 pub(crate) mod connections;
 
 pub(crate) mod moves;
+
+pub(crate) mod balance;
 
 pub(crate) mod parking;
 
@@ -135,6 +138,8 @@ pub(crate) struct Agent {
     pub(crate) node: String,
     /// Of the sockets of tunnels; empty for the host's.
     pub(crate) tunnel_congestion_control: String,
+    /// Bytes a second from which a thread gives connections away.
+    pub(crate) thread_busy: u64,
     pub(crate) workers: Vec<Handle>,
     pub(crate) upstreams: Upstreams,
     /// What follows `SERVICE.NAMESPACE.svc` in host names.

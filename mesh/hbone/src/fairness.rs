@@ -44,6 +44,11 @@ struct Turns {
     driver: RefCell<Option<Waker>>,
     driven: Cell<bool>,
     somebody_waits: Cell<bool>,
+    /// Bytes that all turns have moved.
+    moved: Cell<u64>,
+    /// How many they are when somebody wants to hear of it.
+    alarm_at: Cell<Option<u64>>,
+    alarm: RefCell<Option<Waker>>,
 }
 
 /// One pod's share of one thread.
@@ -129,6 +134,7 @@ impl Share {
         self.spent.set(self.spent.get() + cost);
         self.work.set(self.work.get() + cost);
         self.taken.set(self.taken.get() + 1);
+        self.turns.count(bytes);
     }
 
     /// Rounds that must pass until one of the line may go on.
@@ -175,6 +181,23 @@ impl Turns {
         }
     }
 
+    #[inline]
+    fn count(&self, bytes: u64) {
+        let moved = self.moved.get() + bytes;
+        self.moved.set(moved);
+        if self.alarm_at.get().is_some_and(|at| moved >= at) {
+            self.ring();
+        }
+    }
+
+    #[cold]
+    fn ring(&self) {
+        self.alarm_at.set(None);
+        if let Some(waker) = self.alarm.take() {
+            waker.wake();
+        }
+    }
+
     /// Begins a round; whether somebody still waits.
     fn round(&self) -> bool {
         let shares = self.shares.borrow();
@@ -214,6 +237,22 @@ pub fn settle() {
             Rc::strong_count(share) > 1 || !share.line.borrow().is_empty()
         });
     });
+}
+
+/// Waits until the turns of this thread have moved so many bytes more, for who looks at it only while it is busy. Of several
+/// who wait, the last hears of it.
+pub async fn moved(bytes: u64) {
+    let turns = THREAD.with(Rc::clone);
+    let at = turns.moved.get().saturating_add(bytes);
+    poll_fn(|cx| {
+        if turns.moved.get() >= at {
+            return Poll::Ready(());
+        }
+        turns.alarm_at.set(Some(at));
+        *turns.alarm.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits for a turn of the account's pod on this thread and takes it, at this cost: for work that is not a
@@ -318,6 +357,21 @@ mod tests {
             }
             drop(keep);
             assert!(longest <= 3 * QUANTUM / TURN, "{longest} turns of others came first");
+        });
+    }
+
+    #[test]
+    fn who_asks_hears_when_much_has_been_moved() {
+        run(async {
+            let account = Account::new(AccountLimits::default());
+            turn(&account, QUANTUM).await;
+            let heard = tokio::task::spawn_local(moved(3 * QUANTUM));
+            for turns in 0..3 {
+                tokio::task::yield_now().await;
+                assert!(!heard.is_finished(), "after {turns} turns");
+                turn(&account, QUANTUM).await;
+            }
+            heard.await.unwrap();
         });
     }
 

@@ -189,6 +189,8 @@ pub(super) fn agent(
     let (workers, mailboxes) = (0..threads).map(|_| worker::mailbox()).unzip();
     let memory_limit = memory::limit(settings.text(name::MEMORY_LIMIT)).map_err(StartError::Value)?;
     let open_files = daemon::files::set_limit(settings.parse(name::OPEN_FILES, "a number of files, or 0")?);
+    let thread_busy = memory::size(settings.text(name::THREAD_BUSY))
+        .map_err(|error| StartError::Value(format!("{}: {error}", name::THREAD_BUSY)))?;
     let limits = Limits::default();
     let buffers = memory::for_buffers(memory_limit);
     let ledger = Ledger::new(files::for_pods(open_files), buffers, limits.hits.clone());
@@ -209,6 +211,7 @@ pub(super) fn agent(
         rates: Rates::default(),
         node: settings.text(name::NODE_NAME).to_owned(),
         tunnel_congestion_control,
+        thread_busy,
         workers,
         upstreams,
         domain: settings.text(name::CLUSTER_DOMAIN).trim_matches('.').to_ascii_lowercase(),

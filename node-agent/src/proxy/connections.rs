@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use daemon::metrics::traffic::Reporter;
 use hbone::account::CONNECTION_BYTES;
 use hbone::connection::Live;
 use serde::Serialize;
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::authorize::{self, Judgement, NO_LONGER};
+use super::balance::Carries;
 use super::demand::Uses;
 use super::pod::{Phase, Pod};
 use super::record::Record;
@@ -43,6 +45,8 @@ pub(crate) struct Connections {
     /// One was put in of which that is not known.
     not_judged: Notify,
     tide: Cell<Tide>,
+    /// The thread's number.
+    thread: u16,
     /// The thread's own.
     worker: Weak<Worker>,
 }
@@ -56,6 +60,8 @@ struct Entry {
     live: Arc<Live>,
     /// Its peer does not know how to take it off its tunnel.
     foreign: Cell<bool>,
+    /// The number of the thread on which it goes on once it is off its tunnel.
+    thread: Cell<u16>,
     record: Record,
 }
 
@@ -77,6 +83,11 @@ impl Registered {
     /// The thread whose table it is.
     pub(crate) fn worker(&self) -> Option<Rc<Worker>> {
         self.0.table.worker.upgrade()
+    }
+
+    /// The number of the thread on which it goes on once it is off its tunnel.
+    pub(crate) fn thread(&self) -> usize {
+        self.0.thread.get().into()
     }
 
     /// What is said of the connection.
@@ -138,6 +149,13 @@ impl Entry {
         None
     }
 
+    /// Whether another thread may carry it on: it can be taken off its tunnel, and it is we who ask for the next.
+    fn may_leave(&self) -> bool {
+        let ends = self.record.ends();
+        let plain = ends.authority.is_none();
+        !self.foreign.get() && (plain || ends.reporter == Reporter::Source)
+    }
+
     /// What its end would give back, as [`Account::memory`](hbone::account::Account::memory) reckons.
     fn memory(&self) -> u64 {
         u64::from(self.live.buffered()) + CONNECTION_BYTES
@@ -180,13 +198,14 @@ pub(crate) struct Listed {
 
 impl Connections {
     /// An empty table of a thread.
-    pub(crate) fn new(worker: Weak<Worker>) -> Self {
+    pub(crate) fn new(worker: Weak<Worker>, thread: usize) -> Self {
         Self {
             entries: RefCell::default(),
             detached: Cell::default(),
             unjudged: RefCell::default(),
             not_judged: Notify::new(),
             tide: Cell::default(),
+            thread: u16::try_from(thread).unwrap_or(u16::MAX),
             worker,
         }
     }
@@ -210,6 +229,19 @@ impl Connections {
         asked
     }
 
+    /// Takes these off their tunnels, to go on on another thread. Returns how many are still there.
+    pub(crate) fn send(&self, keys: &[u32], thread: usize) -> usize {
+        let Ok(thread) = u16::try_from(thread) else { return 0 };
+        let table = self.entries.borrow();
+        let there = keys.iter().filter_map(|key| table.get(*key as usize));
+        there
+            .map(|entry| {
+                entry.thread.set(thread);
+                entry.live.detach();
+            })
+            .count()
+    }
+
     /// Puts a connection in. One that was still being opened when its pod went is cut at once: nobody comes again for it.
     pub(crate) fn register(self: &Rc<Self>, pod: Arc<Pod>, record: Record, live: Arc<Live>) -> Registered {
         if pod.phase() == Phase::Gone {
@@ -219,7 +251,8 @@ impl Connections {
         let place = entries.vacant_entry();
         // Descriptors run out long before.
         let key = u32::try_from(place.key()).unwrap_or(u32::MAX);
-        let entry = Rc::new(Entry { table: self.clone(), key, pod, live, foreign: Cell::default(), record });
+        let (foreign, thread) = (Cell::default(), Cell::new(self.thread));
+        let entry = Rc::new(Entry { table: self.clone(), key, pod, live, foreign, thread, record });
         place.insert(entry.clone());
         Registered(entry)
     }
@@ -237,9 +270,18 @@ impl Connections {
         over
     }
 
-    /// Brings the byte counters of all connections up to date; returns the bytes carried since the last time.
-    pub(crate) fn count(&self) -> u64 {
-        self.entries.borrow().iter().map(|(_, entry)| entry.count()).sum()
+    /// Brings the byte counters of all connections up to date; returns the bytes carried since the last time, and tells `each`
+    /// of those that another thread may carry on.
+    pub(crate) fn count(&self, mut each: impl FnMut(Carries)) -> u64 {
+        let mut all = 0;
+        for (_, entry) in self.entries.borrow().iter() {
+            let bytes = entry.count();
+            all += bytes;
+            if entry.may_leave() {
+                each(Carries { key: entry.key, bytes });
+            }
+        }
+        all
     }
 
     /// Judges all inbound connections again and cuts those that may not go on. Returns when the first of those is to be
@@ -289,7 +331,7 @@ impl Connections {
         let mut uses = Uses::default();
         for (_, entry) in self.entries.borrow().iter() {
             let ends = entry.record.ends();
-            if ends.reporter == daemon::metrics::traffic::Reporter::Source {
+            if ends.reporter == Reporter::Source {
                 uses.add(ends.next_hop.ip(), ends.destination.as_deref(), ends.service.as_deref());
             }
         }
@@ -301,7 +343,7 @@ impl Connections {
         let table = self.entries.borrow();
         let listed = table.iter().map(|(_, entry)| {
             let ends = entry.record.ends();
-            let inbound = ends.reporter == daemon::metrics::traffic::Reporter::Destination;
+            let inbound = ends.reporter == Reporter::Destination;
             let asked = ends.delivered.map(|delivered| delivered.to_string());
             let asked = asked.or_else(|| ends.authority.as_deref().map(str::to_owned));
             Listed {

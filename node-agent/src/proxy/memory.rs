@@ -33,9 +33,7 @@ const BUFFERS: u64 = 2;
 /// What is set cannot be read; the text says how it is written.
 pub(crate) fn limit(set: &str) -> Result<u64, String> {
     if !set.is_empty() {
-        return parse(set).ok_or_else(|| {
-            format!("{set:?} is no size: give bytes, or a number with Ki, Mi or Gi, such as 512Mi")
-        });
+        return size(set);
     }
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let quarter = machine.unwrap_or(8 << 30) / 4;
@@ -45,6 +43,16 @@ pub(crate) fn limit(set: &str) -> Result<u64, String> {
 /// What applications that do not read may make us hold, all pods together.
 pub(crate) fn for_buffers(limit: u64) -> u64 {
     limit / BUFFERS
+}
+
+/// Reads a number of bytes, which is not 0.
+///
+/// # Errors
+/// It cannot be read; the text says how it is written.
+pub(crate) fn size(set: &str) -> Result<u64, String> {
+    parse(set).ok_or_else(|| {
+        format!("{set:?} is no size: give bytes, or a number with Ki, Mi or Gi, such as 512Mi")
+    })
 }
 
 fn parse(text: &str) -> Option<u64> {

@@ -1,7 +1,8 @@
 //! A live connection that has been taken off its tunnel (`docs/decisions/0011-hand-over.md`): where it goes on.
 //!
 //! ```text
-//! detached ─┬► a newer proxy is there: handed over to it                        (handover)
+//! detached ─┬► another thread is to carry it: as detached there                 (balance)
+//!           ├► a newer proxy is there: handed over to it                        (handover)
 //!           ├► we opened its tunnel: resumed on another one                     (resume)
 //!           ├► our peer opened its tunnel: parked until the peer resumes it     (parking)
 //!           └► no tunnel, two plain sockets: joined again
@@ -28,7 +29,7 @@ use super::handover::Arriving;
 use super::limits::Limit;
 use super::pod::{Phase, Pod};
 use super::record::{Failure, Record, flags};
-use super::worker::Worker;
+use super::worker::{Job, Worker};
 
 /// How long a connection may be without a tunnel before it is given up (D8).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -87,16 +88,25 @@ pub(crate) async fn go_on(
     connection: Connection,
     far: Option<tokio::net::TcpStream>,
 ) -> Option<Carried> {
-    let worker = registered.worker()?;
+    let (worker, thread) = (registered.worker()?, registered.thread());
     let (pod, record) = registered.leave()?;
     let far = far.map(tokio::net::TcpStream::into_std).transpose();
-    let detached = match (connection.into_plain(), far) {
+    let mut detached = match (connection.into_plain(), far) {
         (Ok(connection), Ok(far)) => Detached { pod, record, connection, far, arriving: None },
         (Err(error), _) | (_, Err(error)) => {
             record.end(None, Some(&Failure::new(flags::CONNECT, error)));
             return None;
         }
     };
+    if thread != worker.index
+        && let Some(other) = worker.agent.workers.get(thread)
+    {
+        match other.try_send(Job::Arrive(Box::new(detached))) {
+            // It has far too much to do now.
+            Err(Job::Arrive(unsent)) => detached = *unsent,
+            _ => return None,
+        }
+    }
     arrive(worker, detached).await
 }
 

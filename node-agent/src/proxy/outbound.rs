@@ -44,7 +44,7 @@ pub(crate) fn serve_planned(
 async fn open(worker: Rc<Worker>, pod: Arc<Pod>, accepted: Accepted) -> Option<Carried> {
     match decide(&worker, &pod, &accepted).await {
         Ok((source, Plan::Tunnel(tunnel))) => match worker.less_busy() {
-            Some(other) => {
+            Some((_, other)) => {
                 let tunnel = Box::new(tunnel);
                 let job = Job::Outbound { pod, accepted, source, tunnel };
                 if let Err(Job::Outbound { accepted, source, .. }) = other.try_send(job) {

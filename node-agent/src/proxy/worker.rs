@@ -1,7 +1,7 @@
 //! The threads that carry connections: each has a runtime, tunnels and connections of its own and shares only what
 //! the mesh looks like, so that no connection waits for another thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::{Rc, Weak};
@@ -23,6 +23,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::accept::Accepted;
+use super::balance::{self, Carries};
 use super::carry::Carried;
 use super::connections::{Connections, GONE, Listed};
 use super::demand::Uses;
@@ -36,8 +37,6 @@ use crate::listeners::Listeners;
 
 /// Jobs that may wait for a thread.
 const MAILBOX: usize = 4096;
-/// Bytes a second from which a thread lets others have new tunnels: about half of what one thread carries.
-const BUSY: u64 = 256 << 20;
 /// How often byte counters are brought up to date and idle tunnels looked for.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -88,7 +87,7 @@ pub(crate) struct Handle {
 struct Load {
     /// Tunnels that it serves.
     tunnels: Count,
-    /// Bytes that it carried in the last second.
+    /// Bytes a second that it carried when it was last looked at.
     bytes: AtomicU64,
 }
 
@@ -113,8 +112,8 @@ impl Handle {
         self.load.tunnels.get()
     }
 
-    /// Bytes that the thread carried in the last second.
-    fn bytes(&self) -> u64 {
+    /// Bytes a second that the thread carried when it last looked.
+    pub(crate) fn bytes(&self) -> u64 {
         self.load.bytes.load(Ordering::Relaxed)
     }
 }
@@ -128,6 +127,8 @@ pub(crate) struct Worker {
     pub(crate) connections: Rc<Connections>,
     pub(crate) tunnels: Tunnels,
     load: Arc<Load>,
+    /// When the bytes of its connections were last counted.
+    counted: Cell<Instant>,
     acceptors: RefCell<HashMap<Arc<str>, Vec<AbortHandle>>>,
 }
 
@@ -154,6 +155,7 @@ pub(crate) async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
     lasting.spawn_local(evict_on_change(worker.clone()));
     lasting.spawn_local(follow_trust(worker.clone()));
     lasting.spawn_local(fairness::drive());
+    lasting.spawn_local(balance::drive(worker.clone()));
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -165,7 +167,9 @@ pub(crate) async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
             // One has ended: the thread does, and with it the process.
             _ = lasting.join_next() => break,
             _ = tick.tick() => {
-                worker.load.bytes.store(worker.connections.count(), Ordering::Relaxed);
+                if worker.counted().elapsed() >= balance::LOOK {
+                    worker.count(|_| {});
+                }
                 worker.pool.release_idle();
                 hbone::transport::settle();
                 if worker.connections.settle() {
@@ -184,8 +188,9 @@ impl Worker {
             pool: Pool::new(&agent.limits),
             tunnels: Tunnels::new(&agent.trust),
             agent,
-            connections: Rc::new(Connections::new(own.clone())),
+            connections: Rc::new(Connections::new(own.clone(), index)),
             load,
+            counted: Cell::new(Instant::now()),
             acceptors: RefCell::default(),
         }
     }
@@ -247,13 +252,33 @@ impl Worker {
         self.load.tunnels.one()
     }
 
-    /// A thread to give a new tunnel's connection to, where this one is busy and that one is not.
-    pub(crate) fn less_busy(&self) -> Option<&Handle> {
-        let own = self.load.bytes.load(Ordering::Relaxed);
-        if own < BUSY {
+    /// Brings all byte counters up to date, and what others see of this thread's load. `each` is told of the connections
+    /// that may go on on another thread. Returns the time since it was last done.
+    pub(crate) fn count(&self, each: impl FnMut(Carries)) -> Duration {
+        let elapsed = self.counted.replace(Instant::now()).elapsed();
+        let rate = balance::rate(self.connections.count(each), elapsed);
+        self.load.bytes.store(rate, Ordering::Relaxed);
+        elapsed
+    }
+
+    /// When that was last done.
+    pub(crate) fn counted(&self) -> Instant {
+        self.counted.get()
+    }
+
+    /// Bytes a second that it carried when it was last looked at.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.load.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The thread that should have some of what this one carries, and its number: this one is busy and that one is not.
+    pub(crate) fn less_busy(&self) -> Option<(usize, &Handle)> {
+        let own = self.bytes();
+        if own < self.agent.thread_busy {
             return None;
         }
-        self.agent.workers.iter().min_by_key(|other| other.bytes()).filter(|other| other.bytes() < own / 2)
+        let least = self.agent.workers.iter().enumerate().min_by_key(|(_, other)| other.bytes());
+        least.filter(|(_, other)| balance::is_uneven(own, other.bytes()))
     }
 }
 
