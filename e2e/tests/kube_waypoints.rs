@@ -176,6 +176,45 @@ fn what_others_made_is_not_touched() {
     assert_eq!(cluster.field(&object("gateway", "w"), VERSION), status);
 }
 
+#[test]
+fn a_namespace_takes_its_waypoints_to_another_revision_and_back() {
+    let Some((cluster, stable)) = cluster("a_namespace_takes_its_waypoints_to_another_revision_and_back")
+    else {
+        return;
+    };
+    cluster.permit_revision("canary");
+    let settings = [
+        ["--revision", "canary"],
+        ["--revision-tags", "next"],
+        ["--waypoint-controller", "https://lateen-ctrl-canary.istio-system.svc:15012"],
+    ];
+    let canary = cluster.replica_with("canary-1", 16_012, &settings.concat());
+    cluster.apply(&gateway("w", "istio-waypoint", ""));
+    let asked = "{.spec.template.spec.containers[0].env[?(@.name==\"XDS_ADDRESS\")].value}";
+    let address = |name: &str| format!("https://{name}.istio-system.svc:15012");
+    says(&cluster, &stable, ("deployment", "w"), asked, &address("lateen-ctrl"));
+    for (round, (label, ctrl, name)) in [
+        ("istio.io/rev=canary", &canary, "lateen-ctrl-canary"),
+        ("istio.io/rev=default", &stable, "lateen-ctrl"),
+        ("istio.io/rev=next", &canary, "lateen-ctrl-canary"),
+        ("istio.io/rev-", &stable, "lateen-ctrl"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Nothing but the label changes.
+        let labelled = cluster.kubectl(&["label", "namespace", "shop", "--overwrite", label]);
+        assert!(labelled.ok(), "{labelled}");
+        says(&cluster, ctrl, ("deployment", "w"), asked, &address(name));
+        // Its status follows as well.
+        let listener = format!("mesh-{round}");
+        cluster.apply(
+            &gateway("w", "istio-waypoint", "").replace("{name: mesh,", &format!("{{name: {listener},")),
+        );
+        says(&cluster, ctrl, ("gateway", "w"), "{.status.listeners[0].name}", &listener);
+    }
+}
+
 const REPLICA: &str = "
 apiVersion: v1
 kind: Pod

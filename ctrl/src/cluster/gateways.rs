@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::{Api, Client};
 use manifest::waypoint::{self, CLASSES, MADE_BY, MANAGED};
-use manifest::{Object, Typed};
+use manifest::{Key, Object, Typed};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -130,7 +130,10 @@ impl Maker<'_> {
             watches.touched = false;
             let referred = referred(&self.core.read());
             let read = watches.maps.fetch(self.client, &referred, self.outage).await;
-            let wanted = wanted(&self.core.read(), &watches, self.revision, self.around);
+            let mut wanted = wanted(&self.core.read(), &watches.maps.data, self.revision, self.around);
+            if watches.has_classes {
+                wanted.classes = missing_classes(&self.core.read());
+            }
             let done = self.round(wanted, &mut watches.there).await && read;
             again_at = (!done).then(|| Instant::now() + AGAIN);
         }
@@ -143,10 +146,9 @@ impl Maker<'_> {
         for (class, controller) in classes {
             done &= self.make_class(class, controller).await;
         }
-        self.applied.retain(|id, _| there.contains_key(id));
         let wanted: BTreeSet<Id> = made.iter().map(Id::of).collect();
         self.later.retain(|id, _| wanted.contains(id));
-        for step in step::steps(&made, &settled, there, &self.applied) {
+        for step in step::steps(&made, &settled, there, &mut self.applied) {
             match step {
                 Step::Apply(made) => {
                     let gateway = &made.name;
@@ -308,13 +310,17 @@ fn waypoints(held: &Held) -> impl Iterator<Item = (&Arc<Object>, Option<&Waypoin
     })
 }
 
+/// A Gateway or class, its version, and the revision that its namespace names: by all of these it is decided who runs it.
+type Version = (Key, Option<String>, Option<String>);
+
 /// Which Gateways and classes there are, in which versions.
-fn versions(held: &Held) -> Vec<(Option<String>, String, Option<String>)> {
+fn versions(held: &Held) -> Vec<Version> {
     let index = held.compiler.index();
     let all = index.objects_of(GROUP, "Gateway").chain(index.objects_of(GROUP, "GatewayClass"));
     let version = |object: &Arc<Object>| {
-        let metadata = &object.metadata;
-        (metadata.namespace.clone(), metadata.name.clone(), metadata.resource_version.clone())
+        let namespace = object.metadata.namespace.as_deref();
+        let revision = namespace.and_then(|name| index.revision_of(name));
+        (object.key(), object.metadata.resource_version.clone(), revision.map(str::to_owned))
     };
     all.map(version).collect()
 }
@@ -331,7 +337,13 @@ fn referred(held: &Held) -> BTreeSet<Name> {
     waypoints(held).filter_map(of).collect()
 }
 
-fn wanted(held: &Held, watches: &Watches, revision: &Revision, around: &Surroundings) -> Wanted {
+/// What the Gateways that this revision runs come to; `maps` has the data of the ConfigMaps that they refer to.
+fn wanted(
+    held: &Held,
+    maps: &BTreeMap<Name, BTreeMap<String, String>>,
+    revision: &Revision,
+    around: &Surroundings,
+) -> Wanted {
     let index = held.compiler.index();
     let mut wanted = Wanted::default();
     let mut unsettled = BTreeSet::new();
@@ -344,7 +356,7 @@ fn wanted(held: &Held, watches: &Watches, revision: &Revision, around: &Surround
             continue;
         };
         let name = waypoint.name.clone();
-        let told = match gateways::made(object, &name, &watches.maps.data, around) {
+        let told = match gateways::made(object, &name, maps, around) {
             Ok(made) => {
                 wanted.made.extend(made);
                 Deployment::Made
@@ -361,10 +373,13 @@ fn wanted(held: &Held, watches: &Watches, revision: &Revision, around: &Surround
     let there =
         index.objects_of(GROUP, "Gateway").filter(|object| runs(object)).map(|object| name_of(object));
     wanted.settled = there.filter(|name| !unsettled.contains(name)).collect();
-    if watches.has_classes {
-        wanted.classes.extend(CLASSES.iter().filter(|(class, _)| index.controller_of_class(class).is_none()));
-    }
     wanted
+}
+
+/// The classes of ours that are not there.
+fn missing_classes(held: &Held) -> Vec<(&'static str, &'static str)> {
+    let index = held.compiler.index();
+    CLASSES.iter().copied().filter(|(class, _)| index.controller_of_class(class).is_none()).collect()
 }
 
 fn told(error: &Unmade) -> Deployment {
@@ -373,3 +388,6 @@ fn told(error: &Unmade) -> Deployment {
         false => Deployment::Invalid(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;
