@@ -12,5 +12,6 @@ mod requests;
 mod routes;
 mod shares;
 mod streams;
+mod timeouts;
 mod traffic;
 mod world;

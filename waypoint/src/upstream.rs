@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod clock;
 mod dial;
 mod pool;
 pub(crate) mod two;
@@ -13,6 +14,7 @@ use model::traffic::pool::Overflow;
 
 pub(crate) use self::answer::{Answer, Broken};
 pub(crate) use self::body::{Gate, RequestBody, SharedSource, Source};
+pub(crate) use self::clock::{Allowed, Clock, Deadline, Up};
 pub(crate) use self::dial::{DialError, Io, Shortage, connect};
 pub(crate) use self::pool::{Lease, Parts, Pools};
 use crate::listen::Inbound;

@@ -11,7 +11,7 @@ use model::route::select::Forwarding;
 use model::route::timeout::Timeouts;
 use model::traffic::outlier::Outcome;
 use model::traffic::pool::Ticket;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::chain::{Course, Local};
 use super::mirror;
@@ -20,7 +20,9 @@ use crate::balance::Tried;
 use crate::protocol::{self, Http};
 use crate::route::{self, Endpoint, NoRoute, Wish, draw};
 use crate::telemetry::{Exchange, Flags};
-use crate::upstream::{self, Answer, Gate, Lease, RequestBody, SendError, SharedSource, Source};
+use crate::upstream::{
+    self, Allowed, Answer, Clock, Deadline, Gate, Lease, RequestBody, SendError, SharedSource, Source, Up,
+};
 
 /// Bytes of a request's body that are kept for another try: Envoy's default is a megabyte; what is larger is rarely sent
 /// twice, and a thousand clients that all wait hold so much each.
@@ -37,8 +39,11 @@ pub(super) struct Answered {
     /// Whether the client asked for something else than HTTP.
     pub(super) upgrade: bool,
     /// Until when all of the answer has to be there.
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Option<Deadline>,
 }
+
+/// What came of sending one try.
+type Sent = Result<(Response<Answer>, Lease), (SendError, Option<Box<Request<RequestBody>>>)>;
 
 /// How one try ended.
 #[expect(clippy::large_enum_variant, reason = "nearly all are answers, and one lives at a time")]
@@ -46,9 +51,7 @@ enum Ended {
     Answered(Response<Answer>, Lease),
     Failed(SendError),
     /// It took longer than it may, or than all may together.
-    TooLate {
-        all: bool,
-    },
+    TooLate(Up),
 }
 
 impl Ended {
@@ -57,7 +60,7 @@ impl Ended {
         match self {
             Self::Answered(response, _) => note(endpoint, Ok(response), grpc),
             Self::Failed(error) => note(endpoint, Err(error), grpc),
-            Self::TooLate { .. } => endpoint.record(Outcome::TimedOut),
+            Self::TooLate(_) => endpoint.record(Outcome::TimedOut),
         }
     }
 }
@@ -67,8 +70,7 @@ struct Sending<'a> {
     forwarding: Option<&'a Forwarding<'a>>,
     policy: Option<Arc<RetryPolicy>>,
     timeouts: Timeouts,
-    began: Instant,
-    deadline: Option<Instant>,
+    clock: Rc<Clock>,
     source: SharedSource,
 }
 
@@ -95,9 +97,11 @@ pub(super) async fn send(
         let endpoint = sending.pick(course, exchange, &retries.tried).await?;
         exchange.goes_to(&endpoint);
         if retries.made == 0 {
-            course.enter(exchange, Some(&endpoint)).await?
+            course.enter(exchange, Some(&endpoint)).await?;
+            // Delays that the rule injects are no part of what it allows.
+            sending.clock.restart();
         } else {
-            course.allowed(exchange, Some(&endpoint)).await?
+            course.allowed(exchange, Some(&endpoint)).await?;
         }
         let form = Form::new(course, forwarding, &endpoint).map_err(|local| *local)?;
         let (version, gate, upgrade) = (form.version, form.gate.clone(), form.upgrade.is_some());
@@ -108,9 +112,8 @@ pub(super) async fn send(
             mirror::send(course, to, &form.prepared, version, &sending.source);
         }
         let request = sending.request(form);
-        let limit = sending.timeouts.per_try.map(|per_try| Instant::now() + per_try);
         let sent = upstream::send(worker, inbound, &endpoint, version, request);
-        let ended = within(sent, limit, sending.deadline).await;
+        let ended = sending.in_time(sent).await;
         ended.note(&endpoint, course.asked.grpc);
         let may_again = sending.source.borrow().is_kept() && !upgrade;
         match retries.next(may_again, &ended, &endpoint) {
@@ -119,7 +122,7 @@ pub(super) async fn send(
                 sending.source.borrow_mut().withdraw();
                 // What still sends of this try must not read what the next is to send.
                 drop(ended);
-                sleep(pause).await;
+                sending.pause(pause).await?;
                 continue;
             }
             Next::Overflow(cause) => {
@@ -132,10 +135,11 @@ pub(super) async fn send(
         return match ended {
             Ended::Answered(mut response, lease) => {
                 give_cookie(&mut response, &endpoint);
-                Ok(Answered { response, endpoint, lease, gate, upgrade, deadline: sending.deadline })
+                let deadline = sending.timeouts.total.map(|total| sending.clock.deadline(total));
+                Ok(Answered { response, endpoint, lease, gate, upgrade, deadline })
             }
             Ended::Failed(error) => Err(broken(exchange, &error, &endpoint)),
-            Ended::TooLate { .. } => Err(late()),
+            Ended::TooLate(_) => Err(late()),
         };
     }
 }
@@ -154,14 +158,13 @@ impl<'a> Sending<'a> {
             None => Some(RetryPolicy::shared_default()),
         };
         let room = if policy.is_some() && !body.is_end_stream() { KEPT } else { 0 };
-        let began = Instant::now();
+        let clock = Clock::start();
         Self {
             forwarding,
             policy,
             timeouts,
-            began,
-            deadline: timeouts.total.map(|total| began + total),
-            source: Source::new(body, room, exchange.tally.clone(), course.asked.grpc),
+            clock: clock.clone(),
+            source: Source::new(body, room, clock, exchange.tally.clone(), course.asked.grpc),
         }
     }
 
@@ -191,10 +194,33 @@ impl<'a> Sending<'a> {
         }
     }
 
+    /// Waits for a try, no longer than it may take and than all may together.
+    async fn in_time(&self, sent: impl Future<Output = Sent>) -> Ended {
+        let Timeouts { total, per_try, .. } = self.timeouts;
+        let allowed = Allowed { total, per_try: per_try.map(|per_try| (Instant::now(), per_try)) };
+        tokio::select! {
+            biased;
+            sent = sent => match sent {
+                Ok((response, lease)) => Ended::Answered(response, lease),
+                Err((error, _)) => Ended::Failed(error),
+            },
+            up = self.clock.up(allowed) => Ended::TooLate(up),
+        }
+    }
+
+    /// Waits before another try; there is none once the time of all is up.
+    async fn pause(&self, pause: Duration) -> Result<(), Local> {
+        tokio::select! {
+            biased;
+            () = sleep(pause) => Ok(()),
+            _ = self.clock.up(Allowed { total: self.timeouts.total, per_try: None }) => Err(late()),
+        }
+    }
+
     /// The request of one try.
     fn request(&self, form: Form) -> Request<RequestBody> {
         let body = RequestBody::new(&self.source, form.gate.clone());
-        form.prepared.request(body, form.gate.as_ref(), self.timeouts.headers(self.began.elapsed()))
+        form.prepared.request(body, form.gate.as_ref(), self.timeouts.headers(self.clock.passed()))
     }
 }
 
@@ -270,32 +296,6 @@ impl<'a> Retries<'a> {
     }
 }
 
-type Sent = Result<(Response<Answer>, Lease), (SendError, Option<Box<Request<RequestBody>>>)>;
-
-/// Waits for a try, no longer than it may take and than all may together.
-async fn within(
-    sending: impl Future<Output = Sent>,
-    limit: Option<Instant>,
-    deadline: Option<Instant>,
-) -> Ended {
-    let (until, all) = match (limit, deadline) {
-        (Some(limit), Some(deadline)) if deadline <= limit => (Some(deadline), true),
-        (Some(limit), _) => (Some(limit), false),
-        (None, deadline) => (deadline, true),
-    };
-    let sent = match until {
-        None => sending.await,
-        Some(until) => match timeout_at(until, sending).await {
-            Ok(sent) => sent,
-            Err(_) => return Ended::TooLate { all },
-        },
-    };
-    match sent {
-        Ok((response, lease)) => Ended::Answered(response, lease),
-        Err((error, _)) => Ended::Failed(error),
-    }
-}
-
 /// Gives the client the cookie that leads it to the same endpoint again, as Envoy does: with answers of endpoints only.
 fn give_cookie(response: &mut Response<Answer>, endpoint: &Endpoint) {
     let text = endpoint.in_use.as_ref().and_then(|in_use| in_use.set_cookie.as_deref());
@@ -314,8 +314,8 @@ fn outcome(ended: &Ended) -> retry::Outcome<'_> {
         Ended::Failed(SendError::Short(_) | SendError::Overflow(_)) => retry::Outcome::Overflow,
         Ended::Failed(SendError::Broken(error)) if error.is_refused() => retry::Outcome::RefusedStream,
         Ended::Failed(SendError::Broken(_)) => retry::Outcome::Reset { sent: true },
-        Ended::TooLate { all: true } => retry::Outcome::Timeout,
-        Ended::TooLate { all: false } => retry::Outcome::PerTryTimeout,
+        Ended::TooLate(Up::All) => retry::Outcome::Timeout,
+        Ended::TooLate(Up::Try) => retry::Outcome::PerTryTimeout,
     }
 }
 

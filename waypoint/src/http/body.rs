@@ -7,11 +7,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use model::route::headers::leave_framing;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::messages::Messages;
 use crate::telemetry::Exchange;
-use crate::upstream::{Answer, Broken, Gate, Lease};
+use crate::upstream::{Answer, Broken, Deadline, Gate, Lease};
 use crate::worker::Worker;
 
 /// The body of an answer.
@@ -35,7 +34,7 @@ pub(crate) struct Passed {
     worker: Rc<Worker>,
     messages: Option<Messages>,
     /// Until when all of it has to be there.
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Deadline>,
 }
 
 impl ResponseBody {
@@ -52,9 +51,8 @@ impl ResponseBody {
         lease: Lease,
         gate: Option<Gate>,
         worker: &Rc<Worker>,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
     ) -> Self {
-        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         let messages = exchange.is_grpc().then(Messages::default);
         let passed =
             Passed { inner, exchange, lease: Some(lease), gate, worker: worker.clone(), messages, deadline };
@@ -65,7 +63,7 @@ impl ResponseBody {
 impl Passed {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
+            && deadline.poll(cx).is_ready()
         {
             self.exchange.too_late();
             self.lease = None;

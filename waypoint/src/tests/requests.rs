@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use tokio_stream_of::ReceiverStream;
+pub(super) use tokio_stream_of::ReceiverStream;
 
 use super::fixtures::{identity, nobody};
 use super::world::{GRPC, HTTP, UNDECLARED, VIP, World, run};
@@ -34,7 +34,7 @@ mod tokio_stream_of {
     use futures_util::Stream;
     use tokio::sync::mpsc;
 
-    pub(super) struct ReceiverStream<T>(pub(super) mpsc::Receiver<T>);
+    pub(in super::super) struct ReceiverStream<T>(pub(in super::super) mpsc::Receiver<T>);
 
     impl<T> Stream for ReceiverStream<T> {
         type Item = T;
@@ -106,6 +106,7 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
             response
         }
         "/never" => std::future::pending().await,
+        "/pour" => Response::new(StreamBody::new(futures_util::stream::pending()).boxed()),
         "/flaky" => {
             // Fails twice, then answers; which request it is the client counts.
             let failing = FAILURES.with(|left| left.replace(left.get().saturating_sub(1)) > 0);

@@ -17,6 +17,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use model::route::headers::leave_framing;
 
 use self::copy::{Copied, Copies};
+use super::Clock;
 use crate::http::messages::Messages;
 use crate::telemetry::Tally;
 
@@ -91,6 +92,8 @@ pub(crate) struct Source {
     /// More has been read than is kept.
     lost: bool,
     ended: bool,
+    /// Stands still while more of it is waited for.
+    clock: Rc<Clock>,
     /// Tries that were given up: what is left of one must not read what the next is to send.
     withdrawn: u32,
     tally: Rc<Tally>,
@@ -103,7 +106,13 @@ pub(crate) type SharedSource = Rc<RefCell<Source>>;
 
 impl Source {
     /// The body as it comes from the client, of which `room` bytes are kept.
-    pub(crate) fn new(inner: Incoming, room: usize, tally: Rc<Tally>, grpc: bool) -> SharedSource {
+    pub(crate) fn new(
+        inner: Incoming,
+        room: usize,
+        clock: Rc<Clock>,
+        tally: Rc<Tally>,
+        grpc: bool,
+    ) -> SharedSource {
         Rc::new(RefCell::new(Self {
             inner,
             read: Vec::new(),
@@ -111,6 +120,7 @@ impl Source {
             room,
             lost: false,
             ended: false,
+            clock,
             withdrawn: 0,
             tally,
             messages: grpc.then(Messages::default),
@@ -129,6 +139,9 @@ impl Source {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.inner.is_end_stream() {
+            self.clock.ask();
+        }
         let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &mut frame {
             Some(Ok(frame)) => {
@@ -145,6 +158,10 @@ impl Source {
             None => self.ended = true,
         }
         self.tell_end();
+        // Nothing comes after trailers, and who has sent them does not ask.
+        if self.ended || self.trailers.is_some() || self.inner.is_end_stream() {
+            self.clock.complete();
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
     }
 

@@ -51,7 +51,7 @@ const HTTP_ROUTE: Message = Message {
         yes("directResponse", ANSWERS).of(&DIRECT_RESPONSE),
         yes("delegate", DELEGATES).of(&DELEGATE),
         yes("rewrite", REWRITES).of(&REWRITE),
-        yes("timeout", TRIES),
+        yes("timeout", TRIES).note("counted from when the whole request has come, as in Envoy"),
         yes("retries", TRIES).of(&RETRIES),
         yes("fault", FAULTS).of(&FAULT),
         yes("mirror", MIRRORS).of(&DESTINATION),
@@ -150,7 +150,7 @@ const RETRIES: Message = Message {
     name: "HTTPRetry",
     fields: &[
         yes("attempts", TRIES),
-        yes("perTryTimeout", TRIES),
+        yes("perTryTimeout", TRIES).note("counted from when the whole request has come; connecting counts"),
         yes("retryOn", TRIES),
         yes("retryRemoteLocalities", TRIES),
         yes("retryIgnorePreviousHosts", TRIES),

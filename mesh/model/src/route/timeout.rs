@@ -1,4 +1,4 @@
-//! How long a request may take, and what is said of it to the endpoint.
+//! How long a request may take from when all of it has come, and what is said of it to the endpoint.
 //!
 //! A rule's `timeout` counts, and the client's `grpc-timeout` up to it. The client's `x-envoy-upstream-rq-timeout-ms` and its
 //! like do not ([`CONTROL_HEADERS`](super::headers::CONTROL_HEADERS) says why).

@@ -34,7 +34,7 @@ async fn what_is_left_of_a_try_reads_nothing_of_what_the_next_is_to_send() {
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service),
         );
         client.write_all(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 200000\r\n\r\n").await.unwrap();
-        let source = Source::new(come.recv().await.unwrap(), ROOM, Rc::default(), false);
+        let source = Source::new(come.recv().await.unwrap(), ROOM, Clock::start(), Rc::default(), false);
         spawn_local(async move {
             client.write_all(&[b'a'; 200_000]).await.unwrap();
             std::future::pending::<()>().await;
