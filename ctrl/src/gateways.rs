@@ -6,7 +6,7 @@
 mod merge;
 mod template;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use manifest::waypoint::{self, NotConfigMap, Waypoint};
 use manifest::{Object, Typed};
@@ -108,23 +108,11 @@ pub(crate) enum Unmade {
     /// It names nothing that is there.
     #[error("there is no ConfigMap {0}, which infrastructure.parametersRef names")]
     NoConfigMap(String),
-    /// A key of the ConfigMap that nobody knows.
-    #[error(
-        "ConfigMap {map}: {key:?} is none of serviceAccount, deployment, service, podDisruptionBudget, horizontalPodAutoscaler"
-    )]
-    Key {
+    /// A key of the ConfigMap that nobody knows, or a text that cannot be merged.
+    #[error("ConfigMap {map}: {problem}")]
+    Unusable {
         /// The ConfigMap.
         map: String,
-        /// The key.
-        key: String,
-    },
-    /// A text of the ConfigMap that cannot be merged.
-    #[error("ConfigMap {map}, {key}: {problem}")]
-    Text {
-        /// The ConfigMap.
-        map: String,
-        /// The key.
-        key: &'static str,
         /// What is wrong.
         problem: String,
     },
@@ -243,11 +231,12 @@ struct Parameters<'a> {
 
 impl Parameters<'_> {
     fn check(&self) -> Result<(), Unmade> {
-        let known: BTreeSet<&str> = KINDS.into_iter().map(Kind::parameter).collect();
-        match self.data.keys().find(|key| !known.contains(key.as_str())) {
-            Some(key) => Err(Unmade::Key { map: self.map.clone(), key: key.clone() }),
-            None => Ok(()),
-        }
+        let wrong = self.data.iter().find_map(|(key, text)| waypoint::parameter(key, text).err());
+        wrong.map_or(Ok(()), |problem| Err(self.unusable(problem)))
+    }
+
+    fn unusable(&self, problem: String) -> Unmade {
+        Unmade::Unusable { map: self.map.clone(), problem }
     }
 
     fn has(&self, kind: Kind) -> bool {
@@ -256,13 +245,10 @@ impl Parameters<'_> {
 
     fn merge(&self, kind: Kind, value: &mut Value) -> Result<(), Unmade> {
         let key = kind.parameter();
-        let Some(text) = self.data.get(key).filter(|text| !text.trim().is_empty()) else { return Ok(()) };
-        let unusable = |problem: String| Unmade::Text { map: self.map.clone(), key, problem };
-        let patch: Value = serde_saphyr::from_str(text).map_err(|error| unusable(error.to_string()))?;
-        if !patch.is_object() {
-            return Err(unusable("it is no object but a single value or a list".to_owned()));
-        }
-        merge::merge(value, &patch).map_err(|error| unusable(error.to_string()))
+        let Some(text) = self.data.get(key) else { return Ok(()) };
+        let said = waypoint::parameter(key, text).map_err(|problem| self.unusable(problem))?;
+        let Some(patch) = said else { return Ok(()) };
+        merge::merge(value, &patch).map_err(|error| self.unusable(format!("{key}: {error}")))
     }
 }
 

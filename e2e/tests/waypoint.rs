@@ -3,9 +3,10 @@
 
 #![allow(clippy::panic, reason = "helpers of tests may fail like the tests themselves")]
 
+use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Mesh, manifests};
+use e2e::{Mesh, lateen, manifests, run};
 use serde_json::Value;
 
 /// How long a waypoint that ended may be away.
@@ -181,6 +182,16 @@ fn each_way_of_asking_binds_at_every_agent() {
     let proxies = status["proxies"].as_array().expect("a list");
     assert_eq!(proxies.len(), 2 + 5, "{status}");
     assert!(proxies.iter().all(|proxy| proxy["cluster"] == "Kubernetes"), "{status}");
+
+    // Parameters that cannot be used are told wherever somebody looks; it runs without them.
+    mesh.apply("front.yaml", &replicas("front", "test", 1).replace("{deployment:", "{deploymnt:"));
+    mesh.eventually("the Gateway's conditions say so", |mesh| {
+        let told = mesh.lateen(&["get", "gateway", "front", "-n", "test", "-o", "yaml"]).stdout;
+        let parts = ["InvalidParameters", "deploymnt", "it runs with `replicas: 1`"];
+        if parts.iter().all(|part| told.contains(part)) { Ok(()) } else { Err(told) }
+    });
+    let told = run(Command::new(lateen()).arg("analyze").arg(mesh.folder())).to_string();
+    assert!(told.contains("ConfigMap test/front: \"deploymnt\" is none of"), "{told}");
 
     // A Gateway that goes takes its waypoint with it; who asked for it by a label is not let around.
     let front = replicas("front", "test", 0);

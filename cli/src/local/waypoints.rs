@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, PodTemplateSpec, Service};
 use manifest::istio::Gateway;
-use manifest::waypoint::{self, Program, ROOTS, TOKENS, Waypoint};
+use manifest::waypoint::{self, Program, ROOTS, TOKENS, UNUSED_PARAMETERS, Waypoint};
 use manifest::{Object, Typed};
 use serde_json::{Value, json};
 
@@ -61,10 +61,9 @@ pub(crate) fn add(manifests: &mut Manifests, objects: &[Arc<Object>], around: &S
             ));
             continue;
         }
-        let replicas = replicas(manifests, &name, gateway, &mut |problem| {
-            problems.push(format!("{at}: Gateway {name}: {problem}"));
-        });
-        make(manifests, &name, &waypoint, replicas, around);
+        let parameters = Parameters::of(manifests, &name, gateway);
+        problems.extend(parameters.unused.iter().map(|unused| format!("{at}: Gateway {name}: {unused}")));
+        make(manifests, &name, &waypoint, &parameters, around);
         if !has_account(objects, &name) {
             let account =
                 json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": waypoint.metadata()});
@@ -102,22 +101,27 @@ fn make(
     manifests: &mut Manifests,
     name: &ObjectName,
     waypoint: &Waypoint<'_>,
-    replicas: usize,
+    parameters: &Parameters,
     around: &Surroundings,
 ) {
     let metadata = waypoint.metadata();
     let template = template(name, waypoint, around);
-    let deployment = json!({
+    let Parameters { replicas, unused } = parameters;
+    let mut deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata,
         "spec": {"replicas": replicas, "selector": {"matchLabels": waypoint.selector()}, "template": template},
     });
+    // The controller says so in the Gateway's conditions.
+    if let Some(unused) = unused {
+        deployment["metadata"]["annotations"][UNUSED_PARAMETERS] = json!(unused);
+    }
     let service =
         json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": waypoint.service()});
     // Both are what Kubernetes' types say.
     let template: PodTemplateSpec = serde_json::from_value(template).unwrap_or_default();
     let service: Service = serde_json::from_value(service).unwrap_or_default();
     manifests.made.push(("Deployment", name.clone(), deployment));
-    manifests.push(Kind::Deployment, name, template, replicas);
+    manifests.push(Kind::Deployment, name, template, *replicas);
     manifests.services.insert(name.clone(), service);
 }
 
@@ -143,6 +147,22 @@ fn template(name: &ObjectName, waypoint: &Waypoint<'_>, around: &Surroundings) -
         pods["metadata"]["annotations"][UPGRADES] = json!(around.upgrades.to_string());
     }
     pods
+}
+
+/// What becomes of a Gateway's parameters.
+struct Parameters {
+    replicas: usize,
+    /// What of them cannot be used, and what is done instead.
+    unused: Option<String>,
+}
+
+impl Parameters {
+    fn of(manifests: &Manifests, name: &ObjectName, gateway: &Gateway) -> Self {
+        let mut problems = Vec::new();
+        let replicas = replicas(manifests, name, gateway, &mut |problem| problems.push(problem));
+        let told = || format!("{}; it runs with `replicas: {replicas}`", problems.join("; "));
+        Self { replicas, unused: (!problems.is_empty()).then(told) }
+    }
 }
 
 /// How many replicas the Gateway asks for, in the ConfigMap that its `infrastructure.parametersRef` names: as with Istio,

@@ -203,7 +203,7 @@ fn parameters_that_cannot_be_used_are_told() {
         (REFERENCE, None, "no ConfigMap shop/p", true),
         (elsewhere, None, "C of group \"a.b\"", true),
         (REFERENCE, Some(("deploymnt", "")), "\"deploymnt\" is none of", false),
-        (REFERENCE, Some(("deployment", "a: [")), "ConfigMap shop/p, deployment: ", false),
+        (REFERENCE, Some(("deployment", "a: [")), "ConfigMap shop/p: deployment: ", false),
         (REFERENCE, Some(("service", "- a")), "service: it is no object", false),
         (REFERENCE, Some(("service", "{$retainKeys: [a]}")), "$retainKeys is not carried", false),
     ] {

@@ -213,6 +213,22 @@ fn gateways_by_table() {
     assert_eq!(all_told(GATEWAY).2, None);
 }
 
+/// On one machine a Gateway whose parameters cannot be used runs without them, and is told so.
+#[test]
+fn unused_parameters_are_told() {
+    let deployment = |name: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}, namespace: shop, annotations: \
+             {{lateen.dev/unused-parameters: no ConfigMap; it runs with 1 replica}}}}\nspec: {{selector: {{}}, template: {{}}}}\n---\n"
+        )
+    };
+    let (shown, messages, _) = all_told(&(deployment("w") + MADE + "---\n" + GATEWAY));
+    assert_eq!(shown, ["Accepted False InvalidParameters", "Programmed True Programmed"]);
+    assert!(messages.contains("no ConfigMap; it runs with 1 replica"), "{messages}");
+    let (shown, ..) = all_told(&(deployment("other") + MADE + "---\n" + GATEWAY));
+    assert_eq!(shown[0], "Accepted True Accepted");
+}
+
 /// What became of the objects that are made for a Gateway is said in its conditions.
 #[test]
 fn what_is_made_for_gateways_is_told_by_table() {

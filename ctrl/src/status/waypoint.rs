@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use manifest::istio::Gateway;
-use manifest::waypoint::{CLASS, OWN_CLASS, WAYPOINT_FOR, controller_of};
-use manifest::{Object, Typed};
+use manifest::waypoint::{CLASS, OWN_CLASS, UNUSED_PARAMETERS, WAYPOINT_FOR, controller_of};
+use manifest::{Key, Object, Typed};
 use serde_json::{Value, json};
 
 use super::routing::RESOLVED;
@@ -71,12 +71,26 @@ pub(super) fn gateway(compiler: &Compiler, object: &Object, gateway: &Gateway) -
     if let Some(Deployment::Invalid(problem) | Deployment::Unresolved(problem)) = deployment {
         accepted = Condition::new(ACCEPTED, false, "InvalidParameters", format!("{problem}; {STAYS}"));
     }
+    if let Some(problem) = unused_parameters(index, &name) {
+        accepted = Condition::new(ACCEPTED, false, "InvalidParameters", problem);
+    }
     let resolved = deployment.map(|deployment| match deployment {
         Deployment::Unresolved(problem) => Condition::new(RESOLVED, false, "InvalidParameters", problem),
         _ => Condition::new(RESOLVED, true, "ResolvedRefs", "everything that it refers to is there"),
     });
     let programmed = programmed(index, &name, deployment);
     [Some(accepted), Some(programmed), resolved].into_iter().flatten().collect()
+}
+
+/// What `lateen up` could not use of a Gateway's parameters: it says so on the Deployment that it makes all the same.
+fn unused_parameters<'a>(index: &'a Index, name: &Name) -> Option<&'a str> {
+    let key = Key {
+        group: "apps".to_owned(),
+        kind: "Deployment".to_owned(),
+        namespace: Some(name.namespace.to_string()),
+        name: name.name.to_string(),
+    };
+    index.object(&key)?.annotation(UNUSED_PARAMETERS)
 }
 
 /// A GatewayClass of ours, unless somebody has given its name to another controller.

@@ -9,6 +9,7 @@ mod inventory;
 mod layer7;
 mod misplaced;
 mod network;
+mod parameters;
 mod references;
 mod routing;
 mod selectors;
@@ -45,6 +46,7 @@ fn of_one(object: &Object, inventory: &Inventory<'_>) -> Vec<Finding> {
     let mut findings = Vec::from_iter(selectors::check(object, inventory));
     findings.extend(layer7::check(object, inventory));
     findings.extend(references::check(object, inventory));
+    findings.extend(parameters::check(object, inventory));
     findings.extend(routing::check(object, inventory));
     findings.extend(uncarried::check(object, inventory));
     findings.extend(unenforced::check(object, inventory));

@@ -6,6 +6,7 @@ mod objects;
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use thiserror::Error;
 
 pub use self::objects::{Program, ROOTS, TOKENS, Waypoint};
@@ -40,6 +41,12 @@ pub const GATEWAY_CLASS: &str = "gateway.networking.k8s.io/gateway-class-name";
 pub const MANAGED: &str = "gateway.istio.io/managed";
 /// On everything that a program of ours makes for a Gateway.
 pub const MADE_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lateen");
+
+/// The keys of the ConfigMap that a Gateway's `infrastructure.parametersRef` names, Istio's: one for each kind of objects.
+pub const PARAMETERS: [&str; 5] =
+    ["serviceAccount", "deployment", "service", "podDisruptionBudget", "horizontalPodAutoscaler"];
+/// On a Deployment that `lateen up` makes for a Gateway: what of its parameters it could not use, and why.
+pub const UNUSED_PARAMETERS: &str = "lateen.dev/unused-parameters";
 
 /// The controller that answers for a class of waypoints; nothing for a class of others.
 pub fn controller_of(class: &str) -> Option<&'static str> {
@@ -99,6 +106,27 @@ pub fn parameters(gateway: &Gateway) -> Result<Option<&str>, NotConfigMap> {
     match (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or_default()) {
         ("", "ConfigMap") => Ok(Some(name)),
         (group, kind) => Err(NotConfigMap { kind: kind.to_owned(), group: group.to_owned() }),
+    }
+}
+
+/// What a key of that ConfigMap says, which is to be merged over the object of its kind; nothing where it is empty.
+///
+/// # Errors
+/// What is wrong: nobody knows the key, or its text is none that can be merged.
+pub fn parameter(key: &str, text: &str) -> Result<Option<Value>, String> {
+    if !PARAMETERS.contains(&key) {
+        return Err(format!("{key:?} is none of {}", PARAMETERS.join(", ")));
+    }
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let said: Value = serde_saphyr::from_str(text).map_err(|error| {
+        let error = error.to_string();
+        format!("{key}: {}", error.lines().next().unwrap_or_default())
+    })?;
+    match said.is_object() {
+        true => Ok(Some(said)),
+        false => Err(format!("{key}: it is no object but a single value or a list")),
     }
 }
 

@@ -134,6 +134,12 @@ fn replicas_are_asked_for_in_a_config_map() {
         let told = problems.join("\n");
         assert_eq!(part.is_none(), told.is_empty(), "{text}{told}");
         assert!(told.contains(part.unwrap_or_default()), "{text}{told}");
+        // The controller is told, too, for the Gateway's conditions.
+        let (_, _, deployment) = manifests.made.iter().find(|(kind, ..)| *kind == "Deployment").unwrap();
+        let unused = deployment["metadata"]["annotations"]["lateen.dev/unused-parameters"].as_str();
+        assert_eq!(unused.is_some(), part.is_some(), "{text}{deployment}");
+        assert!(told.ends_with(unused.unwrap_or_default()), "{text}{told}");
+        assert!(part.is_none() || told.ends_with("; it runs with `replicas: 1`"), "{told}");
     }
 }
 

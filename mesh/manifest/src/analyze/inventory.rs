@@ -121,6 +121,11 @@ impl<'a> Inventory<'a> {
             .filter(move |workload| selector.is_none_or(|selector| selector.matches(&workload.labels)))
     }
 
+    /// Whether the files have anything of a kind.
+    pub(super) fn has(&self, kind: &str) -> bool {
+        self.named.keys().any(|(known, ..)| *known == kind)
+    }
+
     /// Whether the files say what is in a namespace, so that what they do not say is not there.
     pub(super) fn describes(&self, namespace: &str) -> bool {
         self.workloads.iter().any(|workload| workload.namespace == namespace)

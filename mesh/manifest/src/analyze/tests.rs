@@ -53,6 +53,58 @@ const AROUND: &str = "Info IST0167 only waypoints enforce what is for targetRefs
                       them => set the label lateen.dev/require-waypoint: \"true\", or use a `selector` of the pods' labels";
 
 #[test]
+fn parameters_of_waypoints_that_cannot_be_used() {
+    let gateway = |reference: &str| {
+        WAYPOINT
+            .trim_start_matches("---\n")
+            .replace("spec: {", &format!("spec:\n  {{infrastructure: {{parametersRef: {reference}}}, "))
+    };
+    let map = |name: &str, data: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: shop}}\ndata: {data}\n"
+        )
+    };
+    let to_p = "{group: '', kind: ConfigMap, name: p}";
+    let at = "8:36 Error IST0106";
+    for (reference, map, expected) in [
+        (to_p, map("p", "{deployment: 'spec: {replicas: 2}', service: ''}"), None),
+        (
+            "{group: a.b, kind: C, name: p}",
+            map("p", "{}"),
+            Some(format!(
+                "{at} infrastructure.parametersRef must name a ConfigMap (group: \"\", kind: ConfigMap), not C of group \"a.b\""
+            )),
+        ),
+        (
+            to_p,
+            map("q", "{}"),
+            Some("8:36 Warning IST0101 there is no ConfigMap `p` in namespace shop".to_owned()),
+        ),
+        // Files without any ConfigMap are not all there is.
+        (to_p, String::new(), None),
+        (
+            to_p,
+            map("p", "{deploymnt: ''}"),
+            Some(format!(
+                "{at} ConfigMap shop/p: \"deploymnt\" is none of serviceAccount, deployment, service, podDisruptionBudget, \
+                 horizontalPodAutoscaler"
+            )),
+        ),
+        (
+            to_p,
+            map("p", "{deployment: '3'}"),
+            Some(format!("{at} ConfigMap shop/p: deployment: it is no object but a single value or a list")),
+        ),
+    ] {
+        let said = said(&[&gateway(reference), MESH, &map]);
+        assert_eq!(said, Vec::from_iter(expected), "{reference} {map}");
+    }
+    // What is no waypoint is nobody's here.
+    let other = gateway("{group: a.b, kind: C, name: p}").replace("istio-waypoint", "istio");
+    assert_eq!(said(&[&other, MESH]), Vec::<String>::new());
+}
+
+#[test]
 fn selectors_that_select_nobody() {
     let selecting = |labels: &str| format!("  selector: {{matchLabels: {labels}}}\n");
     for (namespace, labels, expected) in [
