@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub(crate) use self::body::ResponseBody;
+use crate::broken::{BreakOff, break_off_both};
 use crate::filter::{Standing, chain};
 use crate::limits::Limit;
 use crate::listen::Inbound;
@@ -154,18 +155,30 @@ async fn serve_one(connection: Rc<Connection>, stream: Rewound<Stream>) {
             }
         }
     };
-    if let Err(error) = outcome {
-        failed(&connection, &error);
-    }
+    let in_order = match &outcome {
+        Ok(()) => true,
+        Err(error) => {
+            failed(&connection, error);
+            ends_in_order(error)
+        }
+    };
     let parts = serving.into_parts();
     let mut stream = parts.io.into_inner();
     let upgrade = connection.upgrade.borrow_mut().take();
     match upgrade {
         Some(upgrade) => carry(&connection, Rewound::new(parts.read_buf, stream), upgrade).await,
-        None => {
+        None if in_order => {
             let _ = stream.shutdown().await;
         }
+        // An answer may have ended in the middle, and one without a length is whole where its connection ends.
+        None => stream.break_off(),
     }
+}
+
+/// Whether a connection of HTTP/1.1 that failed so may end as one on which all has been said: what could not be read has been
+/// answered, and who says nothing was not being answered.
+fn ends_in_order(error: &hyper::Error) -> bool {
+    error.is_parse() || error.is_timeout()
 }
 
 /// Answers a request on HTTP/1.1, and says so where it is the last.
@@ -235,17 +248,24 @@ fn is_calmed(error: &hyper::Error) -> bool {
 }
 
 /// Carries what is spoken instead of HTTP until both ends have ended, or a policy denies it.
-async fn carry(connection: &Connection, mut client: impl AsyncRead + AsyncWrite + Unpin, upgrade: Upgrade) {
+async fn carry(
+    connection: &Connection,
+    mut client: impl AsyncRead + AsyncWrite + BreakOff + Unpin,
+    upgrade: Upgrade,
+) {
     let Upgrade { parts, mut exchange, standing, _counted } = upgrade;
     let Ok(parts) = parts.await else {
+        client.break_off();
         return exchange.broke(String::from("the endpoint's connection ended"));
     };
     let Parts { http, opened: _opened } = parts;
     let mut server = Rewound::new(http.read_buf, http.io.into_inner());
     let carried = tokio::select! {
         carried = copy_bidirectional(&mut client, &mut server) => carried,
-        // Dropped, both are reset.
-        denied = standing.denied(connection) => return exchange.cut_off(denied),
+        denied = standing.denied(connection) => {
+            break_off_both(&mut client, &mut server);
+            return exchange.cut_off(denied);
+        }
     };
     match carried {
         Ok((received, sent)) => {
@@ -253,6 +273,9 @@ async fn carry(connection: &Connection, mut client: impl AsyncRead + AsyncWrite 
             exchange.tally.sent.set(sent);
             exchange.complete();
         }
-        Err(error) => exchange.broke(error.to_string()),
+        Err(error) => {
+            break_off_both(&mut client, &mut server);
+            exchange.broke(error.to_string());
+        }
     }
 }

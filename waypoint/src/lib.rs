@@ -14,6 +14,7 @@ mod listen;
 
 mod target;
 
+mod broken;
 mod hello;
 mod protocol;
 mod rewound;

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::broken::BreakOff;
+
 /// Gives what was read before what is still to come.
 #[derive(Debug)]
 pub(crate) struct Rewound<S> {
@@ -18,6 +20,12 @@ impl<S> Rewound<S> {
     /// A stream, and what was read of it.
     pub(crate) fn new(read: Bytes, stream: S) -> Self {
         Self { read, stream }
+    }
+}
+
+impl<S: BreakOff> BreakOff for Rewound<S> {
+    fn break_off(&mut self) {
+        self.stream.break_off();
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, copy_bidirectional_with_siz
 use tokio::time::{sleep, timeout};
 
 use crate::balance::Tried;
+use crate::broken::{BreakOff, break_off_both};
 use crate::filter::policy::{self, Judged};
 use crate::hello::{self, Hello};
 use crate::http;
@@ -127,8 +128,8 @@ async fn carry(
     record: Connection,
     endpoint: &Endpoint,
     hello: &Hello,
-    client: impl AsyncRead + AsyncWrite + Unpin,
-    mut server: impl AsyncRead + AsyncWrite + Unpin,
+    client: impl AsyncRead + AsyncWrite + BreakOff + Unpin,
+    mut server: impl AsyncRead + AsyncWrite + BreakOff + Unpin,
 ) {
     let mut client = record.carried(endpoint, client);
     let judged = Judged::Connection(hello.sni());
@@ -136,10 +137,13 @@ async fn carry(
         outcome = copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {
             Ended::Itself(outcome.map(drop))
         }
-        // Dropped, both are reset.
         denied = policy::until_denied(worker, record.inbound(), endpoint, judged) => Ended::Denied(denied),
         ended = until_over(&record, endpoint) => ended,
     };
+    if !ended.is_in_order() {
+        // Neither may take what has come for all there was.
+        break_off_both(&mut client, &mut server);
+    }
     record.closed(endpoint, ended);
 }
 
@@ -201,20 +205,30 @@ pub(crate) async fn sniff(worker: Rc<Worker>, inbound: Rc<Inbound>, mut stream: 
         // It has begun to speak: it will go on.
         Err(_) => match timeout(bounds.sniff, first(&mut stream, &mut read, may)).await {
             Ok(first) => first,
-            Err(_) => return,
+            Err(_) => return stream.break_off(),
         },
     };
     begin(worker, inbound, first, Rewound::new(read.freeze(), stream)).await;
 }
 
-async fn begin(worker: Rc<Worker>, inbound: Rc<Inbound>, first: io::Result<First>, stream: Rewound<Stream>) {
+async fn begin(
+    worker: Rc<Worker>,
+    inbound: Rc<Inbound>,
+    first: io::Result<First>,
+    mut stream: Rewound<Stream>,
+) {
     match first {
         Ok(First::Http(version)) => http::serve_as(worker, inbound, stream, version).await,
         Ok(First::Bytes(hello)) => {
             let mut record = Connection::open(&worker, &inbound);
             match to_endpoint(&worker, &inbound, &hello, &mut record).await {
                 Ok((io, endpoint)) => carry(&worker, record, &endpoint, &hello, stream, io).await,
-                Err(refused) => record.failed(refused.flags, refused.termination.as_deref(), &refused.error),
+                Err(refused) => {
+                    // Its CONNECT was answered before there was anything to see: an end would say that the server had
+                    // nothing to say.
+                    stream.break_off();
+                    record.failed(refused.flags, refused.termination.as_deref(), &refused.error);
+                }
             }
         }
         Err(error) => tracing::debug!(%error, peer = %inbound.client.peer, "ended before it said anything"),
@@ -250,7 +264,7 @@ async fn either_first(worker: Rc<Worker>, inbound: Rc<Inbound>, mut stream: Stre
         Err(_) => {
             drop(record);
             let sniffed = timeout(worker.waypoint.bounds.sniff, first(&mut stream, &mut read, may)).await;
-            let Ok(first) = sniffed else { return };
+            let Ok(first) = sniffed else { return stream.break_off() };
             return begin(worker, inbound, first, Rewound::new(read.freeze(), stream)).await;
         }
     };
@@ -258,7 +272,7 @@ async fn either_first(worker: Rc<Worker>, inbound: Rc<Inbound>, mut stream: Stre
     let client_first = tokio::select! {
         first = first(&mut stream, &mut read, may) => Some(first),
         _ = server.read_buf(&mut greeting) => None,
-        () = sleep(worker.waypoint.bounds.sniff) => return,
+        () = sleep(worker.waypoint.bounds.sniff) => return break_off_both(&mut stream, &mut server),
     };
     let stream = Rewound::new(read.freeze(), stream);
     match client_first {
@@ -270,7 +284,7 @@ async fn either_first(worker: Rc<Worker>, inbound: Rc<Inbound>, mut stream: Stre
             drop((server, record));
             begin(worker, inbound, Ok(first), stream).await;
         }
-        Some(Err(_)) => {}
+        Some(Err(_)) => server.break_off(),
         None => {
             let server = Rewound::new(greeting.freeze(), server);
             carry(&worker, record, &endpoint, &Hello::Unseen, stream, server).await;

@@ -1,6 +1,7 @@
 //! The waypoint from end to end, in this process: real sockets on loopback, real TLS, a client's tunnel in, a pod's agent
 //! and application behind.
 
+mod breaks;
 mod certificates;
 mod ending;
 pub(crate) mod fixtures;

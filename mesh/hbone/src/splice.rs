@@ -210,7 +210,8 @@ fn obey(inner: &mut Inner, key: Key, cx: &Context<'_>) -> Option<End> {
     match connection.cost.live.take_order()? {
         Order::Cut(cause) => {
             inner.explain(key, &cause);
-            inner.reset(key, code::CANCEL);
+            // A peer that hears no cause, as one that is not ours, must not take this for an end in order.
+            inner.reset(key, code::CONNECT_ERROR);
             Some(End::Cut(cause.into()))
         }
         Order::Detach => {

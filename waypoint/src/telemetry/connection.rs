@@ -33,6 +33,13 @@ pub(crate) enum Ended {
     TooLong(String),
 }
 
+impl Ended {
+    /// Whether all of both directions has been carried.
+    pub(crate) fn is_in_order(&self) -> bool {
+        matches!(self, Self::Itself(Ok(())))
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {

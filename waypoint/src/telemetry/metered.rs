@@ -13,6 +13,8 @@ use daemon::metrics::traffic::Series;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
+use crate::broken::BreakOff;
+
 /// What has gone over a client's side.
 #[derive(Debug, Clone)]
 pub(crate) struct Counts(Rc<Counted>);
@@ -66,6 +68,12 @@ pub(crate) struct Metered<T> {
 impl<T> Metered<T> {
     pub(super) fn new(inner: T, series: Arc<Series>, counts: Counts) -> Self {
         Self { inner, series, counts }
+    }
+}
+
+impl<T: BreakOff> BreakOff for Metered<T> {
+    fn break_off(&mut self) {
+        self.inner.break_off();
     }
 }
 

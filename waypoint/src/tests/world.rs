@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use daemon::log::{Format, Log};
 use daemon::metrics::Metrics;
 use hbone::account::{Account, AccountLimits};
+use hbone::connection::{Connection as Carried, ConnectionId};
 use hbone::headers::Headers;
 use hbone::limits::Limits;
 use hbone::transport::Transport as _;
@@ -299,11 +300,11 @@ async fn agent(socket: TcpStream, credentials: Rc<Credentials>, connects: Rc<Ref
                 let cause = Headers::new().with("lateen-cause", "denied by policy shop/nobody");
                 return request.refuse(403, &cause);
             }
-            let Ok(mut application) = TcpStream::connect(authority).await else {
+            let Ok(application) = TcpStream::connect(authority).await else {
                 return request.refuse(503, &Headers::new());
             };
-            let mut stream = request.accept(&Headers::new());
-            let _ = tokio::io::copy_bidirectional(&mut stream, &mut application).await;
+            let carried = Carried::new(ConnectionId::random(), application, &account()).unwrap();
+            request.accept(&Headers::new()).splice(carried).await.close();
         });
     }
 }

@@ -19,6 +19,7 @@ use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use super::pool::Counted;
+use crate::broken::BreakOff;
 use crate::limits::Limit;
 use crate::route::{Endpoint, Hop};
 use crate::telemetry::Flags;
@@ -240,6 +241,18 @@ async fn tunnel(worker: Rc<Worker>, key: TunnelKey) -> Result<Client, DialError>
         }
     });
     Ok(client)
+}
+
+impl BreakOff for Io {
+    fn break_off(&mut self) {
+        match &mut self.bytes {
+            Bytes::Tunnel(stream) => stream.break_off(),
+            Bytes::Plain(dialled) => {
+                // It fails only on a socket that is already dead.
+                let _ = SockRef::from(&dialled.socket).set_linger(Some(Duration::ZERO));
+            }
+        }
+    }
 }
 
 impl AsyncRead for Io {

@@ -16,7 +16,9 @@ use crate::splice::{End, Splice};
 
 /// The bytes of one CONNECT stream. Splice a connection on it (the fast path), or use it as a byte stream.
 ///
-/// Shutting it down ends our direction (END_STREAM); dropping it before both directions ended resets it.
+/// Shutting it down ends our direction (END_STREAM); dropping it before both directions ended resets it with CANCEL, which
+/// says that no more is needed: an end like any other to the application at the far end. What broke is
+/// [broken off](Stream::break_off).
 pub struct Stream {
     pub(crate) shared: Shared,
     pub(crate) key: Key,
@@ -37,6 +39,12 @@ impl Stream {
     /// Whether the far end is ours: detach, resume and causes work.
     pub fn capable(&self) -> bool {
         self.shared.borrow().control.capable
+    }
+
+    /// Resets it as one whose connection broke (CONNECT_ERROR), so that the application at the far end does not take what
+    /// came for all there was. What was written before still goes; a direction that had ended before has ended in order.
+    pub fn break_off(&mut self) {
+        self.shared.borrow_mut().broken(self.key, End::Reset(code::CONNECT_ERROR));
     }
 
     /// Joins it with `connection` until both directions have ended, or it is cut or detached.
@@ -78,6 +86,8 @@ impl AsyncRead for Stream {
         match stream.ext.end.as_deref() {
             // "I need no more of it" is an end like any other to who reads.
             Some(End::Reset(code::NO_ERROR | code::CANCEL)) => return Poll::Ready(Ok(())),
+            // It came to its end before: what broke is the other direction.
+            Some(End::Reset(_)) if ended => return Poll::Ready(Ok(())),
             Some(end) => return Poll::Ready(Err(over(end))),
             None => {}
         }

@@ -287,6 +287,23 @@ fn what_breaks_before_its_end_is_no_end_to_the_application() {
 }
 
 #[test]
+fn a_cut_is_no_end_to_a_peer_that_hears_no_cause() {
+    run(async {
+        let mut up = up(Limits::default()).await;
+        let (response, _send) = up.client.send_request(connect("a:1"), false).unwrap();
+        let (_app, connection) = application(&account()).await;
+        let live = connection.live().clone();
+        let stream = up.server.accept().await.unwrap().accept(&Headers::new());
+        let splice = tokio::task::spawn_local(stream.splice(connection));
+        let mut body = response.await.unwrap().into_body();
+        live.cut("AuthorizationPolicy test/deny rule 0");
+        let error = body.data().await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some(h2::Reason::CONNECT_ERROR));
+        assert!(matches!(splice.await.unwrap().end, hbone::splice::End::Cut(_)));
+    });
+}
+
+#[test]
 fn a_drained_server_finishes_what_is_open() {
     run(async {
         let mut up = up(Limits::default()).await;

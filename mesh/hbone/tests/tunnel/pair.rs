@@ -225,6 +225,57 @@ fn a_dropped_splice_resets_the_other() {
 }
 
 #[test]
+fn what_is_broken_off_is_no_end_to_the_application_unless_it_had_ended() {
+    for ended in [false, true] {
+        run(async move {
+            let (client, mut server) = pair(&Limits::default());
+            let (opened, stream) = tokio::join!(connect(&client), async {
+                server.accept().await.unwrap().accept(&Headers::new())
+            });
+            let mut near = opened.unwrap().stream;
+            let (mut app, connection) = application(&account()).await;
+            let splice = tokio::task::spawn_local(stream.splice(connection));
+            send_pattern(&mut near, 1, 0, 1000).await;
+            if ended {
+                near.shutdown().await.unwrap();
+            }
+            near.break_off();
+            assert_eq!(near.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            drop(near);
+            let finished = splice.await.unwrap();
+            assert!(matches!(finished.end, End::Reset(10)), "{:?}", finished.end);
+            finished.close();
+            expect_pattern(&mut app, 1, 0, 1000).await;
+            match app.read(&mut [0]).await {
+                Ok(0) => assert!(ended, "a broken connection looks whole"),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => assert!(!ended),
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_direction_that_has_ended_is_whole_to_who_reads_it() {
+    run(async {
+        let (client, mut server) = pair(&Limits::default());
+        let (opened, mut far) =
+            tokio::join!(connect(&client), async { server.accept().await.unwrap().accept(&Headers::new()) });
+        let mut near = opened.unwrap().stream;
+        send_pattern(&mut far, 1, 0, 1000).await;
+        far.shutdown().await.unwrap();
+        far.break_off();
+        drop(far);
+        // The reset is here before anything is read.
+        until("it has come", || server.streams() == 0).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        expect_pattern(&mut near, 1, 0, 1000).await;
+        expect_end(&mut near).await;
+        assert!(near.write_all(b"more").await.is_err());
+    });
+}
+
+#[test]
 fn an_unanswered_connect_times_out() {
     crate::support::run_paused(async {
         let (client, mut server) = pair(&Limits::default());
