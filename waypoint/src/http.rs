@@ -27,6 +27,7 @@ use crate::broken::{BreakOff, break_off_both};
 use crate::filter::{Standing, chain};
 use crate::limits::Limit;
 use crate::listen::Inbound;
+use crate::pace::{Pace, Paced};
 use crate::protocol::{self, Http};
 use crate::rewound::Rewound;
 use crate::telemetry::{Exchange, KnownSeries};
@@ -44,6 +45,8 @@ pub(crate) struct Connection {
     pub(crate) upgrade: RefCell<Option<Upgrade>>,
     /// Requests that are not over.
     pub(crate) requests: Cell<u32>,
+    /// How it is filled, where HTTP/1.1 is spoken on it.
+    pub(crate) pace: Rc<Pace>,
 }
 
 impl Connection {
@@ -125,6 +128,7 @@ pub(crate) async fn serve_as(
         known: RefCell::default(),
         upgrade: RefCell::default(),
         requests: Cell::default(),
+        pace: Rc::default(),
     });
     match version {
         Http::One => serve_one(connection, stream).await,
@@ -143,7 +147,7 @@ async fn serve_one(connection: Rc<Connection>, stream: Rewound<Stream>) {
         .max_buf_size(waypoint.bounds.head.max(8192))
         .max_headers(waypoint.bounds.fields)
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Paced::new(stream, &connection.pace)), service);
     let mut told = false;
     let outcome = loop {
         tokio::select! {
@@ -187,6 +191,7 @@ async fn answer_one(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let leaving = connection.inbound.leaving.clone();
+    connection.pace.begin();
     let mut response = chain::handle(connection, request).await?;
     if leaving.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -207,8 +212,9 @@ async fn serve_two(connection: Rc<Connection>, stream: Rewound<Stream>) {
         // What is larger than it may is refused by us, and counted, while it is not far larger.
         .max_header_list_size(u32::try_from(bounds.head * 2).unwrap_or(u32::MAX))
         .initial_stream_window_size(windows.stream)
-        .initial_connection_window_size(windows.connection)
+        .initial_connection_window_size(windows.connection())
         .max_pending_accept_reset_streams(bounds.pending_resets)
+        .max_send_buf_size(bounds.untaken)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
     let leaving = connection.inbound.leaving.clone();

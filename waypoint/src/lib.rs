@@ -16,6 +16,7 @@ mod target;
 
 mod broken;
 mod hello;
+mod pace;
 mod protocol;
 mod rewound;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use daemon::limits;
 use hbone::account::{Account, Served, is_fair};
 use hbone::handshakes;
-use hbone::windows::{Wider, Windows};
+use hbone::windows::{Wider, Windows, growth};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -27,9 +27,15 @@ pub(crate) struct Bounds {
     pub(crate) fields: usize,
     /// Requests that a client may have open at once on an HTTP/2 connection. 100: beyond, it waits, or opens another.
     pub(crate) streams: u32,
-    /// What a stream of HTTP/2 may send before it is taken on, bytes, the largest first: a connection has the first for which
-    /// something is left of what all windows may have together ([`hbone::windows`]). 256, 128 and 64 KiB.
+    /// What a stream of HTTP/2 may send before it is taken on, bytes, the largest first: a client's connection has the first for
+    /// which something is left of what all windows may have together ([`hbone::windows`]). 256, 128 and 64 KiB.
     pub(crate) stream_windows: [u32; 3],
+    /// The same of an endpoint's connection at first, which is widened to the largest as it carries. 32 KiB: clients that do not
+    /// read make us hold so much of each answer.
+    pub(crate) endpoint_window: u32,
+    /// Bytes of an answer that wait in a stream of HTTP/2 for its client to take them. 64 KiB: hyper lets 400 wait, of each of a
+    /// hundred streams whose client opens its windows and stops reading.
+    pub(crate) untaken: usize,
     /// Streams that a client may have reset and that are not done with. 50.
     pub(crate) pending_resets: usize,
     /// How long a client's HTTP/1.1 connection may be without a request. 1 h, as Envoy (`idle_timeout`).
@@ -67,9 +73,30 @@ pub(crate) struct Bounds {
 pub(crate) struct TwoWindows {
     /// Of each stream, bytes.
     pub(crate) stream: u32,
+    /// What that may grow to.
+    largest: u32,
+    /// For how many streams at once there is room.
+    streams: u32,
+    wider: Wider,
+}
+
+impl TwoWindows {
     /// Of all streams together, bytes.
-    pub(crate) connection: u32,
-    _wider: Wider,
+    pub(crate) fn connection(&self) -> u32 {
+        self.stream.saturating_mul(self.streams).min(i32::MAX.unsigned_abs())
+    }
+
+    /// Widens them if its streams have carried enough for as many as are open, and something is left of what all windows may
+    /// have. Whose clients do not read carry little: beside many of those it takes much of others.
+    pub(crate) fn widen(&mut self, carried: u64, open: u32) -> bool {
+        let each = carried / u64::from(open.max(1));
+        let more = growth(self.stream, self.largest, u32::try_from(each).unwrap_or(u32::MAX));
+        let widened = more > 0 && self.wider.take(more.saturating_mul(self.streams));
+        if widened {
+            self.stream += more;
+        }
+        widened
+    }
 }
 
 /// How many streams' windows a client's connection has: more, and one that stalls does not block the others.
@@ -78,22 +105,19 @@ const CLIENT_STREAMS: u32 = 4;
 impl Bounds {
     /// Those of a client's connection. It is one client's: who does not read all that it asks for is in its own way.
     pub(crate) fn client_windows(&self, windows: &Arc<Windows>) -> TwoWindows {
-        self.windows(windows, CLIENT_STREAMS)
-    }
-
-    /// Those of an endpoint's connection: room for all its streams. They are those of many clients, of whom none may make the
-    /// others wait by not reading.
-    pub(crate) fn endpoint_windows(&self, windows: &Arc<Windows>) -> TwoWindows {
-        self.windows(windows, u32::try_from(self.upstream_streams).unwrap_or(u32::MAX))
-    }
-
-    fn windows(&self, windows: &Arc<Windows>, streams: u32) -> TwoWindows {
-        let [_, _, least] = self.stream_windows;
-        let of_all = |stream: u32| stream.saturating_mul(streams).min(i32::MAX.unsigned_abs());
+        let [largest, _, least] = self.stream_windows;
         let mut wider = windows.none();
-        let fits = |stream: &u32| wider.take(of_all(*stream) - of_all(least));
+        let fits = |stream: &u32| wider.take((*stream - least) * CLIENT_STREAMS);
         let stream = self.stream_windows.into_iter().find(fits).unwrap_or(least);
-        TwoWindows { stream, connection: of_all(stream), _wider: wider }
+        TwoWindows { stream, largest, streams: CLIENT_STREAMS, wider }
+    }
+
+    /// Those of an endpoint's connection at first: room for all its streams. They are those of many clients, of whom none may
+    /// make the others wait by not reading.
+    pub(crate) fn endpoint_windows(&self, windows: &Arc<Windows>) -> TwoWindows {
+        let [largest, ..] = self.stream_windows;
+        let streams = u32::try_from(self.upstream_streams).unwrap_or(u32::MAX);
+        TwoWindows { stream: self.endpoint_window, largest, streams, wider: windows.none() }
     }
 }
 
@@ -104,6 +128,8 @@ impl Default for Bounds {
             fields: 100,
             streams: 100,
             stream_windows: [256 << 10, 128 << 10, 64 << 10],
+            endpoint_window: 32 << 10,
+            untaken: 64 << 10,
             pending_resets: 50,
             idle: Duration::from_secs(3600),
             sniff: Duration::from_secs(3600),
@@ -230,14 +256,46 @@ mod tests {
     fn windows_of_http_2_narrow_while_others_have_them() {
         let bounds = Bounds::default();
         let windows = Windows::new(48 << 20);
-        let all: Vec<TwoWindows> = (0..20).map(|_| bounds.endpoint_windows(&windows)).collect();
+        let all: Vec<TwoWindows> = (0..100).map(|_| bounds.client_windows(&windows)).collect();
         let streams: Vec<u32> = all.iter().map(|windows| windows.stream >> 10).collect();
-        assert_eq!(streams[..4], [256, 256, 128, 64]);
-        assert!(streams[4..].iter().all(|stream| *stream == 64), "{streams:?}");
-        assert!(all.iter().all(|windows| windows.connection == windows.stream * 100), "room for all streams");
+        assert!(streams.is_sorted_by(|wider, next| wider >= next), "{streams:?}");
+        assert_eq!([streams[0], streams[99]], [256, 64]);
         assert!(windows.given() <= 48 << 20);
         drop(all);
         assert_eq!(windows.given(), 0, "all of it is given back");
-        assert_eq!(bounds.client_windows(&windows).connection, 1 << 20);
+        assert_eq!(bounds.client_windows(&windows).connection(), 1 << 20);
+    }
+
+    #[test]
+    fn windows_of_endpoints_widen_with_what_their_streams_carry() {
+        const M: u64 = 1 << 20;
+        let bounds = Bounds::default();
+        let windows = Windows::new(48 << 20);
+        let mut one = bounds.endpoint_windows(&windows);
+        let shown = |windows: &TwoWindows| (windows.stream >> 10, windows.connection() >> 20);
+        assert_eq!(shown(&one), (32, 3), "room for all streams");
+        // Bytes that were carried, how many streams are open, and the window then.
+        for (carried, open, window) in [
+            (2 * M - 1, 1, 32),
+            (2 * M, 2, 32),
+            (150 * M, 100, 32),
+            (2 * M, 1, 64),
+            (40 * M, 10, 128),
+            (80 * M, 10, 256),
+            (u64::MAX, 0, 256),
+        ] {
+            let before = one.stream;
+            assert_eq!(one.widen(carried, open), one.stream > before);
+            assert_eq!(one.stream >> 10, window, "{open} streams carried {carried}");
+        }
+        assert_eq!(shown(&one), (256, 25));
+        let mut others = [(); 3].map(|()| bounds.endpoint_windows(&windows));
+        let widest = others.each_mut().map(|next| {
+            while next.widen(u64::MAX, 1) {}
+            next.stream >> 10
+        });
+        assert_eq!(widest, [128, 128, 64], "as much as is left");
+        drop((one, others));
+        assert_eq!(windows.given(), 0, "all of it is given back");
     }
 }

@@ -12,6 +12,7 @@ mod namespaces;
 mod requests;
 mod routes;
 mod shares;
+mod slow;
 mod streams;
 mod timeouts;
 mod traffic;

@@ -74,7 +74,7 @@ impl Drop for Wider {
 
 /// By how much a stream's window may grow now that it has carried `carried` bytes: once more as large, or as much as it
 /// lacks of the largest, or nothing.
-pub(crate) fn growth(window: u32, largest: u32, carried: u32) -> u32 {
+pub fn growth(window: u32, largest: u32, carried: u32) -> u32 {
     let lacks = largest.saturating_sub(window);
     let more = window.min(lacks);
     if more > 0 && carried / PART_OF_CARRIED >= window.saturating_add(more) { more } else { 0 }

@@ -203,7 +203,7 @@ fn pass(course: &Course<'_>, mut exchange: Exchange, answered: Answered) -> Resp
     head.version = Version::default();
     head.extensions.clear();
     if !switches {
-        let body = ResponseBody::passed(body, exchange, lease, gate, &connection.worker, deadline);
+        let body = ResponseBody::passed(body, exchange, lease, gate, connection, deadline);
         return Response::from_parts(head, body);
     }
     if let Some((parts, _counted)) = lease.leave_http() {

@@ -129,7 +129,7 @@ async fn over_grpc(io: Io, address: SocketAddr, service: &str) -> Found {
         Ok(made) => made,
         Err(error) => return Found::Unreachable(error.to_string()),
     };
-    beside(two::run(connection, None), async move {
+    beside(two::run(connection, None, None), async move {
         match sender.send(request).await {
             Ok(response) => served(response).await,
             Err((error, _)) => Found::Unreachable(error.to_string()),

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use model::route::headers::leave_framing;
 
+use super::Connection;
 use super::messages::Messages;
+use crate::pace::Pace;
 use crate::telemetry::Exchange;
 use crate::upstream::{Answer, Broken, Deadline, Gate, Lease};
 use crate::worker::Worker;
@@ -32,6 +34,8 @@ pub(crate) struct Passed {
     /// What held the request's body back.
     gate: Option<Gate>,
     worker: Rc<Worker>,
+    /// How the client's connection is filled.
+    pace: Rc<Pace>,
     messages: Option<Messages>,
     /// Until when all of it has to be there.
     deadline: Option<Deadline>,
@@ -50,13 +54,21 @@ impl ResponseBody {
         exchange: Exchange,
         lease: Lease,
         gate: Option<Gate>,
-        worker: &Rc<Worker>,
+        connection: &Connection,
         deadline: Option<Deadline>,
     ) -> Self {
         let messages = exchange.is_grpc().then(Messages::default);
-        let passed =
-            Passed { inner, exchange, lease: Some(lease), gate, worker: worker.clone(), messages, deadline };
-        Self::Passed(Box::new(passed))
+        let (worker, pace) = (connection.worker.clone(), connection.pace.clone());
+        Self::Passed(Box::new(Passed {
+            inner,
+            exchange,
+            lease: Some(lease),
+            gate,
+            worker,
+            pace,
+            messages,
+            deadline,
+        }))
     }
 }
 
@@ -69,6 +81,7 @@ impl Passed {
             self.lease = None;
             return Poll::Ready(Some(Err(BrokenOff::TooLate)));
         }
+        ready!(self.pace.poll_taken(cx));
         let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &mut frame {
             Some(Ok(frame)) => {

@@ -19,6 +19,7 @@ use model::route::headers::leave_framing;
 use self::copy::{Copied, Copies};
 use super::Clock;
 use crate::http::messages::Messages;
+use crate::pace::Pace;
 use crate::telemetry::Tally;
 
 /// Holds a body back until the endpoint wants it (RFC 9110, section 10.1.1): polling it is what makes the client hear
@@ -84,8 +85,9 @@ pub(crate) enum BodyError {
 #[derive(Debug)]
 pub(crate) struct Source {
     inner: Incoming,
-    /// What has been read, from the beginning.
-    read: Vec<Bytes>,
+    /// What has been read, from the beginning: copied, for a byte that is kept as it came keeps all of the buffer that it was
+    /// read into.
+    read: Vec<u8>,
     trailers: Option<HeaderMap>,
     /// Bytes that may still be kept.
     room: usize,
@@ -177,7 +179,10 @@ impl Source {
         match self.room.checked_sub(data.len()).filter(|_| !self.lost) {
             Some(left) => {
                 self.room = left;
-                self.read.push(data.clone());
+                if self.read.capacity() - self.read.len() < data.len() {
+                    self.read.reserve_exact(data.len() + self.read.len().min(left));
+                }
+                self.read.extend_from_slice(data);
             }
             None => {
                 self.lost = true;
@@ -191,12 +196,14 @@ impl Source {
 #[derive(Debug)]
 pub(crate) struct Try {
     source: SharedSource,
-    /// How much of what was read has been sent.
+    /// Bytes of what was read that have been sent.
     at: usize,
     trailers_sent: bool,
     /// Tries that were given up before it began.
     number: u32,
     gate: Option<Gate>,
+    /// How the connection that it goes by is filled, where that is of HTTP/1.1.
+    pace: Option<Rc<Pace>>,
 }
 
 /// A request's body on its way to an endpoint.
@@ -212,12 +219,19 @@ impl RequestBody {
     /// All of a request's body, from the beginning.
     pub(crate) fn new(source: &SharedSource, gate: Option<Gate>) -> Self {
         let number = source.borrow().withdrawn;
-        Self::Try(Try { source: source.clone(), at: 0, trailers_sent: false, number, gate })
+        Self::Try(Try { source: source.clone(), at: 0, trailers_sent: false, number, gate, pace: None })
     }
 
     /// All of a request's body for a copy of the request; nothing may have been read of it yet.
     pub(crate) fn copy(source: &SharedSource) -> Self {
         Self::Copied(Copied::of(source))
+    }
+
+    /// It goes by a connection that is filled so. A copy, which may be only so much behind, is not held back.
+    pub(crate) fn keep_to(&mut self, pace: &Rc<Pace>) {
+        if let Self::Try(body) = self {
+            body.pace = Some(pace.clone());
+        }
     }
 }
 
@@ -263,10 +277,14 @@ impl Try {
             }
             this.gate = None;
         }
+        if let Some(pace) = &this.pace {
+            ready!(pace.poll_taken(cx));
+        }
         let source = &mut *this.source.borrow_mut();
-        if let Some(data) = source.read.get(this.at) {
-            this.at += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        if let Some(data) = source.read.get(this.at..).filter(|data| !data.is_empty()) {
+            let data = Bytes::copy_from_slice(data);
+            this.at += data.len();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if let Some(trailers) = source.trailers.as_ref().filter(|_| !this.trailers_sent) {
             this.trailers_sent = true;
@@ -289,7 +307,7 @@ impl Try {
 
     fn size_hint(&self) -> SizeHint {
         let source = self.source.borrow();
-        let kept: u64 = source.read.iter().skip(self.at).map(|data| data.len() as u64).sum();
+        let kept = source.read.len().saturating_sub(self.at) as u64;
         let coming = source.inner.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(kept + coming.lower());

@@ -26,9 +26,11 @@ use tokio::time::Instant;
 
 use self::rules::Rules;
 use super::dial::Way;
+use super::two::Growing;
 use super::{Answer, Broken, Io, RequestBody, SendError, connect, two};
 use crate::limits::{Bounds, Limit};
 use crate::listen::Inbound;
+use crate::pace::{Pace, Paced};
 use crate::protocol::Http;
 use crate::route::{Endpoint, Hop};
 use crate::tcp::request_headers;
@@ -114,7 +116,7 @@ impl Drop for Opened {
 #[derive(Debug)]
 pub(crate) struct Parts {
     /// The connection, and what was read of it already.
-    pub(crate) http: http1::Parts<TokioIo<Io>>,
+    pub(crate) http: http1::Parts<TokioIo<Paced<Io>>>,
     /// It counts as one for as long as it lasts.
     pub(crate) opened: Opened,
 }
@@ -129,6 +131,7 @@ struct One {
     /// Requests that it has carried, with the one under way.
     carried: u32,
     way: Way,
+    pace: Rc<Pace>,
 }
 
 #[derive(Debug)]
@@ -196,16 +199,19 @@ impl Lease {
     /// The connection's, and the request where nothing of it was sent.
     pub(crate) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<Answer>, (Broken, Option<Request<RequestBody>>)> {
         match &mut self.used {
-            Used::One { one, .. } => match one.sender.try_send_request(request).await {
-                Ok(response) => Ok(response.map(Answer::One)),
-                Err(mut error) => {
-                    let unsent = error.take_message();
-                    Err((error.into_error().into(), unsent))
-                }
-            },
+            Used::One { one, .. } => {
+                one.pace.begin();
+                request.body_mut().keep_to(&one.pace);
+                one.sender.try_send_request(request).await.map(|response| response.map(Answer::One)).map_err(
+                    |mut error| {
+                        let unsent = error.take_message();
+                        (error.into_error().into(), unsent)
+                    },
+                )
+            }
             Used::Two { sender, .. } => match sender.send(request).await {
                 Ok(response) => Ok(response.map(Answer::Two)),
                 Err((error, unsent)) => Err((error.into(), unsent)),
@@ -431,11 +437,11 @@ async fn one(
 ) -> Result<Lease, SendError> {
     let waypoint = &worker.waypoint;
     let io = connect(worker, endpoint, || request_headers(inbound)).await?;
-    let way = io.way();
+    let (way, pace) = (io.way(), Rc::default());
     let handshake = http1::Builder::new()
         .max_buf_size(read_buffer(&waypoint.bounds))
         .max_headers(waypoint.bounds.fields)
-        .handshake(TokioIo::new(io));
+        .handshake(TokioIo::new(Paced::new(io, &pace)));
     let (sender, mut connection) = handshake.await.map_err(Broken::One)?;
     let (leave, left) = oneshot::channel();
     tokio::task::spawn_local(async move {
@@ -448,7 +454,7 @@ async fn one(
         }
     });
     let now = Instant::now();
-    let one = One { sender, left, since: now, opened: now, carried: 1, way };
+    let one = One { sender, left, since: now, opened: now, carried: 1, way, pace };
     Ok(Lease { used: Used::One { one, key, rules: *rules }, pooled: false, ticket: None })
 }
 
@@ -469,12 +475,12 @@ async fn two(
     let io = connect(worker, endpoint, || request_headers(inbound)).await?;
     let way = io.way();
     let windows = bounds.endpoint_windows(&worker.waypoint.limits.windows);
-    let room = two::Room { stream: windows.stream, connection: windows.connection, head: bounds.head };
+    let room = two::Room { stream: windows.stream, connection: windows.connection(), head: bounds.head };
     let (sender, connection) = two::begin(io, room).await.map_err(Broken::Two)?;
-    let running = two::run(connection, rules.ping);
+    let running = two::run(connection, rules.ping, Some(Growing::new(windows, &sender)));
     let queue = opened.queue.clone();
     tokio::task::spawn_local(async move {
-        let _held = (opened, windows);
+        let _held = opened;
         if let Err(error) = running.await {
             tracing::debug!(%error, "a connection to an endpoint failed");
         }

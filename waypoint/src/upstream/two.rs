@@ -3,8 +3,10 @@
 
 mod upload;
 
+use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::upload::Upload;
 use super::Io;
+use crate::limits::TwoWindows;
 
 /// Bytes of a request's body that wait in a stream for the connection.
 const WAITING: usize = 128 << 10;
@@ -38,7 +41,22 @@ pub(crate) struct Room {
 
 /// Sends requests over a connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Sender(SendRequest<Bytes>);
+pub(crate) struct Sender {
+    requests: SendRequest<Bytes>,
+    carried: Rc<Carried>,
+}
+
+/// What the answers of a connection have carried.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    /// Of large ones: beyond the first [`SMALL`] bytes of each.
+    bytes: Cell<u64>,
+    /// Answers that are not over.
+    open: Cell<u32>,
+}
+
+/// An answer of no more is no faster with a larger window.
+const SMALL: usize = 32 << 10;
 
 /// What has to run while a connection is used.
 pub(crate) type Connection<T = Io> = h2::client::Connection<T, Bytes>;
@@ -60,7 +78,7 @@ where
         .max_header_list_size(u32::try_from(room.head).unwrap_or(u32::MAX))
         .handshake(io)
         .await?;
-    Ok((Sender(sender), connection))
+    Ok((Sender { requests: sender, carried: Rc::default() }, connection))
 }
 
 /// Why a connection is over.
@@ -74,18 +92,26 @@ pub(crate) enum Over {
     Silent,
 }
 
-/// Runs a connection until it is over, and looks whether its end still answers.
+/// Runs a connection until it is over, and looks whether its end still answers. What it may send grows with what it sends.
 ///
 /// # Errors
 /// Why it is over, unless both ends wanted it.
 pub(crate) async fn run<T>(
     mut connection: Connection<T>,
     keep_alive: Option<Http2KeepAlive>,
+    mut growing: Option<Growing>,
 ) -> Result<(), Over>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let Some((keep_alive, pings)) = keep_alive.zip(connection.ping_pong()) else {
+    let pings = keep_alive.as_ref().and_then(|_| connection.ping_pong());
+    let connection = poll_fn(move |cx| {
+        if let Some(growing) = &mut growing {
+            growing.follow(&mut connection);
+        }
+        Pin::new(&mut connection).poll(cx)
+    });
+    let Some((keep_alive, pings)) = keep_alive.zip(pings) else {
         return Ok(connection.await?);
     };
     let mut silent = pin!(silent(pings, keep_alive));
@@ -109,11 +135,41 @@ async fn silent(mut pings: PingPong, keep_alive: Http2KeepAlive) {
     }
 }
 
+/// The windows of a connection, which grow with what its answers carry.
+#[derive(Debug)]
+pub(crate) struct Growing {
+    windows: TwoWindows,
+    carried: Rc<Carried>,
+    /// What each stream has as far as the endpoint was told.
+    told: u32,
+}
+
+impl Growing {
+    /// Those that the connection of `sender` has begun with.
+    pub(crate) fn new(windows: TwoWindows, sender: &Sender) -> Self {
+        Self { told: windows.stream, windows, carried: sender.carried.clone() }
+    }
+
+    fn follow<T>(&mut self, connection: &mut Connection<T>)
+    where
+        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        if self.windows.widen(self.carried.bytes.get(), self.carried.open.get()) {
+            connection.set_target_window_size(self.windows.connection());
+        }
+        // Not while the endpoint has not confirmed the last; then later.
+        if self.told < self.windows.stream && connection.set_initial_window_size(self.windows.stream).is_ok()
+        {
+            self.told = self.windows.stream;
+        }
+    }
+}
+
 impl Sender {
     /// Whether the connection takes no more requests: it is over, or its end has said that it will be.
     pub(super) fn is_closed(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
-        matches!(self.0.poll_ready(&mut nobody), Poll::Ready(Err(_)))
+        matches!(self.requests.poll_ready(&mut nobody), Poll::Ready(Err(_)))
     }
 
     /// Sends a request, and waits for the head of its answer. What is left of its body by then goes on for as long as the
@@ -128,12 +184,12 @@ impl Sender {
     where
         B: Body<Data = Bytes> + Unpin + 'static,
     {
-        if let Err(error) = poll_fn(|cx| self.0.poll_ready(cx)).await {
+        if let Err(error) = poll_fn(|cx| self.requests.poll_ready(cx)).await {
             return Err((error, Some(request)));
         }
         let (head, body) = request.into_parts();
         let whole = body.is_end_stream();
-        let sent = self.0.send_request(Request::from_parts(head, ()), whole);
+        let sent = self.requests.send_request(Request::from_parts(head, ()), whole);
         let (mut answer, stream) = sent.map_err(|error| (error, None))?;
         let mut upload = (!whole).then(|| Upload::new(body, stream));
         let answer = poll_fn(|cx| {
@@ -146,7 +202,8 @@ impl Sender {
         });
         let answer = answer.await.map_err(|error| (error, None))?;
         let upload = upload.map(|upload| AbortOnDropHandle::new(tokio::task::spawn_local(upload)));
-        Ok(answer.map(|stream| Received { stream, read: false, _upload: upload }))
+        let counted = Counted::new(&self.carried);
+        Ok(answer.map(|stream| Received { stream, read: false, counted, _upload: upload }))
     }
 }
 
@@ -156,10 +213,38 @@ pub(crate) struct Received {
     stream: RecvStream,
     /// All but its trailers has been read.
     read: bool,
+    counted: Counted,
     /// What still sends the request's body. It ends with the answer: nobody waits for the rest of an exchange whose answer is
     /// whole, or not wanted, and the stream is reset, whatever of the request is still to come, or waits for room that the
     /// endpoint may never grant.
     _upload: Option<AbortOnDropHandle<()>>,
+}
+
+/// An answer among those of its connection.
+#[derive(Debug)]
+struct Counted {
+    all: Rc<Carried>,
+    /// What is left of its first [`SMALL`] bytes.
+    small: usize,
+}
+
+impl Counted {
+    fn new(all: &Rc<Carried>) -> Self {
+        all.open.set(all.open.get() + 1);
+        Self { all: all.clone(), small: SMALL }
+    }
+
+    fn add(&mut self, bytes: usize) {
+        let large = bytes.saturating_sub(self.small);
+        self.small -= bytes - large;
+        self.all.bytes.set(self.all.bytes.get().saturating_add(large as u64));
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.all.open.set(self.all.open.get().saturating_sub(1));
+    }
 }
 
 impl Body for Received {
@@ -173,6 +258,7 @@ impl Body for Received {
         if !self.read {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
+                    self.counted.add(data.len());
                     // Fails only where there is no such stream any more.
                     let _ = self.stream.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -1,7 +1,6 @@
 //! A request's body for a copy of the request: what has been read for the original, as far as the copy keeps up.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -17,8 +16,8 @@ const BEHIND: usize = 64 << 10;
 /// What is on its way from an original to a copy.
 #[derive(Debug, Default)]
 struct Behind {
-    data: VecDeque<Bytes>,
-    bytes: usize,
+    /// Copied too, as what is kept for another try is.
+    data: Vec<u8>,
     trailers: Option<HeaderMap>,
     end: Option<End>,
     waker: Option<Waker>,
@@ -82,12 +81,11 @@ impl Behind {
         if self.end.is_some() {
             return;
         }
-        self.bytes += data.len();
-        if self.bytes > BEHIND {
+        if self.data.len() + data.len() > BEHIND {
             self.end = Some(End::Broken);
-            self.data.clear();
+            self.data = Vec::new();
         } else {
-            self.data.push_back(data.clone());
+            self.data.extend_from_slice(data);
         }
     }
 }
@@ -104,9 +102,8 @@ impl Copied {
 
     pub(super) fn poll_frame(&self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let behind = &mut *self.0.borrow_mut();
-        if let Some(data) = behind.data.pop_front() {
-            behind.bytes -= data.len();
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+        if !behind.data.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut behind.data).into()))));
         }
         match behind.end {
             Some(End::Broken) => Poll::Ready(Some(Err(BodyError::Behind))),

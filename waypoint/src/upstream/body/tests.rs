@@ -17,24 +17,53 @@ async fn next(body: &mut RequestBody) -> Option<Result<Bytes, BodyError>> {
     Some(frame.map(|frame| frame.into_data().unwrap()))
 }
 
+/// A request's body as hyper reads it, and the client's end of it.
+async fn body(length: usize) -> (tokio::io::DuplexStream, Incoming) {
+    let (mut client, server) = tokio::io::duplex(16 << 10);
+    let (came, mut come) = mpsc::channel::<Incoming>(1);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let came = came.clone();
+        async move {
+            came.send(request.into_body()).await.unwrap();
+            std::future::pending::<Result<Response<String>, std::io::Error>>().await
+        }
+    });
+    spawn_local(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service));
+    let head = format!("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    (client, come.recv().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_body_that_comes_by_single_bytes_is_kept_in_no_more_room_than_it_takes() {
+    const LENGTH: usize = 5000;
+    let test = async {
+        let (mut client, body) = body(LENGTH).await;
+        let source = Source::new(body, 64 << 10, Clock::start(), Rc::default(), false);
+        let mut first = RequestBody::new(&source, None);
+        for at in 0..LENGTH {
+            client.write_all(&[(at % 251) as u8]).await.unwrap();
+            assert_eq!(next(&mut first).await.unwrap().unwrap().len(), 1);
+        }
+        assert!(source.borrow().is_kept());
+        let room = source.borrow().read.capacity();
+        assert!((LENGTH..=2 * LENGTH).contains(&room), "{room}");
+        source.borrow_mut().withdraw();
+        let again = next(&mut RequestBody::new(&source, None)).await.unwrap().unwrap();
+        assert!(
+            again.len() == LENGTH
+                && again.iter().enumerate().all(|(at, byte)| usize::from(*byte) == at % 251)
+        );
+    };
+    LocalSet::new().run_until(test).await;
+}
+
 #[tokio::test]
 async fn what_is_left_of_a_try_reads_nothing_of_what_the_next_is_to_send() {
     const ROOM: usize = 64 << 10;
     let test = async {
-        let (mut client, server) = tokio::io::duplex(16 << 10);
-        let (came, mut come) = mpsc::channel::<Incoming>(1);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let came = came.clone();
-            async move {
-                came.send(request.into_body()).await.unwrap();
-                std::future::pending::<Result<Response<String>, std::io::Error>>().await
-            }
-        });
-        spawn_local(
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service),
-        );
-        client.write_all(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 200000\r\n\r\n").await.unwrap();
-        let source = Source::new(come.recv().await.unwrap(), ROOM, Clock::start(), Rc::default(), false);
+        let (mut client, body) = body(200_000).await;
+        let source = Source::new(body, ROOM, Clock::start(), Rc::default(), false);
         spawn_local(async move {
             client.write_all(&[b'a'; 200_000]).await.unwrap();
             std::future::pending::<()>().await;

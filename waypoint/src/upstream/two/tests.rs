@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use h2::{Reason, server};
+use h2::{Reason, SendStream, server};
+use hbone::windows::Windows;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -12,6 +13,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::super::Broken;
 use super::*;
+use crate::limits::Bounds;
 
 const ROOM: Room = Room { stream: 64 << 10, connection: 1 << 20, head: 60 << 10 };
 
@@ -19,7 +21,7 @@ const ROOM: Room = Room { stream: 64 << 10, connection: 1 << 20, head: 60 << 10 
 async fn to(end: DuplexStream) -> Sender {
     let (sender, connection) = begin(end, ROOM).await.unwrap();
     spawn_local(async move {
-        let _ = run(connection, None).await;
+        let _ = run(connection, None, None).await;
     });
     sender
 }
@@ -164,9 +166,65 @@ async fn an_end_that_answers_no_ping_is_given_up() {
         let (_sender, connection) = begin(near, ROOM).await.unwrap();
         let ping = Http2KeepAlive { interval: Duration::from_secs(3), timeout: Duration::from_secs(2) };
         let begun = tokio::time::Instant::now();
-        let over = run(connection, Some(ping)).await;
+        let over = run(connection, Some(ping), None).await;
         assert!(matches!(over, Err(Over::Silent)), "{over:?}");
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
+    };
+    in_time(test).await;
+}
+
+/// Sends as much as it may, and counts it.
+async fn pours(mut body: SendStream<Bytes>, sent: Rc<Cell<usize>>) {
+    loop {
+        body.reserve_capacity(16 << 10);
+        let Some(Ok(room)) = poll_fn(|cx| body.poll_capacity(cx)).await else { return };
+        if body.send_data(Bytes::from(vec![7; room]), false).is_err() {
+            return;
+        }
+        sent.set(sent.get() + room);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_may_send_more_ahead_once_much_of_it_was_taken() {
+    const KIB: usize = 1 << 10;
+    let test = async {
+        let windows = Windows::new(48 << 20);
+        let (near, far) = duplex(64 * KIB);
+        let sent = Rc::<Cell<usize>>::default();
+        let counted = sent.clone();
+        spawn_local(async move {
+            let mut connection = server::handshake(far).await.unwrap();
+            while let Some(Ok((_, mut answer))) = connection.accept().await {
+                let body = answer.send_response(Response::new(()), false).unwrap();
+                spawn_local(pours(body, counted.clone()));
+            }
+        });
+        let begun = Bounds::default().endpoint_windows(&windows);
+        let room = Room { stream: begun.stream, connection: begun.connection(), head: 60 * KIB };
+        let (mut sender, connection) = begin(near, room).await.unwrap();
+        let growing = Growing::new(begun, &sender);
+        let running = spawn_local(run(connection, None, Some(growing)));
+        // Of answers of which so much was taken before, how much waits when nobody goes on.
+        for (taken, ahead) in [(0, 32), (1 << 20, 32), (24 << 20, 256)] {
+            let answer = sender.send(request(Empty::new())).await.map_err(|(error, _)| error).unwrap();
+            let mut taking = answer.into_body();
+            sent.set(0);
+            let mut left = taken;
+            while left > 0 {
+                left -= taking.frame().await.unwrap().unwrap().into_data().unwrap().len().min(left);
+            }
+            // What one that is asked for now is let send; the first does not go on.
+            sleep(Duration::from_secs(1)).await;
+            sent.set(0);
+            let _stalled = sender.send(request(Empty::new())).await.map_err(|(error, _)| error).unwrap();
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(sent.get() / KIB, ahead, "after {taken}");
+        }
+        assert_eq!(windows.given(), 224 * 100 * KIB as u64);
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        assert_eq!(windows.given(), 0, "it is given back with the connection");
     };
     in_time(test).await;
 }
