@@ -10,6 +10,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::broken::BreakOff;
+
 /// Bytes that are read at once of a message that has not carried [`MUCH`]. One less than a size of hyper's: a read that fills
 /// its buffer makes it double the next.
 const PIECE: usize = (16 << 10) - 1;
@@ -66,6 +68,12 @@ impl<T> Paced<T> {
     /// Keeps `inner` to `pace`.
     pub(crate) fn new(inner: T, pace: &Rc<Pace>) -> Self {
         Self { inner, pace: pace.clone() }
+    }
+}
+
+impl<T: BreakOff> BreakOff for Paced<T> {
+    fn break_off(&mut self) {
+        self.inner.break_off();
     }
 }
 
