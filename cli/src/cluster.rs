@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LEAST_MINOR: u32 = 32;
 
 /// Which cluster is meant.
-#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub(crate) struct ClusterArgs {
     /// On Kubernetes: file with address and credentials of the cluster [default: $KUBECONFIG, then ~/.kube/config]
     #[arg(long, global = true, value_name = "FILE")]
@@ -25,6 +25,10 @@ pub(crate) struct ClusterArgs {
     /// On Kubernetes: context of the kubeconfig [default: its current one]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
+
+    /// On Kubernetes: namespace in which the mesh is installed, whose controllers are asked and believed
+    #[arg(long, visible_alias = "istioNamespace", global = true, value_name = "NS", default_value = crate::install::NAMESPACE)]
+    pub(crate) istio_namespace: String,
 }
 
 impl ClusterArgs {
@@ -176,7 +180,11 @@ mod tests {
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "apiVersion: v1\nkind: Config\ncurrent-context: none\n").unwrap();
-        let args = ClusterArgs { kubeconfig: Some(file.path().to_owned()), context: None };
+        let args = ClusterArgs {
+            kubeconfig: Some(file.path().to_owned()),
+            context: None,
+            istio_namespace: crate::install::NAMESPACE.to_owned(),
+        };
         let refused = connect(&args).await.err().expect("there is no such context").to_string();
         assert!(refused.contains(&file.path().display().to_string()), "{refused}");
         assert!(refused.contains("kubectl"), "{refused}");

@@ -27,9 +27,12 @@ pub(crate) enum AskError {
     /// The cluster does not let it be asked.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// There is none in the cluster.
-    #[error("no ctrl runs in the cluster {0}; install the mesh with: lateen install")]
-    NotInstalled(String),
+    /// There is none where the mesh is said to be installed.
+    #[error(
+        "no ctrl runs in the namespace {namespace} of the cluster {cluster}; name another with --istio-namespace, or \
+         install the mesh with: lateen install"
+    )]
+    NotInstalled { cluster: String, namespace: String },
     /// A replica's port cannot be forwarded, or it does not answer there.
     #[error("ctrl {pod} does not answer over a forwarded port ({reason})")]
     Forward { pod: String, reason: String },

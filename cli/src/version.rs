@@ -30,7 +30,7 @@ pub(crate) fn run(mesh: Option<&str>, cluster: &ClusterArgs, args: &VersionArgs)
         Some(place @ Place::Cluster(_)) => match ask_all(&place, "GET", "/version") {
             Ok(answers) => (of_cluster(&answers)?, None, note),
             // Nor is it one to a cluster that nobody asked for by name.
-            Err(error @ (AskError::Cluster(_) | AskError::NotInstalled(_))) if !cluster.given() => {
+            Err(error @ (AskError::Cluster(_) | AskError::NotInstalled { .. })) if !cluster.given() => {
                 (BTreeMap::new(), None, Some(error.to_string()))
             }
             Err(error) => return Err(error.into()),

@@ -1,10 +1,11 @@
-//! Asking the controllers of a cluster over forwarded ports.
+//! Asking the controllers of a cluster over forwarded ports. What answers is believed, also that something was revoked, so
+//! it has to be a controller: labels are anybody's, the namespace of the mesh is not.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cluster::{self, Cluster, ClusterArgs, failed};
+use crate::cluster::{self, ClusterArgs, failed};
 
 use super::{Answer, AskError, PATIENCE, page, request};
 
@@ -18,10 +19,10 @@ const APP: &str = "lateen-ctrl";
 /// Asks every controller that runs.
 pub(super) fn ask(args: &ClusterArgs, method: &str, path: &str) -> Result<Vec<Answer>, AskError> {
     run(async {
-        let (cluster, pods) = controllers(args).await?;
+        let (pods, names) = controllers(args).await?;
         let mut answers = Vec::new();
-        for pod in pods {
-            answers.push(ask_pod(&cluster, &pod, method, path).await?);
+        for name in &names {
+            answers.push(ask_pod(&pods, name, method, path).await?);
         }
         Ok(answers)
     })
@@ -30,8 +31,8 @@ pub(super) fn ask(args: &ClusterArgs, method: &str, path: &str) -> Result<Vec<An
 /// Asks one of them.
 pub(super) fn ask_one(args: &ClusterArgs, method: &str, path: &str) -> Result<Answer, AskError> {
     run(async {
-        let (cluster, pods) = controllers(args).await?;
-        ask_pod(&cluster, &pods[0], method, path).await
+        let (pods, names) = controllers(args).await?;
+        ask_pod(&pods, &names[0], method, path).await
     })
 }
 
@@ -40,38 +41,47 @@ fn run<T>(work: impl Future<Output = Result<T, AskError>>) -> Result<T, AskError
     runtime.map_err(AskError::Unreachable)?.block_on(work)
 }
 
-/// Namespace and name of each that runs, of the default revision before others; at least one.
-async fn controllers(args: &ClusterArgs) -> Result<(Cluster, Vec<(String, String)>), AskError> {
+/// Pods of the namespace in which the mesh is installed, and the names of the controllers that run, those of the default
+/// revision before others; at least one.
+async fn controllers(args: &ClusterArgs) -> Result<(Api<Pod>, Vec<String>), AskError> {
     let cluster = cluster::connect(args).await?;
-    let pods: Api<Pod> = Api::all(cluster.client.clone());
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &args.istio_namespace);
     let list = pods
         .list(&ListParams::default().labels(OURS))
         .await
         .map_err(|error| failed("the pods of ctrl", &error))?;
-    let runs = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
-    let ends = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-    let named = list.items.into_iter().filter(|pod| runs(pod) && !ends(pod)).filter_map(|pod| {
-        let app = pod.metadata.labels?.remove("app")?;
-        let revision = app.strip_prefix(APP)?.to_owned();
-        Some((revision, pod.metadata.namespace?, pod.metadata.name?))
-    });
-    let mut found: Vec<(String, String, String)> = named.collect();
-    found.sort();
-    match found.is_empty() {
-        true => Err(AskError::NotInstalled(cluster.name)),
-        false => Ok((cluster, found.into_iter().map(|(_, namespace, name)| (namespace, name)).collect())),
+    let mut found: Vec<_> = list.items.iter().filter_map(controller).collect();
+    found.sort_unstable();
+    let names: Vec<String> = found.into_iter().map(|(_, name)| name.to_owned()).collect();
+    match names.is_empty() {
+        true => {
+            let namespace = args.istio_namespace.clone();
+            Err(AskError::NotInstalled { cluster: cluster.name, namespace })
+        }
+        false => Ok((pods, names)),
     }
 }
 
-async fn ask_pod(
-    cluster: &Cluster,
-    (namespace, name): &(String, String),
-    method: &str,
-    path: &str,
-) -> Result<Answer, AskError> {
-    let unanswered = |reason: String| AskError::Forward { pod: name.clone(), reason };
+/// What of the revision a pod's controller has behind its name, and the pod's name; nothing for a pod that is no
+/// controller, or not one that runs. It is as the chart makes it: with the account that only the controller's pods are
+/// meant to have, and made by its Deployment, whose ReplicaSets have names of their own.
+fn controller(pod: &Pod) -> Option<(&str, &str)> {
+    let (metadata, spec, status) = (&pod.metadata, pod.spec.as_ref()?, pod.status.as_ref()?);
+    let labels = metadata.labels.as_ref()?;
+    let app = labels.get("app")?.as_str();
+    let revision = app.strip_prefix(APP).filter(|rest| rest.is_empty() || rest.starts_with('-'))?;
+    let set = format!("{app}-{}", labels.get("pod-template-hash")?);
+    let mut owners =
+        metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
+    let owned = owners.any(|owner| owner.kind == "ReplicaSet" && owner.name == set);
+    let runs = status.phase.as_deref() == Some("Running") && metadata.deletion_timestamp.is_none();
+    let ours = owned && spec.service_account_name.as_deref() == Some(app);
+    Some((revision, metadata.name.as_deref()?)).filter(|_| runs && ours)
+}
+
+async fn ask_pod(pods: &Api<Pod>, name: &str, method: &str, path: &str) -> Result<Answer, AskError> {
+    let unanswered = |reason: String| AskError::Forward { pod: name.to_owned(), reason };
     let exchange = async {
-        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
         let mut forwarder = pods
             .portforward(name, &[PORT])
             .await
@@ -93,5 +103,62 @@ async fn ask_pod(
     if answer.is_empty() {
         return Err(unanswered(format!("nothing answers there on port {PORT}; an older version does not")));
     }
-    Ok(Answer { ctrl: name.clone(), page: page(&answer)? })
+    Ok(Answer { ctrl: name.to_owned(), page: page(&answer)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod() -> Value {
+        json!({
+            "metadata": {
+                "name": "lateen-ctrl-77-x",
+                "deletionTimestamp": null,
+                "labels": {"app": "lateen-ctrl", "pod-template-hash": "77"},
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "lateen-ctrl-77", "uid": "1", "controller": true
+                }],
+            },
+            "spec": {"serviceAccountName": "lateen-ctrl", "containers": []},
+            "status": {"phase": "Running"},
+        })
+    }
+
+    /// A pod with labels alone may be anybody's.
+    #[test]
+    fn who_is_asked_is_a_controller_as_the_chart_makes_it() {
+        let tell = |changes: &[(&str, Value)]| {
+            let mut pod = pod();
+            for (pointer, value) in changes {
+                *pod.pointer_mut(pointer).expect("a field") = value.clone();
+            }
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            controller(&pod).map(|(revision, name)| (revision.to_owned(), name.to_owned()))
+        };
+        let found = |revision: &str| Some((revision.to_owned(), "lateen-ctrl-77-x".to_owned()));
+        let (app, account, owner) =
+            ("/metadata/labels/app", "/spec/serviceAccountName", "/metadata/ownerReferences/0/name");
+        assert_eq!(tell(&[]), found(""));
+        let canary = || json!("lateen-ctrl-canary");
+        assert_eq!(
+            tell(&[(app, canary()), (account, canary()), (owner, json!("lateen-ctrl-canary-77"))]),
+            found("-canary")
+        );
+        for (about, pointer, value) in [
+            ("another account", account, json!("default")),
+            ("another revision's account", account, canary()),
+            ("made by hand", "/metadata/ownerReferences", json!([])),
+            ("by another Deployment", owner, json!("mine-77")),
+            ("by a Job", "/metadata/ownerReferences/0/kind", json!("Job")),
+            ("owned, but not controlled", "/metadata/ownerReferences/0/controller", json!(false)),
+            ("another name", app, json!("lateen-ctrlx")),
+            ("not yet there", "/status/phase", json!("Pending")),
+            ("about to end", "/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z")),
+        ] {
+            assert_eq!(tell(&[(pointer, value)]), None, "{about}");
+        }
+    }
 }
