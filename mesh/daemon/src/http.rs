@@ -25,7 +25,8 @@ use tokio::time::timeout;
 
 use self::places::{Place, Places};
 
-/// Connections served at once; further ones wait. On a TCP port those of one address have a bound of their own.
+/// Connections served at once. Further ones wait; on a TCP port, where those of one address have a bound of their own, lesser
+/// ones make room for them.
 const MAX_CONNECTIONS: usize = places::MAX_FROM_ELSEWHERE + places::MAX_FROM_HERE;
 /// The largest body that is read, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -208,33 +209,46 @@ trait Listen {
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<std::io::Result<Self::Stream>>;
 
-    /// The place of a connection where places are given out; an error where it gets none.
-    fn place(places: &Arc<Places>, stream: &Self::Stream) -> Result<Option<Place>, NoPlace>;
+    /// Connections that there are at once, those that are about to make room included; further ones wait.
+    const MOST: usize;
+    /// Whether a connection stays after its answer.
+    const KEEPS_ALIVE: bool;
+
+    /// The place of a connection where places are given out; an error where it is gone already.
+    fn place(places: &Arc<Places>, stream: &Self::Stream) -> Result<Option<Place>, Gone>;
 }
 
-/// Whoever made a connection has enough of them.
-struct NoPlace;
+/// Whoever made a connection has left.
+struct Gone;
 
+/// Whoever asks has one answer a connection, so that what nobody needs any more takes no place; and who comes is given one
+/// at once, so nobody waits.
 impl Listen for TcpListener {
     type Stream = TcpStream;
+
+    const MOST: usize = 2 * MAX_CONNECTIONS;
+    const KEEPS_ALIVE: bool = false;
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<std::io::Result<TcpStream>> {
         self.poll_accept(context).map_ok(|(stream, _)| stream)
     }
 
-    fn place(places: &Arc<Places>, stream: &TcpStream) -> Result<Option<Place>, NoPlace> {
-        places.take(stream).map(Some).ok_or(NoPlace)
+    fn place(places: &Arc<Places>, stream: &TcpStream) -> Result<Option<Place>, Gone> {
+        places.take(stream).map(Some).ok_or(Gone)
     }
 }
 
 impl Listen for UnixListener {
     type Stream = UnixStream;
 
+    const MOST: usize = MAX_CONNECTIONS;
+    const KEEPS_ALIVE: bool = true;
+
     fn poll(&self, context: &mut Context<'_>) -> Poll<std::io::Result<UnixStream>> {
         self.poll_accept(context).map_ok(|(stream, _)| stream)
     }
 
-    fn place(_: &Arc<Places>, _: &UnixStream) -> Result<Option<Place>, NoPlace> {
+    fn place(_: &Arc<Places>, _: &UnixStream) -> Result<Option<Place>, Gone> {
         Ok(None)
     }
 }
@@ -245,22 +259,31 @@ async fn serve<L: Listen>(listener: L, routes: Routes) {
     let places = Arc::<Places>::default();
     loop {
         tokio::select! {
-            accepted = poll_fn(|context| listener.poll(context)), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = poll_fn(|context| listener.poll(context)), if connections.len() < L::MOST => match accepted {
                 Ok(stream) => match L::place(&places, &stream) {
                     Ok(place) => {
-                        let serving = serve_connection(stream, routes.clone());
-                        connections.spawn(async move {
-                            serving.await;
-                            drop(place);
-                        });
+                        let serving = serve_connection(stream, routes.clone(), L::KEEPS_ALIVE);
+                        connections.spawn(in_its_place(place, serving));
                     }
-                    // Closed: whoever asks in earnest asks again.
-                    Err(NoPlace) => tracing::debug!("a client of the admin server has enough connections"),
+                    Err(Gone) => {}
                 },
                 Err(error) => accept_failed(&error).await,
             },
             Some(_) = connections.join_next() => {}
         }
+    }
+}
+
+/// Serves a connection until it has to make room.
+async fn in_its_place(place: Option<Place>, serving: impl Future<Output = ()>) {
+    match place {
+        None => serving.await,
+        Some(place) => tokio::select! {
+            () = place.end.cancelled() => {
+                tracing::debug!("an admin connection made room for another: there are as many as there may be");
+            }
+            () = serving => {}
+        },
     }
 }
 
@@ -273,10 +296,14 @@ async fn accept_failed(error: &std::io::Error) {
 /// Serves one connection, for `fuzz/`.
 #[cfg(feature = "fuzzing")]
 pub async fn serve_stream(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Routes) {
-    serve_connection(stream, routes).await;
+    serve_connection(stream, routes, true).await;
 }
 
-async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Routes) {
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    routes: Routes,
+    keep_alive: bool,
+) {
     let service = service_fn(move |request| {
         let routes = routes.clone();
         async move {
@@ -291,6 +318,7 @@ async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + '
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(READ_TIMEOUT)
+        .keep_alive(keep_alive)
         .serve_connection(TokioIo::new(stream), service);
     match timeout(CONNECTION_TIME, serving).await {
         Ok(Ok(())) => {}

@@ -1,7 +1,10 @@
 //! The limits of a process and how often each was hit: one metric for all of them, `lateen_limit_hits_total`.
 //! `docs/limits.md` lists them.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -106,6 +109,19 @@ impl<L: Limit> Hits<L> {
     }
 }
 
+/// Of connections by age and by whose they are, the oldest of who has most: who makes room where there is none.
+pub fn oldest_of_most<P: Eq + Hash>(connections: impl Iterator<Item = (u64, P)>) -> Option<u64> {
+    let mut parties: HashMap<P, (usize, u64)> = HashMap::new();
+    for (id, party) in connections {
+        let (count, oldest) = parties.entry(party).or_insert((0, id));
+        *count += 1;
+        *oldest = id.min(*oldest);
+    }
+    // Of those who have as many, the one that came first.
+    let most = parties.into_values().max_by_key(|(count, oldest)| (*count, Reverse(*oldest)));
+    most.map(|(_, oldest)| oldest)
+}
+
 /// `lateen_limit_hits_total`, for every limit there is.
 ///
 /// # Errors
@@ -133,6 +149,18 @@ mod tests {
             First = "first",
             /// The second.
             Second = "second",
+        }
+    }
+
+    #[test]
+    fn the_oldest_of_who_has_most_goes() {
+        for (about, connections, expected) in [
+            ("nobody", vec![], None),
+            ("the only one", vec![(7, "10.0.0.1")], Some(7)),
+            ("not the oldest of all", vec![(1, "10.0.0.1"), (2, "10.0.0.2"), (3, "10.0.0.2")], Some(2)),
+            ("of as many the older", vec![(5, "10.0.0.1"), (4, "10.0.0.2")], Some(4)),
+        ] {
+            assert_eq!(oldest_of_most(connections.into_iter()), expected, "{about}");
         }
     }
 

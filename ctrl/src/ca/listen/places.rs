@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use daemon::limits::oldest_of_most;
 use tokio_util::sync::CancellationToken;
 
 use crate::ca::authorize::Caller;
@@ -203,19 +204,6 @@ impl Held {
     }
 }
 
-/// The oldest of the address that has most.
-fn oldest_of_most(connections: impl Iterator<Item = (u64, IpAddr)>) -> Option<u64> {
-    let mut addresses: HashMap<IpAddr, (usize, u64)> = HashMap::new();
-    for (id, address) in connections {
-        let (count, oldest) = addresses.entry(address).or_insert((0, id));
-        *count += 1;
-        *oldest = id.min(*oldest);
-    }
-    // Of addresses that have as many, the one that came first.
-    let most = addresses.into_values().max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest)));
-    most.map(|(_, oldest)| oldest)
-}
-
 impl Place {
     /// The handshake is done.
     pub(super) fn shaken(&self) {
@@ -353,18 +341,5 @@ mod tests {
         assert_eq!(ended, [vec![true; 3], vec![false; most]].concat());
         assert!(!other.end.is_cancelled());
         assert_eq!(places.limits.of(Limit::ConnectionsOfCaller), 3);
-    }
-
-    #[test]
-    fn the_oldest_of_the_address_that_has_most_goes() {
-        for (about, connections, expected) in [
-            ("nobody", vec![], None),
-            ("the only one", vec![(7, "10.0.0.1")], Some(7)),
-            ("not the oldest of all", vec![(1, "10.0.0.1"), (2, "10.0.0.2"), (3, "10.0.0.2")], Some(2)),
-            ("of as many the older", vec![(5, "10.0.0.1"), (4, "10.0.0.2")], Some(4)),
-        ] {
-            let connections = connections.into_iter().map(|(id, from)| (id, address(from)));
-            assert_eq!(oldest_of_most(connections), expected, "{about}");
-        }
     }
 }

@@ -57,8 +57,10 @@ async fn dawdlers_do_not_keep_others_out() {
     server.abort();
 }
 
+/// Who takes all places and keeps them by sending nothing more keeps neither a probe nor this machine out, and who asks has
+/// one answer a connection.
 #[tokio::test]
-async fn one_address_leaves_places_for_others_and_all_of_them_for_this_machine() {
+async fn who_takes_all_places_keeps_nobody_out() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpSocket;
 
@@ -67,27 +69,31 @@ async fn one_address_leaves_places_for_others_and_all_of_them_for_this_machine()
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = listener.local_addr().unwrap();
     let _serving = tokio::spawn(serve_tcp(listener, routes));
-    let ask = async |from: &str| {
+    let connect = async |from: &str| {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
-        let mut stream = socket.connect(to).await.unwrap();
-        // A server without a place closes, maybe before this is sent.
+        socket.connect(to).await.unwrap()
+    };
+    let ask = async |from: &str| {
+        let mut stream = connect(from).await;
         let _ = stream.write_all(b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        let mut answer = [0; 15];
-        let heard = timeout(Duration::from_secs(5), stream.read_exact(&mut answer)).await;
-        heard.expect("an answer or the end").ok().map(|_| stream)
+        let mut answer = String::new();
+        let heard = timeout(Duration::from_secs(2), stream.read_to_string(&mut answer)).await;
+        heard.expect("an answer, and the end").is_ok_and(|_| answer.ends_with("\r\n\r\nready"))
     };
     let mut held = Vec::new();
     for address in 2..2 + MAX_FROM_ELSEWHERE / MAX_OF_ADDRESS {
-        let from = format!("127.0.0.{address}");
         for _ in 0..MAX_OF_ADDRESS {
-            held.push(ask(&from).await.expect("there is a place"));
+            let mut stream = connect(&format!("127.0.0.{address}")).await;
+            stream.write_all(b"GET /ready").await.unwrap();
+            held.push(stream);
         }
-        assert!(ask(&from).await.is_none(), "{from} has taken its places");
     }
-    assert!(ask("127.0.0.99").await.is_none(), "all places for others are taken");
-    assert!(ask("127.0.0.1").await.is_some(), "this machine has places of its own");
-    held.clear();
-    let room = async { while ask("127.0.0.99").await.is_none() {} };
-    timeout(Duration::from_secs(5), room).await.expect("places are given back");
+    for from in ["127.0.0.99", "127.0.0.1", "127.0.0.2", "127.0.0.98"] {
+        assert!(ask(from).await, "{from} is served");
+    }
+    let ends = timeout(Duration::from_secs(2), held[0].read(&mut [0])).await;
+    assert!(matches!(ends, Ok(Ok(0) | Err(_))), "the oldest has made room: {ends:?}");
+    let last = held.last_mut().expect("it is held");
+    assert!(timeout(Duration::from_millis(100), last.read(&mut [0])).await.is_err(), "the newest has not");
 }
