@@ -65,7 +65,7 @@ pub const TABLE: &[Setting] = &[
     setting(
         name::METRIC_SERIES,
         "5000",
-        "Sets of labels that the istio_* metrics of each thread have at most; what is more is counted as unknown, and lateen_limit_hits_total{limit=\"metric_series\"} goes up.",
+        "Sets of labels that the istio_* metrics have at most, on whatever threads; what is more is counted as unknown, and lateen_limit_hits_total{limit=\"metric_series\"} goes up.",
     ),
     setting(
         name::DECISION_RECORDS,

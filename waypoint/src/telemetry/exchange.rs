@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::Level;
 
 use super::Flags;
-use super::labels::{GrpcStatus, RequestLabels, labels};
+use super::labels::{GrpcStatus, RequestLabels, known_status, labels};
 use super::line::{Entry, Said, cluster_name, put_together, write};
 use super::records::{Decided, Record};
 use super::series::{Added, Series};
@@ -166,7 +166,8 @@ impl Exchange {
         if self.grpc
             && let Some(status) = fields.get("grpc-status")
         {
-            self.grpc_status = status.to_str().ok().and_then(|status| status.parse().ok());
+            let status = status.to_str().ok().and_then(|status| status.parse().ok());
+            self.grpc_status = status.map(known_status);
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use daemon::metrics::traffic::may_have_more;
@@ -106,18 +106,56 @@ impl Series {
 
 type ByLabels = HashMap<RequestLabels, Arc<Series>, foldhash::fast::RandomState>;
 
-/// The series of a thread, and how many each client's identity has.
+/// The sets of labels that there are on any thread, with on how many; and how many each client's identity has. What is
+/// scraped is as long as there are sets, on however many threads.
 #[derive(Debug, Default)]
-struct Kept {
-    by_labels: ByLabels,
+struct Sets {
+    threads: HashMap<RequestLabels, usize, foldhash::fast::RandomState>,
     of_client: HashMap<Arc<str>, usize>,
+}
+
+impl Sets {
+    /// A thread begins to count under these labels; whether it may.
+    fn admit(&mut self, labels: &RequestLabels, most: usize) -> bool {
+        if let Some(threads) = self.threads.get_mut(labels) {
+            *threads += 1;
+            return true;
+        }
+        let client = &labels.ends.source.principal;
+        let own = self.of_client.get(client).copied().unwrap_or_default();
+        let may = may_have_more(own, self.threads.len(), most);
+        if may {
+            *self.of_client.entry(client.clone()).or_default() += 1;
+            self.threads.insert(labels.clone(), 1);
+        }
+        may
+    }
+
+    /// A thread has none under these labels any more.
+    fn leave(&mut self, labels: &RequestLabels) {
+        let Some(threads) = self.threads.get_mut(labels) else { return };
+        *threads -= 1;
+        if *threads > 0 {
+            return;
+        }
+        self.threads.remove(labels);
+        let client = &labels.ends.source.principal;
+        if let Some(own) = self.of_client.get_mut(client) {
+            *own -= 1;
+            if *own == 0 {
+                self.of_client.remove(client);
+            }
+        }
+    }
 }
 
 /// The series of one thread. The lock is taken by others only to be scraped.
 #[derive(Debug)]
 pub(crate) struct Shard {
     most: usize,
-    series: RwLock<Kept>,
+    series: RwLock<ByLabels>,
+    /// Those of all threads; taken where labels are new to a thread, and where they go.
+    sets: Arc<Mutex<Sets>>,
     dropped: AtomicU64,
 }
 
@@ -126,35 +164,35 @@ impl Shard {
     /// that has more than its share: what a client says of itself makes series too, and must not take those of others.
     pub(crate) fn series(&self, labels: RequestLabels) -> Arc<Series> {
         let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(series) = known.by_labels.get(&labels) {
+        if let Some(series) = known.get(&labels) {
             return series.clone();
         }
         drop(known);
-        let mut all = self.series.write().unwrap_or_else(PoisonError::into_inner);
-        let Kept { by_labels, of_client } = &mut *all;
-        let client = labels.ends.source.principal.clone();
-        let own = of_client.get(&client).copied().unwrap_or_default();
-        if !may_have_more(own, by_labels.len(), self.most) {
+        let labels = if self.sets().admit(&labels, self.most) {
+            labels
+        } else {
             add(&self.dropped, 1);
-            return by_labels.entry(RequestLabels::overflow()).or_default().clone();
-        }
-        *of_client.entry(client).or_default() += 1;
-        by_labels.entry(labels).or_default().clone()
+            RequestLabels::overflow()
+        };
+        self.series.write().unwrap_or_else(PoisonError::into_inner).entry(labels).or_default().clone()
+    }
+
+    fn sets(&self) -> MutexGuard<'_, Sets> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn expire(&self) {
         let mut all = self.series.write().unwrap_or_else(PoisonError::into_inner);
-        let Kept { by_labels, of_client } = &mut *all;
-        by_labels.retain(|labels, series| {
+        let mut sets = self.sets();
+        all.retain(|labels, series| {
             let left = series.passes.load(Ordering::Relaxed).saturating_sub(1);
             series.passes.store(left, Ordering::Relaxed);
             let stays = left > 0 || Arc::strong_count(series) > 1;
-            if !stays && let Some(count) = of_client.get_mut(&labels.ends.source.principal) {
-                *count = count.saturating_sub(1);
+            if !stays {
+                sets.leave(labels);
             }
             stays
         });
-        of_client.retain(|_, count| *count > 0);
     }
 }
 
@@ -163,9 +201,13 @@ impl Shard {
 pub(crate) struct Requests(Arc<[Arc<Shard>]>);
 
 impl Requests {
-    /// None yet, and `most` sets of labels at most on each thread.
+    /// None yet, and `most` sets of labels at most.
     pub(crate) fn new(threads: usize, most: usize) -> Self {
-        let shard = |_| Arc::new(Shard { most, series: RwLock::default(), dropped: AtomicU64::new(0) });
+        let sets = Arc::<Mutex<Sets>>::default();
+        let shard = |_| {
+            let (series, dropped) = (RwLock::default(), AtomicU64::new(0));
+            Arc::new(Shard { most, series, sets: sets.clone(), dropped })
+        };
         Self((0..threads).map(shard).collect())
     }
 
@@ -188,7 +230,7 @@ impl Requests {
         let mut all: HashMap<RequestLabels, Series> = HashMap::new();
         for shard in self.0.iter() {
             let series = shard.series.read().unwrap_or_else(PoisonError::into_inner);
-            for (labels, series) in &series.by_labels {
+            for (labels, series) in &*series {
                 match all.get(labels) {
                     Some(joined) => joined.join(series),
                     None => {
@@ -298,6 +340,21 @@ mod tests {
         drop(held);
         requests.expire();
         assert!(requests.joined().is_empty());
+    }
+
+    #[test]
+    fn there_are_as_many_whatever_thread_counts_them() {
+        let requests = Requests::new(4, 2);
+        let shards: Vec<_> = (0..4).map(|index| requests.shard(index)).collect();
+        for (index, shard) in (0..).zip(&shards) {
+            // The same on every thread is one.
+            shard.series(labels(200)).add(&Added::default());
+            shard.series(labels(300 + index)).add(&Added::default());
+        }
+        assert_eq!((requests.joined().len(), requests.dropped()), (3, 3), "two, and the rest");
+        (0..PASSES).for_each(|_| requests.expire());
+        let sets = shards[0].sets();
+        assert!(sets.threads.is_empty() && sets.of_client.is_empty());
     }
 
     #[test]
