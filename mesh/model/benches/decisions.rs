@@ -17,7 +17,7 @@ use model::authz::{
 };
 use model::mesh::{Mesh, Update};
 use model::plan::plan;
-use model::request::{Client, Request};
+use model::request::{Client, Forwarded, Request};
 use model::select::select;
 use model::service::{AppProtocol, IpFamilies, LoadBalancing, Port, Ports, Service, Visibility};
 use model::workload::{Health, Locality, PolicyName, Profile, TunnelProtocol, Workload, WorkloadKind};
@@ -316,6 +316,7 @@ fn requests(criterion: &mut Criterion) {
             headers: &headers,
             client: Client { address: SocketAddr::new(pod_ip(7), 1), identity: None, labels: None },
             destination: SocketAddr::new(pod_ip(1), 8080),
+            forwarded: Forwarded::default(),
         };
         assert!(mesh.judge_for(&to, &request).expect("it names none").allows());
         group.bench_function(BenchmarkId::new("as judged, by path", count), |bencher| {

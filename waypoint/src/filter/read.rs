@@ -3,7 +3,7 @@
 use http::request::Parts;
 use http::{HeaderMap, Method, Version, header};
 use model::path;
-use model::request::Request;
+use model::request::{Forwarded, Request};
 use thiserror::Error;
 
 use crate::listen::Inbound;
@@ -37,6 +37,7 @@ impl Asked {
             headers: &head.headers,
             client: inbound.asking(),
             destination: inbound.target.destination,
+            forwarded: Forwarded::default(),
         }
     }
 }

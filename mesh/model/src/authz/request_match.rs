@@ -225,21 +225,13 @@ fn bare_host(authority: &str) -> &str {
 }
 
 /// Whether the original client's address is in a range. As long as nobody says how many proxies are to be believed, each
-/// address of `X-Forwarded-For` may be it, and the client's own: where they disagree, it is unknown.
+/// address of `X-Forwarded-For` may be it, and the client's own: where they disagree, or where what it names is no address or
+/// too many, it is unknown.
 fn came_from(range: &IpNet, facts: &Facts<'_>) -> Truth {
     let own = contains(range, facts.source.ip());
     let Some(request) = facts.request else { return own.into() };
-    let named = request.headers.get_all(FORWARDED_FOR).iter();
-    let mut named = named.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let other = |text: &[u8]| address(text).is_none_or(|ip| contains(range, ip) != own);
-    if named.any(other) { Truth::Unknown } else { own.into() }
-}
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// An address of `X-Forwarded-For`; nothing where it is none.
-fn address(text: &[u8]) -> Option<IpAddr> {
-    std::str::from_utf8(text).ok()?.trim().parse().ok()
+    let agrees = |named: &[IpAddr]| named.iter().all(|ip| contains(range, *ip) == own);
+    if request.forwarded().is_some_and(agrees) { own.into() } else { Truth::Unknown }
 }
 
 #[cfg(test)]

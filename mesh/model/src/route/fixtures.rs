@@ -11,7 +11,7 @@ use super::{HeaderChanges, HttpMatch, HttpRule, Operations, ResourceName, Routin
 use crate::address::{NamespacedHostname, Str};
 use crate::fixtures::socket;
 use crate::identity::Identity;
-use crate::request::{Client, Request};
+use crate::request::{Client, Forwarded, Request};
 
 /// A request that owns what it is made of.
 #[derive(Debug, Clone)]
@@ -86,6 +86,7 @@ impl Sent {
                 labels: self.labels.as_ref(),
             },
             destination,
+            forwarded: Forwarded::default(),
         }
     }
 }

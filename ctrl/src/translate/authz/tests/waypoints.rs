@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use model::Identity;
 use model::address::NamespacedHostname;
 use model::authz::{Decision, Subject, Target, decide};
-use model::request::{Client, Request};
+use model::request::{Client, Forwarded, Request};
 
 use super::*;
 use crate::translate::Context;
@@ -41,6 +41,7 @@ fn judged(policy: &Policy) -> Decision {
         headers: &headers,
         client: Client { address: address("10.0.0.1:1"), identity: Some(&identity), labels: None },
         destination: address("10.96.0.1:80"),
+        forwarded: Forwarded::default(),
     };
     decide(std::slice::from_ref(policy), &request)
 }

@@ -9,27 +9,27 @@ use crate::authz::tests::{exact, only};
 use crate::authz::{Facts, Match, PathMatch, Sni, StringMatch, Subject, Truth};
 use crate::fixtures::socket;
 use crate::identity::Identity;
-use crate::request::{Client, Request};
+use crate::request::{Client, Forwarded, MAX_FORWARDED, Request};
 
 use Truth::{No, Unknown, Yes};
 
 /// What a client sends, in text.
 #[derive(Clone)]
-struct Sent {
+struct Sent<'a> {
     method: &'static str,
     authority: &'static str,
     path: &'static str,
-    headers: &'static [(&'static str, &'static str)],
+    headers: &'a [(&'static str, &'a str)],
 }
 
-const GET: Sent = Sent { method: "GET", authority: "shop.example", path: "/a", headers: &[] };
+const GET: Sent<'static> = Sent { method: "GET", authority: "shop.example", path: "/a", headers: &[] };
 
 fn source() -> SocketAddr {
     socket("10.0.0.1:40000")
 }
 
 /// Whether a rule with only this matches.
-fn holds(request: RequestMatch, sent: &Sent) -> Truth {
+fn holds(request: RequestMatch, sent: &Sent<'_>) -> Truth {
     let mut headers = HeaderMap::new();
     for (name, value) in sent.headers {
         let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
@@ -46,6 +46,7 @@ fn holds(request: RequestMatch, sent: &Sent) -> Truth {
         headers: &headers,
         client: Client { address: source(), identity: Some(&identity), labels: None },
         destination: socket("10.0.0.2:8080"),
+        forwarded: Forwarded::default(),
     };
     rule(request).matches(&request_of)
 }
@@ -211,6 +212,26 @@ fn an_original_address_is_known_where_all_who_name_one_agree() {
     };
     assert_eq!(outside(&[("x-forwarded-for", "192.0.2.1")]), No);
     assert_eq!(outside(&[("x-forwarded-for", "198.51.100.9")]), Unknown);
+}
+
+/// What is too long to be read lets nobody in, and nobody past a rule that refuses.
+#[test]
+fn of_more_addresses_than_are_read_nothing_is_known() {
+    for (count, expected) in [(MAX_FORWARDED, Yes), (MAX_FORWARDED + 1, Unknown), (10_000, Unknown)] {
+        let many = vec!["10.0.0.7"; count].join(", ");
+        let halves = many.split_at("10.0.0.7, ".len() * 16);
+        for headers in [
+            &[("x-forwarded-for", many.as_str())][..],
+            &[("x-forwarded-for", halves.0.trim_end_matches(", ")), ("x-forwarded-for", halves.1)][..],
+        ] {
+            let sent = Sent { method: "GET", authority: "shop.example", path: "/a", headers };
+            let ranges = || vec!["10.0.0.0/24".parse().unwrap()];
+            let with = RequestMatch { remote_ips: ranges(), ..RequestMatch::default() };
+            let without = RequestMatch { not_remote_ips: ranges(), ..RequestMatch::default() };
+            assert_eq!(holds(with, &sent), expected, "{count}");
+            assert_eq!(holds(without, &sent), opposite(expected), "{count}");
+        }
+    }
 }
 
 #[test]

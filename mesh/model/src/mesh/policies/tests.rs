@@ -15,7 +15,7 @@ use crate::authz::{
 use crate::fixtures::{edit, policy_name, socket, workload};
 use crate::identity::Identity;
 use crate::mesh::{Mesh, Update};
-use crate::request::{Client, Request};
+use crate::request::{Client, Forwarded, Request};
 use crate::workload::Workload;
 
 fn policy(name: &str, scope: PolicyScope, action: Action, one: Match) -> Policy {
@@ -177,6 +177,7 @@ fn a_request_is_judged_by_what_is_asked_of_it() {
             headers: &headers,
             client: Client { address: socket("10.0.0.1:1"), identity: Some(&client), labels: None },
             destination: socket(VIP),
+            forwarded: Forwarded::default(),
         };
         let decision = known(policies).judge_for(&to, &request).unwrap();
         (decision.allows(), decision.cause.to_string())
@@ -313,6 +314,7 @@ proptest! {
             client: Client { address: socket("10.0.0.1:1"), identity: None, labels: None },
             // One address for both kinds of policies, so that one engine can judge by all of them at once.
             destination: socket(POD),
+            forwarded: Forwarded::default(),
         };
         let subject = subject(POD);
         let to = Addressee { gateway: &g, service: Some(&a), service_entry: None, endpoint: Some((&w, socket(POD))) };

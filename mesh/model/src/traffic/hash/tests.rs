@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::{Hashed, xxh64};
 use crate::fixtures::socket;
-use crate::request::{Client, Request};
+use crate::request::{Client, Forwarded, Request};
 use crate::traffic::{HashCookie, HashKey};
 
 const CLIENT: &str = "10.244.0.7:40000";
@@ -27,6 +27,7 @@ fn hash(key: &HashKey, headers: &[(&str, &str)], query: Option<&str>, client: &s
         headers: &map,
         client: Client { address: socket(client), identity: None, labels: None },
         destination: socket("10.96.0.1:80"),
+        forwarded: Forwarded::default(),
     })
 }
 
