@@ -324,6 +324,7 @@ fn busy_threads_share_what_they_carry() {
         let seen = streams.finish();
         assert_eq!((seen.opened, seen.failed), (opened, 0), "{seen:?}");
     }
+    nothing_is_open(&mesh, &["busy", "checked"]);
 }
 
 /// Series of pods that are gone go too, and there are never more than a setting says.

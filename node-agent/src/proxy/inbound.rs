@@ -127,10 +127,10 @@ async fn take_requests(worker: &Rc<Worker>, pod: &Arc<Pod>, mut server: Server, 
             changed = phases.changed() => match changed.map(|()| *phases.borrow_and_update()) {
                 Ok(Phase::Serving) => {}
                 Ok(Phase::Draining) => {
-                    server.drain();
-                    // A client that has not shown yet what it can sees the GOAWAY first, and cannot show it any more: what
-                    // it opened here could not be handed over.
+                    // What a client that has not shown yet what it can opened here could not be handed over: it goes
+                    // elsewhere at once. Where it is the pod that leaves, there is nowhere else.
                     too_late = worker.agent.is_retiring() && !server.capable();
+                    if too_late { server.drain_now() } else { server.drain() }
                 }
                 Ok(Phase::Gone) | Err(_) => return server.close(),
             },

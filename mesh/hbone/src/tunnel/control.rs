@@ -33,8 +33,10 @@ pub(crate) struct Control {
     pub(crate) capable: bool,
     /// The client has opened it once.
     pub(crate) opened: bool,
-    /// We are to drain, but not before the client has opened it: after a GOAWAY it could not any more, and nothing could
-    /// be taken off this tunnel.
+    /// The client has asked for something, and so shown whether it knows of this.
+    pub(crate) asked: bool,
+    /// We are to drain, but not before the client has opened it, or shown that it does not know how: after a GOAWAY it
+    /// could not any more, and nothing could be taken off this tunnel.
     pub(crate) drain_when_open: bool,
     inbox: Vec<u8>,
 }

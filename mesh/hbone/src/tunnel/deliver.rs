@@ -196,6 +196,7 @@ impl Inner {
     }
 
     fn requested(&mut self, key: Key, head: Box<RequestHead>) {
+        self.control.asked = true;
         if self.limits.hands_over && control::capable(&head.headers) {
             self.control.capable = true;
         }
@@ -206,9 +207,13 @@ impl Inner {
             self.control.key = Some(key);
             self.control.opened = true;
             if self.control.drain_when_open {
-                self.engine.begin_drain();
+                self.drain_now();
             }
             return;
+        }
+        if self.control.drain_when_open && !self.control.capable {
+            // It was the last that a foreign client had to say before it could be told.
+            self.drain_now();
         }
         self.users += 1;
         self.idle_since = None;

@@ -48,15 +48,22 @@ impl Inner {
         true
     }
 
-    /// GOAWAY; a server's to a client of ours not before the client has opened the control stream: after it, it could not
-    /// any more, and nothing could be taken off the tunnel.
+    /// GOAWAY; a server's to a client of ours, or to one that has not shown yet whose it is, not before the client has
+    /// opened the control stream: after it, it could not any more, and nothing could be taken off the tunnel.
     pub(crate) fn drain(&mut self) {
-        let waits = self.role == Role::Server && self.control.capable && !self.control.opened;
-        self.control.drain_when_open = waits;
-        if !waits {
-            self.engine.begin_drain();
-            self.mark();
+        let may_open = self.limits.hands_over && (self.control.capable || !self.control.asked);
+        if self.role == Role::Server && may_open && !self.control.opened {
+            self.control.drain_when_open = true;
+        } else {
+            self.drain_now();
         }
+    }
+
+    /// GOAWAY, whatever the client may still want to open.
+    pub(crate) fn drain_now(&mut self) {
+        self.control.drain_when_open = false;
+        self.engine.begin_drain();
+        self.mark();
     }
 
     fn parted(&self, key: Key) -> Option<Parted> {

@@ -75,9 +75,16 @@ impl Server {
     }
 
     /// GOAWAY: requests already sent are still taken, then none; the driver ends when the last stream has. To a client of
-    /// ours not before its control stream is there, a moment after its first connection.
+    /// ours not before its control stream is there, a moment after its first connection; nor to one of which that is not
+    /// known before its first request.
     pub fn drain(&self) {
         self.shared.borrow_mut().drain();
+    }
+
+    /// The same at once. Connections that come on a tunnel whose client has not opened its control stream can never be taken
+    /// off it: for who turns them away.
+    pub fn drain_now(&self) {
+        self.shared.borrow_mut().drain_now();
     }
 
     /// Ends the tunnel and every stream on it now.

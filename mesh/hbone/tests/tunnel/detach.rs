@@ -307,6 +307,28 @@ fn a_young_tunnel_is_not_told_to_end_before_its_connections_can_leave() {
 }
 
 #[test]
+fn a_tunnel_that_nobody_has_used_yet_is_not_told_to_end_before_its_connections_can_leave() {
+    run(async {
+        let account = account();
+        let (client, mut server) = pair(&Limits::default());
+        // As behind a pod that is leaving: its tunnels are to end from the beginning.
+        server.drain();
+        let joined = join(&client, &mut server, &account).await;
+        let mut far_splice = joined.far_splice;
+        let far = loop {
+            tokio::select! {
+                far = &mut far_splice => break far.unwrap(),
+                () = tokio::time::sleep(std::time::Duration::from_millis(10)) => joined.far_live.detach(),
+            }
+        };
+        let near = joined.near_splice.await.unwrap();
+        let ends = (&near.end, &far.end);
+        assert!(matches!(ends, (End::Detached, End::Detached)), "{ends:?}");
+        assert!(!client.usable(), "the GOAWAY came in the end");
+    });
+}
+
+#[test]
 fn a_detach_that_comes_before_the_splice_is_not_forgotten() {
     run(async {
         let account = account();

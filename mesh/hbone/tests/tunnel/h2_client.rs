@@ -304,6 +304,23 @@ fn a_cut_is_no_end_to_a_peer_that_hears_no_cause() {
 }
 
 #[test]
+fn a_foreign_client_of_a_drained_server_has_one_request() {
+    run(async {
+        let mut up = up(Limits::default()).await;
+        up.server.drain();
+        let (response, send) = up.client.send_request(connect("a:1"), false).unwrap();
+        let stream = up.server.accept().await.unwrap().accept(&Headers::new());
+        assert_eq!(response.await.unwrap().status(), 200);
+        // It has shown that it knows of no control stream: now it is told.
+        while up.client.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        drop((stream, send));
+        assert!(up.server.accept().await.is_none());
+    });
+}
+
+#[test]
 fn a_drained_server_finishes_what_is_open() {
     run(async {
         let mut up = up(Limits::default()).await;
