@@ -36,7 +36,8 @@ pub struct Forward {
     pub rewrite_path: Option<PathRewrite>,
     /// `rewrite.authority`.
     pub rewrite_authority: Option<Str>,
-    /// `timeout`: for all tries together, from when the whole request has come; `None` (or 0 in the API) is no limit, Istio's default.
+    /// `timeout`: for all tries together, from when the whole request has come; `None` (or 0 in the API) is no limit,
+    /// Istio's default.
     pub timeout: Option<Duration>,
     /// `retries`; `None` (`attempts: 0`) is never.
     pub retry: Option<Arc<RetryPolicy>>,
