@@ -13,7 +13,7 @@ use http::{Request, Response};
 use model::traffic::pool::Overflow;
 
 pub(crate) use self::answer::{Answer, Broken};
-pub(crate) use self::body::{Gate, RequestBody, SharedSource, Source};
+pub(crate) use self::body::{Gate, GateKeeper, RequestBody, SharedSource, Source};
 pub(crate) use self::clock::{Allowed, Clock, Deadline, Up};
 pub(crate) use self::dial::{DialError, Io, Shortage, connect};
 pub(crate) use self::pool::{Lease, Parts, Pools};

@@ -21,7 +21,8 @@ use crate::protocol::{self, Http};
 use crate::route::{self, Endpoint, NoRoute, Wish, draw};
 use crate::telemetry::{Exchange, Flags};
 use crate::upstream::{
-    self, Allowed, Answer, Clock, Deadline, Gate, Lease, RequestBody, SendError, SharedSource, Source, Up,
+    self, Allowed, Answer, Clock, Deadline, Gate, GateKeeper, Lease, RequestBody, SendError, SharedSource,
+    Source, Up,
 };
 
 /// Bytes of a request's body that are kept for another try: Envoy's default is a megabyte; what is larger is rarely sent
@@ -35,7 +36,7 @@ pub(super) struct Answered {
     pub(super) endpoint: Rc<Endpoint>,
     pub(super) lease: Lease,
     /// What held the request's body back.
-    pub(super) gate: Option<Gate>,
+    pub(super) gate: Option<GateKeeper>,
     /// Whether the client asked for something else than HTTP.
     pub(super) upgrade: bool,
     /// Until when all of the answer has to be there.
@@ -104,7 +105,8 @@ pub(super) async fn send(
             course.allowed(exchange, Some(&endpoint)).await?;
         }
         let form = Form::new(course, forwarding, &endpoint).map_err(|local| *local)?;
-        let (version, gate, upgrade) = (form.version, form.gate.clone(), form.upgrade.is_some());
+        let (version, gate, upgrade) =
+            (form.version, form.gate.as_ref().map(GateKeeper::of), form.upgrade.is_some());
         if let Some(to) = forwarding.filter(|to| !to.forward.mirrors.is_empty())
             && !upgrade
             && retries.made == 0
@@ -120,8 +122,8 @@ pub(super) async fn send(
             Next::Again(pause) => {
                 exchange.tried_again();
                 sending.source.borrow_mut().withdraw();
-                // What still sends of this try must not read what the next is to send.
-                drop(ended);
+                // What still sends of this try must not read what the next is to send, nor wait for what never comes.
+                drop((ended, gate));
                 sending.pause(pause).await?;
                 continue;
             }

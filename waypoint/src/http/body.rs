@@ -12,7 +12,7 @@ use super::Connection;
 use super::messages::Messages;
 use crate::pace::Pace;
 use crate::telemetry::Exchange;
-use crate::upstream::{Answer, Broken, Deadline, Gate, Lease};
+use crate::upstream::{Answer, Broken, Deadline, GateKeeper, Lease};
 use crate::worker::Worker;
 
 /// The body of an answer.
@@ -32,7 +32,7 @@ pub(crate) struct Passed {
     /// The connection that it comes on.
     lease: Option<Lease>,
     /// What held the request's body back.
-    gate: Option<Gate>,
+    _gate: Option<GateKeeper>,
     worker: Rc<Worker>,
     /// How the client's connection is filled.
     pace: Rc<Pace>,
@@ -53,7 +53,7 @@ impl ResponseBody {
         inner: Answer,
         exchange: Exchange,
         lease: Lease,
-        gate: Option<Gate>,
+        gate: Option<GateKeeper>,
         connection: &Connection,
         deadline: Option<Deadline>,
     ) -> Self {
@@ -63,7 +63,7 @@ impl ResponseBody {
             inner,
             exchange,
             lease: Some(lease),
-            gate,
+            _gate: gate,
             worker,
             pace,
             messages,
@@ -124,9 +124,6 @@ impl Drop for Passed {
         // Who knows from the length that nothing more comes does not ask for it.
         if self.inner.is_end_stream() {
             self.whole();
-        }
-        if let Some(gate) = &self.gate {
-            gate.give_up();
         }
     }
 }

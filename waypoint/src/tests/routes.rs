@@ -1,5 +1,6 @@
 //! Requests that a host's routing says something of.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,9 @@ use model::route::{
 };
 use model::traffic::{self, Subset};
 use model::workload::PolicyName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::fixtures::key;
 use super::requests::{FAILURES, application, get, http1, whole};
@@ -241,6 +245,51 @@ fn what_fails_is_tried_again_with_its_body_as_often_as_the_rule_says() {
             Some(1.0),
             "one request"
         );
+    });
+}
+
+thread_local! {
+    /// Connections that [`unwilling`] has.
+    static UNWILLING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// An application that answers at once, asks for no body, and would have the connection stay.
+async fn unwilling(mut socket: TcpStream, _port: u16) {
+    UNWILLING.set(UNWILLING.get() + 1);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    socket.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    while socket.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+    UNWILLING.set(UNWILLING.get() - 1);
+}
+
+#[test]
+fn a_try_whose_body_nobody_asked_for_leaves_no_connection() {
+    run(async {
+        let world = World::new(unwilling).await;
+        let retry = RetryPolicy {
+            attempts: 2,
+            status_codes: [StatusCode::SERVICE_UNAVAILABLE].into(),
+            backoff: Duration::from_millis(1),
+            ..RetryPolicy::default()
+        };
+        let again = Forward { retry: Some(Arc::new(retry)), ..to(Destination::of(key("reviews"))) };
+        world.waypoint.routings.set(routing(vec![rule(0, vec![], forward(again))]));
+        let mut client = world.connect(HTTP).await;
+        let head = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 503");
+        for _ in 0..500 {
+            if UNWILLING.get() == 0 {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} connections of tries are left", UNWILLING.get());
     });
 }
 

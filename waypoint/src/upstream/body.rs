@@ -43,11 +43,6 @@ impl Gate {
         self.set(OPEN);
     }
 
-    /// It has answered without it, and that is all: what is still held back never goes.
-    pub(crate) fn give_up(&self) {
-        self.set(GIVEN_UP);
-    }
-
     fn set(&self, state: u8) {
         if self.0.state.compare_exchange(SHUT, state, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.0.waker.wake();
@@ -61,6 +56,29 @@ impl Gate {
             OPEN => Poll::Ready(Ok(())),
             _ => Poll::Ready(Err(BodyError::NotWanted)),
         }
+    }
+}
+
+/// A gate in the hands of who waits for the answer. Once it is dropped the try is over, and what is still held back never
+/// goes: a connection that waits for it would wait for ever.
+#[derive(Debug)]
+pub(crate) struct GateKeeper(Gate);
+
+impl GateKeeper {
+    /// The keeper of a gate.
+    pub(crate) fn of(gate: &Gate) -> Self {
+        Self(gate.clone())
+    }
+
+    /// The endpoint wants the body.
+    pub(crate) fn open(&self) {
+        self.0.open();
+    }
+}
+
+impl Drop for GateKeeper {
+    fn drop(&mut self) {
+        self.0.set(GIVEN_UP);
     }
 }
 
