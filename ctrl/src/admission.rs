@@ -39,6 +39,8 @@ pub const PATH: &str = "/validate";
 const MAX_BODY: usize = 7 << 20;
 /// How long a question may take until it is there, the wait for its turn included: an API server asks for 5 s.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a question may take to come once it has its turn: an API server sends it in one go.
+const READING: Duration = Duration::from_secs(1);
 /// Questions read and answered at a time; others wait, unread.
 const AT_ONCE: usize = 4;
 /// Of one address: anybody may ask here, and nobody is to keep the API server waiting.
@@ -126,6 +128,7 @@ impl Desk {
         let Ok(turn) = timeout_at(until, self.turns.take(from)).await else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "too many reviews are under way; ask again");
         };
+        let until = until.min(Instant::now() + READING);
         let body = match timeout_at(until, Limited::new(body, MAX_BODY).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(_)) => {

@@ -71,6 +71,32 @@ async fn who_has_no_turn_is_not_read() {
     assert_eq!(desk.clone().answer(API_SERVER, request).await.status(), StatusCode::BAD_REQUEST);
 }
 
+/// However many strangers ask, and whatever they do with their turns, an API server is answered.
+#[tokio::test(start_paused = true)]
+async fn strangers_that_take_all_turns_leave_one_to_the_api_server() {
+    let desk = Arc::new(Desk::new(core(), revision()));
+    let mut asking = JoinSet::new();
+    for number in 0..8 {
+        let from = IpAddr::from(Ipv4Addr::new(10, 0, 1, number / 2));
+        let desk = desk.clone();
+        asking.spawn(async move {
+            loop {
+                // One that does not come, and then one that does.
+                let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+                let dawdling = Request::post(PATH).body(body).expect("a request");
+                desk.clone().answer(Some(from), dawdling).await;
+                desk.clone().answer(Some(from), review(DELETION).0).await;
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    for _ in 0..3 {
+        let answer = desk.clone().answer(API_SERVER, review(DELETION).0).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+}
+
 /// A review that does not come gives its turn back in time.
 #[tokio::test(start_paused = true)]
 async fn a_review_that_does_not_come_is_not_waited_for() {
