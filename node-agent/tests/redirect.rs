@@ -147,9 +147,9 @@ async fn a_packet_sent_ahead_is_not_taken_for_a_connection() {
 }
 
 #[tokio::test]
-async fn probes_pass_beside_the_mesh() {
+async fn probes_pass_beside_the_mesh_to_probed_ports() {
     let mut setup = Setup::new().await;
-    let _served = setup.enrol_and_serve().await;
+    let mut served = setup.enrol_and_serve().await;
     for (probe, pod) in [(PROBE_V4, POD_V4), (PROBE_V6, POD_V6)] {
         let prefix = if ip(probe).is_ipv4() { 32 } else { 128 };
         setup
@@ -158,21 +158,28 @@ async fn probes_pass_beside_the_mesh() {
             .unwrap();
         // Neighbours find each other under their own addresses first.
         drop(connect(&setup.peer, (ip(pod), 80).into()));
+        drop(accept(&mut served, Slot::Inbound).await);
         let app = setup.pod.run(|| TcpListener::bind((ip(pod), 8080)).unwrap()).unwrap();
-        let mut client = setup
-            .peer
-            .run(|| {
+        let probe_of = |port| {
+            let connected = setup.peer.run(|| {
                 let socket =
                     Socket::new(Domain::for_address(SocketAddr::new(ip(probe), 0)), Type::STREAM, None)
                         .unwrap();
                 socket.bind(&SocketAddr::new(ip(probe), 0).into()).unwrap();
-                socket.connect(&SocketAddr::new(ip(pod), 8080).into()).unwrap();
+                socket.connect(&SocketAddr::new(ip(pod), port).into()).unwrap();
                 TcpStream::from(socket)
-            })
-            .unwrap();
+            });
+            connected.unwrap()
+        };
+        let mut client = probe_of(8080);
         let (mut server, from) = app.accept().unwrap();
         assert_eq!(from.ip(), ip(probe));
         echo_once(&mut client, &mut server);
+        // Nobody probes this port: whoever has that address is a client like others.
+        let mut client = probe_of(8081);
+        let (mut captured, from) = accept(&mut served, Slot::Inbound).await;
+        assert_eq!(canonical(from).ip(), ip(probe));
+        echo_once(&mut client, &mut captured);
     }
 }
 

@@ -80,6 +80,7 @@ impl PodFacts {
             dns: says(DNS_ANNOTATION).unwrap_or(defaults.dns),
             inbound: !says(BYPASS_INBOUND_ANNOTATION).unwrap_or(!defaults.inbound),
             virtual_interfaces: interfaces.map(str::to_owned).collect(),
+            probed: self.probed.clone(),
             ..defaults.clone()
         }
     }
@@ -164,7 +165,9 @@ mod tests {
             ..PodFacts::default()
         };
         let rules = facts.rules(&defaults);
-        assert!(!rules.dns && !rules.inbound);
+        assert!(!rules.dns && !rules.inbound && rules.probed.is_empty());
+        let probed = PodFacts { probed: [8080].into(), ..PodFacts::default() };
+        assert_eq!(probed.rules(&defaults).probed, [8080].into());
         assert_eq!(rules.virtual_interfaces, ["k6t-eth0", "docker0"]);
         let unclear = PodFacts {
             annotations: names(&[("ambient.istio.io/dns-capture", "maybe")]),

@@ -5,6 +5,7 @@
 //! it leaves) is never touched. The numbers in the text are those of the ambient convention: marks and ports are
 //! what makes another proxy work under these rules.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use model::ports::{
@@ -16,9 +17,10 @@ use crate::socket::{MARK_MASK, PROXY_MARK, RETURN_MARK};
 /// The one table; everything of ours is in it, so that replacing and removing are one statement.
 pub const TABLE: &str = "lateen";
 /// Raised when the text of the rules changes its meaning; stands in the table's comment.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
-/// Source address of kubelet probes, which pass beside the mesh.
+/// Source address of kubelet probes, which pass beside the mesh to the ports that are probed. A neighbour who takes it on
+/// gets no further than they do.
 pub const PROBE_V4: &str = "169.254.7.127";
 /// The same for IPv6.
 pub const PROBE_V6: &str = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff";
@@ -65,6 +67,9 @@ pub struct RuleSet {
     /// Interfaces behind which something else speaks for the pod (`istio.io/reroute-virtual-interfaces`): what
     /// comes from them counts as outbound.
     pub virtual_interfaces: Vec<String>,
+    /// Ports to which probes pass beside the mesh: those that the pod names in its probes and hooks, which nobody can change
+    /// once it is there.
+    pub probed: BTreeSet<u16>,
     /// Whether what the mesh does not carry (UDP but DNS, SCTP and the like) is dropped instead of let past it.
     pub drop_uncarried: bool,
 }
@@ -76,6 +81,7 @@ impl Default for RuleSet {
             dns: true,
             inbound: true,
             virtual_interfaces: Vec::new(),
+            probed: BTreeSet::new(),
             drop_uncarried: false,
         }
     }
@@ -230,11 +236,19 @@ fn guard(rules: &RuleSet) -> Vec<String> {
     for interface in rules.virtual_interfaces.iter().filter(|name| is_interface_name(name)) {
         lines.push(format!("iifname \"{interface}\" accept"));
     }
-    lines.push(format!("ip saddr {PROBE_V4} accept"));
-    lines.push(format!("ip6 saddr {PROBE_V6} accept"));
+    lines.extend(probes(rules));
     lines.push(format!("tcp dport {{ {PORT_INBOUND}, {PORT_HBONE} }} accept"));
     lines.push(format!("{SYN} counter drop"));
     lines
+}
+
+/// What probes of the pod look like.
+fn probes(rules: &RuleSet) -> Vec<String> {
+    let ports: Vec<_> = rules.probed.iter().map(u16::to_string).collect();
+    let ports = ports.join(", ");
+    let from = [format!("ip saddr {PROBE_V4}"), format!("ip6 saddr {PROBE_V6}")];
+    let lines = from.into_iter().map(|from| format!("{from} tcp dport {{ {ports} }} accept"));
+    lines.filter(|_| !ports.is_empty()).collect()
 }
 
 /// The same for what the application sends: what was captured goes to loopback by now.
@@ -263,8 +277,7 @@ fn inbound(rules: &RuleSet) -> Vec<String> {
     if rules.inbound {
         // Never led back to the proxy, should it be tracked after all.
         lines.push(format!("meta mark & {MARK_MASK:#x} == {RETURN_MARK:#x} meta l4proto tcp accept"));
-        lines.push(format!("ip saddr {PROBE_V4} meta l4proto tcp accept"));
-        lines.push(format!("ip6 saddr {PROBE_V6} meta l4proto tcp accept"));
+        lines.extend(probes(rules));
         for not_loopback in NOT_LOOPBACK {
             lines.push(format!(
                 "{not_loopback} tcp dport != {PORT_HBONE} {FIRST_SYN} {} redirect to :{PORT_INBOUND}",

@@ -79,6 +79,6 @@ pub(crate) fn spec(pod: &Netns) -> PodSpec {
         },
         netns: NetnsFd::from_fd(pod.fd().try_clone_to_owned().unwrap()).unwrap(),
         ips: vec![ip(POD_V4)],
-        rules: RuleSet::default(),
+        rules: RuleSet { probed: [8080].into(), ..RuleSet::default() },
     }
 }

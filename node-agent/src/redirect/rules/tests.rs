@@ -5,7 +5,7 @@ use super::{Phase, RuleSet, WayBack, is_interface_name, render};
 const COMPLETE: &str = r#"add table inet lateen
 delete table inet lateen
 table inet lateen {
-	comment "redirection rules, version 4"
+	comment "redirection rules, version 5"
 
 	chain dns_zone_in {
 		type filter hook prerouting priority -300; policy accept;
@@ -32,8 +32,8 @@ table inet lateen {
 	chain inbound {
 		type nat hook prerouting priority -100; policy accept;
 		meta mark & 0xfff == 0x111 meta l4proto tcp accept
-		ip saddr 169.254.7.127 meta l4proto tcp accept
-		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff meta l4proto tcp accept
+		ip saddr 169.254.7.127 tcp dport { 8080, 9000 } accept
+		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff tcp dport { 8080, 9000 } accept
 		ip daddr != 127.0.0.1 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15006
 		ip6 daddr != ::1 tcp dport != 15008 tcp flags & (fin | syn | rst | ack) == syn ct state new meta mark & 0xfff != 0x539 redirect to :15006
 	}
@@ -57,8 +57,8 @@ table inet lateen {
 		tcp flags & (fin | syn | rst | ack) != syn accept
 		meta mark & 0xfff == 0x539 meta mark set meta mark & 0xfffff000
 		iifname "lo" accept
-		ip saddr 169.254.7.127 accept
-		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff accept
+		ip saddr 169.254.7.127 tcp dport { 8080, 9000 } accept
+		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff tcp dport { 8080, 9000 } accept
 		tcp dport { 15006, 15008 } accept
 		tcp flags & (fin | syn | rst | ack) == syn counter drop
 	}
@@ -67,8 +67,8 @@ table inet lateen {
 		type filter hook forward priority 0; policy accept;
 		tcp flags & (fin | syn | rst | ack) != syn accept
 		iifname "lo" accept
-		ip saddr 169.254.7.127 accept
-		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff accept
+		ip saddr 169.254.7.127 tcp dport { 8080, 9000 } accept
+		ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff tcp dport { 8080, 9000 } accept
 		tcp dport { 15006, 15008 } accept
 		tcp flags & (fin | syn | rst | ack) == syn counter drop
 	}
@@ -85,14 +85,30 @@ table inet lateen {
 }
 "#;
 
+/// Those of a pod that has probes.
+fn usual() -> RuleSet {
+    RuleSet { probed: [9000, 8080].into(), ..RuleSet::default() }
+}
+
+#[test]
+fn probes_pass_to_probed_ports_only() {
+    for (probed, lines) in [(vec![], 0), (vec![8080], 6)] {
+        let rules = RuleSet { probed: probed.into_iter().collect(), ..RuleSet::default() };
+        let text = render(&rules, WayBack::Marked);
+        let accepted = text.lines().filter(|line| line.contains("saddr"));
+        assert!(accepted.clone().all(|line| line.contains("tcp dport { 8080 } accept")), "{text}");
+        assert_eq!(accepted.count(), lines, "{text}");
+    }
+}
+
 #[test]
 fn the_complete_rules() {
-    assert_eq!(render(&RuleSet::default(), WayBack::Tracked), COMPLETE);
+    assert_eq!(render(&usual(), WayBack::Tracked), COMPLETE);
 }
 
 #[test]
 fn what_our_own_proxy_opens_to_the_application_is_not_tracked() {
-    let text = render(&RuleSet::default(), WayBack::Marked);
+    let text = render(&usual(), WayBack::Marked);
     for name in ["untracked_in", "untracked_out"] {
         assert_eq!(chain(&text, name), ["meta mark & 0xfff == 0x111 meta l4proto tcp notrack"]);
     }
@@ -102,7 +118,7 @@ fn what_our_own_proxy_opens_to_the_application_is_not_tracked() {
     for name in ["inbound", "outbound", "guard_in", "guard_through", "guard_out"] {
         assert_eq!(chain(&text, name), chain(COMPLETE, name));
     }
-    let draining = render(&RuleSet { phase: Phase::Draining, ..RuleSet::default() }, WayBack::Marked);
+    let draining = render(&RuleSet { phase: Phase::Draining, ..usual() }, WayBack::Marked);
     assert_eq!(chain(&draining, "untracked_out"), chain(&text, "untracked_out"));
     assert_eq!(chain(&draining, "guard_in"), chain(&text, "guard_in")[..2]);
 }
@@ -116,7 +132,7 @@ fn chain(text: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn draining_captures_nothing_but_keeps_translation_and_return_path() {
-    let text = render(&RuleSet { phase: Phase::Draining, ..RuleSet::default() }, WayBack::Tracked);
+    let text = render(&RuleSet { phase: Phase::Draining, ..usual() }, WayBack::Tracked);
     assert_eq!(chain(&text, "inbound"), [""; 0]);
     assert_eq!(chain(&text, "outbound"), [""; 0]);
     assert!(text.contains("type nat hook prerouting") && text.contains("type nat hook output"));
@@ -133,13 +149,13 @@ fn draining_captures_nothing_but_keeps_translation_and_return_path() {
 
 #[test]
 fn without_dns_no_rule_names_port_53() {
-    let text = render(&RuleSet { dns: false, ..RuleSet::default() }, WayBack::Tracked);
+    let text = render(&RuleSet { dns: false, ..usual() }, WayBack::Tracked);
     assert!(!text.contains("53 ") && !text.contains(":15053"), "{text}");
 }
 
 #[test]
 fn a_pod_that_sees_its_clients_itself_is_captured_outbound_only() {
-    let text = render(&RuleSet { inbound: false, ..RuleSet::default() }, WayBack::Tracked);
+    let text = render(&RuleSet { inbound: false, ..usual() }, WayBack::Tracked);
     assert_eq!(chain(&text, "inbound"), [""; 0]);
     assert_eq!(chain(&text, "outbound"), chain(COMPLETE, "outbound"));
     assert!(!text.contains("guard_through"), "{text}");
@@ -149,7 +165,7 @@ fn a_pod_that_sees_its_clients_itself_is_captured_outbound_only() {
 #[test]
 fn what_comes_from_a_virtual_interface_counts_as_outbound() {
     let interfaces = vec!["k6t-eth0".to_owned(), "x\" accept; #".to_owned()];
-    let text = render(&RuleSet { virtual_interfaces: interfaces, ..RuleSet::default() }, WayBack::Tracked);
+    let text = render(&RuleSet { virtual_interfaces: interfaces, ..usual() }, WayBack::Tracked);
     let lines = chain(&text, "inbound");
     assert!(
         lines[0].starts_with("iifname \"k6t-eth0\" tcp flags") && lines[0].ends_with("redirect to :15001")
@@ -162,7 +178,7 @@ fn what_comes_from_a_virtual_interface_counts_as_outbound() {
 #[test]
 fn dropping_what_is_not_carried_is_a_choice() {
     assert!(!COMPLETE.contains("uncarried"));
-    let rules = RuleSet { drop_uncarried: true, ..RuleSet::default() };
+    let rules = RuleSet { drop_uncarried: true, ..usual() };
     let text = render(&rules, WayBack::Tracked);
     assert_eq!(chain(&text, "uncarried_out").last().map(String::as_str), Some("counter drop"));
     assert_eq!(chain(&text, "uncarried_in").last().map(String::as_str), Some("counter drop"));
