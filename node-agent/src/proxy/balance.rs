@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hbone::fairness;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 use super::worker::Worker;
 
