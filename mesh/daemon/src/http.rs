@@ -260,13 +260,12 @@ async fn serve<L: Listen>(listener: L, routes: Routes) {
     loop {
         tokio::select! {
             accepted = poll_fn(|context| listener.poll(context)), if connections.len() < L::MOST => match accepted {
-                Ok(stream) => match L::place(&places, &stream) {
-                    Ok(place) => {
+                Ok(stream) => {
+                    if let Ok(place) = L::place(&places, &stream) {
                         let serving = serve_connection(stream, routes.clone(), L::KEEPS_ALIVE);
                         connections.spawn(in_its_place(place, serving));
                     }
-                    Err(Gone) => {}
-                },
+                }
                 Err(error) => accept_failed(&error).await,
             },
             Some(_) = connections.join_next() => {}
