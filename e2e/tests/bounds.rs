@@ -309,17 +309,16 @@ fn busy_threads_share_what_they_carry() {
         |count| Streams::start(&mesh, (NS, "busy"), count, Duration::from_millis(1), &["checked:9000"]);
     // One cannot be divided.
     let mut alone = begin(1);
-    std::thread::sleep(Duration::from_secs(2));
+    let_pass(Duration::from_secs(2));
     assert!(alone.report().messages > 0);
     assert_eq!(tunnels_to(&mesh, NS, "checked"), 1);
     let together = begin(8);
-    let begun = Instant::now();
-    while tunnels_to(&mesh, NS, "checked") < 2 {
-        assert!(begun.elapsed() < LONG, "all go by one tunnel still");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    mesh.eventually("they go by two tunnels", |mesh| match tunnels_to(mesh, NS, "checked") {
+        0 | 1 => Err("all go by one still".to_owned()),
+        _ => Ok(()),
+    });
     // They go on by both.
-    std::thread::sleep(Duration::from_secs(2));
+    let_pass(Duration::from_secs(2));
     for (streams, opened) in [(alone, 1), (together, 8)] {
         let seen = streams.finish();
         assert_eq!((seen.opened, seen.failed), (opened, 0), "{seen:?}");

@@ -21,8 +21,7 @@ fn after(edits: Edits, stages: &[&Operations], sent: &Sent) -> Vec<String> {
     let message = Message { request: &request, response: None, removed: &[] };
     let mut headers: HeaderMap = request.headers.clone();
     edits(stages, &message).into_iter().for_each(|edit| edit.apply(&mut headers));
-    let line =
-        |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+    let line = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
     let mut lines: Vec<String> = headers.iter().map(line).collect();
     lines.sort_by(|one, two| one.split(':').next().cmp(&two.split(':').next()));
     lines
