@@ -37,9 +37,7 @@ impl Context {
 
     /// A service by its full name.
     pub fn host(&self, service: &Name) -> NamespacedHostname {
-        NamespacedHostname {
-            namespace: service.namespace.clone(),
-            hostname: format!("{}.{}.svc.{}", service.name, service.namespace, self.domain).into(),
-        }
+        let hostname = format!("{}.{}.svc.{}", service.name, service.namespace, self.domain);
+        NamespacedHostname::new(&service.namespace, &hostname)
     }
 }

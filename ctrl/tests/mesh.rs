@@ -351,7 +351,8 @@ async fn an_address_is_one_services_and_the_other_is_told_whose() {
     let ctrl = world.start().await;
     let proxy = ctrl.proxy("node-1");
     let vip = model::address::NetworkAddress::new("".into(), "10.96.0.7".parse().unwrap());
-    let at = |mesh: &model::mesh::Mesh| mesh.service_at(&vip, "shop").map(|service| service.name.to_string());
+    let at =
+        |mesh: &model::mesh::Mesh| mesh.service_at(&vip, "shop").map(|service| service.name().to_owned());
     proxy.until(|mesh| at(mesh).as_deref() == Some("cart")).await;
     // The first by name, until the mesh itself has given it to the other.
     world.write("auth.yaml", &service("auth", "10.96.0.7"));

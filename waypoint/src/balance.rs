@@ -43,7 +43,7 @@ impl fmt::Display for Cluster {
     /// As Istio names clusters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let subset = self.subset.as_deref().unwrap_or_default();
-        write!(f, "outbound|{}|{subset}|{}", self.port, self.service.hostname)
+        write!(f, "outbound|{}|{subset}|{}", self.port, self.service.hostname())
     }
 }
 

@@ -175,7 +175,7 @@ pub(crate) async fn endpoint(
         let service = mesh.service(key).ok_or_else(|| NoRoute::NoService(key.to_string()))?.clone();
         let behind_another =
             service.waypoint.as_ref().is_some_and(|waypoint| !is_waypoint(&mesh, &inbound.own, waypoint));
-        let passed_through = service.load_balancing.mode == LoadBalancingMode::Passthrough;
+        let passed_through = service.rare.load_balancing.mode == LoadBalancingMode::Passthrough;
         (service, behind_another || passed_through)
     };
     if elsewhere && let Some(vip) = service.vips.first() {
@@ -233,7 +233,7 @@ fn may_lead_to(
     workload: &Workload,
 ) -> Result<(), NoRoute> {
     // Nearly always; the state is not asked then.
-    if *workload.namespace() == service.key.namespace {
+    if **workload.namespace() == *service.key.namespace() {
         return Ok(());
     }
     match target::is_borrowed(&worker.waypoint.state.read(), &inbound.own, workload) {

@@ -108,9 +108,9 @@ fn to_service(
 /// those of other namespaces have no say: whoever may write an EndpointSlice may name any pod in it.
 pub(crate) fn is_bound(mesh: &Mesh, own: &Workload, service: &Service) -> bool {
     let judged_here = |workload: &Arc<Workload>| {
-        *workload.namespace() == service.key.namespace && is_judged_here(own, workload)
+        **workload.namespace() == *service.key.namespace() && is_judged_here(own, workload)
     };
-    is_ours(mesh, own, service.waypoint.as_ref())
+    is_ours(mesh, own, service.waypoint.as_deref())
         || mesh.endpoints(&service.key).is_some_and(|endpoints| endpoints.all().iter().any(judged_here))
 }
 
@@ -130,7 +130,7 @@ fn is_judged_here(own: &Workload, workload: &Workload) -> bool {
 
 /// What is spoken on a pod's own port: what a service of its namespace that it is behind declares of it.
 fn protocol_of(mesh: &Mesh, workload: &Workload, port: u16) -> AppProtocol {
-    let own = workload.profile.services.iter().filter(|(key, _)| key.namespace == *workload.namespace());
+    let own = workload.profile.services.iter().filter(|(key, _)| *key.namespace() == **workload.namespace());
     let declared = own.flat_map(|(key, ports)| {
         let service = mesh.service(key);
         let behind = ports.0.iter().filter(move |own| own.target == port);

@@ -294,7 +294,7 @@ async fn either_first(worker: Rc<Worker>, inbound: Rc<Inbound>, mut stream: Stre
 
 /// What the far end of a tunnel is told for its telemetry.
 pub(crate) fn request_headers(inbound: &Inbound) -> Headers {
-    let host = inbound.target.service.as_ref().map(|service| &*service.key.hostname);
+    let host = inbound.target.service.as_ref().map(|service| service.key.hostname());
     Headers::new()
         .with("forwarded", baggage::forwarded(inbound.client.peer.addr(), host))
         .with("baggage", baggage::encode(&inbound.own))

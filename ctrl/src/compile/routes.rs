@@ -144,7 +144,7 @@ impl Routes {
         names.sort_by_key(|name| !first.starts_with(&format!("VirtualService {name} ")));
         let object = index.virtual_service_object(names.first()?)?;
         let missing: Vec<&str> = missing.iter().map(|one| &**one).collect();
-        let message = format!("{} {fate}: there is no {}", host.hostname, missing.join("; no "));
+        let message = format!("{} {fate}: there is no {}", host.hostname(), missing.join("; no "));
         let finding =
             Finding::new(Level::Warning, Code::ReferencedResourceNotFound, object.position.clone(), message);
         Some(finding.about(object.key().to_string()))

@@ -122,8 +122,8 @@ fn put(bytes: &mut Vec<u8>, value: &[u8]) {
 fn gone(host: &NamespacedHostname) -> Vec<u8> {
     let wire = proto::routing::Routing {
         requires: vec![GONE.to_owned()],
-        namespace: host.namespace.to_string(),
-        hostname: host.hostname.to_string(),
+        namespace: host.namespace().to_owned(),
+        hostname: host.hostname().to_owned(),
         ..Default::default()
     };
     wire.encode_to_vec()
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn routing(host: &str) -> Arc<Routing> {
-        let host = NamespacedHostname { namespace: "shop".into(), hostname: host.into() };
+        let host = NamespacedHostname::new("shop", host);
         Arc::new(Routing {
             http: Box::default(),
             tls: Box::default(),

@@ -120,11 +120,11 @@ fn missing(
     holds: bool,
     fate: &str,
 ) -> Option<Condition> {
-    let own = hosts.iter().filter(|(host, _)| standing.hosts.contains(&host.hostname));
+    let own = hosts.iter().filter(|(host, _)| standing.hosts.contains(host.hostname()));
     let texts: Vec<String> = own
         .map(|(host, missing)| {
             let missing: Vec<&str> = missing.iter().map(|one| &**one).collect();
-            format!("{}: {fate}; there is no {}", host.hostname, missing.join("; no "))
+            format!("{}: {fate}; there is no {}", host.hostname(), missing.join("; no "))
         })
         .take(NAMED)
         .collect();

@@ -156,8 +156,8 @@ pub fn addresses(compiler: &Compiler, object: &Object) -> Option<Value> {
         return None;
     }
     let service = index.service(&name)?;
-    let host = compiler.context().host(&name).hostname;
-    let mut all = vec![json!({"type": "Hostname", "value": &*host})];
+    let host = compiler.context().host(&name);
+    let mut all = vec![json!({"type": "Hostname", "value": host.hostname()})];
     all.extend(index.addresses_of(service).map(|ip| json!({"type": "IPAddress", "value": ip.to_string()})));
     Some(Value::Array(all))
 }

@@ -1,7 +1,11 @@
 //! Service → [`Service`].
 
+use std::sync::Arc;
+
 use model::address::NetworkAddress;
-use model::service::{LoadBalancing, LoadBalancingMode, Port, Ports, Scope, Service, Visibility};
+use model::service::{
+    LoadBalancing, LoadBalancingMode, Port, Ports, RareFields, Scope, Service, Visibility, short_name,
+};
 
 use super::{Context, waypoint};
 use crate::index::Index;
@@ -10,18 +14,18 @@ use crate::index::facts::{self, ServicePort, Target};
 /// A service as proxies know it, with the addresses that are its own.
 pub fn service(index: &Index, context: &Context, facts: &facts::Service) -> Service {
     let vip = |ip| NetworkAddress::new(context.network.clone(), ip);
+    let key = context.host(&facts.name);
+    let name = Some(facts.name.name.clone()).filter(|name| **name != *short_name(key.hostname()));
+    let rare = RareFields { name, load_balancing: load_balancing(facts), ..RareFields::default() };
     Service {
-        key: context.host(&facts.name),
-        name: facts.name.name.clone(),
+        key,
         vips: index.addresses_of(facts).map(vip).collect(),
-        cidr_vips: Box::default(),
         ports: Ports(facts.ports.iter().map(port).collect()),
-        subject_alt_names: Box::default(),
-        waypoint: waypoint::address(context, &index.service_bound(facts)),
-        load_balancing: load_balancing(facts),
+        waypoint: waypoint::address(context, &index.service_bound(facts)).map(Arc::new),
         ip_families: facts.ip_families,
         canonical: true,
         visibility: Visibility::Public,
+        rare: rare.into(),
     }
 }
 

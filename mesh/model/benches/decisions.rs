@@ -19,11 +19,11 @@ use model::mesh::{Mesh, Update};
 use model::plan::plan;
 use model::request::{Client, Forwarded, Request};
 use model::select::select;
-use model::service::{AppProtocol, IpFamilies, LoadBalancing, Port, Ports, Service, Visibility};
+use model::service::{AppProtocol, Port, Ports, Service};
 use model::workload::{Health, Locality, PolicyName, Profile, TunnelProtocol, Workload, WorkloadKind};
 
 fn key(number: u32) -> NamespacedHostname {
-    NamespacedHostname { namespace: "ns".into(), hostname: format!("s{number}.ns.svc.cluster.local").into() }
+    NamespacedHostname::new("ns", &format!("s{number}.ns.svc.cluster.local"))
 }
 
 fn pod_ip(number: u32) -> IpAddr {
@@ -72,19 +72,7 @@ fn workload(number: u32, profile: &Arc<Profile>) -> Workload {
 
 fn service(number: u32) -> Service {
     let ports = Ports([Port { service: 80, target: 8080, protocol: AppProtocol::Unknown }].into());
-    Service {
-        key: key(number),
-        name: format!("s{number}").into(),
-        vips: [vip(number)].into(),
-        cidr_vips: Box::default(),
-        ports,
-        subject_alt_names: Box::default(),
-        waypoint: None,
-        load_balancing: LoadBalancing::default(),
-        ip_families: IpFamilies::default(),
-        canonical: true,
-        visibility: Visibility::Public,
-    }
+    Service { vips: [vip(number)].into(), ports, canonical: true, ..Service::named(key(number)) }
 }
 
 /// A service 0 with so many endpoints.

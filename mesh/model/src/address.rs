@@ -1,5 +1,6 @@
 //! Addresses by their role, so that no signature takes two naked socket addresses.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -32,66 +33,122 @@ impl fmt::Display for NetworkAddress {
     }
 }
 
-/// The addresses of a workload. Nearly all have one, which is kept in place: a hundred thousand workloads are not to
-/// have an allocation each for it, nor a connection to fetch it from elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addresses(Kept);
+/// Some values, of which there nearly always is one. That is kept in place: a hundred thousand workloads are not to have
+/// an allocation each for their address, nor a connection to fetch it from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Few<T>(Kept<T>);
 
 /// A single one is always kept as such, so that equal means equal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Kept {
-    One(IpAddr),
-    Other(Box<[IpAddr]>),
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Kept<T> {
+    One(T),
+    Other(Box<[T]>),
 }
 
-impl std::ops::Deref for Addresses {
-    type Target = [IpAddr];
+/// The addresses of a workload.
+pub type Addresses = Few<IpAddr>;
 
-    fn deref(&self) -> &[IpAddr] {
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(Kept::Other(Box::default()))
+    }
+}
+
+impl<T> std::ops::Deref for Few<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
         match &self.0 {
-            Kept::One(ip) => std::slice::from_ref(ip),
-            Kept::Other(ips) => ips,
+            Kept::One(one) => std::slice::from_ref(one),
+            Kept::Other(others) => others,
         }
     }
 }
 
-impl From<Vec<IpAddr>> for Addresses {
-    fn from(ips: Vec<IpAddr>) -> Self {
-        Self(match ips[..] {
-            [ip] => Kept::One(ip),
-            _ => Kept::Other(ips.into()),
-        })
+impl<'a, T> IntoIterator for &'a Few<T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 
-impl<const N: usize> From<[IpAddr; N]> for Addresses {
-    fn from(ips: [IpAddr; N]) -> Self {
-        ips.into_iter().collect()
+impl<T> From<Vec<T>> for Few<T> {
+    fn from(all: Vec<T>) -> Self {
+        all.into_iter().collect()
     }
 }
 
-impl FromIterator<IpAddr> for Addresses {
-    fn from_iter<I: IntoIterator<Item = IpAddr>>(ips: I) -> Self {
-        let mut ips = ips.into_iter();
-        match (ips.next(), ips.next()) {
-            (Some(ip), None) => Self(Kept::One(ip)),
-            (first, second) => Self(Kept::Other(first.into_iter().chain(second).chain(ips).collect())),
+impl<T, const N: usize> From<[T; N]> for Few<T> {
+    fn from(all: [T; N]) -> Self {
+        all.into_iter().collect()
+    }
+}
+
+impl<T> FromIterator<T> for Few<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(all: I) -> Self {
+        let mut all = all.into_iter();
+        match (all.next(), all.next()) {
+            (Some(one), None) => Self(Kept::One(one)),
+            (first, second) => Self(Kept::Other(first.into_iter().chain(second).chain(all).collect())),
         }
     }
 }
 
-/// Names a service: its namespace and its fully qualified host name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NamespacedHostname {
+/// Names a service: its namespace and its fully qualified host name, e.g. `reviews.default.svc.cluster.local`. All there is
+/// of it is the text that it is sent by: a mesh has thousands of them, each of which many hold.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NamespacedHostname(Str);
+
+impl NamespacedHostname {
+    /// The name of these two parts. Names of namespaces have no `/`.
+    pub fn new(namespace: &str, hostname: &str) -> Self {
+        Self(format!("{namespace}/{hostname}").into())
+    }
+
+    /// Reads `NAMESPACE/HOSTNAME`; nothing if there is no host name, or more behind it.
+    pub fn parse(text: Str) -> Option<Self> {
+        let (_, hostname) = text.split_once('/')?;
+        (!hostname.is_empty() && !hostname.contains('/')).then_some(Self(text))
+    }
+
     /// The namespace that owns the service.
-    pub namespace: Str,
-    /// The fully qualified host name, e.g. `reviews.default.svc.cluster.local`.
-    pub hostname: Str,
+    pub fn namespace(&self) -> &str {
+        self.parts().0
+    }
+
+    /// The fully qualified host name.
+    pub fn hostname(&self) -> &str {
+        self.parts().1
+    }
+
+    /// `NAMESPACE/HOSTNAME`.
+    pub fn text(&self) -> &Str {
+        &self.0
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.split_once('/').unwrap_or_default()
+    }
+}
+
+impl PartialOrd for NamespacedHostname {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By namespace, then by host name.
+impl Ord for NamespacedHostname {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
 }
 
 impl fmt::Display for NamespacedHostname {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.hostname)
+        self.0.fmt(f)
     }
 }
 
@@ -152,7 +209,7 @@ role! {
 mod tests {
     use std::net::IpAddr;
 
-    use super::Addresses;
+    use super::{Addresses, NamespacedHostname};
 
     #[test]
     fn addresses_are_equal_however_they_were_put_together() {
@@ -166,5 +223,26 @@ mod tests {
         }
         assert_eq!(Addresses::from([all[0]]), Addresses::from(vec![all[0]]));
         assert_ne!(Addresses::from([all[0]]), Addresses::from([all[1]]));
+    }
+
+    #[test]
+    fn services_are_named_by_one_text() {
+        let name = NamespacedHostname::new("shop", "cart.shop.svc");
+        assert_eq!((name.namespace(), name.hostname()), ("shop", "cart.shop.svc"));
+        assert_eq!(
+            (&**name.text(), name.to_string()),
+            ("shop/cart.shop.svc", "shop/cart.shop.svc".to_owned())
+        );
+        assert_eq!(NamespacedHostname::parse("shop/cart.shop.svc".into()), Some(name));
+        for text in ["", "cart", "shop/", "shop/cart/80", "Kubernetes//Pod/shop/cart"] {
+            assert_eq!(NamespacedHostname::parse(text.into()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_services_are_in_the_order_of_namespaces() {
+        // As texts they would be the other way round.
+        let (short, long) = (NamespacedHostname::new("shop", "z"), NamespacedHostname::new("shop-2", "a"));
+        assert!(short < long && short.text() > long.text());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::address::{NamespacedHostname, NetworkAddress, Str};
 use crate::identity::Identity;
-use crate::service::{AppProtocol, IpFamilies, LoadBalancing, Port, Ports, Service, Visibility};
+use crate::service::{AppProtocol, LoadBalancing, Port, Ports, RareFields, Service};
 use crate::workload::{
     GatewayAddress, GatewayDestination, Health, Locality, PolicyName, Profile, TunnelProtocol, Workload,
     WorkloadKind,
@@ -73,8 +73,7 @@ pub(crate) fn tunnelled(uid: &str, ips: &[&str], services: &[&str]) -> Workload 
 
 /// `namespace/hostname`.
 pub(crate) fn key(text: &str) -> NamespacedHostname {
-    let (namespace, hostname) = text.split_once('/').unwrap();
-    NamespacedHostname { namespace: namespace.into(), hostname: hostname.into() }
+    NamespacedHostname::parse(text.into()).unwrap()
 }
 
 /// `namespace/name`.
@@ -94,20 +93,16 @@ pub(crate) fn ports(ports: &[(u16, u16)]) -> Ports {
 
 /// A service named `namespace/hostname`, with addresses and port 80, which stands for 8080.
 pub(crate) fn service(name: &str, vips: &[&str]) -> Service {
-    let key = key(name);
     Service {
-        name: key.hostname.split('.').next().unwrap().into(),
-        key,
         vips: vips.iter().map(|vip| at(vip)).collect(),
-        cidr_vips: Box::default(),
         ports: ports(&[(80, 8080)]),
-        subject_alt_names: Box::default(),
-        waypoint: None,
-        load_balancing: LoadBalancing::default(),
-        ip_families: IpFamilies::default(),
-        canonical: false,
-        visibility: Visibility::Public,
+        ..Service::named(key(name))
     }
+}
+
+/// The service with such a preference among its endpoints.
+pub(crate) fn balanced(service: Service, load_balancing: LoadBalancing) -> Service {
+    Service { rare: RareFields { load_balancing, ..RareFields::default() }.into(), ..service }
 }
 
 /// A waypoint that is found by a service.

@@ -123,7 +123,7 @@ impl Mesh {
         match update {
             Update::Workload(workload) => self.insert_workload(&Arc::new(workload)),
             Update::Service(service) => {
-                self.services.insert(Arc::new(service));
+                self.services.insert(&Arc::new(service));
                 Effect::default()
             }
             Update::RemoveAddress(name) => self.remove_address(&name),
@@ -163,15 +163,12 @@ impl Mesh {
         Effect { rejudge, replaced: old.filter(moved) }
     }
 
-    fn remove_address(&mut self, name: &str) -> Effect {
+    fn remove_address(&mut self, name: &Str) -> Effect {
         if let Some(old) = self.workloads.remove(name) {
             self.services.remove_endpoint(&old);
             return Effect { rejudge: false, replaced: Some(old) };
         }
-        if let Some((namespace, hostname)) = name.split_once('/')
-            && !hostname.contains('/')
-        {
-            let key = NamespacedHostname { namespace: Str::from(namespace), hostname: Str::from(hostname) };
+        if let Some(key) = NamespacedHostname::parse(name.clone()) {
             self.services.remove(&key);
         }
         Effect::default()
@@ -252,7 +249,7 @@ impl Mesh {
     /// own namespace, by which that waypoint is found. What a pod's labels say of it does not make it one.
     pub fn is_of_waypoint(&self, workload: &Workload) -> bool {
         let mut own =
-            workload.profile.services.iter().filter(|(key, _)| key.namespace == *workload.namespace());
+            workload.profile.services.iter().filter(|(key, _)| key.namespace() == &**workload.namespace());
         own.any(|(key, _)| self.services.is_of_waypoint(key))
     }
 

@@ -134,7 +134,8 @@ fn decide(
     {
         return to_waypoint(mesh, source, destination, waypoint, Some(service), (unreachable, draw));
     }
-    let balanced = |service: &&Arc<Service>| service.load_balancing.mode != LoadBalancingMode::Passthrough;
+    let balanced =
+        |service: &&Arc<Service>| service.rare.load_balancing.mode != LoadBalancingMode::Passthrough;
     match (service.filter(balanced), workload) {
         (Some(service), _) => to_service(mesh, source, destination, service, draw),
         (None, Some(workload)) => to_workload(mesh, source, destination, workload, (unreachable, draw)),
@@ -295,7 +296,7 @@ pub fn is_waypoint(mesh: &Mesh, source: &Workload, waypoint: &GatewayAddress) ->
 /// The identities that the far end of a tunnel may have: the workload's own and those its service names.
 fn identities(workload: &Workload, service: Option<&Service>) -> Vec<Identity> {
     let mut all = vec![workload.identity().clone()];
-    let named = service.into_iter().flat_map(|service| service.subject_alt_names.iter());
+    let named = service.into_iter().flat_map(|service| service.rare.subject_alt_names.iter());
     all.extend(named.filter_map(|name| name.parse().ok()));
     all
 }

@@ -57,7 +57,7 @@ pub fn select_but(
     if all.is_empty() {
         return None;
     }
-    if service.load_balancing.preference.is_empty() {
+    if service.rare.load_balancing.preference.is_empty() {
         let bound = u32::try_from(all.len()).unwrap_or(u32::MAX);
         for _ in 0..BLIND_DRAWS {
             let workload = &all[draw(bound) as usize];
@@ -82,8 +82,8 @@ fn prefer<'a>(
     source: &Workload,
     candidates: impl Iterator<Item = Candidate<'a>>,
 ) -> Vec<Candidate<'a>> {
-    let preference = &service.load_balancing.preference;
-    let strict = service.load_balancing.mode == LoadBalancingMode::Strict;
+    let preference = &service.rare.load_balancing.preference;
+    let strict = service.rare.load_balancing.mode == LoadBalancingMode::Strict;
     let mut best = 0;
     let mut preferred = Vec::new();
     for candidate in candidates {
@@ -143,7 +143,7 @@ pub fn usable(
     workload: &Workload,
     destination: OriginalDestination,
 ) -> Option<(u16, IpAddr)> {
-    if workload.status == Health::Unhealthy && !service.load_balancing.allow_unhealthy {
+    if workload.status == Health::Unhealthy && !service.rare.load_balancing.allow_unhealthy {
         return None;
     }
     if workload.profile.network != source.profile.network {

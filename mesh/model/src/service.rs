@@ -1,58 +1,95 @@
 //! A service: a name and addresses in front of endpoints (`istio.workload.Service`).
 
-use crate::address::{NamespacedHostname, NetworkAddress, Str};
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
+
+use crate::address::{Few, NamespacedHostname, NetworkAddress, Str};
 use crate::workload::GatewayAddress;
 
-/// One service.
+/// One service. A mesh may have twenty thousand, of which a proxy is told every one: so what nearly all have is kept in
+/// place, what many share is shared, and what few have is [elsewhere](Rare).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// Its namespace and fully qualified host name.
     pub key: NamespacedHostname,
-    /// Its short name.
-    pub name: Str,
     /// Its virtual addresses; empty for a headless service.
-    pub vips: Box<[NetworkAddress]>,
-    /// Its address ranges, with their prefix length.
-    pub cidr_vips: Box<[(Str, ipnet::IpNet)]>,
+    pub vips: Few<NetworkAddress>,
     /// Service port to target port.
     pub ports: Ports,
-    /// Further identities that its endpoints may present.
-    pub subject_alt_names: Box<[Str]>,
     /// The waypoint for traffic to its addresses.
-    pub waypoint: Option<GatewayAddress>,
-    /// Which of its endpoints are preferred.
-    pub load_balancing: LoadBalancing,
+    pub waypoint: Option<Arc<GatewayAddress>>,
     /// Which address families it answers with.
     pub ip_families: IpFamilies,
     /// Whether it is the canonical owner of its host name (a Kubernetes Service is).
     pub canonical: bool,
     /// Who may find it.
     pub visibility: Visibility,
+    /// What few services have.
+    pub rare: Rare,
 }
 
 impl Service {
     /// A service of which no more is known than its name.
     pub fn named(key: NamespacedHostname) -> Self {
-        let name = key.hostname.split('.').next().unwrap_or_default().into();
         Self {
             key,
-            name,
-            vips: Box::default(),
-            cidr_vips: Box::default(),
+            vips: Few::default(),
             ports: Ports::default(),
-            subject_alt_names: Box::default(),
             waypoint: None,
-            load_balancing: LoadBalancing::default(),
             ip_families: IpFamilies::default(),
             canonical: false,
             visibility: Visibility::default(),
+            rare: Rare::default(),
         }
+    }
+
+    /// Its short name.
+    pub fn name(&self) -> &str {
+        self.rare.name.as_deref().unwrap_or_else(|| short_name(self.key.hostname()))
+    }
+}
+
+/// The short name that a host name says: its first label.
+pub fn short_name(hostname: &str) -> &str {
+    hostname.split('.').next().unwrap_or_default()
+}
+
+/// What few services have, for the room of a pointer where there is none of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rare(Option<Box<RareFields>>);
+
+/// The fields that few services have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RareFields {
+    /// Its short name, where that is not what its host name [says](short_name).
+    pub name: Option<Str>,
+    /// Its address ranges, with their prefix length.
+    pub cidr_vips: Box<[(Str, ipnet::IpNet)]>,
+    /// Further identities that its endpoints may present.
+    pub subject_alt_names: Box<[Str]>,
+    /// Which of its endpoints are preferred.
+    pub load_balancing: LoadBalancing,
+}
+
+impl From<RareFields> for Rare {
+    fn from(fields: RareFields) -> Self {
+        // Never a box of nothing, so that equal means equal.
+        Self((fields != RareFields::default()).then(|| Box::new(fields)))
+    }
+}
+
+impl Deref for Rare {
+    type Target = RareFields;
+
+    fn deref(&self) -> &RareFields {
+        static NONE: LazyLock<RareFields> = LazyLock::new(RareFields::default);
+        self.0.as_deref().unwrap_or_else(|| &NONE)
     }
 }
 
 /// Service ports and the ports they stand for at the endpoint, with the application protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Ports(pub Box<[Port]>);
+pub struct Ports(pub Few<Port>);
 
 /// One port of a service or of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

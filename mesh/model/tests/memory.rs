@@ -19,10 +19,10 @@ const NODES: u32 = 1000;
 fn profile(deployment: u32, empty: &Str) -> Arc<Profile> {
     let app: Str = format!("app-{deployment}").into();
     let namespace: Str = format!("team-{}", deployment % 100).into();
-    let hostname: Str = format!("{app}.{namespace}.svc.cluster.local").into();
+    let host = NamespacedHostname::new(&namespace, &format!("{app}.{namespace}.svc.cluster.local"));
     let ports = Ports([Port { service: 80, target: 8080, protocol: AppProtocol::Http11 }].into());
     Arc::new(Profile {
-        identity: Identity::new("cluster.local", namespace.clone(), app.clone()),
+        identity: Identity::new("cluster.local", namespace, app.clone()),
         network: empty.clone(),
         protocol: TunnelProtocol::Hbone,
         host_network: false,
@@ -34,7 +34,7 @@ fn profile(deployment: u32, empty: &Str) -> Arc<Profile> {
         workload_name: app,
         waypoint: None,
         network_gateway: None,
-        services: [(NamespacedHostname { namespace, hostname }, ports)].into(),
+        services: [(host, ports)].into(),
         policies: Box::default(),
         enforced_by: None,
         cluster: empty.clone(),

@@ -28,17 +28,18 @@ use prost::Message;
 use proto::type_url;
 use thiserror::Error;
 
-use self::intern::{Profiles, Strings};
+use self::intern::{Gateways, Profiles, Strings};
 
 /// The largest resource that is read, in bytes. Beyond it, one object would stop all others.
 pub const MAX_RESOURCE_BYTES: usize = 8 << 20;
 
-/// Reads resources into updates of a [`model::mesh::Mesh`]. Equal strings and equal profiles are shared between all
-/// that it has read, which is what keeps a workload small.
+/// Reads resources into updates of a [`model::mesh::Mesh`]. Equal strings, profiles and addresses of gateways are shared
+/// between all that it has read, which is what keeps workloads and services small.
 #[derive(Debug)]
 pub struct Decoder {
     strings: Strings,
     profiles: Profiles,
+    gateways: Gateways,
     settings: Settings,
 }
 
@@ -147,7 +148,12 @@ impl FieldError {
 impl Decoder {
     /// A reader for which elided fields mean what `settings` say, until the controller sends its own.
     pub fn new(settings: Settings) -> Self {
-        Self { strings: Strings::default(), profiles: Profiles::default(), settings }
+        Self {
+            strings: Strings::default(),
+            profiles: Profiles::default(),
+            gateways: Gateways::default(),
+            settings,
+        }
     }
 
     /// Shares a string with all equal ones that were read.
@@ -213,7 +219,7 @@ impl Decoder {
                     .map(Update::Workload)
                     .map_err(|error| error.within("workload"))
             }
-            Some(Type::Service(wire)) => service::read(&mut self.strings, name, &wire)
+            Some(Type::Service(wire)) => service::read(&mut self.strings, &mut self.gateways, name, &wire)
                 .map(Update::Service)
                 .map_err(|error| error.within("service")),
             None => Err(FieldError::new("type", Reason::Missing)),

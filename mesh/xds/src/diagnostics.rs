@@ -9,7 +9,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use model::address::Str;
 use model::workload::Workload;
 use proto::diagnostics::{DecisionQuery, Peer};
 
@@ -24,12 +23,12 @@ pub fn is_meant<'a>(
     query: &DecisionQuery,
     at: SystemTime,
     request_id: &str,
-    namespaces: impl IntoIterator<Item = &'a Str>,
+    namespaces: impl IntoIterator<Item = &'a str>,
     went_well: bool,
 ) -> bool {
     let mut namespaces = namespaces.into_iter();
     (query.request_id.is_empty() || query.request_id == request_id)
-        && (query.namespace.is_empty() || namespaces.any(|namespace| **namespace == *query.namespace))
+        && (query.namespace.is_empty() || namespaces.any(|namespace| namespace == query.namespace))
         && (!query.refused_only || !went_well)
         && micros(at) >= query.since_micros
 }
@@ -76,7 +75,7 @@ mod tests {
         let by = |id: &str| DecisionQuery { request_id: id.into(), ..all() };
         let since = |since_micros| DecisionQuery { since_micros, ..all() };
         let at = UNIX_EPOCH + Duration::from_micros(5);
-        let namespaces: [Str; 2] = ["shop".into(), "till".into()];
+        let namespaces = ["shop", "till"];
         for (query, meant) in [
             (all(), [true, true]),
             (of("till"), [true, true]),
@@ -87,7 +86,7 @@ mod tests {
             (since(6), [false, false]),
             (DecisionQuery { refused_only: true, ..all() }, [true, false]),
         ] {
-            let found = [false, true].map(|well| is_meant(&query, at, "7", &namespaces, well));
+            let found = [false, true].map(|well| is_meant(&query, at, "7", namespaces, well));
             assert_eq!(found, meant, "{query:?}");
         }
     }

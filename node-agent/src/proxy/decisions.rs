@@ -72,8 +72,8 @@ impl Decided {
 
     fn is_meant(&self, query: &DecisionQuery) -> bool {
         let ends = [&self.source, &self.destination].into_iter().flatten();
-        let namespaces = ends.map(|workload| workload.namespace());
-        let namespaces = namespaces.chain(self.service.as_ref().map(|service| &service.key.namespace));
+        let namespaces = ends.map(|workload| &**workload.namespace());
+        let namespaces = namespaces.chain(self.service.as_ref().map(|service| service.key.namespace()));
         // Requests have ids, and none is seen here.
         diagnostics::is_meant(query, self.at, "", namespaces, self.went_well())
     }
@@ -98,7 +98,7 @@ impl Decided {
             service: self
                 .service
                 .as_ref()
-                .map(|service| service.key.hostname.to_string())
+                .map(|service| service.key.hostname().to_owned())
                 .unwrap_or_default(),
             flags: self.flags.to_owned(),
             verdict: self.verdict().into(),

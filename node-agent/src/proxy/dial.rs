@@ -239,7 +239,7 @@ pub(crate) async fn resume(
         expect: std::slice::from_ref(expect).into(),
         next_hop: ends.next_hop,
     };
-    let host = ends.service.as_ref().map(|service| &*service.key.hostname);
+    let host = ends.service.as_ref().map(|service| service.key.hostname());
     let headers = request_headers(ends.source.as_deref(), record.peer(), host);
     let opened = ask(worker, pod, &key, authority, &headers, Some(connection)).await?;
     // One that does not know how has taken it for a new connection.

@@ -123,11 +123,12 @@ fn workload(workload: &Workload) -> Value {
 
 fn service(mesh: &Mesh, service: &Service) -> Value {
     let mut object = Map::new();
-    put(&mut object, "name", json!(*service.name));
-    put(&mut object, "namespace", json!(*service.key.namespace));
-    put(&mut object, "hostname", json!(*service.key.hostname));
+    put(&mut object, "name", json!(service.name()));
+    put(&mut object, "namespace", json!(service.key.namespace()));
+    put(&mut object, "hostname", json!(service.key.hostname()));
     object.insert("vips".to_owned(), json!(service.vips.iter().map(ToString::to_string).collect::<Vec<_>>()));
     let ranges: Vec<Value> = service
+        .rare
         .cidr_vips
         .iter()
         .map(|(network, range)| json!({ "network": **network, "cidr": range.to_string() }))
@@ -137,9 +138,9 @@ fn service(mesh: &Mesh, service: &Service) -> Value {
         service.ports.0.iter().map(|port| (port.service.to_string(), port.target)).collect();
     object.insert("ports".to_owned(), json!(ports));
     object.insert("endpoints".to_owned(), endpoints(mesh, service));
-    let names: Vec<&str> = service.subject_alt_names.iter().map(|name| &**name).collect();
+    let names: Vec<&str> = service.rare.subject_alt_names.iter().map(|name| &**name).collect();
     put(&mut object, "subjectAltNames", json!(names));
-    put(&mut object, "waypoint", gateway(service.waypoint.as_ref()));
+    put(&mut object, "waypoint", gateway(service.waypoint.as_deref()));
     put(&mut object, "loadBalancer", load_balancer(service));
     let families = match service.ip_families {
         IpFamilies::Automatic => Value::Null,
@@ -172,7 +173,7 @@ fn endpoints(mesh: &Mesh, service: &Service) -> Value {
 }
 
 fn load_balancer(service: &Service) -> Value {
-    let balancing = &service.load_balancing;
+    let balancing = &service.rare.load_balancing;
     let mode = match balancing.mode {
         LoadBalancingMode::Unspecified if balancing.preference.is_empty() => return Value::Null,
         LoadBalancingMode::Unspecified => "Standard",

@@ -304,8 +304,8 @@ async fn understand(
         return Err((503, String::from(refused)));
     }
     if let Authority::Host { host, .. } = &authority {
-        let own = local.profile.services.iter().filter(|(key, _)| *key.hostname == **host);
-        let names = own.map(|(key, _)| key.to_string().into()).collect();
+        let own = local.profile.services.iter().filter(|(key, _)| key.hostname() == *host);
+        let names = own.map(|(key, _)| key.text().clone()).collect();
         worker.agent.demand.names(&worker.agent.state, &pod.uid, names).await;
     }
     let mesh = worker.agent.state.read();
@@ -338,7 +338,7 @@ fn asked_service(
         Authority::Host { host, .. } => Some(host.as_str()),
         Authority::Address(_) => request.headers().first("forwarded").and_then(baggage::forwarded_host),
     }?;
-    let (key, _) = local.profile.services.iter().find(|(key, _)| &*key.hostname == named)?;
+    let (key, _) = local.profile.services.iter().find(|(key, _)| key.hostname() == named)?;
     // Where only what is asked for is known, its name is enough for labels.
     mesh.service(key).cloned().or_else(|| on_demand.then(|| Arc::new(Service::named(key.clone()))))
 }

@@ -168,7 +168,7 @@ async fn through_tunnel(
     source: Arc<Workload>,
     tunnel: Tunnel,
 ) -> Option<Carried> {
-    let host = tunnel.service.as_ref().map(|service| &*service.key.hostname);
+    let host = tunnel.service.as_ref().map(|service| service.key.hostname());
     let headers = dial::request_headers(Some(&source), accepted.peer, host);
     let identity = source.identity().clone();
     let mut record = Record::open(accepted.peer, ends_by(&accepted, source.clone(), &tunnel), &worker.agent);

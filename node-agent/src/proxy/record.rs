@@ -115,7 +115,7 @@ impl Ends {
             line.bare("dst.hbone_addr", authority);
         }
         if let Some(service) = &self.service {
-            line.text("dst.service", &service.key.hostname);
+            line.text("dst.service", service.key.hostname());
         }
         if let Some(destination) = &self.destination {
             line.text("dst.workload", &destination.name);

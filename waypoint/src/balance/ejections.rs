@@ -61,7 +61,7 @@ struct Series<'a> {
 
 impl<'a> Series<'a> {
     fn of(cluster: &'a Cluster) -> Self {
-        Self { name: cluster.to_string(), namespace: &cluster.service.namespace }
+        Self { name: cluster.to_string(), namespace: cluster.service.namespace() }
     }
 
     fn labels(&self) -> [(&'static str, &str); 2] {

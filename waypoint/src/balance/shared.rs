@@ -261,9 +261,9 @@ impl State {
         }
         let labels = view.waypoint.labels.of(&view.own.uid).unwrap_or_default();
         let same = self.own.as_ref().is_some_and(|own| Arc::ptr_eq(own, view.own)) && self.labels == labels;
-        if !same || self.balancing != view.service.load_balancing {
+        if !same || self.balancing != view.service.rare.load_balancing {
             (self.own, self.labels) = (Some(view.own.clone()), labels);
-            self.balancing = view.service.load_balancing.clone();
+            self.balancing = view.service.rare.load_balancing.clone();
             changed = true;
         }
         changed

@@ -57,9 +57,9 @@ pub(crate) enum Judged<'a> {
 /// by. What goes through another waypoint is that one's to judge.
 pub(crate) fn leads_away(inbound: &Inbound, endpoint: &Endpoint) -> bool {
     let Some(asked) = inbound.target.service.as_ref().filter(|_| !endpoint.waypoint) else { return false };
-    let home = &asked.key.namespace;
-    endpoint.service.as_ref().is_some_and(|service| service.key.namespace != *home)
-        || endpoint.workload.as_ref().is_some_and(|workload| workload.namespace() != home)
+    let home = asked.key.namespace();
+    endpoint.service.as_ref().is_some_and(|service| service.key.namespace() != home)
+        || endpoint.workload.as_ref().is_some_and(|workload| **workload.namespace() != *home)
 }
 
 /// Judges what is to go to an endpoint, or to none where it is answered here.

@@ -49,5 +49,5 @@ impl Collector for HealthMetrics {
 
 /// Of which service, in the words of Istio's metrics: hosts of one name may be in several namespaces.
 fn labels<'a>(service: &'a NamespacedHostname, of: (&'a str, &'a str)) -> [(&'a str, &'a str); 3] {
-    [("destination_service", &*service.hostname), ("destination_service_namespace", &*service.namespace), of]
+    [("destination_service", service.hostname()), ("destination_service_namespace", service.namespace()), of]
 }

@@ -1,6 +1,7 @@
 //! What is kept of endpoints while the mesh and the rules around them change, and who is checked at all.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use model::mesh::{Mesh, Update};
 use model::service::AppProtocol;
@@ -152,7 +153,7 @@ fn mesh() -> Mesh {
         edit(pod("waypoint", ip(100)), |own| own.services = [(key("waypoint"), Default::default())].into());
     let web = || ports(&[(80, 8080, AppProtocol::Http11), (81, 8081, AppProtocol::Http11)]);
     let bound = |host: &str, vip: &str, to: Option<&str>| {
-        Update::Service(Service { waypoint: to.map(waypoint), ..service(host, vip, web()) })
+        Update::Service(Service { waypoint: to.map(waypoint).map(Arc::new), ..service(host, vip, web()) })
     };
     let behind = |name: &str, last, of: &str| {
         edit(pod(name, ip(last)), |pod| pod.services = [(key(of), web())].into())

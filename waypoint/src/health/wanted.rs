@@ -79,7 +79,7 @@ pub(super) fn wanted(mesh: &Mesh, own: &Arc<Workload>, asking: &[Asking]) -> Vec
                 continue;
             };
             // What comes from this waypoint its services' pods believe, and no policy judges a check: nobody else's rules ask them.
-            if key.namespace != host.namespace && target::is_bound(mesh, own, service) {
+            if key.namespace() != host.namespace() && target::is_bound(mesh, own, service) {
                 continue;
             }
             let Some(check) = rules.health_check.clone() else { continue };
@@ -94,7 +94,7 @@ pub(super) fn wanted(mesh: &Mesh, own: &Arc<Workload>, asking: &[Asking]) -> Vec
 /// Whether it is this waypoint that chooses among the service's endpoints, as [`crate::route`] has it.
 fn is_balanced_here(mesh: &Mesh, own: &Workload, service: &Service) -> bool {
     let elsewhere = service.waypoint.as_ref().is_some_and(|waypoint| !is_waypoint(mesh, own, waypoint))
-        || service.load_balancing.mode == LoadBalancingMode::Passthrough;
+        || service.rare.load_balancing.mode == LoadBalancingMode::Passthrough;
     !elsewhere || service.vips.is_empty()
 }
 
@@ -102,7 +102,7 @@ fn is_balanced_here(mesh: &Mesh, own: &Workload, service: &Service) -> bool {
 fn endpoints(mesh: &Mesh, own: &Workload, service: &Service, port: u16) -> Vec<Selected> {
     let vip = service.vips.first().map_or(Ipv4Addr::UNSPECIFIED.into(), |vip| vip.ip);
     let one = |workload: &Arc<Workload>| {
-        let foreign = *workload.namespace() != service.key.namespace;
+        let foreign = **workload.namespace() != *service.key.namespace();
         if foreign && target::is_borrowed(mesh, own, workload) {
             return None;
         }

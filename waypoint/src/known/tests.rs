@@ -3,7 +3,7 @@
 use super::*;
 
 fn host(name: &str) -> NamespacedHostname {
-    NamespacedHostname { namespace: "ns".into(), hostname: name.into() }
+    NamespacedHostname::new("ns", name)
 }
 
 #[test]

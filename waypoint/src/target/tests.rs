@@ -14,14 +14,15 @@ fn mesh() -> (Mesh, Arc<Workload>) {
         own.services = [(key("waypoint"), ports(&[(15008, 15008, AppProtocol::Unknown)]))].into();
     });
     let own = Arc::new(own);
-    let bound = Service { waypoint: Some(waypoint("waypoint")), ..service("bound", "10.96.0.1", all()) };
-    let other = Service { waypoint: Some(waypoint("other")), ..service("other", "10.96.0.2", all()) };
+    let bound =
+        Service { waypoint: Some(waypoint("waypoint").into()), ..service("bound", "10.96.0.1", all()) };
+    let other = Service { waypoint: Some(waypoint("other").into()), ..service("other", "10.96.0.2", all()) };
     let leaving = service("leaving", "10.96.0.3", all());
     let behind = |name: &str, ip: u8, host: &str| {
         edit(pod(name, [10, 0, 0, ip].into()), |pod| pod.services = [(key(host), all())].into())
     };
     let grab = Service {
-        key: NamespacedHostname { namespace: "other".into(), ..key("grab") },
+        key: NamespacedHostname::new("other", key("grab").hostname()),
         ..service("grab", "10.96.0.5", all())
     };
     for update in [
@@ -51,7 +52,7 @@ type Reached = Result<(Option<String>, Option<&'static str>, AppProtocol), Misdi
 fn only_what_is_bound_to_this_waypoint_is_reached_through_it() {
     use Misdirected::{NoPort, NotBound, Unknown};
     let (mesh, own) = mesh();
-    let host = |host: &str| key(host).hostname.to_string();
+    let host = |host: &str| key(host).hostname().to_owned();
     let named = |host: &str| Some(key(host).to_string());
     let reached: [(String, Reached); 13] = [
         ("10.96.0.1:80".into(), Ok((named("bound"), None, AppProtocol::Http2))),
@@ -62,7 +63,7 @@ fn only_what_is_bound_to_this_waypoint_is_reached_through_it() {
         ("10.96.0.3:80".into(), Ok((named("leaving"), None, AppProtocol::Http2))),
         ("10.96.0.4:80".into(), Err(NotBound(key("free").to_string()))),
         // Somebody else's service, which names a pod that is judged here.
-        ("10.96.0.5:80".into(), Err(NotBound(format!("other/{}", key("grab").hostname)))),
+        ("10.96.0.5:80".into(), Err(NotBound(format!("other/{}", key("grab").hostname())))),
         ("10.0.0.2:8080".into(), Err(NotBound("shop/free".into()))),
         ("10.0.0.3:8080".into(), Ok((None, Some("bound"), AppProtocol::Http2))),
         // By its services only.
@@ -95,10 +96,8 @@ fn who_is_borrowed() {
 #[test]
 fn what_another_namespace_declares_of_a_pods_port_counts_for_nothing() {
     let (mut mesh, own) = mesh();
-    let named = |namespace: &str| NamespacedHostname {
-        namespace: namespace.into(),
-        hostname: format!("grab.{namespace}.svc.cluster.local").into(),
-    };
+    let named =
+        |namespace: &str| NamespacedHostname::new(namespace, &format!("grab.{namespace}.svc.cluster.local"));
     for (namespace, expected) in [("shop", AppProtocol::Tcp), ("other", AppProtocol::Unknown)] {
         mesh.apply(Update::Workload(edit(pod("p", [10, 0, 0, 5].into()), |pod| {
             pod.waypoint = Some(waypoint("waypoint"));

@@ -206,7 +206,7 @@ impl Exchange {
                 && let Outcome::Forward(Forwarding { destination, .. }) = &decision.outcome
             {
                 let port = destination.port.unwrap_or(self.connection.inbound.target.destination.port());
-                let host = &destination.service.hostname;
+                let host = destination.service.hostname();
                 self.cluster = Some(cluster_name(port, "http", destination.subset.as_deref(), host));
             }
         }

@@ -185,7 +185,7 @@ pub(super) fn cluster<'a>(entry: &Entry<'a>) -> Cow<'a, str> {
         (Some(named), _) => named.into(),
         (None, Some(service)) => {
             let protocol = if entry.request.is_some() { "http" } else { "tcp" };
-            cluster_name(target.destination.port(), protocol, None, &service.key.hostname).into()
+            cluster_name(target.destination.port(), protocol, None, service.key.hostname()).into()
         }
         (None, None) => "encap".into(),
     }

@@ -101,8 +101,8 @@ impl Record {
     fn is_meant(&self, query: &DecisionQuery) -> bool {
         let id = self.asked.as_ref().map_or("", |asked| &*asked.id);
         let ends = [&self.source, &self.workload].into_iter().flatten();
-        let namespaces = ends.map(|workload| workload.namespace());
-        let namespaces = namespaces.chain(self.service.as_ref().map(|service| &service.key.namespace));
+        let namespaces = ends.map(|workload| &**workload.namespace());
+        let namespaces = namespaces.chain(self.service.as_ref().map(|service| service.key.namespace()));
         is_meant(query, self.at, id, namespaces, self.went_well())
     }
 
@@ -118,7 +118,7 @@ impl Record {
             direction: String::new(),
             client: Some(peer(self.source.as_deref(), Some(&self.principal), self.peer)),
             server: Some(peer(self.workload.as_deref(), server, self.address)),
-            service: text(self.service.as_ref().map(|service| &*service.key.hostname)),
+            service: text(self.service.as_ref().map(|service| service.key.hostname())),
             method: text(asked.map(|asked| asked.method.as_str())),
             authority: text(asked.map(|asked| &*asked.authority)),
             path: text(asked.map(|asked| &*asked.path)),

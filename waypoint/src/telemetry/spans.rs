@@ -90,7 +90,7 @@ impl Spans {
         let target = &entry.inbound.target;
         let port = target.destination.port();
         let (service, name) = match &target.service {
-            Some(service) => (service.key.hostname.clone(), format!("{}:{port}/*", service.key.hostname)),
+            Some(service) => (service.key.hostname().into(), format!("{}:{port}/*", service.key.hostname())),
             None => (self.name.clone(), format!("{}/*", target.destination)),
         };
         let failed_call = more.grpc.flatten().is_some_and(|status| status != 0);

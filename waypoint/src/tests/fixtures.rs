@@ -17,7 +17,7 @@ pub(crate) fn identity(account: &str) -> Identity {
 }
 
 pub(crate) fn key(host: &str) -> NamespacedHostname {
-    NamespacedHostname { namespace: "shop".into(), hostname: format!("{host}.shop.svc.cluster.local").into() }
+    NamespacedHostname::new("shop", &format!("{host}.shop.svc.cluster.local"))
 }
 
 /// A pod of namespace `shop` that speaks HBONE and runs as the account of its name.

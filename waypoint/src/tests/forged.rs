@@ -1,6 +1,7 @@
 //! What clients claim, part or change, and what they do not get by it.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -78,7 +79,7 @@ fn only_a_waypoint_of_the_mesh_is_believed_whom_it_asks_for() {
                 client.native_tunnel = true;
                 client.services = behind.into_iter().collect();
             });
-            let waypoint = bound.map(waypoint);
+            let waypoint = bound.map(waypoint).map(Arc::new);
             let bound = Service { waypoint, ..service("bound", "10.96.0.8", Ports::default()) };
             world.waypoint.take(vec![Update::Workload(client), Update::Service(bound)]);
             let mut request = get("/");

@@ -458,7 +458,7 @@ fn so_many_checks_are_under_way_at_once() {
 fn services_of_one_host_are_counted_apart() {
     run(async {
         let world = world().await;
-        let away = NamespacedHostname { namespace: "away".into(), ..key("reviews") };
+        let away = NamespacedHostname::new("away", key("reviews").hostname());
         let vips = [NetworkAddress::new("".into(), [10, 96, 0, 77].into())].into();
         world.waypoint.take(vec![Update::Service(Service {
             key: away.clone(),

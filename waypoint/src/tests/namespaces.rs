@@ -21,17 +21,14 @@ use super::world::{World, run};
 const LURE: &str = "10.96.0.7:80";
 
 fn of(namespace: &str) -> NamespacedHostname {
-    NamespacedHostname {
-        namespace: namespace.into(),
-        hostname: format!("lure.{namespace}.svc.cluster.local").into(),
-    }
+    NamespacedHostname::new(namespace, &format!("lure.{namespace}.svc.cluster.local"))
 }
 
 /// A service of a namespace that is bound to the waypoint.
 fn lure(namespace: &str) -> Service {
     Service {
         key: of(namespace),
-        waypoint: Some(waypoint("waypoint")),
+        waypoint: Some(waypoint("waypoint").into()),
         ..service("lure", "10.96.0.7", ports(&[(80, 8080, AppProtocol::Http11)]))
     }
 }

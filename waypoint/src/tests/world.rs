@@ -144,7 +144,7 @@ impl World {
             server.waypoint = Some(super::fixtures::waypoint("waypoint"));
         });
         let reviews =
-            Service { waypoint: Some(self::waypoint("waypoint")), ..service("reviews", VIP, all()) };
+            Service { waypoint: Some(self::waypoint("waypoint").into()), ..service("reviews", VIP, all()) };
         waypoint.take(vec![
             Update::Service(service("waypoint", "10.96.0.9", Ports::default())),
             Update::Service(reviews.clone()),

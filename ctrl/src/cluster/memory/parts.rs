@@ -167,8 +167,7 @@ impl Part {
 
 /// `NAMESPACE/HOST`, as it is written.
 fn host(text: &str) -> Option<NamespacedHostname> {
-    let (namespace, hostname) = text.split_once('/')?;
-    Some(NamespacedHostname { namespace: namespace.into(), hostname: hostname.into() })
+    NamespacedHostname::parse(text.into())
 }
 
 /// The object as it was written, with its namespace.
@@ -186,7 +185,7 @@ mod tests {
     use super::*;
 
     fn named(host: &str) -> NamespacedHostname {
-        NamespacedHostname { namespace: "shop".into(), hostname: host.into() }
+        NamespacedHostname::new("shop", host)
     }
 
     fn routed(host: &str) -> Arc<Routing> {

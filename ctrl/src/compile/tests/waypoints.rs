@@ -77,10 +77,10 @@ fn bindings_are_told_once_the_waypoint_is_ready() {
         let service = mesh.service(&key).unwrap().waypoint.clone();
         let by: Vec<String> =
             workload.profile.enforced_by.iter().flatten().map(ToString::to_string).collect();
-        let at = |waypoint: Option<model::workload::GatewayAddress>| {
+        let at = |waypoint: Option<&model::workload::GatewayAddress>| {
             waypoint.map(|waypoint| format!("{}:{}", waypoint.destination, waypoint.hbone_port))
         };
-        (at(service), at(workload.profile.waypoint.clone()), by)
+        (at(service.as_deref()), at(workload.profile.waypoint.as_ref()), by)
     };
     assert_eq!(told(&world), (None, None, vec![]), "never ready");
     world.apply(&waypoint()[2..]);

@@ -112,7 +112,7 @@ impl Routings {
         if self.lookup.set_service(name, host) {
             let key = self.lookup.key_of(name);
             self.touched.insert(name.clone());
-            self.touched.extend(self.by_host.get(&key.hostname).into_iter().flatten().cloned());
+            self.touched.extend(self.by_host.get(key.hostname()).into_iter().flatten().cloned());
         }
     }
 
@@ -145,8 +145,9 @@ impl Routings {
         let mut changed = Changed::default();
         for name in std::mem::take(&mut self.touched) {
             let key = self.lookup.key_of(&name);
-            self.forget(&name, &key.hostname);
-            let Some((_, host)) = self.lookup.service(&key.hostname) else {
+            let hostname = Str::from(key.hostname());
+            self.forget(&name, &hostname);
+            let Some((_, host)) = self.lookup.service(&hostname) else {
                 self.remove(&key, &mut changed);
                 continue;
             };
@@ -154,11 +155,11 @@ impl Routings {
             let (compiled, mut references) = one_host(&self.lookup, &name, host, &key);
             let missing = std::mem::take(&mut references.missing);
             let uses = Uses::of(references);
-            self.note(&name, &key.hostname, uses);
+            self.note(&name, &hostname, uses);
             self.settle(key, compiled, missing, &mut changed);
         }
         if std::mem::take(&mut self.remembered) {
-            let gone = |key: &&NamespacedHostname| self.lookup.service(&key.hostname).is_none();
+            let gone = |key: &&NamespacedHostname| self.lookup.service(key.hostname()).is_none();
             let gone: Vec<_> = self.outcome.last_good.keys().filter(gone).cloned().collect();
             gone.iter().for_each(|key| self.remove(key, &mut changed));
         }
@@ -178,7 +179,7 @@ impl Routings {
 
     /// The VirtualServices that count for a host.
     pub fn rules_of(&self, host: &NamespacedHostname) -> impl Iterator<Item = &Name> {
-        let uses = self.lookup.service(&host.hostname).and_then(|(name, _)| self.uses.get(name));
+        let uses = self.lookup.service(host.hostname()).and_then(|(name, _)| self.uses.get(name));
         uses.into_iter().flat_map(|uses| &uses.virtual_services)
     }
 

@@ -113,7 +113,7 @@ impl Lookup {
         if self.services.get(name) == host.as_ref() {
             return false;
         }
-        let full = self.key_of(name).hostname;
+        let full = full_name(&name.name, &name.namespace, &self.domain);
         match host {
             Some(host) => {
                 self.hosts.insert(full, name.clone());
@@ -197,7 +197,7 @@ impl Lookup {
     /// A service's key, by its full name.
     pub(super) fn key_of(&self, name: &Name) -> NamespacedHostname {
         let hostname = full_name(&name.name, &name.namespace, &self.domain);
-        NamespacedHostname { namespace: name.namespace.clone(), hostname }
+        NamespacedHostname::new(&name.namespace, &hostname)
     }
 
     /// The service of a full name.
@@ -210,7 +210,7 @@ impl Lookup {
     /// than the service's and its waypoint's do not count, as for Istio's waypoints: nobody routes what is not his.
     pub(super) fn rules_for(&self, name: &Name, host: &Host, key: &NamespacedHostname) -> Vec<&Rules> {
         let mut found: Vec<&Rules> = Vec::new();
-        for names in self.by_host.matching(&key.hostname) {
+        for names in self.by_host.matching(key.hostname()) {
             let all = names
                 .iter()
                 .filter_map(|name| self.rules.get(name))

@@ -64,7 +64,7 @@ impl<'a> References<'a> {
     /// A service's subsets and traffic policy, for who routes from here; `None` where no DestinationRule says any.
     pub(super) fn destination(&mut self, service: &Name) -> Option<Arc<traffic::Destination>> {
         let key = self.lookup.key_of(service);
-        self.hosts.insert(key.hostname.clone());
+        self.hosts.insert(key.hostname().into());
         if let Some(known) = self.destinations.get(&key) {
             return Some(known.clone());
         }

@@ -60,14 +60,11 @@ fn to(host: &str, to: &str) -> String {
 
 fn key(host: &str) -> NamespacedHostname {
     let (namespace, name) = host.split_once('/').expect("a name");
-    NamespacedHostname {
-        namespace: namespace.into(),
-        hostname: format!("{name}.{namespace}.svc.cluster.local").into(),
-    }
+    NamespacedHostname::new(namespace, &format!("{name}.{namespace}.svc.cluster.local"))
 }
 
 fn shown(destination: &Destination) -> String {
-    let name = destination.service.hostname.trim_end_matches(".svc.cluster.local");
+    let name = destination.service.hostname().trim_end_matches(".svc.cluster.local");
     let subset = destination.subset.as_ref().map(|subset| format!(" {subset}")).unwrap_or_default();
     let port = destination.port.map(|port| format!(":{port}")).unwrap_or_default();
     format!("{name}{port}{subset}")

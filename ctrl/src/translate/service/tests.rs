@@ -67,12 +67,12 @@ fn preferences_by_table() {
     ] {
         let mut all = json!({"clusterIP": "10.96.0.1"});
         all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        let balancing = translate(&all, &annotations).unwrap().load_balancing;
+        let balancing = translate(&all, &annotations).unwrap().rare.load_balancing.clone();
         assert_eq!((balancing.mode, balancing.preference.len()), (mode, scopes), "{spec} {annotations}");
         assert!(!balancing.allow_unhealthy);
     }
     let spec = json!({"clusterIP": "None", "publishNotReadyAddresses": true});
-    assert!(translate(&spec, &json!({})).unwrap().load_balancing.allow_unhealthy);
+    assert!(translate(&spec, &json!({})).unwrap().rare.load_balancing.allow_unhealthy);
 }
 
 #[test]

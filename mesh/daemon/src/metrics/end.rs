@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use model::Identity;
+use model::address::NamespacedHostname;
 use model::baggage::Baggage;
-use model::service::Service;
+use model::service::{Service, short_name};
 use model::workload::Workload;
 
 /// What the labels say of one end. Empty values are reported as `unknown`.
@@ -31,23 +32,35 @@ pub struct End {
 /// What the labels say of the service that was asked for. Empty where it was none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceLabels {
-    /// Its host name.
-    pub hostname: Arc<str>,
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its short name.
-    pub name: Arc<str>,
+    /// Its name.
+    pub service: Option<NamespacedHostname>,
+    /// Its short name, where that is not what its host name says.
+    pub other_name: Option<Arc<str>>,
 }
 
 impl ServiceLabels {
     /// What the mesh knows of it, if it was one.
     pub fn of(service: Option<&Service>) -> Self {
         let named = |service: &Service| Self {
-            hostname: service.key.hostname.clone(),
-            namespace: service.key.namespace.clone(),
-            name: service.name.clone(),
+            service: Some(service.key.clone()),
+            other_name: service.rare.name.clone(),
         };
         service.map(named).unwrap_or_default()
+    }
+
+    /// Its host name.
+    pub fn hostname(&self) -> &str {
+        self.service.as_ref().map_or("", NamespacedHostname::hostname)
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        self.service.as_ref().map_or("", NamespacedHostname::namespace)
+    }
+
+    /// Its short name.
+    pub fn name(&self) -> &str {
+        self.other_name.as_deref().unwrap_or_else(|| short_name(self.hostname()))
     }
 }
 

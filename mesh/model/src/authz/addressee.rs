@@ -47,10 +47,10 @@ impl Addressee<'_> {
     }
 
     /// The namespace whose policies apply: the workload's, or the service's where there is none.
-    pub fn namespace(&self) -> Option<&Str> {
+    pub fn namespace(&self) -> Option<&str> {
         match self.endpoint {
             Some((workload, _)) => Some(workload.namespace()),
-            None => self.service.map(|service| &service.namespace),
+            None => self.service.map(NamespacedHostname::namespace),
         }
     }
 }
@@ -63,7 +63,7 @@ pub fn policies_for<'p, P: Borrow<Policy>>(policies: &'p [P], to: &Addressee<'_>
     let applies = |policy: &&Policy| match &policy.scope {
         PolicyScope::Global => true,
         PolicyScope::Namespace => {
-            to.namespace() == Some(&policy.name.namespace) || named.contains(&policy.name)
+            to.namespace() == Some(&*policy.name.namespace) || named.contains(&policy.name)
         }
         PolicyScope::Workload => named.contains(&policy.name),
         PolicyScope::Targets(of) => of.iter().any(|target| targets.contains(target)),

@@ -3,24 +3,24 @@
 //! There may be twenty thousand, most of which no connection ever asks for, so an entry of an index is little more than a
 //! pointer.
 
-use std::borrow::Borrow;
+mod by_part;
+
 use std::cmp::Reverse;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use self::by_part::{AtAddress, ByPart, OfHost};
 use super::Endpoints;
-use super::index::{ByAddress, Map, Set};
+use super::index::Map;
 use crate::address::{NamespacedHostname, NetworkAddress, Str};
 use crate::service::{Service, Visibility};
 use crate::workload::{GatewayAddress, GatewayDestination, Workload};
 
 #[derive(Debug, Default)]
 pub(super) struct Services {
-    by_key: Set<ByKey>,
-    by_host: Set<ByHost>,
-    by_vip: ByAddress<Few>,
+    by_host: ByPart<OfHost>,
+    by_vip: ByPart<AtAddress>,
     /// Ranges are few; the longest prefix comes first, then the first by name.
     ranges: Vec<Range>,
     /// Those of services that have any; either of the two may come first.
@@ -31,137 +31,33 @@ pub(super) struct Services {
 
 type Range = (Str, IpNet, Arc<Service>);
 
-/// A service that is found by its key, without keeping that twice.
-#[derive(Debug)]
-struct ByKey(Arc<Service>);
-
-impl Borrow<NamespacedHostname> for ByKey {
-    fn borrow(&self) -> &NamespacedHostname {
-        &self.0.key
-    }
-}
-
-impl Hash for ByKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.key.hash(state);
-    }
-}
-
-impl PartialEq for ByKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-
-impl Eq for ByKey {}
-
-/// The services of one host name or address: nearly always one. In the order of names, so that which is "the first" does
-/// not depend on the order of arrival.
-#[derive(Debug)]
-enum Few {
-    One(Arc<Service>),
-    #[expect(clippy::box_collection, reason = "an entry of an index is to be small")]
-    Several(Box<Vec<Arc<Service>>>),
-}
-
-impl Few {
-    fn all(&self) -> &[Arc<Service>] {
-        match self {
-            Self::One(only) => std::slice::from_ref(only),
-            Self::Several(all) => all,
-        }
-    }
-
-    fn hostname(&self) -> &str {
-        match self {
-            Self::One(only) => &only.key.hostname,
-            Self::Several(all) => all.first().map_or("", |first| &first.key.hostname),
-        }
-    }
-
-    /// With one more.
-    fn and(few: Option<Self>, service: &Arc<Service>) -> Self {
-        let mut all = match few {
-            None => return Self::One(service.clone()),
-            Some(Self::One(only)) => Box::new(vec![only]),
-            Some(Self::Several(all)) => all,
-        };
-        let place = all.partition_point(|other| other.key < service.key);
-        all.insert(place, service.clone());
-        Self::Several(all)
-    }
-
-    /// Without one; nothing if there is no other.
-    fn without(self, key: &NamespacedHostname) -> Option<Self> {
-        let Self::Several(mut all) = self else { return Some(self).filter(|few| few.all()[0].key != *key) };
-        all.retain(|service| service.key != *key);
-        match &all[..] {
-            [] => None,
-            [only] => Some(Self::One(only.clone())),
-            _ => Some(Self::Several(all)),
-        }
-    }
-}
-
-/// Services that are found by their host name, without keeping that twice.
-#[derive(Debug)]
-struct ByHost(Few);
-
-impl Borrow<str> for ByHost {
-    fn borrow(&self) -> &str {
-        self.0.hostname()
-    }
-}
-
-impl Hash for ByHost {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.hostname().hash(state);
-    }
-}
-
-impl PartialEq for ByHost {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.hostname() == other.0.hostname()
-    }
-}
-
-impl Eq for ByHost {}
-
 impl Services {
-    pub(super) fn insert(&mut self, service: Arc<Service>) {
+    pub(super) fn insert(&mut self, service: &Arc<Service>) {
         self.remove(&service.key);
         for vip in &service.vips {
-            let few = Few::and(self.by_vip.take(vip), &service);
-            self.by_vip.insert(vip, few);
+            self.by_vip.insert(vip, service);
         }
-        let of_host = self.by_host.take(&*service.key.hostname).map(|ByHost(few)| few);
-        self.by_host.insert(ByHost(Few::and(of_host, &service)));
-        for (network, range) in &service.cidr_vips {
+        for (network, range) in &service.rare.cidr_vips {
             let order = |length: u8, key: &NamespacedHostname| (Reverse(length), key.clone());
             let ours = order(range.prefix_len(), &service.key);
             let place =
                 self.ranges.partition_point(|(_, other, of)| order(other.prefix_len(), &of.key) < ours);
             self.ranges.insert(place, (network.clone(), *range, service.clone()));
         }
-        self.bind(service.waypoint.as_ref());
-        self.by_key.insert(ByKey(service));
+        self.bind(service.waypoint.as_deref());
+        self.by_host.insert(service.key.hostname(), service);
     }
 
     pub(super) fn remove(&mut self, key: &NamespacedHostname) {
-        let Some(ByKey(old)) = self.by_key.take(key) else { return };
-        self.unbind(old.waypoint.as_ref());
+        let Some(old) = self.get(key).cloned() else { return };
+        self.unbind(old.waypoint.as_deref());
         for vip in &old.vips {
-            if let Some(few) = self.by_vip.take(vip).and_then(|few| few.without(key)) {
-                self.by_vip.insert(vip, few);
-            }
+            self.by_vip.remove(vip, key);
         }
-        let of_host = self.by_host.take(&*key.hostname).and_then(|ByHost(few)| few.without(key));
-        if let Some(few) = of_host {
-            self.by_host.insert(ByHost(few));
-        }
-        if !old.cidr_vips.is_empty() {
+        if !old.rare.cidr_vips.is_empty() {
             self.ranges.retain(|(_, _, service)| service.key != *key);
         }
+        self.by_host.remove(key.hostname(), key);
     }
 
     fn bind(&mut self, waypoint: Option<&GatewayAddress>) {
@@ -211,7 +107,9 @@ impl Services {
     }
 
     pub(super) fn get(&self, key: &NamespacedHostname) -> Option<&Arc<Service>> {
-        self.by_key.get(key).map(|ByKey(service)| service)
+        let namesakes = self.by_host.all(key.hostname());
+        let place = namesakes.binary_search_by(|service| service.key.cmp(key)).ok()?;
+        Some(&namesakes[place])
     }
 
     pub(super) fn endpoints(&self, key: &NamespacedHostname) -> Option<&Endpoints> {
@@ -219,14 +117,14 @@ impl Services {
     }
 
     pub(super) fn at(&self, address: &NetworkAddress, namespace: &str) -> Option<&Arc<Service>> {
-        if let Some(found) = self.by_vip.get(address).and_then(|few| prefer(few.all(), namespace)) {
+        if let Some(found) = prefer(self.by_vip.all(address), namespace) {
             return Some(found);
         }
         let mut covering = self.ranges.iter().filter(|(network, range, service)| {
             *network == address.network && range.contains(&address.ip) && is_visible(service, namespace)
         });
         // The ranges come longest first.
-        let own = |(_, _, service): &&Range| &*service.key.namespace == namespace;
+        let own = |(_, _, service): &&Range| service.key.namespace() == namespace;
         let longest = covering.clone().next()?;
         let as_long =
             covering.clone().take_while(|(_, range, _)| range.prefix_len() == longest.1.prefix_len());
@@ -237,15 +135,15 @@ impl Services {
     /// Whether any service, hidden or not, has an address.
     pub(super) fn any_at(&self, address: &NetworkAddress) -> bool {
         let covers = |(network, range, _): &Range| *network == address.network && range.contains(&address.ip);
-        self.by_vip.get(address).is_some() || self.ranges.iter().any(covers)
+        !self.by_vip.all(address).is_empty() || self.ranges.iter().any(covers)
     }
 
     pub(super) fn named(&self, hostname: &str, namespace: &str) -> Option<&Arc<Service>> {
-        prefer(self.by_host.get(hostname)?.0.all(), namespace)
+        prefer(self.by_host.all(hostname), namespace)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_key.iter().map(|ByKey(service)| service)
+        self.by_host.iter()
     }
 }
 
@@ -257,13 +155,13 @@ fn prefer<'a>(services: &'a [Arc<Service>], namespace: &str) -> Option<&'a Arc<S
     }
     let visible = || services.iter().filter(|service| is_visible(service, namespace));
     visible()
-        .find(|service| &*service.key.namespace == namespace)
+        .find(|service| service.key.namespace() == namespace)
         .or_else(|| visible().find(|service| service.canonical))
         .or_else(|| visible().next())
 }
 
 fn is_visible(service: &Service, namespace: &str) -> bool {
-    service.visibility == Visibility::Public || &*service.key.namespace == namespace
+    service.visibility == Visibility::Public || service.key.namespace() == namespace
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod order;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{Effect, Mesh, MissingPolicies, Settings, Update};
 use crate::authz::{Action, Cause, Match, Policy, PolicyScope, Rule, StringMatch, Subject};
@@ -263,7 +264,9 @@ fn a_waypoints_replica_stands_behind_the_service_that_something_is_bound_to() {
     let stranger = tunnelled("stranger", &["10.0.0.2"], &["other/way"]);
     let bound = || Some(waypoint("other/way"));
     let way = || Some(waypoint("ns/way"));
-    let service = |waypoint| Update::Service(Service { waypoint, ..service("ns/web", &[]) });
+    let service = |waypoint: Option<_>| {
+        Update::Service(Service { waypoint: waypoint.map(Arc::new), ..service("ns/web", &[]) })
+    };
     let pod = |waypoint| Update::Workload(edit(workload("p", &["10.0.0.3"]), |pod| pod.waypoint = waypoint));
     for (update, expected) in [
         (service(None), false),

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Plan, may_come_back, other_replica, plan};
-use crate::address::OriginalDestination;
-use crate::fixtures::{at, draws, edit, key, ports, service, socket, tunnelled, waypoint, workload};
+use crate::address::{Few, OriginalDestination};
+use crate::fixtures::{
+    at, balanced, draws, edit, key, ports, service, socket, tunnelled, waypoint, workload,
+};
 use crate::mesh::{Mesh, Settings, Update};
-use crate::service::{LoadBalancing, LoadBalancingMode, Service, Visibility};
+use crate::service::{LoadBalancing, LoadBalancingMode, RareFields, Service, Visibility};
 use crate::workload::{GatewayAddress, GatewayDestination, Health, TunnelProtocol, Workload};
 
 /// What is in the mesh of most tests. Each address has its like in IPv6: `10.244.0.N` is `fd00:244::N`,
@@ -39,13 +41,13 @@ fn resources() -> Vec<Update> {
         Update::Workload(guarded),
         Update::Workload(gate),
         Update::Service(service("ns/web", 2)),
-        Update::Service(Service { vips: Box::default(), ..service("ns/headless", 0) }),
+        Update::Service(Service { vips: Few::default(), ..service("ns/headless", 0) }),
         Update::Service(service("ns/plain", 3)),
         Update::Service(service("ns/host", 5)),
-        Update::Service(Service { waypoint: Some(waypoint("ns/gate")), ..service("ns/guarded", 4) }),
+        Update::Service(Service { waypoint: Some(waypoint("ns/gate").into()), ..service("ns/guarded", 4) }),
         Update::Service(Service { ports: ports(&[(15008, 15018)]), ..service("ns/gate", 9) }),
         Update::Service(service("ns/nobody", 6)),
-        Update::Service(Service { load_balancing: passthrough, ..service("ns/outside", 7) }),
+        Update::Service(balanced(service("ns/outside", 7), passthrough)),
     ]
 }
 
@@ -181,7 +183,11 @@ fn without_known_ranges_an_unknown_address_is_outside() {
 fn the_far_end_is_expected_to_be_whom_the_controller_names() {
     let sans = ["spiffe://td/ns/ns/sa/a", "no identity", "spiffe://td/ns/ns/sa/b"];
     let named = Service {
-        subject_alt_names: sans.iter().map(|san| (*san).into()).collect(),
+        rare: RareFields {
+            subject_alt_names: sans.iter().map(|san| (*san).into()).collect(),
+            ..RareFields::default()
+        }
+        .into(),
         ..service("ns/web", &["10.96.0.2"])
     };
     let mesh = mesh_of(resources().into_iter().chain([Update::Service(named)]));
@@ -323,7 +329,7 @@ fn a_waypoint_may_be_named_by_address() {
         there.network = "n2".into();
         let guarded = service("ns/guarded", &["10.96.0.4"]);
         let vips = [guarded.vips[0].clone(), there].into();
-        let guarded = Service { waypoint: Some(by(address)), vips, ..guarded };
+        let guarded = Service { waypoint: Some(by(address).into()), vips, ..guarded };
         let mesh = mesh_of(resources().into_iter().chain([Update::Service(guarded)]));
         assert_eq!(goes(&mesh, &client(), "10.96.0.4:80"), through(port), "by {address}");
         let gate = mesh.workload("gate").unwrap();
@@ -346,7 +352,7 @@ fn without_a_ready_waypoint_nothing_goes() {
     let gate = || edit(tunnelled("gate", &["10.244.0.9"], &["ns/gate"]), |_| {});
     let by_address =
         GatewayAddress { destination: GatewayDestination::Address(at("10.244.0.9")), hbone_port: 15008 };
-    let pinned = Service { waypoint: Some(by_address), ..service("ns/pinned", &["10.96.0.8"]) };
+    let pinned = Service { waypoint: Some(by_address.into()), ..service("ns/pinned", &["10.96.0.8"]) };
     let unready = Update::Workload(Workload { status: Health::Unhealthy, ..gate() });
     let gone = Update::RemoveAddress("gate".into());
     let no_service = Update::RemoveAddress("ns/gate".into());
@@ -398,7 +404,7 @@ fn another_network_is_refused_by_name() {
     let mut address = at("10.244.0.66");
     address.network = "n2".into();
     let by_address = GatewayAddress { destination: GatewayDestination::Address(address), hbone_port: 15008 };
-    let guarded = Service { waypoint: Some(by_address), ..service("ns/guarded", &["10.96.0.4"]) };
+    let guarded = Service { waypoint: Some(by_address.into()), ..service("ns/guarded", &["10.96.0.4"]) };
     let mesh = mesh_of(resources().into_iter().chain([Update::Service(guarded), there("far", &[])]));
     assert_eq!(goes(&mesh, &client(), "10.96.0.4:80"), refused);
 }
@@ -410,7 +416,8 @@ fn a_service_over_a_pods_address_does_not_send_it_in_plain() {
         let range = |text: &&str| ("".into(), text.parse().unwrap());
         let load_balancing = LoadBalancing { mode, ..LoadBalancing::default() };
         let cidr_vips = ranges.iter().map(range).collect();
-        Update::Service(Service { load_balancing, cidr_vips, ..service("ns/over", vips) })
+        let rare = RareFields { load_balancing, cidr_vips, ..RareFields::default() }.into();
+        Update::Service(Service { rare, ..service("ns/over", vips) })
     };
     let tunnel = "tunnel web at 10.244.0.2:15008 for 10.244.0.2:80";
     let nobody = "refused: no healthy upstream: no ready endpoint of ns/over serves port 80";

@@ -92,7 +92,7 @@ impl Sent {
 }
 
 pub(super) fn host(name: &str) -> NamespacedHostname {
-    NamespacedHostname { namespace: "default".into(), hostname: name.into() }
+    NamespacedHostname::new("default", name)
 }
 
 /// A subset of `reviews`.

@@ -2,7 +2,7 @@
 
 use super::{Selected, select, target_port};
 use crate::address::OriginalDestination;
-use crate::fixtures::{draws, edit, key, ports, service, socket, tunnelled};
+use crate::fixtures::{balanced, draws, edit, key, ports, service, socket, tunnelled};
 use crate::mesh::{Mesh, Update};
 use crate::service::{IpFamilies, LoadBalancing, LoadBalancingMode, Scope, Service};
 use crate::workload::{Health, Locality, Workload};
@@ -112,7 +112,7 @@ fn only_the_ready_are_chosen_unless_all_may_be() {
     assert_eq!(chosen(&web(), &endpoints, &client()), ["a"]);
     assert_eq!(chosen(&web(), &endpoints[1..], &client()), [""; 0]);
     let load_balancing = LoadBalancing { allow_unhealthy: true, ..LoadBalancing::default() };
-    let all = Service { load_balancing, ..web() };
+    let all = balanced(web(), load_balancing);
     assert_eq!(chosen(&all, &endpoints, &client()), ["a", "b", "c"]);
     assert_eq!(chosen(&web(), &[], &client()), [""; 0]);
 }
@@ -159,7 +159,7 @@ fn the_near_are_preferred_as_the_service_says() {
     for (mode, preference, endpoints, expected) in table {
         let load_balancing =
             LoadBalancing { mode, preference: preference.into(), ..LoadBalancing::default() };
-        let service = Service { load_balancing, ..web() };
+        let service = balanced(web(), load_balancing);
         assert_eq!(chosen(&service, endpoints, &client), expected, "{mode:?} {preference:?}");
     }
 }
@@ -175,7 +175,7 @@ fn a_near_endpoint_that_is_not_ready_is_not_preferred() {
         ..LoadBalancing::default()
     };
     let client = somewhere(client(), "r/z", "n1");
-    assert_eq!(chosen(&Service { load_balancing, ..web() }, &endpoints, &client), ["far"]);
+    assert_eq!(chosen(&balanced(web(), load_balancing), &endpoints, &client), ["far"]);
 }
 
 /// How often each of the endpoints is taken in 20,000 draws.
@@ -219,7 +219,7 @@ fn the_choice_follows_capacity() {
     ];
     for (endpoints, expected) in table {
         for load_balancing in [LoadBalancing::default(), failover.clone()] {
-            let service = Service { load_balancing, ..web() };
+            let service = balanced(web(), load_balancing);
             let shares = shares(&service, &endpoints);
             let close = |(share, expected): (&f64, &f64)| (share - expected).abs() < 0.015;
             assert!(shares.iter().zip(&expected).all(close), "{shares:?}, not {expected:?}");

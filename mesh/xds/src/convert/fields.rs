@@ -53,12 +53,25 @@ pub(super) fn port(number: u32) -> Result<u16, Reason> {
 
 /// `namespace/hostname`.
 pub(super) fn service_key(strings: &mut Strings, text: &str) -> Result<NamespacedHostname, Reason> {
-    match text.split_once('/') {
-        Some((namespace, hostname)) if !hostname.is_empty() && !hostname.contains('/') => {
-            Ok(NamespacedHostname { namespace: strings.get(namespace), hostname: strings.get(hostname) })
-        }
-        _ => Err(Reason::Form { text: text.to_owned(), form: "NAMESPACE/HOSTNAME" }),
+    let form = || Reason::Form { text: text.to_owned(), form: "NAMESPACE/HOSTNAME" };
+    NamespacedHostname::parse(strings.get(text)).ok_or_else(form)
+}
+
+/// The same of a namespace and a host name beside each other.
+pub(super) fn host(
+    strings: &mut Strings,
+    namespace: &str,
+    hostname: &str,
+) -> Result<NamespacedHostname, FieldError> {
+    if hostname.is_empty() {
+        return Err(FieldError::new("hostname", Reason::Missing));
     }
+    if namespace.contains('/') {
+        let reason = Reason::Form { text: namespace.to_owned(), form: "a name without /" };
+        return Err(FieldError::new("namespace", reason));
+    }
+    service_key(strings, &format!("{namespace}/{hostname}"))
+        .map_err(|reason| FieldError::new("hostname", reason))
 }
 
 /// `namespace/name` of a policy.
@@ -119,10 +132,7 @@ pub(super) fn gateway(
 ) -> Result<GatewayAddress, FieldError> {
     let destination = match &wire.destination {
         Some(Destination::Hostname(name)) if !name.hostname.is_empty() => {
-            GatewayDestination::Hostname(NamespacedHostname {
-                namespace: strings.get(&name.namespace),
-                hostname: strings.get(&name.hostname),
-            })
+            GatewayDestination::Hostname(host(strings, &name.namespace, &name.hostname)?)
         }
         Some(Destination::Address(address)) => {
             let ip = ip(&address.address).map_err(|reason| FieldError::new("address", reason))?;
@@ -138,8 +148,8 @@ pub(super) fn gateway(
 pub(super) fn gateway_to_wire(gateway: &GatewayAddress) -> wire::GatewayAddress {
     let destination = match &gateway.destination {
         GatewayDestination::Hostname(name) => Destination::Hostname(wire::NamespacedHostname {
-            namespace: name.namespace.to_string(),
-            hostname: name.hostname.to_string(),
+            namespace: name.namespace().to_owned(),
+            hostname: name.hostname().to_owned(),
         }),
         GatewayDestination::Address(address) => Destination::Address(address_to_wire(address)),
     };

@@ -1,4 +1,4 @@
-//! Shares equal strings and equal profiles. A mesh of 100,000 pods has few namespaces, accounts and deployments.
+//! Shares equal strings, profiles and addresses of gateways. A mesh of 100,000 pods has few namespaces, accounts and deployments.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use model::address::Str;
-use model::workload::Profile;
+use model::workload::{GatewayAddress, Profile};
 
 /// Below this many entries nothing is ever swept.
 const SMALLEST_SWEEP: usize = 1024;
@@ -19,12 +19,14 @@ pub(crate) struct Strings {
 }
 
 /// Profiles that were read.
-#[derive(Debug, Default)]
-pub(crate) struct Profiles(Pool<Profile>);
+pub(crate) type Profiles = Pool<Profile>;
+
+/// Addresses of gateways that were read.
+pub(crate) type Gateways = Pool<GatewayAddress>;
 
 /// Values that somebody may still hold. Whenever their number has doubled, those that nobody holds are dropped.
 #[derive(Debug)]
-struct Pool<T: ?Sized> {
+pub(crate) struct Pool<T: ?Sized> {
     /// With a fast hash: what is read comes from the controller.
     known: HashSet<Arc<T>, RandomState>,
     sweep_at: usize,
@@ -66,18 +68,25 @@ impl Strings {
         }
     }
 
+    /// Shares this very string from now on, unless an equal one is shared already.
+    pub(crate) fn share(&mut self, text: &Str) {
+        if !self.known.known.contains(text) {
+            self.known.insert(text.clone());
+        }
+    }
+
     /// The shared string equal to `text`, or to `default` if it is empty.
     pub(crate) fn get_or(&mut self, text: &str, default: &str) -> Str {
         self.get(if text.is_empty() { default } else { text })
     }
 }
 
-impl Profiles {
-    /// The shared profile equal to `profile`.
-    pub(crate) fn get(&mut self, profile: Profile) -> Arc<Profile> {
-        match self.0.known.get(&profile) {
+impl<T: Eq + Hash> Pool<T> {
+    /// The shared value equal to this one.
+    pub(crate) fn get(&mut self, value: T) -> Arc<T> {
+        match self.known.get(&value) {
             Some(known) => known.clone(),
-            None => self.0.insert(Arc::new(profile)),
+            None => self.insert(Arc::new(value)),
         }
     }
 }

@@ -42,7 +42,7 @@ pub fn service(one: &Service) -> Resource {
     let wire = service::to_wire(one);
     Resource::pack(one.key.to_string(), &Address { r#type: Some(Type::Service(wire)) })
         .with_aliases(service::aliases(one))
-        .with_part_of([names::host(&one.key.hostname)])
+        .with_part_of([names::host(one.key.hostname())])
 }
 
 /// A policy, for [`type_url::AUTHORIZATION`].

@@ -41,7 +41,7 @@ pub(super) fn read(strings: &mut Strings, sent_as: &str, value: Bytes) -> Result
         return Err(FieldError::new("resource", Reason::UnknownFields));
     }
     let host = fields::service_key(strings, sent_as).map_err(|reason| FieldError::new("name", reason))?;
-    if *host.namespace != *wire.namespace || *host.hostname != *wire.hostname {
+    if host.namespace() != wire.namespace || host.hostname() != wire.hostname {
         let other = format!("{}/{}", wire.namespace, wire.hostname);
         return Err(FieldError::new("name", Reason::OtherName(other)));
     }
@@ -115,7 +115,7 @@ type Destinations = BTreeMap<NamespacedHostname, Arc<model::traffic::Destination
 
 fn destinations(strings: &mut Strings, wire: &[wire::HostPolicy]) -> Result<Destinations, FieldError> {
     let read = each("destinations", wire, |one| {
-        let host = parts::host(strings, &one.namespace, &one.hostname)?;
+        let host = fields::host(strings, &one.namespace, &one.hostname)?;
         Ok((host, Arc::new(traffic::destination(strings, one)?)))
     })?;
     let count = read.len();
@@ -135,8 +135,8 @@ pub fn to_wire(routing: &Routing) -> wire::Routing {
     let tcp = routing.tcp.iter().map(|rule| stream::tcp_rule_to_wire(&mut sources, rule)).collect();
     wire::Routing {
         requires: features::required(routing).into_iter().map(|feature| feature.name().to_owned()).collect(),
-        namespace: routing.host.namespace.to_string(),
-        hostname: routing.host.hostname.to_string(),
+        namespace: routing.host.namespace().to_owned(),
+        hostname: routing.host.hostname().to_owned(),
         sources: sources.wire,
         http,
         tls,

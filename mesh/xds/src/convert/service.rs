@@ -1,35 +1,42 @@
 //! `istio.workload.Service` ⇄ [`Service`].
 
-use model::address::{NamespacedHostname, NetworkAddress, Str};
-use model::service::{IpFamilies, LoadBalancing, LoadBalancingMode, Scope, Service, Visibility};
+use model::address::{Few, NetworkAddress, Str};
+use model::service::{
+    IpFamilies, LoadBalancing, LoadBalancingMode, RareFields, Scope, Service, Visibility, short_name,
+};
 use model::workload::GatewayAddress;
 use proto::workload as wire;
 use wire::load_balancing::{HealthPolicy, Mode, Scope as WireScope};
 
-use super::intern::Strings;
+use super::intern::{Gateways, Strings};
 use super::{FieldError, Reason, fields};
 
-pub(super) fn read(strings: &mut Strings, name: &str, wire: &wire::Service) -> Result<Service, FieldError> {
-    let key =
-        NamespacedHostname { namespace: strings.get(&wire.namespace), hostname: strings.get(&wire.hostname) };
-    if wire.hostname.is_empty() {
-        return Err(FieldError::new("hostname", Reason::Missing));
-    }
-    if key.to_string() != name {
+pub(super) fn read(
+    strings: &mut Strings,
+    gateways: &mut Gateways,
+    name: &Str,
+    wire: &wire::Service,
+) -> Result<Service, FieldError> {
+    // The text that it was sent under, where nobody has an equal one: a name is kept once.
+    strings.share(name);
+    let key = fields::host(strings, &wire.namespace, &wire.hostname)?;
+    if key.text() != name {
         return Err(FieldError::new("hostname", Reason::OtherName(key.to_string())));
     }
     let (vips, cidr_vips) = addresses(strings, &wire.addresses)?;
+    let rare = RareFields {
+        name: (wire.name != short_name(&wire.hostname)).then(|| strings.get(&wire.name)),
+        cidr_vips,
+        subject_alt_names: wire.subject_alt_names.iter().map(|san| strings.get(san)).collect(),
+        load_balancing: wire.load_balancing.as_ref().map(load_balancing).transpose()?.unwrap_or_default(),
+    };
     let families = wire::IpFamilies::try_from(wire.ip_families)
         .map_err(|_| FieldError::new("ip_families", Reason::UnknownValue(wire.ip_families)))?;
     Ok(Service {
         key,
-        name: strings.get(&wire.name),
         vips,
-        cidr_vips,
         ports: fields::ports(&wire.ports)?,
-        subject_alt_names: wire.subject_alt_names.iter().map(|san| strings.get(san)).collect(),
-        waypoint: waypoint(strings, wire)?,
-        load_balancing: wire.load_balancing.as_ref().map(load_balancing).transpose()?.unwrap_or_default(),
+        waypoint: waypoint(strings, wire)?.map(|waypoint| gateways.get(waypoint)),
         ip_families: match families {
             wire::IpFamilies::Automatic => IpFamilies::Automatic,
             wire::IpFamilies::Ipv4Only => IpFamilies::V4Only,
@@ -42,10 +49,11 @@ pub(super) fn read(strings: &mut Strings, name: &str, wire: &wire::Service) -> R
             Ok(wire::Visibility::Namespace) => Visibility::Namespace,
             Ok(wire::Visibility::Public) | Err(_) => Visibility::Public,
         },
+        rare: rare.into(),
     })
 }
 
-type Addresses = (Box<[NetworkAddress]>, Box<[(Str, ipnet::IpNet)]>);
+type Addresses = (Few<NetworkAddress>, Box<[(Str, ipnet::IpNet)]>);
 
 /// Single addresses, and ranges. A range of one address is that address.
 fn addresses(strings: &mut Strings, wire: &[wire::NetworkAddress]) -> Result<Addresses, FieldError> {
@@ -118,20 +126,20 @@ fn load_balancing(wire: &wire::LoadBalancing) -> Result<LoadBalancing, FieldErro
 
 /// The service as it is sent, under the name of its [key](Service::key).
 pub fn to_wire(service: &Service) -> wire::Service {
-    let ranges = service.cidr_vips.iter().map(|(network, range)| wire::NetworkAddress {
+    let ranges = service.rare.cidr_vips.iter().map(|(network, range)| wire::NetworkAddress {
         network: network.to_string(),
         address: fields::ip_bytes(range.addr()),
         length: Some(range.prefix_len().into()),
     });
     wire::Service {
-        name: service.name.to_string(),
-        namespace: service.key.namespace.to_string(),
-        hostname: service.key.hostname.to_string(),
+        name: service.name().to_owned(),
+        namespace: service.key.namespace().to_owned(),
+        hostname: service.key.hostname().to_owned(),
         addresses: service.vips.iter().map(fields::address_to_wire).chain(ranges).collect(),
         ports: fields::ports_to_wire(&service.ports),
-        subject_alt_names: service.subject_alt_names.iter().map(ToString::to_string).collect(),
-        waypoint: service.waypoint.as_ref().map(fields::gateway_to_wire),
-        load_balancing: load_balancing_to_wire(&service.load_balancing),
+        subject_alt_names: service.rare.subject_alt_names.iter().map(ToString::to_string).collect(),
+        waypoint: service.waypoint.as_deref().map(fields::gateway_to_wire),
+        load_balancing: load_balancing_to_wire(&service.rare.load_balancing),
         ip_families: match service.ip_families {
             IpFamilies::Automatic => wire::IpFamilies::Automatic,
             IpFamilies::V4Only => wire::IpFamilies::Ipv4Only,
@@ -182,6 +190,7 @@ fn load_balancing_to_wire(load_balancing: &LoadBalancing) -> Option<wire::LoadBa
 pub fn aliases(service: &Service) -> Vec<Str> {
     let vips = service.vips.iter().map(|vip| vip.to_string().into());
     let ranges = service
+        .rare
         .cidr_vips
         .iter()
         .map(|(network, range)| format!("{network}/{}/{}", range.addr(), range.prefix_len()).into());

@@ -90,7 +90,7 @@ mod tests {
     use crate::convert::{routing, settings};
 
     fn host(name: &str) -> NamespacedHostname {
-        NamespacedHostname { namespace: "ns".into(), hostname: name.into() }
+        NamespacedHostname::new("ns", name)
     }
 
     fn reviews() -> Routing {

@@ -481,8 +481,7 @@ fn is_used(mesh: &Mesh, uses: &Uses, key: &Key) -> bool {
 
 /// The service of that name.
 pub(crate) fn service_of<'a>(mesh: &'a Mesh, name: &str) -> Option<&'a Arc<Service>> {
-    let (namespace, hostname) = name.split_once('/')?;
-    mesh.service(&NamespacedHostname { namespace: namespace.into(), hostname: hostname.into() })
+    mesh.service(&NamespacedHostname::parse(name.into())?)
 }
 
 /// What leads to a workload.
@@ -495,6 +494,6 @@ fn keys_of_workload(workload: &Workload) -> impl Iterator<Item = Key> {
 
 /// What leads to a service.
 fn keys_of_service(service: &Service) -> impl Iterator<Item = Key> {
-    let own = [service.key.to_string().into(), names::host(&service.key.hostname)];
+    let own = [service.key.text().clone(), names::host(service.key.hostname())];
     service.vips.iter().cloned().map(Key::At).chain(own.map(Key::Named))
 }

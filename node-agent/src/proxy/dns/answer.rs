@@ -169,7 +169,7 @@ impl Found {
 fn endpoints(mesh: &Mesh, service: &Service, turn: u16, family: impl Fn(&IpAddr) -> bool) -> Vec<IpAddr> {
     let all = mesh.endpoints(&service.key).map_or(&[][..], |endpoints| endpoints.all());
     let ready = |workload: &&Arc<Workload>| {
-        workload.status == Health::Healthy || service.load_balancing.allow_unhealthy
+        workload.status == Health::Healthy || service.rare.load_balancing.allow_unhealthy
     };
     // Those of few are turned as they are answered.
     let first = if all.len() > MAX_ADDRESSES { usize::from(turn) * MAX_ADDRESSES % all.len() } else { 0 };
@@ -200,7 +200,7 @@ fn find(mesh: &Mesh, asker: &Asker<'_>, name: &str) -> Option<Found> {
 /// A service without an address is answered only if it is one of Kubernetes (then by its endpoints); an external
 /// host's addresses are its own name servers' business.
 fn answers(service: &Service, domain: &str) -> bool {
-    let of_kubernetes = || service.key.hostname.strip_suffix(domain)?.strip_suffix(".svc.");
+    let of_kubernetes = || service.key.hostname().strip_suffix(domain)?.strip_suffix(".svc.");
     !service.vips.is_empty() || of_kubernetes().is_some()
 }
 
@@ -273,8 +273,7 @@ mod tests {
         use proto::workload as wire;
         use xds::convert::Decoder;
 
-        let key =
-            NamespacedHostname { namespace: "default".into(), hostname: "db.default.svc.mesh.test".into() };
+        let key = NamespacedHostname::new("default", "db.default.svc.mesh.test");
         let mut mesh = Mesh::new("".into(), Some("n".into()));
         let mut decoder = Decoder::default();
         let mut put = |name: String, address: wire::address::Type| {
@@ -286,7 +285,7 @@ mod tests {
         let service = wire::Service {
             name: "db".into(),
             namespace: "default".into(),
-            hostname: key.hostname.to_string(),
+            hostname: key.hostname().to_owned(),
             ..Default::default()
         };
         put(key.to_string(), wire::address::Type::Service(service));

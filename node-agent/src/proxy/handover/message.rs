@@ -320,7 +320,7 @@ impl PassedRecord {
         let (service_namespace, service_hostname) = ends
             .service
             .as_ref()
-            .map(|service| (service.key.namespace.to_string(), service.key.hostname.to_string()))
+            .map(|service| (service.key.namespace().to_owned(), service.key.hostname().to_owned()))
             .unwrap_or_default();
         Self {
             inbound: ends.reporter == Reporter::Destination,
@@ -347,10 +347,7 @@ impl PassedRecord {
     fn read(self, delivered: Option<AppAddress>, mesh: &Mesh) -> Result<Travelling, String> {
         let address = |text: &str| text.parse::<SocketAddr>().map_err(|_| format!("{text:?} is no address"));
         let identity = |text: &str| optional::<Identity>(text);
-        let service = NamespacedHostname {
-            namespace: self.service_namespace.as_str().into(),
-            hostname: self.service_hostname.as_str().into(),
-        };
+        let service = NamespacedHostname::new(&self.service_namespace, &self.service_hostname);
         let ends = Ends {
             reporter: if self.inbound { Reporter::Destination } else { Reporter::Source },
             source: mesh.workload(&self.source).cloned(),

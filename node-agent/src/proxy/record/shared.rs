@@ -73,5 +73,5 @@ fn is_same(one: &Ends, other: &Ends) -> bool {
 
 /// What is said of the service.
 fn named(ends: &Ends) -> Option<(&NamespacedHostname, &str)> {
-    ends.service.as_ref().map(|service| (&service.key, &*service.name))
+    ends.service.as_ref().map(|service| (&service.key, service.name()))
 }

@@ -159,10 +159,7 @@ fn a_connection_is_judged_as_by_an_agent() {
 #[test]
 fn targets_by_table() {
     let gateway = |namespace: &str| Target::Gateway { namespace: namespace.into(), name: "w".into() };
-    let service = Target::Service(NamespacedHostname {
-        namespace: "shop".into(),
-        hostname: "cart.shop.svc.cluster.local".into(),
-    });
+    let service = Target::Service(NamespacedHostname::new("shop", "cart.shop.svc.cluster.local"));
     let entry = Target::ServiceEntry { namespace: "shop".into(), name: "e".into() };
     let gateway_ref = "{kind: Gateway, group: gateway.networking.k8s.io, name: w}";
     let class_ref = "{kind: GatewayClass, group: gateway.networking.k8s.io, name: istio-waypoint}";

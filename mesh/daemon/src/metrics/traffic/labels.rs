@@ -54,7 +54,7 @@ impl Hash for Labels {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.reporter, self.flags, self.mutual_tls).hash(state);
         let ends = [&self.source, &self.destination].map(|end| (&end.namespace, &end.workload));
-        (ends, &self.service.hostname).hash(state);
+        (ends, self.service.hostname()).hash(state);
     }
 }
 
@@ -93,9 +93,9 @@ impl Labels {
             ("source_app", &source.canonical_service),
             ("source_version", &source.canonical_revision),
             ("source_cluster", &source.cluster),
-            ("destination_service", &self.service.hostname),
-            ("destination_service_namespace", &self.service.namespace),
-            ("destination_service_name", &self.service.name),
+            ("destination_service", self.service.hostname()),
+            ("destination_service_namespace", self.service.namespace()),
+            ("destination_service_name", self.service.name()),
             ("destination_workload", &destination.workload),
             ("destination_canonical_service", &destination.canonical_service),
             ("destination_canonical_revision", &destination.canonical_revision),

@@ -35,7 +35,7 @@ fn methods(method: &str) -> Match {
 }
 
 fn host(name: &str) -> NamespacedHostname {
-    NamespacedHostname { namespace: "ns".into(), hostname: name.into() }
+    NamespacedHostname::new("ns", name)
 }
 
 fn gateway(name: &str) -> GatewayName {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::Services;
 use crate::fixtures::{at, key, service, tunnelled};
-use crate::service::{Service, Visibility};
+use crate::service::{RareFields, Service, Visibility};
 
 fn services(all: &[Service]) -> Services {
     let mut services = Services::default();
     for service in all {
-        services.insert(Arc::new(service.clone()));
+        services.insert(&Arc::new(service.clone()));
     }
     services
 }
@@ -20,7 +20,7 @@ fn found(service: Option<&Arc<Service>>) -> String {
 
 fn over(name: &str, ranges: &[&str]) -> Service {
     let cidr_vips = ranges.iter().map(|range| ("".into(), range.parse().unwrap())).collect();
-    Service { cidr_vips, ..service(name, &[]) }
+    Service { rare: RareFields { cidr_vips, ..RareFields::default() }.into(), ..service(name, &[]) }
 }
 
 fn canonical(service: Service) -> Service {
@@ -98,11 +98,11 @@ fn a_range_belongs_to_a_network() {
 #[test]
 fn a_service_that_goes_or_changes_leaves_nothing_behind() {
     let mut all = services(&[service("a/web", &["10.96.0.1", "10.96.0.2"]), over("b/net", &["10.0.0.0/8"])]);
-    all.insert(Arc::new(service("a/web", &["10.96.0.2", "10.96.0.3"])));
+    all.insert(&Arc::new(service("a/web", &["10.96.0.2", "10.96.0.3"])));
     for (address, expected) in [("10.96.0.1", "b/net"), ("10.96.0.2", "a/web"), ("10.96.0.3", "a/web")] {
         assert_eq!(found(all.at(&at(address), "x")), expected, "{address}");
     }
-    all.insert(Arc::new(over("b/net", &["10.0.0.0/16"])));
+    all.insert(&Arc::new(over("b/net", &["10.0.0.0/16"])));
     assert_eq!(found(all.at(&at("10.96.0.1"), "x")), "none");
     assert_eq!(found(all.at(&at("10.0.0.1"), "x")), "b/net");
     assert_eq!(all.iter().count(), 2);
@@ -110,8 +110,30 @@ fn a_service_that_goes_or_changes_leaves_nothing_behind() {
     all.remove(&key("b/net"));
     all.remove(&key("c/never"));
     assert_eq!(found(all.named("web", "a")), "none");
-    assert!(all.by_key.is_empty() && all.by_host.is_empty() && all.ranges.is_empty());
+    assert!(all.by_host.is_empty() && all.ranges.is_empty());
     assert!(all.by_vip.is_empty());
+}
+
+#[test]
+fn of_several_those_that_go_leave_the_others() {
+    let names = ["a/web", "b/web", "c/web"];
+    // One says its address twice.
+    let vips: [&[&str]; 3] = [&["10.96.0.1"], &["10.96.0.1", "10.96.0.1"], &["10.96.0.1", "10.96.0.2"]];
+    for order in ORDERS {
+        let mut all = services(&order.map(|place| service(names[place], vips[place])));
+        let mut left = names.to_vec();
+        for place in order {
+            assert_eq!(all.iter().count(), left.len());
+            assert_eq!(found(all.at(&at("10.96.0.1"), "x")), left[0]);
+            for name in &left {
+                assert_eq!(found(all.get(&key(name))), *name);
+            }
+            all.remove(&key(names[place]));
+            left.retain(|name| *name != names[place]);
+            assert_eq!(found(all.get(&key(names[place]))), "none");
+        }
+        assert!(all.by_host.is_empty() && all.by_vip.is_empty(), "{order:?}");
+    }
 }
 
 #[test]
@@ -122,14 +144,14 @@ fn endpoints_wait_for_their_service_and_outlive_it() {
     let count = |all: &Services| all.endpoints(&name).map(|endpoints| endpoints.all().len());
     all.insert_endpoint(&endpoint);
     assert_eq!((count(&all), found(all.get(&name))), (Some(1), "none".into()));
-    all.insert(Arc::new(service("ns/web", &["10.96.0.1"])));
+    all.insert(&Arc::new(service("ns/web", &["10.96.0.1"])));
     assert_eq!((count(&all), found(all.get(&name))), (Some(1), "ns/web".into()));
-    all.insert(Arc::new(service("ns/web", &["10.96.0.2"])));
+    all.insert(&Arc::new(service("ns/web", &["10.96.0.2"])));
     assert_eq!(count(&all), Some(1));
     all.remove(&name);
     assert_eq!((count(&all), found(all.get(&name))), (Some(1), "none".into()));
     assert_eq!(all.iter().count(), 0);
     all.remove_endpoint(&endpoint);
     assert_eq!(count(&all), None);
-    assert!(all.by_key.is_empty() && all.endpoints.is_empty());
+    assert!(all.by_host.is_empty() && all.endpoints.is_empty());
 }

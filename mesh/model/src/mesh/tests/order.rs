@@ -10,7 +10,7 @@ use super::policy;
 use crate::authz::PolicyScope;
 use crate::fixtures::{at, edit, key, policy_name, service, tunnelled};
 use crate::mesh::{Mesh, Update};
-use crate::service::{Service, Visibility};
+use crate::service::{RareFields, Service, Visibility};
 use crate::workload::{Health, Profile, TunnelProtocol, Workload};
 
 const UIDS: [&str; 4] = ["c//Pod/ns/a", "c//Pod/ns/b", "entry/c", "entry/d"];
@@ -48,7 +48,8 @@ fn one_service() -> impl Strategy<Value = Update> {
         |(name, ips, ranges, [canonical, hidden])| {
             let cidr_vips = ranges.iter().map(|range| ("".into(), range.parse().unwrap())).collect();
             let visibility = if hidden { Visibility::Namespace } else { Visibility::Public };
-            Update::Service(Service { cidr_vips, canonical, visibility, ..service(name, &ips) })
+            let rare = RareFields { cidr_vips, ..RareFields::default() }.into();
+            Update::Service(Service { rare, canonical, visibility, ..service(name, &ips) })
         },
     )
 }

@@ -140,9 +140,7 @@ fn target(strings: &mut Strings, wire: &wire::Target) -> Result<Target, FieldErr
     match TargetKind::try_from(wire.kind) {
         Ok(TargetKind::Gateway) => Ok(Target::Gateway { namespace, name }),
         Ok(TargetKind::GatewayClass) => Ok(Target::GatewayClass(name)),
-        Ok(TargetKind::Service) => {
-            Ok(Target::Service(model::address::NamespacedHostname { namespace, hostname: name }))
-        }
+        Ok(TargetKind::Service) => fields::host(strings, &wire.namespace, &wire.name).map(Target::Service),
         Ok(TargetKind::ServiceEntry) => Ok(Target::ServiceEntry { namespace, name }),
         Ok(TargetKind::Unspecified) | Err(_) => Err(FieldError::new("kind", Reason::UnknownValue(wire.kind))),
     }
@@ -295,12 +293,12 @@ pub fn to_wire(policy: &Policy) -> wire::Authorization {
 
 fn target_to_wire(target: &Target) -> wire::Target {
     let (kind, namespace, name) = match target {
-        Target::Gateway { namespace, name } => (TargetKind::Gateway, &**namespace, name),
-        Target::GatewayClass(name) => (TargetKind::GatewayClass, "", name),
-        Target::Service(service) => (TargetKind::Service, &*service.namespace, &service.hostname),
-        Target::ServiceEntry { namespace, name } => (TargetKind::ServiceEntry, &**namespace, name),
+        Target::Gateway { namespace, name } => (TargetKind::Gateway, &**namespace, &**name),
+        Target::GatewayClass(name) => (TargetKind::GatewayClass, "", &**name),
+        Target::Service(service) => (TargetKind::Service, service.namespace(), service.hostname()),
+        Target::ServiceEntry { namespace, name } => (TargetKind::ServiceEntry, &**namespace, &**name),
     };
-    wire::Target { kind: kind.into(), namespace: namespace.to_owned(), name: name.to_string() }
+    wire::Target { kind: kind.into(), namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 fn match_to_wire(one: &Match) -> wire::Match {

@@ -17,10 +17,10 @@ use wire::forward::{Destinations as WireDestinations, RewritePath};
 
 use super::filters::{self, header_name};
 use super::parts::{
-    authority, each, host, invalid, optional, optional_name, optional_port, optional_time, port, required,
-    share, status, text, texts, time, time_to_wire,
+    authority, each, invalid, optional, optional_name, optional_port, optional_time, port, required, share,
+    status, text, texts, time, time_to_wire,
 };
-use super::{FieldError, Reason, Strings};
+use super::{FieldError, Reason, Strings, fields};
 
 /// The largest body of an answer, in bytes, as in Istio.
 const MAX_BODY: usize = 1 << 20;
@@ -87,7 +87,7 @@ pub(super) fn split(strings: &mut Strings, wire: &wire::Split) -> Result<Destina
 
 fn destination(strings: &mut Strings, wire: &wire::Destination) -> Result<Destination, FieldError> {
     Ok(Destination {
-        service: host(strings, &wire.namespace, &wire.hostname)?,
+        service: fields::host(strings, &wire.namespace, &wire.hostname)?,
         subset: optional_name(strings, "subset", wire.subset.as_ref())?,
         port: optional_port("port", wire.port)?,
         headers: filters::headers(strings, wire.headers.as_ref()).map_err(|error| error.within("headers"))?,
@@ -214,8 +214,8 @@ pub(super) fn split_to_wire(all: &[Weighted]) -> wire::Split {
 
 pub(super) fn destination_to_wire(one: &Destination) -> wire::Destination {
     wire::Destination {
-        namespace: text(&one.service.namespace),
-        hostname: text(&one.service.hostname),
+        namespace: one.service.namespace().to_owned(),
+        hostname: one.service.hostname().to_owned(),
         subset: one.subset.as_ref().map(text),
         port: one.port.unwrap_or_default().into(),
         headers: filters::headers_to_wire(&one.headers),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::uri::Authority;
-use model::address::{NamespacedHostname, Str};
+use model::address::Str;
 use model::route::Fraction;
 
 use super::{FieldError, Reason, Strings, fields};
@@ -62,17 +62,6 @@ pub(super) fn optional_name(
     text: Option<&String>,
 ) -> Result<Option<Str>, FieldError> {
     text.map(|text| name(strings, field, text)).transpose()
-}
-
-pub(super) fn host(
-    strings: &mut Strings,
-    namespace: &str,
-    hostname: &str,
-) -> Result<NamespacedHostname, FieldError> {
-    Ok(NamespacedHostname {
-        namespace: strings.get(namespace),
-        hostname: name(strings, "hostname", hostname)?,
-    })
 }
 
 /// A host with or without a port.

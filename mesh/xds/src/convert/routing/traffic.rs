@@ -115,8 +115,8 @@ pub(super) fn destination_to_wire(host: &NamespacedHostname, one: &Destination) 
         policy: one.policy.as_ref().map(policy_to_wire),
     };
     wire::HostPolicy {
-        namespace: text(&host.namespace),
-        hostname: text(&host.hostname),
+        namespace: host.namespace().to_owned(),
+        hostname: host.hostname().to_owned(),
         cause: text(&one.cause),
         policy: (one.policy != TrafficPolicy::default()).then(|| policy_to_wire(&one.policy)),
         subsets: one.subsets.iter().map(subset).collect(),

@@ -9,10 +9,7 @@ use model::service::{AppProtocol, Port, Ports};
 use model::workload::{GatewayAddress, GatewayDestination, PolicyName};
 
 fn full() -> Workload {
-    let service = NamespacedHostname {
-        namespace: "default".into(),
-        hostname: "reviews.default.svc.cluster.local".into(),
-    };
+    let service = NamespacedHostname::new("default", "reviews.default.svc.cluster.local");
     let profile = Profile {
         identity: Identity::new("example.org", "default", "reviews"),
         network: "east".into(),

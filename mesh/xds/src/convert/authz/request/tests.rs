@@ -1,5 +1,6 @@
 //! A policy in full survives the wire; what is not understood of it refuses it.
 
+use model::address::NamespacedHostname;
 use model::authz::ServiceAccountMatch;
 
 use super::*;
@@ -49,10 +50,7 @@ fn full() -> Policy {
     let targets = [
         Target::Gateway { namespace: "test".into(), name: "g".into() },
         Target::GatewayClass("istio-waypoint".into()),
-        Target::Service(model::address::NamespacedHostname {
-            namespace: "test".into(),
-            hostname: "a.test.svc.cluster.local".into(),
-        }),
+        Target::Service(NamespacedHostname::new("test", "a.test.svc.cluster.local")),
         Target::ServiceEntry { namespace: "test".into(), name: "e".into() },
     ];
     Policy {

@@ -46,7 +46,7 @@ fn exact(value: &str) -> TextMatch {
 }
 
 pub(in crate::convert::routing) fn host(hostname: &str) -> NamespacedHostname {
-    NamespacedHostname { namespace: "default".into(), hostname: hostname.into() }
+    NamespacedHostname::new("default", hostname)
 }
 
 fn source(name: &str, list: RuleList, index: u32) -> RuleSource {
