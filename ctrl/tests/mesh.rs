@@ -44,7 +44,7 @@ async fn manifests_become_a_mesh_and_so_do_their_changes() {
         assert_eq!(workload.profile.enforced_by.as_deref(), Some(&[][..]));
         let vip = model::address::NetworkAddress::new("".into(), "10.96.0.7".parse().unwrap());
         let service = mesh.service_at(&vip, "shop").unwrap();
-        assert_eq!(&*service.key.hostname, "cart.shop.svc.cluster.local");
+        assert_eq!(service.key.hostname(), "cart.shop.svc.cluster.local");
         assert_eq!(workload.ports_of(&service.key).unwrap().get(80).unwrap().target, 8080);
         assert!(mesh.is_pod_address("10.244.200.1".parse().unwrap()));
         assert_eq!(verdict(mesh, CART, Some("web")).unwrap(), "allowed by: shop/only-web (rule 0)");

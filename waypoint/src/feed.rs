@@ -30,6 +30,10 @@ impl<F: Handler> Handler for Told<F> {
         }
         self.feed.apply(delivery)
     }
+
+    fn held(&self, name: &str) -> Option<Str> {
+        self.feed.held(name)
+    }
 }
 
 /// What this waypoint can do with a routing: it is sent nothing that requires more.

@@ -161,6 +161,11 @@ impl Decoder {
         self.strings.get(text)
     }
 
+    /// The shared string equal to a text, if one is held: the name of a service, say, that a workload is behind.
+    pub fn held(&self, text: &str) -> Option<Str> {
+        self.strings.held(text)
+    }
+
     /// Reads one resource.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ pub mod routing;
 
 use std::cmp::Ordering;
 
+use model::address::Str;
 use model::mesh::Update;
 
 use crate::convert::{ConvertError, Decoder, Refused};
@@ -62,6 +63,10 @@ impl<F: FnMut(Vec<Update>) + Send> Handler for Feed<F> {
         (self.sink)(updates);
         rejections
     }
+
+    fn held(&self, name: &str) -> Option<Str> {
+        self.decoder.held(name)
+    }
 }
 
 /// Refusals of one response that are logged one by one: a few name what is wrong, and the controller is told of all.
@@ -78,14 +83,19 @@ fn say_refused(error: &ConvertError, effect: &str, nth: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use model::authz::{Action, Policy, PolicyScope};
+    use model::mesh::Mesh;
     use model::workload::PolicyName;
     use prost::Message;
-    use proto::type_url;
+    use proto::discovery::{DeltaDiscoveryResponse, Node, Resource};
+    use proto::{Any, type_url, workload as wire};
 
     use super::*;
     use crate::convert::authz;
+    use crate::delta::subscriber::{Mode, Subscriber, Subscription};
 
     fn policy(action: Action) -> Policy {
         Policy {
@@ -133,5 +143,50 @@ mod tests {
             assert_eq!(denied, !replaces);
             assert_eq!(rejections.len(), 1);
         }
+    }
+
+    /// Of a workload that comes first, of the service itself, and of what the controller is told is here.
+    #[test]
+    fn the_name_of_a_service_is_kept_once() {
+        use wire::address::Type;
+        let name = "ns/web.ns.svc";
+        let workload = wire::Workload {
+            uid: "pod".into(),
+            namespace: "ns".into(),
+            service_account: "account".into(),
+            services: [(name.to_owned(), wire::PortList::default())].into(),
+            ..Default::default()
+        };
+        let service =
+            wire::Service { namespace: "ns".into(), hostname: "web.ns.svc".into(), ..Default::default() };
+        let resource = |name: &str, address| {
+            let value = wire::Address { r#type: Some(address) }.encode_to_vec().into();
+            let resource = Some(Any { type_url: type_url::ADDRESS.into(), value });
+            Resource { name: name.into(), version: "1".into(), resource, ..Default::default() }
+        };
+        let response = DeltaDiscoveryResponse {
+            type_url: type_url::ADDRESS.into(),
+            resources: vec![
+                resource("pod", Type::Workload(workload)),
+                resource(name, Type::Service(service)),
+            ],
+            ..Default::default()
+        };
+        let all = Subscription { type_url: type_url::ADDRESS.into(), mode: Mode::All, required: true };
+        let mut subscriber = Subscriber::new(Node::default(), [all]);
+        let mut mesh = Mesh::new("".into(), None);
+        let mut feed = Feed::new(Decoder::default(), |updates| {
+            for update in updates {
+                mesh.apply(update);
+            }
+        });
+        assert_eq!(subscriber.receive(response, &mut feed).unwrap().error_detail, None);
+        drop(feed);
+        let of_workload = mesh.workload("pod").unwrap().profile.services[0].0.text();
+        let of_service = mesh.services().next().unwrap().key.text();
+        assert!(Arc::ptr_eq(of_workload, of_service));
+        let holders = Arc::strong_count(of_service);
+        drop(subscriber);
+        assert_eq!(Arc::strong_count(of_service), holders - 1);
     }
 }

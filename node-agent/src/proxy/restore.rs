@@ -99,7 +99,7 @@ fn replay(
 /// Takes a resource over as it was taken over before.
 fn take(decoder: &mut Decoder, subscriber: &mut Subscriber, entry: Entry<'_>, updates: &mut Vec<Update>) {
     let Some(type_url) = entry.kind.type_url() else { return };
-    let name = Str::from(entry.name);
+    let name = decoder.held(entry.name).unwrap_or_else(|| entry.name.into());
     let Some((version, value)) = entry.content else {
         updates.extend(decoder.removal(type_url, &name));
         subscriber.restore_removal(type_url, &name);
@@ -150,6 +150,10 @@ impl<H: Handler> Handler for Recorded<H> {
             agent.state.look_again();
         }
         rejections
+    }
+
+    fn held(&self, name: &str) -> Option<Str> {
+        self.handler.held(name)
     }
 }
 

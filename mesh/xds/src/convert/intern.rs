@@ -68,6 +68,11 @@ impl Strings {
         }
     }
 
+    /// The shared string equal to `text`, if there is one.
+    pub(crate) fn held(&self, text: &str) -> Option<Str> {
+        self.known.known.get(text).cloned()
+    }
+
     /// Shares this very string from now on, unless an equal one is shared already.
     pub(crate) fn share(&mut self, text: &Str) {
         if !self.known.known.contains(text) {

@@ -105,6 +105,11 @@ pub struct Rejection {
 pub trait Handler: Send {
     /// Applies a response and returns what of it cannot be applied. The rest counts.
     fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection>;
+
+    /// A text equal to a resource's name, if the handler holds one: then that is kept of the name.
+    fn held(&self, _name: &str) -> Option<Str> {
+        None
+    }
 }
 
 /// With a fast hash: names come from the controller, and each is looked up several times.
@@ -255,9 +260,9 @@ impl Subscriber {
     }
 
     /// Takes up a resource that was there before a restart, in this version: the caller has it in force again.
-    pub fn restore(&mut self, type_url: &str, name: &str, version: &str) {
+    pub fn restore(&mut self, type_url: &str, name: &Str, version: &str) {
         if let Some(topic) = self.topic(type_url) {
-            topic.set(topic.shared_name(name), Had::from(version));
+            topic.set(name.clone(), Had::from(version));
         }
     }
 
@@ -365,6 +370,12 @@ impl Topic {
         let revision = response.system_version_info;
         let delivery = Delivery { type_url, revision, resources, removed, more, ours };
         rejections.extend(handler.apply(&delivery));
+        // What the handler holds, it may have read of this very delivery.
+        for (name, _) in &mut versions {
+            if let Some(held) = handler.held(name) {
+                *name = held;
+            }
+        }
         self.record(versions, &rejections);
         rejections
     }

@@ -1,6 +1,6 @@
 //! How hosts are routed, beside the mesh: the handler of waypoints.
 
-use model::address::NamespacedHostname;
+use model::address::{NamespacedHostname, Str};
 use model::mesh::Update;
 use model::route::Routing;
 use proto::type_url;
@@ -77,12 +77,15 @@ impl<F: FnMut(Vec<Update>) + Send, R: FnMut(Vec<RoutingUpdate>) + Send> Handler 
         (self.sink)(updates);
         rejections
     }
+
+    fn held(&self, name: &str) -> Option<Str> {
+        self.mesh.held(name)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use model::address::Str;
     use model::route::action::Forward;
     use prost::Message;
 

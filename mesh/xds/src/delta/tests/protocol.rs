@@ -145,7 +145,7 @@ fn versions_kept_over_a_restart_count() {
         second.subscriber.restore(ADDRESS, &received.name, &received.version);
     }
     // One that was there for a while and went again before the restart.
-    second.subscriber.restore(ADDRESS, "c", "1");
+    second.subscriber.restore(ADDRESS, &"c".into(), "1");
     second.subscriber.restore_removal(ADDRESS, "c");
     assert!(!second.subscriber.is_ready(), "what was kept may be old until a controller has answered");
     second.reconnect();
