@@ -3,6 +3,7 @@
 
 mod breaks;
 mod certificates;
+mod connections;
 mod ending;
 pub(crate) mod fixtures;
 mod forged;

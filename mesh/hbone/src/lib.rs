@@ -48,6 +48,8 @@ pub mod transport;
 
 pub mod pool;
 
+pub mod dial;
+
 pub mod handshakes;
 
 pub mod limits;

@@ -1,17 +1,17 @@
 //! Tunnels by key, for one thread: who may share a tunnel with whom is the key's business.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::connection::Connection;
+use crate::dial::{Dial, Dialing};
 use crate::headers::Headers;
 use crate::limits::{Hits, Limit, Limits};
 use crate::tunnel::{Client, ConnectError, Opened};
@@ -54,16 +54,7 @@ pub struct Pool<K, E> {
 
 struct Entry<E> {
     tunnels: Vec<Client>,
-    /// The dial under way: gone when all who wait for it have given up.
-    dial: Weak<Dial<E>>,
-}
-
-/// A dial that all who want it take part in, each in its turn: the first makes it, and the others find what it came to.
-/// Who gives up leaves it to the one that has waited longest, not to whoever comes first: that could be he again.
-struct Dial<E> {
-    turn: Mutex<()>,
-    /// What it came to: why it failed, or nothing.
-    over: OnceCell<Option<E>>,
+    dial: Dialing<E>,
 }
 
 /// What a checkout found.
@@ -163,22 +154,17 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
     fn checkout(&self, key: &K) -> Found<E> {
         let mut entries = self.entries.borrow_mut();
         if !entries.contains_key(key) {
-            entries.insert(key.clone(), Entry { tunnels: Vec::new(), dial: Weak::new() });
+            entries.insert(key.clone(), Entry { tunnels: Vec::new(), dial: Dialing::default() });
         }
         let entry = entries.get_mut(key).expect("inserted above if it was not there");
         entry.tunnels.retain(Client::usable);
         if let Some(client) = entry.tunnels.iter().find(|client| client.capacity() > 0) {
             return Found::Tunnel(client.clone());
         }
-        if let Some(dial) = entry.dial.upgrade() {
-            return Found::Dial(dial);
-        }
-        if !entry.tunnels.is_empty() {
+        if !entry.dial.is_under_way() && !entry.tunnels.is_empty() {
             self.hits.hit(Limit::ClientStreams);
         }
-        let dial = Rc::new(Dial { turn: Mutex::new(()), over: OnceCell::new() });
-        entry.dial = Rc::downgrade(&dial);
-        Found::Dial(dial)
+        Found::Dial(entry.dial.join())
     }
 
     /// Takes part in a dial: the tunnel, if it is this caller who has made it.
@@ -188,22 +174,15 @@ impl<K: Clone + Eq + Hash, E: Clone> Pool<K, E> {
         under_way: &Dial<E>,
         dial: impl Fn() -> F,
     ) -> Result<Option<Client>, E> {
-        let _turn = under_way.turn.lock().await;
-        if let Some(failed) = under_way.over.get() {
-            return failed.clone().map_or(Ok(None), Err);
-        }
-        let result = dial().await;
-        // Only who has the turn says so, and only once.
-        let _ = under_way.over.set(result.as_ref().err().cloned());
+        let result = under_way.take_part(dial).await;
         let mut entries = self.entries.borrow_mut();
         if let Some(entry) = entries.get_mut(key) {
-            entry.dial = Weak::new();
-            entry.tunnels.extend(result.as_ref().ok().cloned());
+            entry.tunnels.extend(result.as_ref().ok().cloned().flatten());
             if !entry.is_used() {
                 entries.remove(key);
             }
         }
-        result.map(Some)
+        result
     }
 
     /// Drains every tunnel whose key `gone` names (its endpoint was deleted, its certificate replaced): no new
@@ -266,6 +245,6 @@ impl<E> Entry<E> {
     }
 
     fn is_dialled(&self) -> bool {
-        self.dial.strong_count() > 0
+        self.dial.is_under_way()
     }
 }

@@ -47,7 +47,7 @@ thread_local! {
 }
 
 /// An application that counts, answers who it is, fails where it is told to, and waits on `/wait`.
-async fn application(socket: TcpStream, _port: u16) {
+pub(super) async fn application(socket: TcpStream, _port: u16) {
     let IpAddr::V4(ip) = socket.local_addr().unwrap().ip() else { panic!("IPv4 only") };
     let pod = ip.octets()[3];
     ACCEPTED.set(ACCEPTED.get() + 1);
@@ -79,7 +79,7 @@ fn round_robin() -> Option<LoadBalancer> {
 }
 
 /// The service's own routing under a policy, without retries.
-fn routing(policy: TrafficPolicy) -> Routing {
+pub(super) fn routing(policy: TrafficPolicy) -> Routing {
     with_retries(policy, None)
 }
 
@@ -97,7 +97,7 @@ fn with_retries(policy: TrafficPolicy, retry: Option<RetryPolicy>) -> Routing {
     }
 }
 
-fn pool(http: HttpSettings, tcp: TcpSettings) -> TrafficPolicy {
+pub(super) fn pool(http: HttpSettings, tcp: TcpSettings) -> TrafficPolicy {
     TrafficPolicy { connection_pool: Some(ConnectionPool { tcp, http }), ..TrafficPolicy::default() }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct Connect {
 thread_local! {
     /// Whether pods' agents refuse what is asked of them, as by a policy.
     pub(super) static REFUSES: Cell<bool> = const { Cell::new(false) };
+    /// Whether they say nothing to what is asked of them.
+    pub(super) static SILENT: Cell<bool> = const { Cell::new(false) };
 }
 
 pub(super) struct World {
@@ -296,6 +298,9 @@ async fn agent(socket: TcpStream, credentials: Rc<Credentials>, connects: Rc<Ref
             forwarded,
         });
         spawn_local(async move {
+            if SILENT.get() {
+                return std::future::pending().await;
+            }
             if REFUSES.get() {
                 let cause = Headers::new().with("lateen-cause", "denied by policy shop/nobody");
                 return request.refuse(403, &cause);

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
+use super::Broken;
 use super::pool::Counted;
 use crate::broken::BreakOff;
 use crate::limits::Limit;
@@ -46,6 +47,9 @@ pub(crate) enum DialError {
         /// Which they are.
         rule: String,
     },
+    /// It ended before anything was sent on it.
+    #[error("the connection ended before the request: {0}")]
+    Ended(Arc<Broken>),
     /// There is no tunnel, or no stream of it.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
