@@ -132,7 +132,9 @@ impl Pools {
         entry.shared.retain_mut(|two| {
             !two.sender.is_closed() && two.way.is_open() && rules.may_carry(two.carried, two.opened)
         });
-        let two = entry.shared.iter_mut().find(|two| two.requests.get() < rules.streams)?;
+        // One more than the endpoint takes would wait in it, whatever others there are.
+        let has_room = |two: &&mut Two| two.requests.get() < rules.streams.min(two.sender.streams());
+        let two = entry.shared.iter_mut().find(has_room)?;
         two.carried = two.carried.saturating_add(1);
         let counted = Counted::new(&two.requests, Some(&two.since));
         let freed = Freed(entry.queue.clone());

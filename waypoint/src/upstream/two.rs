@@ -166,6 +166,11 @@ impl Growing {
 }
 
 impl Sender {
+    /// Streams that the endpoint takes at once, as far as it has said.
+    pub(super) fn streams(&self) -> usize {
+        self.requests.current_max_send_streams()
+    }
+
     /// Whether the connection takes no more requests: it is over, or its end has said that it will be.
     pub(super) fn is_closed(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
