@@ -50,7 +50,11 @@ type Sent = Result<(Response<Answer>, Lease), (SendError, Option<Box<Request<Req
 #[expect(clippy::large_enum_variant, reason = "nearly all are answers, and one lives at a time")]
 enum Ended {
     Answered(Response<Answer>, Lease),
-    Failed(SendError),
+    Failed {
+        error: SendError,
+        /// Nothing of the request was sent.
+        unsent: bool,
+    },
     /// It took longer than it may, or than all may together.
     TooLate(Up),
 }
@@ -60,7 +64,7 @@ impl Ended {
     fn note(&self, endpoint: &Endpoint, grpc: bool) {
         match self {
             Self::Answered(response, _) => note(endpoint, Ok(response), grpc),
-            Self::Failed(error) => note(endpoint, Err(error), grpc),
+            Self::Failed { error, .. } => note(endpoint, Err(error), grpc),
             Self::TooLate(_) => endpoint.record(Outcome::TimedOut),
         }
     }
@@ -140,7 +144,7 @@ pub(super) async fn send(
                 let deadline = sending.timeouts.total.map(|total| sending.clock.deadline(total));
                 Ok(Answered { response, endpoint, lease, gate, upgrade, deadline })
             }
-            Ended::Failed(error) => Err(broken(exchange, &error, &endpoint)),
+            Ended::Failed { error, .. } => Err(broken(exchange, &error, &endpoint)),
             Ended::TooLate(_) => Err(late()),
         };
     }
@@ -204,7 +208,7 @@ impl<'a> Sending<'a> {
             biased;
             sent = sent => match sent {
                 Ok((response, lease)) => Ended::Answered(response, lease),
-                Err((error, _)) => Ended::Failed(error),
+                Err((error, unsent)) => Ended::Failed { error, unsent: unsent.is_some() },
             },
             up = self.clock.up(allowed) => Ended::TooLate(up),
         }
@@ -312,12 +316,18 @@ fn outcome(ended: &Ended) -> retry::Outcome<'_> {
         Ended::Answered(response, _) => {
             retry::Outcome::Response { status: response.status(), headers: response.headers() }
         }
-        Ended::Failed(SendError::Dial(_)) => retry::Outcome::ConnectFailure,
-        Ended::Failed(SendError::Short(_) | SendError::Overflow(_)) => retry::Outcome::Overflow,
-        Ended::Failed(SendError::Broken(error)) if error.is_refused() => retry::Outcome::RefusedStream,
-        Ended::Failed(SendError::Broken(_)) => retry::Outcome::Reset { sent: true },
+        Ended::Failed { error, unsent } => failure(error, *unsent),
         Ended::TooLate(Up::All) => retry::Outcome::Timeout,
         Ended::TooLate(Up::Try) => retry::Outcome::PerTryTimeout,
+    }
+}
+
+fn failure(error: &SendError, unsent: bool) -> retry::Outcome<'static> {
+    match error {
+        SendError::Dial(_) => retry::Outcome::ConnectFailure,
+        SendError::Short(_) | SendError::Overflow(_) => retry::Outcome::Overflow,
+        SendError::Broken(error) if error.is_refused() => retry::Outcome::RefusedStream { sent: !unsent },
+        SendError::Broken(_) => retry::Outcome::Reset { sent: !unsent },
     }
 }
 
@@ -361,4 +371,30 @@ fn broken(exchange: &mut Exchange, error: &SendError, endpoint: &Endpoint) -> Lo
 
 fn late() -> Local {
     Local::new(StatusCode::GATEWAY_TIMEOUT, Flags::UT, "response_timeout", "upstream request timeout")
+}
+
+#[cfg(test)]
+mod tests {
+    use h2::Reason;
+    use model::route::retry::RetryOn;
+    use model::traffic::pool::Overflow;
+
+    use super::*;
+    use crate::upstream::{Broken, DialError};
+
+    #[test]
+    fn what_was_not_sent_may_be_sent_again_where_the_rule_asks_for_just_that() {
+        let (on, status_codes) = RetryOn::parse("reset-before-request").unwrap();
+        let policy = RetryPolicy { on, status_codes, ..RetryPolicy::default() };
+        let broken = || SendError::Broken(Broken::Two(h2::Error::from(Reason::INTERNAL_ERROR)));
+        for (error, unsent, again) in [
+            (broken(), true, true),
+            (broken(), false, false),
+            (SendError::Dial(DialError::Timeout), true, true),
+            (SendError::Overflow(Overflow::Connections(1)), true, false),
+        ] {
+            let verdict = retry::retry(Some(&policy), 0, &failure(&error, unsent), &mut |_| 0);
+            assert_eq!(matches!(verdict, Verdict::Again { .. }), again, "{error} {unsent}");
+        }
+    }
 }

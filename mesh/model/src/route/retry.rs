@@ -87,7 +87,10 @@ pub enum Outcome<'a> {
     /// No connection came about.
     ConnectFailure,
     /// The endpoint refused the stream (`REFUSED_STREAM`, or a GOAWAY that excludes it): it has not worked on it.
-    RefusedStream,
+    RefusedStream {
+        /// Whether anything of the request had been sent.
+        sent: bool,
+    },
     /// The connection or the stream ended, from that side or this one, before a response.
     Reset {
         /// Whether anything of the request had been sent.
@@ -159,7 +162,9 @@ impl RetryPolicy {
             Outcome::Overflow => Err(NoRetry::Overflow),
             Outcome::Response { status, headers } => self.asked_by_response(*status, headers),
             Outcome::ConnectFailure => self.asked_by_reset(Some(RetryCondition::ConnectFailure), false),
-            Outcome::RefusedStream => self.asked_by_reset(Some(RetryCondition::RefusedStream), true),
+            Outcome::RefusedStream { sent } => {
+                self.asked_by_reset(Some(RetryCondition::RefusedStream), *sent)
+            }
             Outcome::Reset { sent } => self.asked_by_reset(None, *sent),
             Outcome::PerTryTimeout => self.asked_by_reset(None, true),
         }

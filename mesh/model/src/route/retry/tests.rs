@@ -36,7 +36,7 @@ fn with_outcome<R>(name: &str, then: impl FnOnce(&Outcome<'_>) -> R) -> R {
     }
     let outcome = match name {
         "connect" => Outcome::ConnectFailure,
-        "refused" => Outcome::RefusedStream,
+        "refused" => Outcome::RefusedStream { sent: true },
         "unsent" => Outcome::Reset { sent: false },
         "reset" => Outcome::Reset { sent: true },
         "try" => Outcome::PerTryTimeout,
