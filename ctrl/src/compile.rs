@@ -1,14 +1,14 @@
 //! From changes of the index to an edit of what is published: the changed keys are translated, nothing else.
 
+mod claims;
 pub(crate) mod deployments;
 mod lagging;
 mod routes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use manifest::{Batch, Code, Finding, Level, Object};
+use manifest::{Batch, Finding, Object};
 use model::address::{NamespacedHostname, Str};
 use model::authz::Policy;
 use model::mesh::Trust;
@@ -18,11 +18,12 @@ use proto::type_url::{ADDRESS, AUTHORIZATION, MESH_SETTINGS, REQUEST_AUTHORIZATI
 use xds::convert::resource;
 use xds::delta::store::{Edit, Resource};
 
-use crate::index::{Changes, Claim, Index, Kept, Name};
+use crate::index::{Changes, Index, Kept, Name};
 use crate::translate::{self, Context, authz, peer_authentication, waypoint};
 
 pub use xds::convert::resource::TYPES;
 
+use self::claims::{Claimant, Claims};
 use self::deployments::Deployments;
 use self::lagging::Lagging;
 use self::routes::Routes;
@@ -40,8 +41,7 @@ pub struct Compiler {
     context: Context,
     /// The workloads that came of each slice.
     of_slices: HashMap<Name, BTreeSet<Str>>,
-    /// Services that claim addresses of others.
-    lost: BTreeMap<Name, Vec<(IpAddr, Claim)>>,
+    claims: Claims,
     /// The policies that pods name which take only what comes by a waypoint, and how many name each.
     required: HashMap<Name, PolicyName>,
     required_by: BTreeMap<PolicyName, usize>,
@@ -66,7 +66,7 @@ pub struct Edits {
     pub kept: Vec<Kept>,
     /// How many keys were translated.
     pub translated: usize,
-    /// Other services than before claim what is not theirs, or rules name other things that are not there.
+    /// Others than before claim addresses that are not theirs, or rules name other things that are not there.
     pub claims: bool,
     /// Other routings than before are the last good ones.
     pub routings_kept: bool,
@@ -77,12 +77,15 @@ impl Compiler {
     /// Of a mesh in which nothing is known yet.
     pub fn new(context: Context) -> Self {
         let routes = Routes::new(&context);
-        let index = Index::new(context.settings.root_namespace.clone()).with_objects(context.objects.clone());
+        let mesh = &context.settings;
+        let index = Index::new(mesh.root_namespace.clone())
+            .with_objects(context.objects.clone())
+            .with_ranges(mesh.service_ranges.clone(), mesh.pod_ranges.clone());
         Self {
             index,
             context,
             of_slices: HashMap::new(),
-            lost: BTreeMap::new(),
+            claims: Claims::default(),
             required: HashMap::new(),
             required_by: BTreeMap::new(),
             routes,
@@ -186,25 +189,9 @@ impl Compiler {
         edits
     }
 
-    /// What is wrong with services that claim addresses of others, and with rules that name what is not there.
+    /// What is wrong with those who claim addresses of others, and with rules that name what is not there.
     pub fn findings(&self) -> Vec<Finding> {
-        let all = self.lost.iter().flat_map(|(name, lost)| lost.iter().map(move |lost| (name, lost)));
-        all.filter_map(|(name, (ip, claim))| {
-            let whose = match claim {
-                Claim::Held => return None,
-                Claim::OfService(other) => format!("service {other}"),
-                Claim::OfPod(pod) => format!("pod {pod}"),
-            };
-            let object = self.index.service_object(name)?;
-            let message =
-                format!("{ip} is the address of {whose}; for clients this service has no such address");
-            let position = object.position.clone();
-            let finding = Finding::new(Level::Error, Code::AddressTaken, position, message);
-            let fix = "leave the address out to be given one, or choose one that is free";
-            Some(finding.in_field("spec.clusterIP").about(object.key().to_string()).with_fix(fix))
-        })
-        .chain(self.routes.findings(&self.index))
-        .collect()
+        self.claims.findings(&self.index).chain(self.routes.findings(&self.index)).collect()
     }
 
     /// Takes whose certificates count, and says what is to be published because of it: nothing if that is known, and
@@ -275,14 +262,8 @@ impl Compiler {
 
     fn addresses(&mut self, changes: &Changes, edits: &mut Edits) {
         for name in &changes.services {
-            let lost =
-                self.index.service(name).map(|facts| self.index.claims_lost(facts)).unwrap_or_default();
-            let before = if lost.is_empty() {
-                self.lost.remove(name)
-            } else {
-                self.lost.insert(name.clone(), lost.clone())
-            };
-            edits.claims |= before.unwrap_or_default() != lost;
+            let lost = self.index.service(name).map(|facts| self.index.claims_lost(facts));
+            edits.claims |= self.claims.note(Claimant::Service, name, lost.unwrap_or_default());
             match self.index.service(name) {
                 Some(facts) => {
                     let service = translate::service::service(&self.index, &self.context, facts);
@@ -303,6 +284,8 @@ impl Compiler {
         }
         for name in &changes.slices {
             let slice = self.index.slice(name);
+            let lost = slice.map(|slice| self.index.endpoints_lost(slice));
+            edits.claims |= self.claims.note(Claimant::EndpointSlice, name, lost.unwrap_or_default());
             let workloads = slice
                 .map(|slice| translate::workload::slice(&self.index, &self.context, slice))
                 .unwrap_or_default();

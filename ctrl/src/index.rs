@@ -28,13 +28,14 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use manifest::{Key, Object};
 use model::address::Str;
 use model::workload::Locality;
 
 pub use self::bindings::{Binding, Bound, By, Target, Why};
 pub use self::changes::{Changes, Kept};
-pub use self::claims::Claim;
+pub use self::claims::{Claim, Lost};
 use self::facts::{PeerRule, Pod, Service, Slice, Waypoint};
 use self::peer::PeerRules;
 pub use self::peer::Strictness;
@@ -79,6 +80,9 @@ pub struct Index {
     root_namespace: Str,
     /// Where the mesh writes objects of its own.
     own: Option<Arc<Path>>,
+    /// The ranges of the mesh's services and of its pods, as far as somebody says.
+    service_ranges: Vec<IpNet>,
+    pod_ranges: Vec<IpNet>,
     objects: BTreeMap<Key, Arc<Object>>,
     nodes: BTreeMap<Str, Locality>,
     pods: Pods,
@@ -99,6 +103,8 @@ impl Index {
             policies: Policies::new(root_namespace.clone()),
             root_namespace,
             own: None,
+            service_ranges: Vec::new(),
+            pod_ranges: Vec::new(),
             objects: BTreeMap::new(),
             nodes: BTreeMap::new(),
             pods: Pods::default(),
@@ -124,12 +130,16 @@ impl Index {
         Self { own, ..self }
     }
 
-    /// Whether an endpoint is a pod that is known as such, by name or by address.
+    /// The same; these are the ranges of the mesh's services and of its pods.
+    #[must_use]
+    pub fn with_ranges(self, service_ranges: Vec<IpNet>, pod_ranges: Vec<IpNet>) -> Self {
+        Self { service_ranges, pod_ranges, ..self }
+    }
+
+    /// Whether an endpoint is a pod: by its name, also of one that is to come, or by the address of one that is known.
     pub fn is_pod(&self, endpoint: &facts::Endpoint) -> bool {
-        match &endpoint.pod {
-            Some(name) => self.pods.get(name).is_some(),
-            None => endpoint.addresses.iter().any(|ip| self.pods.at(*ip).next().is_some()),
-        }
+        endpoint.pod.is_some()
+            || endpoint.addresses.iter().any(|ip| self.pods.at(*ip).next().is_some())
     }
 
     /// The namespace whose policies are for all.
@@ -160,6 +170,13 @@ impl Index {
     /// An object.
     pub fn object(&self, key: &Key) -> Option<&Arc<Object>> {
         self.objects.get(key)
+    }
+
+    /// An EndpointSlice's object.
+    pub fn slice_object(&self, name: &Name) -> Option<&Arc<Object>> {
+        let (group, kind) = ("discovery.k8s.io".to_owned(), "EndpointSlice".to_owned());
+        let namespace = Some(name.namespace.to_string());
+        self.objects.get(&Key { group, kind, namespace, name: name.name.to_string() })
     }
 
     /// An AuthorizationPolicy's object.
@@ -229,6 +246,12 @@ impl Index {
     /// A slice.
     pub fn slice(&self, name: &Name) -> Option<&Arc<Slice>> {
         self.slices.get(name)
+    }
+
+    /// The service that a slice counts for.
+    pub fn service_of(&self, slice: &Slice) -> Option<&Arc<Service>> {
+        let service = self.services.get(slice.service.as_ref()?)?;
+        (service.selector.is_empty() || !slice.by_selector).then_some(service)
     }
 
     /// The slices that have an endpoint that is this pod.

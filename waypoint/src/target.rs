@@ -74,7 +74,10 @@ pub(crate) fn resolve(mesh: &Mesh, own: &Workload, authority: &Authority) -> Res
 fn at(mesh: &Mesh, own: &Workload, asked: SocketAddr) -> Result<Target, Misdirected> {
     let address = NetworkAddress::new(own.profile.network.clone(), asked.ip());
     let asked = SocketAddr::new(address.ip, asked.port());
-    if let Some(workload) = mesh.workload_at(&address) {
+    let service = mesh.service_at(&address, own.namespace());
+    // As `model::plan` has it: only a pod comes before a service whose address it is.
+    let is_service = service.is_some_and(|service| service.vips.contains(&address));
+    if let Some(workload) = mesh.workload_at(&address).filter(|one| one.is_pod() || !is_service) {
         // Not whom only its services bind: who asks for such a pod itself goes around what is attached to them.
         if !is_ours(mesh, own, workload.profile.waypoint.as_ref()) {
             return Err(Misdirected::NotBound(format!("{}/{}", workload.namespace(), workload.name)));
@@ -82,7 +85,7 @@ fn at(mesh: &Mesh, own: &Workload, asked: SocketAddr) -> Result<Target, Misdirec
         let protocol = protocol_of(mesh, workload, asked.port());
         return Ok(Target { destination: asked, service: None, workload: Some(workload.clone()), protocol });
     }
-    match mesh.service_at(&address, own.namespace()) {
+    match service {
         Some(service) => to_service(mesh, own, service, asked),
         None => Err(Misdirected::Unknown(asked.to_string())),
     }

@@ -122,6 +122,14 @@ fn compiler() -> Compiler {
     Compiler::new(Context::new(model::mesh::Settings::default()))
 }
 
+/// Of a mesh that says of some addresses whose they are.
+fn with_ranges() -> Compiler {
+    let range = |text: &str| vec![text.parse().unwrap()];
+    let (service_ranges, pod_ranges) = (range("10.0.0.2/32"), range("10.0.0.3/32"));
+    let settings = model::mesh::Settings { service_ranges, pod_ranges, ..Default::default() };
+    Compiler::new(Context::new(settings))
+}
+
 /// What clients of both views would have: type and name to content.
 fn published(stores: &[Store; 2]) -> Vec<BTreeMap<String, String>> {
     let one = |store: &Store| {
@@ -174,7 +182,7 @@ proptest! {
         order in any::<Pick>(),
     ) {
         // Objects come, change and go, several at a time.
-        let (mut grown, mut kept) = (compiler(), stores());
+        let (mut grown, mut kept) = (with_ranges(), stores());
         let mut ready = BTreeMap::new();
         let mut there: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
         let (mut upserted, mut gone): (BTreeMap<Key, Arc<Object>>, Vec<Key>) = Default::default();
@@ -203,7 +211,7 @@ proptest! {
             let middle = order.index(all.len());
             all.rotate_left(middle);
         }
-        let (mut fresh, mut anew) = (compiler(), stores());
+        let (mut fresh, mut anew) = (with_ranges(), stores());
         fresh.remember(&ready.into_values().collect::<Vec<_>>());
         apply(&mut fresh, &mut anew, &batch(all, Vec::new()));
         prop_assert_eq!(published(&kept), published(&anew));
@@ -218,7 +226,7 @@ proptest! {
         let part = |part: &[(usize, Arc<Object>)]| batch(part.iter().map(|(_, o)| o.clone()).collect(), Vec::new());
         let mut results = Vec::new();
         for parts in [[&first, &second], [&second, &first]] {
-            let (mut compiler, mut stores) = (compiler(), stores());
+            let (mut compiler, mut stores) = (with_ranges(), stores());
             for one in parts {
                 apply(&mut compiler, &mut stores, &part(one));
             }
@@ -261,5 +269,6 @@ fn a_change_costs_what_it_changes() {
     assert_eq!(stores[0].resources(AUTHORIZATION).count(), 3);
 }
 
+mod claims;
 mod routes;
 mod waypoints;

@@ -224,8 +224,7 @@ impl Index {
     pub(super) fn services_of(&self, pod: &Pod) -> Vec<&Arc<Service>> {
         let mut all = self.services_selecting(pod);
         for slice in self.slices_about(pod) {
-            let service = slice.service.as_ref().and_then(|name| self.services.get(name));
-            all.extend(service.filter(|service| service.selector.is_empty() || !slice.by_selector));
+            all.extend(self.service_of(slice));
         }
         all
     }
@@ -241,7 +240,7 @@ impl Index {
         let mut all: BTreeSet<Name> =
             self.pods.selected(Some(&service.name.namespace), &service.selector).collect();
         for slice in self.slices.of_service(&service.name) {
-            if service.selector.is_empty() || !slice.by_selector {
+            if self.service_of(slice).is_some() {
                 all.extend(self.pods_of(slice));
             }
         }

@@ -218,6 +218,9 @@ impl Index {
         }
         for service in old.iter().chain(&new) {
             changes.services.extend(self.claimants(&service.addresses));
+            // What is a service's address is no endpoint.
+            let at = service.addresses.iter().flat_map(|ip| self.slices.at(*ip));
+            changes.slices.extend(at.map(|slice| slice.name.clone()));
         }
         self.services.set(name, new);
         changes.services.insert(name.clone());

@@ -6,19 +6,28 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::facts::Service;
+use ipnet::IpNet;
+
+use super::facts::{Endpoint, Service, Slice};
 use super::{Index, Name};
 
-/// Whose the address of a service is.
+/// Whose an address is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// The service's.
+    /// Who claims it has it.
     Held,
     /// Another service's.
     OfService(Name),
     /// A pod's.
     OfPod(Name),
+    /// It lies in the ranges of the mesh's services, and none that is known has it.
+    OfSomeService,
+    /// It lies in the ranges of its pods, and none that is known has it.
+    OfSomePod,
 }
+
+/// Addresses that somebody claims and does not have, and whose they are.
+pub type Lost = Vec<(IpAddr, Claim)>;
 
 /// Who of those that claim an address has it: the one to whom the mesh has given it, of whom that is true then the oldest,
 /// if it is known how old they all are; then the first by name. The mesh's own word comes before an age: that is what
@@ -58,8 +67,37 @@ impl Index {
     }
 
     /// The addresses that a service claims and does not have, and whose they are.
-    pub fn claims_lost(&self, service: &Service) -> Vec<(IpAddr, Claim)> {
+    pub fn claims_lost(&self, service: &Service) -> Lost {
         let all = service.addresses.iter().map(|ip| (*ip, self.claim(&service.name, *ip)));
+        all.filter(|(_, claim)| *claim != Claim::Held).collect()
+    }
+
+    /// Whose an address is that an endpoint has which is no pod. The mesh's own are those of its services and pods alone:
+    /// who may write an EndpointSlice may write any address into it, and a workload there would stand before the service, or
+    /// before the pod that is to come, without its waypoint and its identity.
+    fn endpoint_claim(&self, ip: IpAddr) -> Claim {
+        let inside = |ranges: &[IpNet]| ranges.iter().any(|range| range.contains(&ip));
+        match holder(self.services.claiming(ip)) {
+            Some(holder) => Claim::OfService(holder.name.clone()),
+            None if inside(&self.service_ranges) => Claim::OfSomeService,
+            None if inside(&self.pod_ranges) => Claim::OfSomePod,
+            None => Claim::Held,
+        }
+    }
+
+    /// The addresses that an endpoint has which is no pod.
+    pub fn addresses_of_endpoint(&self, endpoint: &Endpoint) -> Vec<IpAddr> {
+        let all = endpoint.addresses.iter().copied();
+        all.filter(|ip| self.endpoint_claim(*ip) == Claim::Held).collect()
+    }
+
+    /// The addresses that the endpoints of a slice claim and do not have, and whose they are.
+    pub fn endpoints_lost(&self, slice: &Slice) -> Lost {
+        if self.service_of(slice).is_none() {
+            return Lost::new();
+        }
+        let others = slice.endpoints.iter().filter(|endpoint| !self.is_pod(endpoint));
+        let all = others.flat_map(|endpoint| &endpoint.addresses).map(|ip| (*ip, self.endpoint_claim(*ip)));
         all.filter(|(_, claim)| *claim != Claim::Held).collect()
     }
 }

@@ -7,6 +7,7 @@ mod slice;
 mod waypoint;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node;
 use manifest::istio::MutualTlsMode;
@@ -27,6 +28,11 @@ const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// A part of the zone.
 const SUBZONE: &str = "topology.istio.io/subzone";
+
+/// An address; one of IPv4 that is written as one of IPv6 is the same.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
 
 /// Where a node is.
 pub(super) fn node_locality(node: &Node) -> Locality {

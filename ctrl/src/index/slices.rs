@@ -73,6 +73,11 @@ impl Slices {
         self.by_pod.get(&pod.name).into_iter().flatten().chain(by_address).cloned()
     }
 
+    /// Those with an endpoint at this address that names no pod.
+    pub(super) fn at(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<Slice>> {
+        self.by_address.get(&ip).into_iter().flatten().filter_map(|name| self.slices.get(name))
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = Name> {
         self.slices.keys().cloned()
     }

@@ -72,19 +72,13 @@ fn identity(context: &Context, namespace: &Str, account: &Str) -> Identity {
 fn services(index: &Index, context: &Context, pod: &Pod) -> Box<[(NamespacedHostname, Ports)]> {
     let mut found: BTreeMap<NamespacedHostname, Ports> = BTreeMap::new();
     for slice in index.slices_about(pod) {
-        let Some(service) = service_of(index, slice) else { continue };
+        let Some(service) = index.service_of(slice) else { continue };
         found.insert(context.host(&service.name), slice_ports(service, slice));
     }
     for service in index.services_selecting(pod) {
         found.insert(context.host(&service.name), pod_ports(service, pod));
     }
     found.into_iter().collect()
-}
-
-/// The service that a slice counts for.
-fn service_of<'a>(index: &'a Index, slice: &Slice) -> Option<&'a Service> {
-    let service = index.service(slice.service.as_ref()?)?;
-    (service.selector.is_empty() || !slice.by_selector).then_some(service)
 }
 
 /// A named port that the pod does not have is not served by it.
@@ -118,9 +112,9 @@ fn policies(index: &Index, context: &Context, pod: &Pod) -> Box<[PolicyName]> {
     own.chain(strict).chain(required).collect()
 }
 
-/// The workloads of a slice: its endpoints that are no pods.
+/// The workloads of a slice: its endpoints that are no pods, at the addresses that are nobody else's.
 pub fn slice(index: &Index, context: &Context, slice: &Slice) -> Vec<Workload> {
-    let Some(service) = service_of(index, slice) else { return Vec::new() };
+    let Some(service) = index.service_of(slice) else { return Vec::new() };
     let known = (context.host(&service.name), slice_ports(service, slice));
     let others = slice.endpoints.iter().filter(|endpoint| !index.is_pod(endpoint));
     others.filter_map(|endpoint| endpoint_workload(index, context, slice, &known, endpoint)).collect()
@@ -134,6 +128,10 @@ fn endpoint_workload(
     endpoint: &Endpoint,
 ) -> Option<Workload> {
     let first = endpoint.addresses.first()?;
+    let addresses = index.addresses_of_endpoint(endpoint);
+    if addresses.is_empty() {
+        return None;
+    }
     let Name { namespace, name } = &slice.name;
     let labels = BTreeMap::new();
     let profile = Profile {
@@ -161,7 +159,7 @@ fn endpoint_workload(
     Some(Workload {
         uid: format!("{cluster}/discovery.k8s.io/EndpointSlice/{namespace}/{name}/{first}").into(),
         name: name.clone(),
-        addresses: endpoint.addresses.clone().into(),
+        addresses: addresses.into(),
         node: endpoint.node.clone(),
         status: endpoint.health,
         profile: Arc::new(profile),

@@ -125,9 +125,9 @@ fn decide(
     // A service whose range happens to cover a workload's address says nothing of that workload.
     let at_service = |service: &&Arc<Service>| workload.is_none() || service.vips.contains(&address);
     let service = mesh.service_at(&address, source.namespace()).filter(at_service);
-    // Where an address is a workload's and a service's, it is the workload's when a waypoint is looked for and the
-    // service's when an endpoint is.
-    if workload.is_none()
+    // Where an address is a pod's and a service's, it is the pod's when a waypoint is looked for and the service's when
+    // an endpoint is. What is no pod somebody wrote by hand: it takes no service's waypoint away.
+    if !workload.is_some_and(|workload| workload.is_pod())
         && let Some(service) = service
         && let Some(waypoint) = &service.waypoint
         && !is_waypoint(mesh, source, waypoint)

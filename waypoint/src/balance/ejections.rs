@@ -40,33 +40,56 @@ impl Ejections {
 
     /// Whether there is anything to tell.
     pub(super) fn any(&self) -> bool {
-        self.total() > 0 || self.spared.load(Ordering::Relaxed) > 0
+        let Counts { enforced, spared, .. } = self.counts(0);
+        enforced.iter().sum::<u64>() > 0 || spared > 0
     }
 
-    fn of(&self, cause: EjectionCause) -> u64 {
-        self.enforced[cause as usize].load(Ordering::Relaxed)
+    fn counts(&self, active: usize) -> Counts {
+        let enforced = CAUSES.map(|cause| self.enforced[cause as usize].load(Ordering::Relaxed));
+        Counts { active, enforced, spared: self.spared.load(Ordering::Relaxed) }
     }
+}
 
-    fn total(&self) -> u64 {
-        CAUSES.into_iter().map(|cause| self.of(cause)).sum()
+/// The same at one moment, and how many are left out then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counts {
+    active: usize,
+    enforced: [u64; CAUSES.len()],
+    spared: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.active += other.active;
+        self.spared += other.spared;
+        self.enforced.iter_mut().zip(other.enforced).for_each(|(count, other)| *count += other);
     }
 }
 
 /// What tells the series of a cluster from those of others: Istio's name of it has no namespace, and hosts of one name may
-/// be in several.
-struct Series<'a> {
+/// be in several. By whose rules there are clusters of one name does not: they are counted together.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Series {
     name: String,
-    namespace: &'a str,
+    namespace: Str,
 }
 
-impl<'a> Series<'a> {
-    fn of(cluster: &'a Cluster) -> Self {
-        Self { name: cluster.to_string(), namespace: cluster.service.namespace() }
+impl Series {
+    fn of(cluster: &Cluster) -> Self {
+        Self { name: cluster.to_string(), namespace: cluster.service.namespace().into() }
     }
 
     fn labels(&self) -> [(&'static str, &str); 2] {
-        [("cluster_name", &self.name), ("destination_service_namespace", self.namespace)]
+        [("cluster_name", &self.name), ("destination_service_namespace", &self.namespace)]
     }
+}
+
+fn series<'a>(all: impl Iterator<Item = (&'a Cluster, Counts)>) -> BTreeMap<Series, Counts> {
+    let mut series: BTreeMap<Series, Counts> = BTreeMap::new();
+    for (cluster, counts) in all {
+        series.entry(Series::of(cluster)).or_default().add(&counts);
+    }
+    series
 }
 
 /// The series of all clusters whose rules eject endpoints.
@@ -76,38 +99,38 @@ pub(crate) struct EjectionMetrics(pub(crate) Arc<Waypoint>);
 impl Collector for EjectionMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let all = self.0.clusters.judged();
-        let all: Vec<_> =
-            all.iter().map(|(one, now)| (Series::of(&one.cluster), &one.ejections, *now)).collect();
+        let all = series(all.iter().map(|(one, now)| (&one.cluster, one.ejections.counts(*now))));
         let name = |name: &str| format!("envoy_cluster_outlier_detection_{name}");
         let help = "Endpoints that are left out now";
         let active = name("ejections_active");
         let mut family = encoder.encode_descriptor(&active, help, None, MetricType::Gauge)?;
-        for (cluster, _, now) in &all {
-            let now = i64::try_from(*now).unwrap_or(i64::MAX);
+        for (cluster, counts) in &all {
+            let now = i64::try_from(counts.active).unwrap_or(i64::MAX);
             ConstGauge::new(now).encode(family.encode_family(&cluster.labels())?)?;
         }
         let help = "How often endpoints were left out";
         let enforced = name("ejections_enforced");
         let mut family = encoder.encode_descriptor(&enforced, help, None, MetricType::Counter)?;
-        for (cluster, ejections, _) in &all {
-            ConstCounter::new(ejections.total()).encode(family.encode_family(&cluster.labels())?)?;
+        for (cluster, counts) in &all {
+            let total: u64 = counts.enforced.iter().sum();
+            ConstCounter::new(total).encode(family.encode_family(&cluster.labels())?)?;
         }
         // A counter would be given an end to its name that Envoy's have not.
-        let mut count = |what: &str, help: &str, count: &dyn Fn(&Ejections) -> u64| {
+        let mut count = |what: &str, help: &str, count: &dyn Fn(&Counts) -> u64| {
             let what = name(what);
             let mut family = encoder.encode_descriptor(&what, help, None, MetricType::Unknown)?;
-            for (cluster, ejections, _) in &all {
-                let count = i64::try_from(count(ejections)).unwrap_or(i64::MAX);
+            for (cluster, counts) in &all {
+                let count = i64::try_from(count(counts)).unwrap_or(i64::MAX);
                 ConstGauge::new(count).encode(family.encode_family(&cluster.labels())?)?;
             }
             Ok(())
         };
         for cause in CAUSES {
             let what = format!("ejections_enforced_{}", cause.statistic());
-            count(&what, "The same, for one cause", &|ejections| ejections.of(cause))?;
+            count(&what, "The same, for one cause", &|counts| counts.enforced[cause as usize])?;
         }
         let help = "How often maxEjectionPercent kept an endpoint from being left out";
-        count("ejections_overflow", help, &|ejections| ejections.spared.load(Ordering::Relaxed))
+        count("ejections_overflow", help, &|counts| counts.spared)
     }
 }
 

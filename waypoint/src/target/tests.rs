@@ -83,6 +83,22 @@ fn only_what_is_bound_to_this_waypoint_is_reached_through_it() {
     }
 }
 
+/// What somebody wrote down as an endpoint at a service's address does not come before the service; a pod does.
+#[test]
+fn only_a_pod_comes_before_a_service_whose_address_it_is() {
+    let service = Ok(Some(key("bound").to_string()));
+    for (uid, expected) in [
+        ("Kubernetes/discovery.k8s.io/EndpointSlice/other/x/10.96.0.1", service),
+        ("Kubernetes//Pod/shop/x", Err(Misdirected::NotBound("shop/x".into()))),
+    ] {
+        let (mut mesh, own) = mesh();
+        mesh.apply(Update::Workload(Workload { uid: uid.into(), ..pod("x", [10, 96, 0, 1].into()) }));
+        let resolved = resolve(&mesh, &own, &"10.96.0.1:80".parse().unwrap());
+        let found = resolved.map(|target| target.service.map(|service| service.key.to_string()));
+        assert_eq!(found, expected, "{uid}");
+    }
+}
+
 /// A pod is borrowed where its services alone bring it here: not where it is bound itself, nor where nobody is judged for.
 #[test]
 fn who_is_borrowed() {

@@ -112,8 +112,7 @@ impl Pod {
 
 fn addresses(status: &PodStatus) -> Vec<IpAddr> {
     let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    let mut addresses: Vec<IpAddr> =
-        all.chain(status.pod_ip.as_deref()).filter_map(|text| text.parse().ok()).collect();
+    let mut addresses: Vec<IpAddr> = all.chain(status.pod_ip.as_deref()).filter_map(super::address).collect();
     let mut seen = std::collections::BTreeSet::new();
     addresses.retain(|ip| seen.insert(*ip));
     addresses

@@ -108,7 +108,7 @@ fn addresses(service: &v1::Service, spec: &ServiceSpec) -> Option<Vec<IpAddr>> {
     let ingress = ingress.filter(|ingress| ingress.ip_mode.as_deref().unwrap_or("VIP") == "VIP");
     let texts = cluster.into_iter().chain(ingress.filter_map(|ingress| ingress.ip.as_deref()));
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for ip in texts.filter_map(|text| text.parse().ok()) {
+    for ip in texts.filter_map(super::address) {
         if !addresses.contains(&ip) {
             addresses.push(ip);
         }

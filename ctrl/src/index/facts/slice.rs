@@ -71,7 +71,7 @@ fn endpoint(slice: &Name, endpoint: &v1::Endpoint) -> Endpoint {
         Some(Name::new(namespace, target.name.as_deref()?))
     });
     Endpoint {
-        addresses: endpoint.addresses.iter().filter_map(|text| text.parse().ok()).collect(),
+        addresses: endpoint.addresses.iter().filter_map(|text| super::address(text)).collect(),
         pod,
         health: if ready { Health::Healthy } else { Health::Unhealthy },
         node: endpoint.node_name.as_deref().unwrap_or_default().into(),

@@ -21,7 +21,9 @@ fn context() -> Context {
 }
 
 fn index(objects: &[Value]) -> Index {
-    let mut index = Index::new("istio-system".into());
+    let ranges = |text: &str| vec![text.parse().unwrap()];
+    let mut index =
+        Index::new("istio-system".into()).with_ranges(ranges("10.96.0.0/16"), ranges("10.244.0.0/16"));
     index.apply(&Batch { upserted: objects.iter().map(object).collect(), ..Batch::default() });
     index
 }
@@ -248,6 +250,42 @@ fn endpoints_that_are_no_pods_are_workloads_of_their_own() {
         assert_eq!(slice_workloads(&objects).len(), 0, "{endpoint}");
         let workload = translate(&objects).unwrap();
         assert_eq!(served(&workload), ["shop/cart.shop.svc.cluster.local: 80>7000 Http11"]);
+    }
+}
+
+/// The addresses of services and pods are nobody's to write into a slice; those outside are, and a known pod's means the pod.
+#[test]
+fn an_endpoint_has_no_address_of_the_meshs_own() {
+    let plain = service(&json!({"spec": {"selector": null}}));
+    let web = |spec: &Value| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "other"}, "spec": spec})
+    };
+    let outside = web(&json!({"clusterIP": "172.20.0.7", "ports": [{"port": 80}]}));
+    let balanced = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}});
+    let mut outside = outside;
+    outside["status"] = balanced;
+    let pod = |name: &str| json!({"kind": "Pod", "name": name, "namespace": "shop"});
+    for (endpoint, expected) in [
+        (json!({"addresses": ["192.0.2.1"]}), "192.0.2.1"),
+        (json!({"addresses": ["10.96.0.9"]}), ""),
+        (json!({"addresses": ["::ffff:10.96.0.9"]}), ""),
+        (json!({"addresses": ["10.96.7.7"]}), ""),
+        (json!({"addresses": ["172.20.0.7"]}), ""),
+        (json!({"addresses": ["172.20.0.8"]}), "172.20.0.8"),
+        (json!({"addresses": ["203.0.113.9"]}), ""),
+        (json!({"addresses": ["10.244.7.7"]}), ""),
+        (json!({"addresses": ["10.96.0.9", "192.0.2.1"]}), "192.0.2.1"),
+        // A pod, known or not.
+        (json!({"addresses": ["10.244.1.5"]}), ""),
+        (json!({"addresses": ["192.0.2.1"], "targetRef": pod("cart-1")}), ""),
+        (json!({"addresses": ["192.0.2.1"], "targetRef": pod("nobody")}), ""),
+    ] {
+        let slice = slice(&json!({"endpoints": [endpoint]}));
+        let objects = [slice, plain.clone(), outside.clone(), base(&json!({}))];
+        let workloads = slice_workloads(&objects);
+        let has: Vec<String> =
+            workloads.iter().flat_map(|one| one.addresses.iter()).map(ToString::to_string).collect();
+        assert_eq!(has.join(" "), expected, "{endpoint}");
     }
 }
 

@@ -439,6 +439,20 @@ fn a_service_over_a_pods_address_does_not_send_it_in_plain() {
     }
 }
 
+/// Nobody takes the waypoint away from a service by writing down its address as an endpoint's.
+#[test]
+fn only_a_pod_comes_before_a_service_whose_address_it_is() {
+    let waypoint = "waypoint gate at 10.244.0.9:15018 for 10.96.0.4:80 of ns/guarded";
+    for (uid, expected) in [
+        ("c/discovery.k8s.io/EndpointSlice/other/x/10.96.0.4", waypoint),
+        ("c//Pod/ns/p", "tunnel guarded at 10.244.0.4:15008 for 10.244.0.4:8080 of ns/guarded"),
+    ] {
+        let there = Update::Workload(workload(uid, &["10.96.0.4"]));
+        let mesh = mesh_of(resources().into_iter().chain([there]));
+        assert_eq!(goes(&mesh, &client(), "10.96.0.4:80"), expected, "{uid}");
+    }
+}
+
 #[test]
 fn a_service_of_another_namespace_may_be_hidden() {
     let hidden = Service { visibility: Visibility::Namespace, ..service("other/web", &["10.96.0.99"]) };
