@@ -127,7 +127,8 @@ fn is_ours(mesh: &Mesh, own: &Workload, waypoint: Option<&GatewayAddress>) -> bo
     waypoint.is_some_and(|waypoint| is_waypoint(mesh, own, waypoint))
 }
 
-fn is_judged_here(own: &Workload, workload: &Workload) -> bool {
+/// Whether this waypoint judges for a pod: its agent believes that everything from here has been judged.
+pub(crate) fn is_judged_here(own: &Workload, workload: &Workload) -> bool {
     workload.profile.enforced_by.as_deref().unwrap_or_default().contains(own.identity())
 }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use model::mesh::{Mesh, Update};
 use model::service::AppProtocol;
 use model::traffic::{Destination, Probe};
-use model::workload::{Health, Workload};
+use model::workload::{Health, Profile, Workload};
 use tracing::subscriber::NoSubscriber;
 
 use super::wanted::wanted;
 use super::*;
-use crate::tests::fixtures::{edit, key, pod, ports, service, waypoint};
+use crate::tests::fixtures::{edit, identity, key, pod, ports, service, waypoint};
 
 fn ip(last: u8) -> IpAddr {
     [10, 0, 0, last].into()
@@ -207,5 +207,43 @@ fn whose_rules_count_and_who_is_asked() {
         let at = |one: &Selected| SocketAddr::new(one.ip, one.port).to_string();
         let found: Vec<String> = found.iter().flat_map(|one| one.endpoints.iter().map(at)).collect();
         assert_eq!(found.join(" "), expected, "{asked:?}");
+    }
+}
+
+/// Whoever may write an EndpointSlice may name anybody's pod in it: such a one is not checked under an identity that it
+/// believes, whether its own label or its services bind it to this waypoint.
+#[test]
+fn whom_another_namespace_names_is_not_asked_where_it_is_judged_for() {
+    let web = || ports(&[(80, 8080, AppProtocol::Http11)]);
+    let lure =
+        NamespacedHostname { namespace: "other".into(), hostname: "lure.other.svc.cluster.local".into() };
+    let own_label = |pod: &mut Profile| pod.waypoint = Some(waypoint("waypoint"));
+    let judged = |pod: &mut Profile| pod.enforced_by = Some([identity("waypoint")].into());
+    let changes: [(&dyn Fn(&mut Profile), &str); 4] = [
+        (&|_| {}, "10.0.0.6:9000"),
+        (&judged, ""),
+        (
+            &|pod| {
+                own_label(pod);
+                judged(pod);
+            },
+            "",
+        ),
+        (&|pod| pod.waypoint = Some(waypoint("other")), "10.0.0.6:9000"),
+    ];
+    for (number, (change, expected)) in changes.into_iter().enumerate() {
+        let mut mesh = mesh();
+        let bound = Service { waypoint: Some(waypoint("waypoint")), ..service("lure", "10.96.0.7", web()) };
+        mesh.apply(Update::Service(Service { key: lure.clone(), ..bound }));
+        mesh.apply(Update::Workload(edit(pod("f", ip(6)), |pod| {
+            pod.services = [(lure.clone(), web())].into();
+            change(pod);
+        })));
+        let own = mesh.workload_at(&model::address::NetworkAddress::new("".into(), ip(100))).unwrap();
+        let rules = Destination { health_check: Some(check(9000)), ..Destination::default() };
+        let found = wanted(&mesh, own, &[(lure.clone(), vec![(lure.clone(), Arc::new(rules))])]);
+        let at = |one: &Selected| SocketAddr::new(one.ip, one.port).to_string();
+        let found: Vec<String> = found.iter().flat_map(|one| one.endpoints.iter().map(at)).collect();
+        assert_eq!(found.join(" "), expected, "row {number}");
     }
 }
