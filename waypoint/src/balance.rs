@@ -37,6 +37,9 @@ pub(crate) struct Cluster {
     pub(crate) port: u16,
     /// Those of a subset only.
     pub(crate) subset: Option<Str>,
+    /// By whose rules: what a host's rules say of somebody else's service is for who comes by that host, and replaces
+    /// nothing of what others go by.
+    pub(crate) rules: Str,
 }
 
 impl fmt::Display for Cluster {

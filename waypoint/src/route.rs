@@ -182,10 +182,11 @@ pub(crate) async fn endpoint(
         return planned(worker, &inbound.own, SocketAddr::new(vip.ip, port)).await;
     }
     let subset = wish.destination.and_then(|destination| destination.subset.clone());
-    let cluster = Cluster { service: service.key.clone(), port, subset };
     let hash = |policy: &EffectivePolicy| hash(policy, inbound, wish.request);
     let asked = Asked { hash, tried: wish.tried };
-    let rules = wish.routing.rules(&cluster.service);
+    let rules = wish.routing.rules(&service.key);
+    let cause = rules.of.map(|rules| rules.cause.clone()).unwrap_or_default();
+    let cluster = Cluster { service: service.key.clone(), port, subset, rules: cause };
     let picked = balance::pick(worker, &inbound.own, &service, &cluster, rules, asked);
     let (selected, in_use) = picked.map_err(|(why, rules)| NoRoute::NoEndpoint {
         service: cluster.service.to_string(),

@@ -1,10 +1,12 @@
 //! How often endpoints were ejected, under Envoy's names (`cluster.outlier_detection.` statistics), which dashboards and
 //! alerts of Istio know.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use model::address::Str;
 use model::traffic::outlier::{EjectionCause, Event};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -136,6 +138,8 @@ impl Collector for EjectionMetrics {
 
 #[cfg(test)]
 mod tests {
+    use model::address::NamespacedHostname;
+
     use super::*;
 
     #[test]
@@ -145,10 +149,28 @@ mod tests {
         for (at, cause) in CAUSES.into_iter().enumerate() {
             assert_eq!(cause as usize, at, "{cause} stands in the place of its count");
             ejections.see(&Event::Returned { endpoint: "one".into(), cause });
-            assert_eq!(ejections.of(cause), 0, "a return is no ejection");
+            assert_eq!(ejections.counts(0).enforced[at], 0, "a return is no ejection");
         }
         ejections.see(&Event::Spared { endpoint: "one".into(), cause: CAUSES[0], ejected: 1, total: 2 });
         assert!(ejections.any());
-        assert_eq!(ejections.total(), 0);
+        assert_eq!(ejections.counts(2), Counts { active: 2, enforced: [0; 3], spared: 1 });
+    }
+
+    /// Two series of one name would make the page unreadable.
+    #[test]
+    fn clusters_that_rules_alone_tell_apart_are_one_series() {
+        let cluster = |namespace: &str, rules: &str| Cluster {
+            service: NamespacedHostname { namespace: namespace.into(), hostname: "a.example".into() },
+            port: 80,
+            subset: None,
+            rules: rules.into(),
+        };
+        let all =
+            [cluster("a", "DestinationRule a/x"), cluster("a", "DestinationRule b/x"), cluster("b", "")];
+        let counts = |active| Counts { active, enforced: [active as u64, 0, 1], spared: 3 };
+        let series = series(all.iter().zip([counts(1), counts(2), counts(4)]));
+        let told: Vec<_> = series.iter().map(|(series, counts)| (&*series.namespace, *counts)).collect();
+        let both = Counts { active: 3, enforced: [3, 0, 2], spared: 6 };
+        assert_eq!(told, [("a", both), ("b", counts(4))]);
     }
 }

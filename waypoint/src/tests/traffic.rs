@@ -16,7 +16,10 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
+use model::address::NetworkAddress;
+use model::mesh::Update;
 use model::route::{Destination, Destinations, Forward, Fraction, Mirror, RetryPolicy, Routing};
+use model::service::Service;
 use model::traffic::{
     self, Algorithm, ConnectionPool, ConsistentHash, HashAlgorithm, HashCookie, HashKey, HttpSettings,
     LoadBalancer, OutlierDetection, RetryBudget, Subset, TcpKeepalive, TcpSettings, TrafficPolicy,
@@ -27,8 +30,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use super::fixtures::key;
-use super::requests::{get, http1, http2, whole};
+use super::fixtures::{key, waypoint};
+use super::requests::{get, http1, http1_at, http2, whole};
 use super::world::{GRPC, HTTP, TCP, VIP, World, run};
 use crate::http::LocalExecutor;
 use crate::limits::Bounds;
@@ -181,6 +184,56 @@ fn who_is_ejected_stays_so_when_rules_and_endpoints_change() {
             whole(client.send_request(get("/")).await.unwrap()).await;
         }
         assert_eq!(asked(), [(2, 5), (3, 5)].into());
+    });
+}
+
+/// Whoever has a host behind the waypoint may lead it to anybody's service, and write rules for that one in his own
+/// namespace: they are for those who come by his host, and take nothing from the owner's.
+#[test]
+fn what_another_hosts_rules_say_of_a_service_is_for_those_who_come_by_it() {
+    const LURE: &str = "10.96.0.7";
+    run(async {
+        let world = World::new(application).await;
+        world.second(application).await;
+        let policy = TrafficPolicy {
+            load_balancer: round_robin(),
+            outlier_detection: Some(outliers(1, 100)),
+            ..TrafficPolicy::default()
+        };
+        world.waypoint.routings.set(routing(policy));
+        FAILS.set(true);
+        let mut client = http1(&world, HTTP).await;
+        for _ in 0..4 {
+            whole(client.send_request(get("/")).await.unwrap()).await;
+        }
+        assert_eq!(asked()[&2], 1);
+        // Newer than the owner's, and without a word of outliers: nobody is left out. Or without any rules.
+        let bound = Service { waypoint: Some(waypoint("waypoint")), ..world.service.clone() };
+        let vips = [NetworkAddress::new("".into(), LURE.parse().unwrap())].into();
+        world.waypoint.take(vec![Update::Service(Service { key: key("lure"), vips, ..bound })]);
+        for own in [true, false] {
+            let mut theirs =
+                routing(TrafficPolicy { load_balancer: round_robin(), ..TrafficPolicy::default() });
+            theirs.host = key("lure");
+            for rules in theirs.destinations.values_mut() {
+                Arc::make_mut(rules).cause = "DestinationRule other/reviews".into();
+            }
+            if !own {
+                theirs.destinations.clear();
+            }
+            world.waypoint.routings.set(theirs);
+            let mut lured = http1_at(&world, &format!("{LURE}:{HTTP}")).await;
+            for _ in 0..40 {
+                whole(lured.send_request(get("/")).await.unwrap()).await;
+            }
+            assert!(asked().contains_key(&2), "by the other host all are asked");
+            for _ in 0..10 {
+                assert_eq!(whole(client.send_request(get("/")).await.unwrap()).await.0, 200);
+            }
+            assert_eq!(asked(), [(3, 10)].into(), "who is left out for the owner stays so");
+        }
+        let active = "envoy_cluster_outlier_detection_ejections_active{";
+        assert_eq!(world.metric(active, &["cluster_name=\"outbound|80||reviews."]), Some(1.0));
     });
 }
 
