@@ -163,6 +163,7 @@ fn names_are_those_of_kubernetes_and_the_rest_is_passed_on() {
         // The same by all the names that a resolver makes of it, from both namespaces.
         check(("elsewhere", "far"), kind, &full, &data);
     }
+    let (_, both) = ask(&mesh, "test", "client", "A", "both.test.svc.cluster.local.");
     // What the mesh does not answer itself is passed on, whole.
     let before = passed_on(&mesh);
     check(
@@ -183,6 +184,12 @@ fn names_are_those_of_kubernetes_and_the_rest_is_passed_on() {
     let reverse = a4.split('.').rev().collect::<Vec<_>>().join(".") + ".in-addr.arpa.";
     check(client, "PTR", &reverse, &set(&["web-0.web.test.svc.cluster.local."]));
     check(client, "TXT", "both.test.svc.cluster.local.", &set(&[]));
+    // Another namespace may be called as a domain of the world is: only who has a search list, or says `svc`, means it.
+    check(client, "A", "both.test.", &both);
+    check(("elsewhere", "far"), "A", "both.test.svc.", &both);
+    asked += 1;
+    let (code, data) = ask(&mesh, "elsewhere", "far", "A", "both.test.");
+    assert_eq!((code.as_str(), data.len()), ("NXDomain", 0), "{data:?}");
     for name in ["example.com.", "nobody.test.svc.cluster.local.", "web-7.web.test.svc.cluster.local."] {
         asked += 1;
         let (code, data) = ask(&mesh, "test", "client", "A", name);

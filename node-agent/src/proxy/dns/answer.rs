@@ -112,8 +112,9 @@ struct Candidate {
     stripped: bool,
 }
 
-/// The names that may be meant, in order: as asked, as Kubernetes completes it, and both without a search domain
-/// that the client's resolver may have put behind it.
+/// The names that may be meant, in order: as asked, as the client's own namespace completes it, and both without a search
+/// domain that the client's resolver may have put behind it. Only then may it be completed by the name of another
+/// namespace, which it may have in common with a domain of the world: `docs/decisions/0024-names-that-are-completed.md`.
 fn candidates(text: &str, namespace: &str, domain: &str) -> Vec<Candidate> {
     let mut all = Vec::new();
     let mut add = |name: String, stripped: bool| {
@@ -121,22 +122,25 @@ fn candidates(text: &str, namespace: &str, domain: &str) -> Vec<Candidate> {
             all.push(Candidate { name, stripped });
         }
     };
-    let complete = |text: &str| -> Vec<String> {
+    let complete = |text: &str, searched: bool| -> Vec<String> {
         let labels: Vec<&str> = text.split('.').collect();
+        let may_be = |other: &str| searched || other == namespace;
+        let (own, full) = (format!("{text}.{namespace}.svc.{domain}"), format!("{text}.svc.{domain}"));
         match labels[..] {
-            [_] => vec![format!("{text}.{namespace}.svc.{domain}")],
-            [_, _] => vec![format!("{text}.svc.{domain}"), format!("{text}.{namespace}.svc.{domain}")],
+            [_] => vec![own],
             [.., "svc"] => vec![format!("{text}.{domain}")],
-            [_, _, _] => vec![format!("{text}.svc.{domain}")],
+            [_, other] if may_be(other) => vec![full, own],
+            [_, _] => vec![own],
+            [_, _, other] if may_be(other) => vec![full],
             _ => Vec::new(),
         }
     };
     add(text.to_owned(), false);
-    complete(text).into_iter().for_each(|name| add(name, false));
+    complete(text, false).into_iter().for_each(|name| add(name, false));
     for search in [format!(".{namespace}.svc.{domain}"), format!(".svc.{domain}"), format!(".{domain}")] {
         if let Some(rest) = text.strip_suffix(&search) {
             add(rest.to_owned(), true);
-            complete(rest).into_iter().for_each(|name| add(name, true));
+            complete(rest, true).into_iter().for_each(|name| add(name, true));
         }
     }
     all
@@ -244,13 +248,35 @@ mod tests {
     }
 
     #[test]
-    fn completes_names_as_kubernetes_does() {
-        assert_eq!(names("reviews"), ["reviews", "reviews.default.svc.cluster.local"]);
-        assert_eq!(
-            names("reviews.other"),
-            ["reviews.other", "reviews.other.svc.cluster.local", "reviews.other.default.svc.cluster.local"]
-        );
-        assert_eq!(names("reviews.other.svc"), ["reviews.other.svc", "reviews.other.svc.cluster.local"]);
+    fn a_name_is_completed_by_the_clients_own_namespace() {
+        for (text, completed) in [
+            ("reviews", &["reviews.default.svc.cluster.local"][..]),
+            (
+                "reviews.default",
+                &["reviews.default.svc.cluster.local", "reviews.default.default.svc.cluster.local"],
+            ),
+            // A pod of a headless service there.
+            ("reviews-0.reviews", &["reviews-0.reviews.default.svc.cluster.local"]),
+            ("reviews-0.reviews.default", &["reviews-0.reviews.default.svc.cluster.local"]),
+            ("reviews.other.svc", &["reviews.other.svc.cluster.local"]),
+            ("reviews-0.reviews.other.svc", &["reviews-0.reviews.other.svc.cluster.local"]),
+            // Another namespace may be called as a domain of the world is.
+            ("github.dev", &["github.dev.default.svc.cluster.local"]),
+            ("www.github.dev", &[]),
+        ] {
+            let found = names(text);
+            assert_eq!(found[0], text);
+            assert_eq!(found[1..], *completed, "{text}");
+        }
+    }
+
+    /// A resolver with a search list asks for the namespace by itself, as without a mesh: one of its questions says that.
+    #[test]
+    fn a_name_from_a_search_list_is_completed_by_any_namespace() {
+        for search in ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"] {
+            let found = names(&format!("reviews.other.{search}"));
+            assert!(found.contains(&"reviews.other.svc.cluster.local".to_owned()), "{search}: {found:?}");
+        }
     }
 
     #[test]
@@ -289,6 +315,17 @@ mod tests {
             ..Default::default()
         };
         put(key.to_string(), wire::address::Type::Service(service));
+        let github = wire::Service {
+            name: "github".into(),
+            namespace: "dev".into(),
+            hostname: "github.dev.svc.mesh.test".into(),
+            addresses: vec![wire::NetworkAddress {
+                address: vec![10, 96, 0, 1].into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        put("dev/github.dev.svc.mesh.test".into(), wire::address::Type::Service(github));
         for number in 1..=pods {
             let workload = wire::Workload {
                 uid: format!("uid-{number}"),
@@ -353,10 +390,7 @@ mod tests {
         assert_eq!(names("db.default.svc.mesh.test.")[0], "default/db.default.svc.mesh.test");
         assert_eq!(names("db-1.db.default.svc.mesh.test.")[0], "default/db.default.svc.mesh.test");
         let of_others = names("www.example.com.");
-        assert_eq!(
-            of_others,
-            ["@host/www.example.com", "@host/*.example.com", "@host/*.com", "com/example.com.svc.mesh.test"]
-        );
+        assert_eq!(of_others, ["@host/www.example.com", "@host/*.example.com", "@host/*.com"]);
         let long = names("a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.");
         assert_eq!(long.len(), MAX_NAMES);
     }
@@ -369,6 +403,16 @@ mod tests {
         }
         for name in ["db.default.svc.cluster.local.", "db.other.", "example.com."] {
             assert_eq!(asked(&mesh, &client, name, 0), None, "{name}");
+        }
+        // A namespace with the name of a domain of the world does not own that domain's names.
+        for (name, is_known) in [
+            ("github.dev.", false),
+            ("www.github.dev.", false),
+            ("github.dev.svc.", true),
+            ("github.dev.svc.mesh.test.", true),
+            ("github.dev.default.svc.mesh.test.", true),
+        ] {
+            assert_eq!(asked(&mesh, &client, name, 0).is_some(), is_known, "{name}");
         }
     }
 }
