@@ -274,6 +274,8 @@ impl Compiler {
         }
         for name in &changes.pods {
             let pod = self.index.pod(name);
+            let lost = pod.map(|pod| self.index.pod_lost(pod));
+            edits.claims |= self.claims.note(Claimant::Pod, name, lost.unwrap_or_default());
             match pod.and_then(|pod| translate::workload::pod(&self.index, &self.context, pod)) {
                 Some(workload) => {
                     let labels = pod.into_iter().flat_map(|pod| &pod.labels);

@@ -138,8 +138,7 @@ impl Index {
 
     /// Whether an endpoint is a pod: by its name, also of one that is to come, or by the address of one that is known.
     pub fn is_pod(&self, endpoint: &facts::Endpoint) -> bool {
-        endpoint.pod.is_some()
-            || endpoint.addresses.iter().any(|ip| self.pods.at(*ip).next().is_some())
+        endpoint.pod.is_some() || endpoint.addresses.iter().any(|ip| self.pods_at(*ip).next().is_some())
     }
 
     /// The namespace whose policies are for all.
@@ -170,6 +169,13 @@ impl Index {
     /// An object.
     pub fn object(&self, key: &Key) -> Option<&Arc<Object>> {
         self.objects.get(key)
+    }
+
+    /// A Pod's object.
+    pub fn pod_object(&self, name: &Name) -> Option<&Arc<Object>> {
+        let (group, kind) = (String::new(), "Pod".to_owned());
+        let namespace = Some(name.namespace.to_string());
+        self.objects.get(&Key { group, kind, namespace, name: name.name.to_string() })
     }
 
     /// An EndpointSlice's object.
@@ -256,7 +262,8 @@ impl Index {
 
     /// The slices that have an endpoint that is this pod.
     pub fn slices_about(&self, pod: &Pod) -> Vec<&Arc<Slice>> {
-        let mut names: Vec<Name> = self.slices.about(pod).collect();
+        let own = if pod.host_network { Vec::new() } else { self.addresses_of_pod(pod) };
+        let mut names: Vec<Name> = self.slices.about(&pod.name, &own).collect();
         names.sort();
         names.dedup();
         names.iter().filter_map(|name| self.slices.get(name)).collect()

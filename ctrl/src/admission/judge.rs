@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use manifest::{Code, Finding, Level, Object, Typed, analyze_one, from_json};
+use manifest::{API_SERVER, Code, Finding, Level, Object, Typed, analyze_one, from_json};
 use model::mesh::Settings;
 use model::traffic::health::ANNOTATION as HEALTH_CHECK;
 use serde::Deserialize;
@@ -18,8 +18,6 @@ use crate::translate::authz::{self, Fate};
 
 /// What `kubectl apply` writes onto each object: a copy of it.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Stands in the place of a file's name.
-const ORIGIN: &str = "kubernetes";
 /// Warnings of one answer, and the bytes of one: API servers cut off what is longer.
 const WARNINGS: usize = 12;
 const LENGTH: usize = 256;
@@ -74,7 +72,7 @@ pub(super) fn judge(asked: &Asked, known: &[Arc<Object>], mesh: &Settings, revis
     if !matches!(asked.operation.as_str(), "CREATE" | "UPDATE") || !asked.object.is_object() {
         return Judgement::default();
     }
-    let mut parsed = from_json(&whole(asked), &Arc::from(Path::new(ORIGIN)));
+    let mut parsed = from_json(&whole(asked), &Arc::from(Path::new(API_SERVER)));
     let object = parsed.objects.pop().map(Arc::new);
     // Another revision's is for that one's webhook.
     if object.as_ref().is_some_and(|object| !revision.sees(object)) {

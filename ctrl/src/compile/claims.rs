@@ -13,6 +13,7 @@ use crate::index::{Claim, Index, Lost, Name};
 pub(super) enum Claimant {
     Service,
     EndpointSlice,
+    Pod,
 }
 
 /// Those that claim what is not theirs.
@@ -37,6 +38,7 @@ impl Claims {
         self.0.iter().flat_map(|((claimant, name), lost)| match claimant {
             Claimant::Service => of_service(index, name, lost),
             Claimant::EndpointSlice => of_slice(index, name, lost),
+            Claimant::Pod => of_pod(index, name, lost),
         })
     }
 }
@@ -61,10 +63,23 @@ fn of_slice(index: &Index, name: &Name, lost: &Lost) -> Vec<Finding> {
         0 => String::new(),
         others => format!("; {others} more are the mesh's own as well"),
     };
-    let message =
-        format!("{ip} is the address of {}; for clients it is no endpoint of this slice{others}", whose(claim));
-    let fix = "select the pods that are meant by the service's selector, or name addresses outside of the mesh";
+    let message = format!(
+        "{ip} is the address of {}; for clients it is no endpoint of this slice{others}",
+        whose(claim)
+    );
+    let fix =
+        "select the pods that are meant by the service's selector, or name addresses outside of the mesh";
     vec![finding(object, message, "endpoints", fix)]
+}
+
+fn of_pod(index: &Index, name: &Name, lost: &Lost) -> Vec<Finding> {
+    let Some(object) = index.pod_object(name) else { return Vec::new() };
+    let one = |(ip, claim): &(IpAddr, Claim)| {
+        let message = format!("{ip} is the address of {}; the pod is not at it", whose(claim));
+        let fix = "no network gives a pod such an address: look who writes the pod's status on its node";
+        finding(object, message, "status.podIPs", fix)
+    };
+    lost.iter().map(one).collect()
 }
 
 fn finding(object: &Arc<Object>, message: String, field: &str, fix: &str) -> Finding {

@@ -15,7 +15,9 @@ use xds::delta::store::Store;
 use super::*;
 
 fn object(value: &Value) -> Arc<Object> {
-    let origin: Arc<Path> = Arc::from(Path::new("test"));
+    // Those of one namespace an API server has told of.
+    let of_a = value["metadata"]["namespace"] == "a";
+    let origin: Arc<Path> = Arc::from(Path::new(if of_a { manifest::API_SERVER } else { "test" }));
     let mut parsed = from_json(value, &origin);
     Arc::new(parsed.objects.pop().unwrap_or_else(|| panic!("{:?}", parsed.findings)))
 }

@@ -118,7 +118,8 @@ impl Index {
             return;
         }
         for pod in old.iter().chain(&new) {
-            changes.slices.extend(self.slices.about(pod));
+            let own = if pod.host_network { &[][..] } else { &pod.addresses[..] };
+            changes.slices.extend(self.slices.about(name, own));
             // Who claims a pod's address loses it, or has it again.
             changes.services.extend(self.claimants(pods::own_addresses(pod)));
         }
@@ -200,7 +201,10 @@ impl Index {
             Typed::Service(service) => {
                 let given = self.own.as_ref().is_some_and(|own| object.file().starts_with(own));
                 Service::of(name.clone(), service).map(|of| {
-                    Arc::new(Service { created: object.metadata.creation_timestamp.clone(), given, ..of })
+                    let created = object.metadata.creation_timestamp.clone();
+                    // What a file says that an address is, it says of pods as well.
+                    let assigned = if object.is_from_api_server() { of.assigned.clone() } else { Vec::new() };
+                    Arc::new(Service { created, given, assigned, ..of })
                 })
             }
             _ => None,
@@ -218,9 +222,14 @@ impl Index {
         }
         for service in old.iter().chain(&new) {
             changes.services.extend(self.claimants(&service.addresses));
-            // What is a service's address is no endpoint.
-            let at = service.addresses.iter().flat_map(|ip| self.slices.at(*ip));
-            changes.slices.extend(at.map(|slice| slice.name.clone()));
+            // What is a service's address is no endpoint, and no pod's.
+            for slice in service.addresses.iter().flat_map(|ip| self.slices.at(*ip)) {
+                changes.slices.insert(slice.name.clone());
+                if self.has_waypoints() {
+                    changes.services.extend(slice.service.clone());
+                }
+            }
+            changes.pods.extend(service.assigned.iter().flat_map(|ip| self.pods.at(*ip)));
         }
         self.services.set(name, new);
         changes.services.insert(name.clone());
@@ -302,7 +311,7 @@ impl Index {
     pub(super) fn pods_of<'a>(&'a self, slice: &'a Slice) -> impl Iterator<Item = Name> + 'a {
         let named = slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
         let unnamed = slice.endpoints.iter().filter(|endpoint| endpoint.pod.is_none());
-        let at = unnamed.flat_map(|endpoint| &endpoint.addresses).flat_map(|ip| self.pods.at(*ip));
+        let at = unnamed.flat_map(|endpoint| &endpoint.addresses).flat_map(|ip| self.pods_at(*ip));
         named.chain(at)
     }
 

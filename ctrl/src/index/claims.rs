@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::facts::{Endpoint, Service, Slice};
-use super::{Index, Name};
+use super::facts::{Endpoint, Pod, Service, Slice};
+use super::{Index, Name, pods};
 
 /// Whose an address is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +45,15 @@ fn rank(service: &Service, known: bool) -> (Option<&str>, &Name) {
     (service.created.as_deref().filter(|_| known), &service.name)
 }
 
+fn inside(ranges: &[IpNet], ip: IpAddr) -> bool {
+    ranges.iter().any(|range| range.contains(&ip))
+}
+
 impl Index {
     /// Whose an address is that a service claims.
     pub fn claim(&self, service: &Name, ip: IpAddr) -> Claim {
         // What is in another network has another address of the same digits.
-        let mut pods = self.pods.at(ip);
+        let mut pods = self.pods_at(ip);
         let pod = pods.find(|name| self.pods.get(name).is_some_and(|pod| pod.network.is_none()));
         if let Some(pod) = pod {
             return Claim::OfPod(pod);
@@ -72,15 +76,45 @@ impl Index {
         all.filter(|(_, claim)| *claim != Claim::Held).collect()
     }
 
+    /// Whose an address is that a pod claims. It has it of its node, which is not believed where it says what cannot be: who
+    /// has taken a node over would take the traffic of any service with it.
+    fn pod_claim(&self, ip: IpAddr) -> Claim {
+        let assigned = |service: &&Arc<Service>| service.assigned.contains(&ip);
+        if let Some(holder) = holder(self.services.claiming(ip).filter(assigned)) {
+            return Claim::OfService(holder.name.clone());
+        }
+        // Ranges that overlap say nothing.
+        match inside(&self.service_ranges, ip) && !inside(&self.pod_ranges, ip) {
+            true => Claim::OfSomeService,
+            false => Claim::Held,
+        }
+    }
+
+    /// The pods whose own address it is.
+    pub(super) fn pods_at(&self, ip: IpAddr) -> impl Iterator<Item = Name> {
+        self.pods.at(ip).filter(move |_| self.pod_claim(ip) == Claim::Held)
+    }
+
+    /// The addresses that a pod has. Those of its node are not its own, and decide nothing.
+    pub fn addresses_of_pod(&self, pod: &Pod) -> Vec<IpAddr> {
+        let all = pod.addresses.iter().copied();
+        all.filter(|ip| pod.host_network || self.pod_claim(*ip) == Claim::Held).collect()
+    }
+
+    /// The addresses that a pod claims and does not have, and whose they are.
+    pub fn pod_lost(&self, pod: &Pod) -> Lost {
+        let all = pods::own_addresses(pod).iter().map(|ip| (*ip, self.pod_claim(*ip)));
+        all.filter(|(_, claim)| *claim != Claim::Held).collect()
+    }
+
     /// Whose an address is that an endpoint has which is no pod. The mesh's own are those of its services and pods alone:
     /// who may write an EndpointSlice may write any address into it, and a workload there would stand before the service, or
     /// before the pod that is to come, without its waypoint and its identity.
     fn endpoint_claim(&self, ip: IpAddr) -> Claim {
-        let inside = |ranges: &[IpNet]| ranges.iter().any(|range| range.contains(&ip));
         match holder(self.services.claiming(ip)) {
             Some(holder) => Claim::OfService(holder.name.clone()),
-            None if inside(&self.service_ranges) => Claim::OfSomeService,
-            None if inside(&self.pod_ranges) => Claim::OfSomePod,
+            None if inside(&self.service_ranges, ip) => Claim::OfSomeService,
+            None if inside(&self.pod_ranges, ip) => Claim::OfSomePod,
             None => Claim::Held,
         }
     }
@@ -129,6 +163,13 @@ mod tests {
             value["metadata"]["creationTimestamp"] = json!(format!("{created}-01-01T00:00:00Z"));
         }
         object(&value, file)
+    }
+
+    /// One that an API server has told of.
+    fn assigned(name: &str, change: impl FnOnce(&mut Value)) -> Arc<Object> {
+        let mut value = service(name, None, false).raw.clone();
+        change(&mut value);
+        object(&value, manifest::API_SERVER)
     }
 
     fn pod(ip: &str, phase: &str, host: bool) -> Arc<Object> {
@@ -207,6 +248,22 @@ mod tests {
                 Some("b/web"),
             ),
             ("a pod", vec![service("b/web", None, true), pod(IP, "Running", false)], None),
+            (
+                "not one, where an API server has assigned it",
+                vec![assigned("b/web", |_| {}), pod(IP, "Running", false)],
+                Some("b/web"),
+            ),
+            (
+                "one, of a load balancer's",
+                vec![
+                    assigned("b/web", |value| {
+                        value["spec"]["clusterIP"] = json!("10.96.0.9");
+                        value["status"] = json!({"loadBalancer": {"ingress": [{"ip": IP}]}});
+                    }),
+                    pod(IP, "Running", false),
+                ],
+                None,
+            ),
             (
                 "not one that has ended",
                 vec![service("b/web", None, true), pod(IP, "Succeeded", false)],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use model::address::Str;
 
 use super::Name;
-use super::facts::{Pod, Slice};
+use super::facts::Slice;
 use super::sets::{put, take};
 
 #[derive(Debug, Default)]
@@ -66,11 +66,10 @@ impl Slices {
         self.by_service.get(service).into_iter().flatten().filter_map(|name| self.slices.get(name))
     }
 
-    /// Those with an endpoint that names this pod, or an address of its own.
-    pub(super) fn about(&self, pod: &Pod) -> impl Iterator<Item = Name> {
-        let own = if pod.host_network { &[][..] } else { &pod.addresses[..] };
+    /// Those with an endpoint that names this pod, or one of its own addresses.
+    pub(super) fn about(&self, pod: &Name, own: &[IpAddr]) -> impl Iterator<Item = Name> {
         let by_address = own.iter().filter_map(|ip| self.by_address.get(ip)).flatten();
-        self.by_pod.get(&pod.name).into_iter().flatten().chain(by_address).cloned()
+        self.by_pod.get(pod).into_iter().flatten().chain(by_address).cloned()
     }
 
     /// Those with an endpoint at this address that names no pod.

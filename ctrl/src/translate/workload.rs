@@ -27,7 +27,8 @@ pub fn pod_uid(context: &Context, pod: &Name) -> Str {
 
 /// A pod as proxies know it; nothing before it has an address, and once it has ended.
 pub fn pod(index: &Index, context: &Context, pod: &Pod) -> Option<Workload> {
-    if pod.ended || pod.addresses.is_empty() {
+    let addresses = index.addresses_of_pod(pod);
+    if pod.ended || addresses.is_empty() {
         return None;
     }
     let (kind, workload_name) = owner::workload(pod);
@@ -57,7 +58,7 @@ pub fn pod(index: &Index, context: &Context, pod: &Pod) -> Option<Workload> {
     Some(Workload {
         uid: pod_uid(context, &pod.name),
         name: pod.name.name.clone(),
-        addresses: pod.addresses.clone().into(),
+        addresses: addresses.into(),
         node: pod.node.clone(),
         status: pod.health,
         profile: Arc::new(profile),

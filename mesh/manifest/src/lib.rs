@@ -44,7 +44,7 @@ pub use folder::{Batch, Folder, Watch};
 pub use kinds::{MeshKind, mesh_kinds};
 pub use network_policy::{NetworkPeer, NetworkPolicy, NetworkPort, NetworkRule};
 pub use node::{Entry, Node, Step, Value};
-pub use object::{BrokenScope, Key, Metadata, Object, Typed};
+pub use object::{API_SERVER, BrokenScope, Key, Metadata, Object, Typed};
 pub use parse::{Parsed, from_json, parse};
 pub use position::{Mark, Position};
 pub use scalar::Scalar;

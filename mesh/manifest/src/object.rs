@@ -18,6 +18,9 @@ use crate::{
     position::Position,
 };
 
+/// What stands in the place of a file's name where an API server has told of an object.
+pub const API_SERVER: &str = "kubernetes";
+
 /// What tells one object from all others. Versions of one kind are the same object, as in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Key {
@@ -156,6 +159,11 @@ impl Object {
             namespace: self.metadata.namespace.clone(),
             name: self.metadata.name.clone(),
         }
+    }
+
+    /// Whether an API server has told of it, which has looked at what it says.
+    pub fn is_from_api_server(&self) -> bool {
+        *self.position.file == *Path::new(API_SERVER)
     }
 
     /// The file it was read from.

@@ -32,7 +32,7 @@ fn asked(operation: &str, object: Value, old: Value) -> Asked {
 }
 
 fn judged(asked: &Asked, known: &[Value]) -> Judgement {
-    let origin: Arc<Path> = Arc::from(Path::new(ORIGIN));
+    let origin: Arc<Path> = Arc::from(Path::new(API_SERVER));
     let known: Vec<_> =
         known.iter().flat_map(|value| from_json(value, &origin).objects).map(Arc::new).collect();
     judge(asked, &known, &mesh(), &Revision::new("default", []))

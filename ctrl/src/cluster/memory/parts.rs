@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
-use manifest::{Object, from_json};
+use manifest::{API_SERVER, Object, from_json};
 use model::address::NamespacedHostname;
 use model::route::Routing;
 use serde_json::{Value, json};
@@ -28,8 +28,6 @@ const DEFAULTS: &str = "default-routings";
 const ROUTINGS: &str = "routings";
 const WAYPOINTS: &str = "ready-waypoints";
 const POLICIES: &str = "last-good-policies";
-/// Where the objects come from, for those who tell of them.
-const ORIGIN: &str = "kubernetes";
 
 /// One ConfigMap.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -93,7 +91,7 @@ pub(super) fn pack(kept: &LastGoods) -> (Vec<Part>, usize) {
 
 /// What parts say, together.
 pub(super) fn unpack(parts: Vec<Part>) -> LastGoods {
-    let origin: Arc<Path> = Arc::from(Path::new(ORIGIN));
+    let origin: Arc<Path> = Arc::from(Path::new(API_SERVER));
     let object = |value: &Value| from_json(value, &origin).objects.pop().map(Arc::new);
     let mut kept = LastGoods::default();
     let mut routings = BTreeMap::new();
@@ -197,7 +195,7 @@ mod tests {
             "apiVersion": "security.istio.io/v1", "kind": kind, "metadata": {"name": name, "namespace": "shop"},
             "spec": {}, "status": {"conditions": []},
         });
-        Arc::new(from_json(&value, &Arc::from(Path::new(ORIGIN))).objects.remove(0))
+        Arc::new(from_json(&value, &Arc::from(Path::new(API_SERVER))).objects.remove(0))
     }
 
     /// Through ConfigMaps and back.

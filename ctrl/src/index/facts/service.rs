@@ -28,6 +28,8 @@ pub struct Service {
     pub given: bool,
     /// The addresses it claims; none where it is headless.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that an API server has assigned, which no pod can have.
+    pub assigned: Vec<IpAddr>,
     /// Its TCP ports.
     pub ports: Vec<ServicePort>,
     /// Which address families it answers with.
@@ -75,6 +77,7 @@ impl Service {
         if spec.type_.as_deref() == Some("ExternalName") {
             return None;
         }
+        let cluster = cluster_addresses(spec)?;
         let annotation = service.metadata.annotations.as_ref().and_then(|all| all.get(TRAFFIC_DISTRIBUTION));
         let labels = service.metadata.labels.as_ref();
         Some(Self {
@@ -85,7 +88,8 @@ impl Service {
             created: None,
             given: false,
             selector: spec.selector.clone().unwrap_or_default(),
-            addresses: addresses(service, spec)?,
+            addresses: addresses(service, &cluster),
+            assigned: cluster,
             ports: spec.ports.iter().flatten().filter_map(port).collect(),
             ip_families: ip_families(spec),
             traffic_distribution: annotation.or(spec.traffic_distribution.as_ref()).cloned(),
@@ -95,25 +99,28 @@ impl Service {
     }
 }
 
-fn addresses(service: &v1::Service, spec: &ServiceSpec) -> Option<Vec<IpAddr>> {
-    let cluster: Vec<&str> = match spec.cluster_ips.as_deref() {
+/// `clusterIPs`; nothing while they are not decided.
+fn cluster_addresses(spec: &ServiceSpec) -> Option<Vec<IpAddr>> {
+    let texts: Vec<&str> = match spec.cluster_ips.as_deref() {
         Some(ips) if !ips.is_empty() => ips.iter().map(String::as_str).collect(),
         _ => spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty()).into_iter().collect(),
     };
-    if cluster.is_empty() {
-        return None;
-    }
+    (!texts.is_empty()).then(|| texts.into_iter().filter_map(super::address).collect())
+}
+
+/// These, and those of its load balancer.
+fn addresses(service: &v1::Service, cluster: &[IpAddr]) -> Vec<IpAddr> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
     let ingress = ingress.filter(|ingress| ingress.ip_mode.as_deref().unwrap_or("VIP") == "VIP");
-    let texts = cluster.into_iter().chain(ingress.filter_map(|ingress| ingress.ip.as_deref()));
+    let ingress = ingress.filter_map(|ingress| super::address(ingress.ip.as_deref()?));
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for ip in texts.filter_map(super::address) {
+    for ip in cluster.iter().copied().chain(ingress) {
         if !addresses.contains(&ip) {
             addresses.push(ip);
         }
     }
-    Some(addresses)
+    addresses
 }
 
 /// Only TCP is carried; a port of another protocol would hide the TCP port of the same number.

@@ -10,7 +10,7 @@ use kube::core::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Config, DefaultBackoff, watcher};
 use kube::{Api, Client};
-use manifest::{Code, Finding, Object, from_json};
+use manifest::{API_SERVER, Code, Finding, Object, from_json};
 use tokio::sync::{mpsc, watch};
 
 use super::definitions::Served;
@@ -20,8 +20,6 @@ use super::outage::Outage;
 
 /// What `kubectl apply` writes onto each object: a copy of it.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// What stands in the place of a file in what is said about an object.
-const ORIGIN: &str = "kubernetes";
 
 /// One watch: which it is, and whom it tells.
 #[derive(Debug)]
@@ -143,7 +141,7 @@ fn read(mut object: DynamicObject, api_version: &str, kind: &str) -> Option<(Arc
     let fields = value.as_object_mut()?;
     fields.insert("apiVersion".to_owned(), api_version.into());
     fields.insert("kind".to_owned(), kind.into());
-    let mut parsed = from_json(&value, &Arc::from(Path::new(ORIGIN)));
+    let mut parsed = from_json(&value, &Arc::from(Path::new(API_SERVER)));
     // People are not to be told that what the cluster itself needs is of no use here.
     parsed.findings.retain(|finding| finding.code != Code::IgnoredKind);
     let object = parsed.objects.pop()?;

@@ -80,6 +80,27 @@ fn a_pod_is_known_by_what_it_is() {
     assert_eq!(&**account.identity().service_account(), "teller");
 }
 
+/// A node says what its pods' addresses are: it is not believed where they are those of services.
+#[test]
+fn a_pod_is_not_at_an_address_of_services() {
+    let addresses = |ips: &[&str], host: bool| {
+        let ips: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+        let pod = base(&json!({"spec": {"hostNetwork": host}, "status": {"podIPs": ips}}));
+        let has = translate(&[pod]).map(|workload| workload.addresses.to_vec()).unwrap_or_default();
+        has.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    for (ips, host, expected) in [
+        (&["10.244.1.5"][..], false, "10.244.1.5"),
+        (&["192.168.0.5"], false, "192.168.0.5"),
+        (&["10.96.0.9"], false, ""),
+        (&["::ffff:10.96.0.9"], false, ""),
+        (&["10.244.1.5", "10.96.0.9"], false, "10.244.1.5"),
+        (&["10.96.0.9"], true, "10.96.0.9"),
+    ] {
+        assert_eq!(addresses(ips, host), expected, "{ips:?} {host}");
+    }
+}
+
 #[test]
 fn hbone_is_for_those_who_take_it() {
     for (change, hbone, native) in [
@@ -257,9 +278,7 @@ fn endpoints_that_are_no_pods_are_workloads_of_their_own() {
 #[test]
 fn an_endpoint_has_no_address_of_the_meshs_own() {
     let plain = service(&json!({"spec": {"selector": null}}));
-    let web = |spec: &Value| {
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "other"}, "spec": spec})
-    };
+    let web = |spec: &Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "other"}, "spec": spec});
     let outside = web(&json!({"clusterIP": "172.20.0.7", "ports": [{"port": 80}]}));
     let balanced = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}});
     let mut outside = outside;
