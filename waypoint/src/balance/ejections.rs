@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn clusters_that_rules_alone_tell_apart_are_one_series() {
         let cluster = |namespace: &str, rules: &str| Cluster {
-            service: NamespacedHostname { namespace: namespace.into(), hostname: "a.example".into() },
+            service: NamespacedHostname::new(namespace, "a.example"),
             port: 80,
             subset: None,
             rules: rules.into(),

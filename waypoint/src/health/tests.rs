@@ -215,8 +215,7 @@ fn whose_rules_count_and_who_is_asked() {
 #[test]
 fn whom_another_namespace_names_is_not_asked_where_it_is_judged_for() {
     let web = || ports(&[(80, 8080, AppProtocol::Http11)]);
-    let lure =
-        NamespacedHostname { namespace: "other".into(), hostname: "lure.other.svc.cluster.local".into() };
+    let lure = NamespacedHostname::new("other", "lure.other.svc.cluster.local");
     let own_label = |pod: &mut Profile| pod.waypoint = Some(waypoint("waypoint"));
     let judged = |pod: &mut Profile| pod.enforced_by = Some([identity("waypoint")].into());
     let changes: [(&dyn Fn(&mut Profile), &str); 4] = [
@@ -233,7 +232,8 @@ fn whom_another_namespace_names_is_not_asked_where_it_is_judged_for() {
     ];
     for (number, (change, expected)) in changes.into_iter().enumerate() {
         let mut mesh = mesh();
-        let bound = Service { waypoint: Some(waypoint("waypoint")), ..service("lure", "10.96.0.7", web()) };
+        let bound =
+            Service { waypoint: Some(waypoint("waypoint").into()), ..service("lure", "10.96.0.7", web()) };
         mesh.apply(Update::Service(Service { key: lure.clone(), ..bound }));
         mesh.apply(Update::Workload(edit(pod("f", ip(6)), |pod| {
             pod.services = [(lure.clone(), web())].into();

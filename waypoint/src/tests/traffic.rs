@@ -208,7 +208,7 @@ fn what_another_hosts_rules_say_of_a_service_is_for_those_who_come_by_it() {
         }
         assert_eq!(asked()[&2], 1);
         // Newer than the owner's, and without a word of outliers: nobody is left out. Or without any rules.
-        let bound = Service { waypoint: Some(waypoint("waypoint")), ..world.service.clone() };
+        let bound = Service { waypoint: Some(waypoint("waypoint").into()), ..world.service.clone() };
         let vips = [NetworkAddress::new("".into(), LURE.parse().unwrap())].into();
         world.waypoint.take(vec![Update::Service(Service { key: key("lure"), vips, ..bound })]);
         for own in [true, false] {
