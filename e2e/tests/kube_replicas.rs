@@ -132,13 +132,21 @@ fn what_was_last_good_is_known_to_a_controller_that_comes_new() {
         1 => Ok(()),
         other => Err(other.to_string()),
     });
-    let kept = || {
-        cluster.field(&["cm", "-n", "istio-system", "lateen-last-good-default-0"], "{.binaryData.routings}")
+    let map = ["cm", "-n", "istio-system", "lateen-last-good-default-0"];
+    let is_kept = || {
+        first.eventually("the routing to be kept", || match cluster.field(&map, "{.binaryData.routings}") {
+            text if text.len() > 40 => Ok(()),
+            text => Err(text),
+        });
     };
-    first.eventually("the routing to be kept", || match kept() {
-        text if text.len() > 40 => Ok(()),
-        text => Err(text),
-    });
+    is_kept();
+    // What somebody else does to it is put right.
+    let nothing = r#"{"binaryData": {"routings": ""}}"#;
+    for (verb, arguments) in [("delete", &[][..]), ("patch", &["--type=merge", "-p", nothing])] {
+        let done = cluster.kubectl(&[&[verb], &map[..], arguments].concat());
+        assert!(done.ok(), "{done}");
+        is_kept();
+    }
     assert!(cluster.kubectl(&["delete", "dr", "-n", "shop", "reviews"]).ok());
     first.eventually("the rules to be held", || match held(&first) {
         Some(status) if status == "True" => Ok(()),

@@ -3,24 +3,27 @@
 //! leader takes over what counts for hosts whose rules do not resolve now, whatever the order in which it was told of them.
 
 mod parts;
+mod written;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Config, DefaultBackoff, Event, watcher};
+use kube::runtime::watcher::{self, Config, DefaultBackoff, Event, watcher};
 use kube::{Api, Client};
 use manifest::Object;
 use model::route::Routing;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use self::parts::{PARTS, Part};
+use self::written::Written;
 use super::Replica;
 use super::answer::answered;
 use super::statuses::MANAGER;
@@ -149,37 +152,67 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Runs for as long as the controller does: writes while this replica leads, takes over while another does.
+    /// Runs for as long as the controller does: writes while this replica leads, and puts right what somebody else changes
+    /// or removes; takes over while another leads.
     pub(super) async fn run(mut self, mut leads: watch::Receiver<bool>) {
         let maps = Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace);
-        let named = Config::default().fields(&format!("metadata.name={}", numbered(&self.name, 0)));
-        let mut events = pin!(watcher(maps.clone(), named).backoff(DefaultBackoff::default()));
-        // By number, what stands there as far as this replica has written it.
-        let mut written: BTreeMap<usize, Part> = BTreeMap::new();
-        let mut failed = false;
+        // Of all of the namespace, because there are several; only of what they are called and in which version.
+        let all = Api::<PartialObjectMeta<ConfigMap>>::namespaced(self.client.clone(), &self.namespace);
+        let mut events = pin!(watcher(all, Config::default()).backoff(DefaultBackoff::default()));
+        let mut written = Written::default();
+        // A moment, and not a time from now on: other changes come more often.
+        let mut again_at = None;
         loop {
-            let mut other = false;
-            tokio::select! {
+            let due = tokio::select! {
+                // What is told of writes before the next one.
+                biased;
                 event = events.next() => match event {
-                    Some(Ok(Event::Apply(_) | Event::InitApply(_))) => other = true,
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => self.outage.note("ConfigMap", &error),
+                    Some(event) => self.told(&mut written, event),
                     None => return,
                 },
-                changed = self.memory.changed() => if changed.is_err() { return },
-                changed = leads.changed() => if changed.is_err() { return },
-                () = sleep(AGAIN), if failed => {}
-            }
-            failed = if *leads.borrow() {
-                if other && !failed {
-                    continue;
-                }
-                sleep(ROUND).await;
-                !self.write(&maps, &mut written, &leads).await
-            } else {
-                written.clear();
-                other && !self.take_over(&maps).await
+                changed = leads.changed() => match changed {
+                    Ok(()) => *leads.borrow(),
+                    Err(_) => return,
+                },
+                changed = self.memory.changed() => match changed {
+                    Ok(()) => *leads.borrow(),
+                    Err(_) => return,
+                },
+                () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => true,
             };
+            let is_leader = *leads.borrow();
+            if !is_leader {
+                written.forget();
+            }
+            // What failed a moment ago is left until it is time to try it again.
+            if !due || again_at.is_some_and(|at| at > Instant::now()) {
+                continue;
+            }
+            sleep(ROUND).await;
+            // What changes together is done together.
+            while let Some(Some(event)) = events.next().now_or_never() {
+                self.told(&mut written, event);
+            }
+            let done = match is_leader {
+                true => self.write(&maps, &mut written, &leads).await,
+                false => self.take_over(&maps).await,
+            };
+            again_at = (!done).then(|| Instant::now() + AGAIN);
+        }
+    }
+
+    /// True if the ConfigMaps are others than this replica has written.
+    fn told(
+        &self,
+        written: &mut Written,
+        event: Result<Event<PartialObjectMeta<ConfigMap>>, watcher::Error>,
+    ) -> bool {
+        match event {
+            Ok(event) => written.take(&self.name, &metadata(event)),
+            Err(error) => {
+                self.outage.note("ConfigMap", &error);
+                false
+            }
         }
     }
 
@@ -201,7 +234,7 @@ impl Keeper {
     async fn write(
         &mut self,
         maps: &Api<ConfigMap>,
-        written: &mut BTreeMap<usize, Part>,
+        written: &mut Written,
         leads: &watch::Receiver<bool>,
     ) -> bool {
         let Some(kept) = self.memory.borrow_and_update().clone() else { return true };
@@ -214,7 +247,7 @@ impl Keeper {
             );
         }
         for (number, part) in parts.into_iter().enumerate().rev() {
-            if written.get(&number) == Some(&part) {
+            if written.has(number, &part) {
                 continue;
             }
             if !*leads.borrow() {
@@ -223,7 +256,7 @@ impl Keeper {
             let parameters = PatchParams::apply(MANAGER).force();
             let name = numbered(&self.name, number);
             match answered(maps.patch(&name, &parameters, &Patch::Apply(&part.map(&name)))).await {
-                Ok(_) => drop(written.insert(number, part)),
+                Ok(map) => written.note(number, part, map.metadata.resource_version),
                 Err(error) => {
                     self.outage.note("ConfigMap", &error);
                     return false;
@@ -231,5 +264,16 @@ impl Keeper {
             }
         }
         true
+    }
+}
+
+/// What is told of an object, without what kind it is of.
+fn metadata(event: Event<PartialObjectMeta<ConfigMap>>) -> Event<ObjectMeta> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(one) => Event::InitApply(one.metadata),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(one) => Event::Apply(one.metadata),
+        Event::Delete(one) => Event::Delete(one.metadata),
     }
 }
