@@ -43,14 +43,14 @@ pub struct Held {
     /// The first of these, as they came.
     given: Vec<Finding>,
     /// The revisions at which the mesh's settings were published last.
-    settings: Option<Told>,
+    settings: Option<Revisions>,
     /// What of waypoints is still to be kept for a restart.
     kept: Vec<Kept>,
 }
 
 /// Revisions of one thing, by what proxies are shown: each view counts its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Revisions {
     /// For agents that know our extensions.
     pub ours: Revision,
     /// For waypoints.
@@ -151,12 +151,12 @@ impl Core {
         let revision = self.ours.apply(edits.ours);
         // With the first batch, and with the first for waypoints.
         if let Some(ours) = revision {
-            held.settings.get_or_insert(Told { ours, layer7: 0 });
+            held.settings.get_or_insert(Revisions { ours, layer7: 0 });
         }
-        if let (Some(told), Some(layer7)) = (&mut held.settings, layer7)
-            && told.layer7 == 0
+        if let (Some(settings), Some(layer7)) = (&mut held.settings, layer7)
+            && settings.layer7 == 0
         {
-            told.layer7 = layer7;
+            settings.layer7 = layer7;
         }
         drop(held);
         self.changed.send_replace(());
@@ -171,7 +171,7 @@ impl Core {
         let before = held.settings.unwrap_or_default();
         let layer7 = self.layer7.apply(edits.layer7).unwrap_or(before.layer7);
         if let Some(ours) = self.ours.apply(edits.ours) {
-            held.settings = Some(Told { ours, layer7 });
+            held.settings = Some(Revisions { ours, layer7 });
         }
         drop(held);
         self.changed.send_replace(());
@@ -201,7 +201,7 @@ impl Core {
     }
 
     /// The revisions at which the mesh's settings were published last, once they were.
-    pub fn settings_revision(&self) -> Option<Told> {
+    pub fn settings_revision(&self) -> Option<Revisions> {
         self.read().settings
     }
 

@@ -34,7 +34,7 @@ use xds::state::State;
 use crate::balance::{AllClusters, EjectionMetrics};
 use crate::config::name;
 use crate::ending::{self, Ending};
-use crate::feed::Told;
+use crate::feed::LabelFeed;
 use crate::health::{Checks, HealthMetrics};
 use crate::known::{AllLabels, Routings};
 use crate::limits::{Bounds, Connections, Hits, LimitMetrics};
@@ -112,8 +112,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
         move |updates| taker.take(updates),
         move |updates| router.routings.apply(updates),
     );
-    let told = Told { feed, waypoint: waypoint.clone() };
-    let (client, handle) = controller::client(settings, &waypoint.trust.tls, &metrics, subscriber, told)?;
+    let feed = LabelFeed { feed, waypoint: waypoint.clone() };
+    let (client, handle) = controller::client(settings, &waypoint.trust.tls, &metrics, subscriber, feed)?;
     let client = client.answering(Arc::new(Desk(waypoint.clone())));
     tasks.spawn_lasting("controller", async move { match client.run().await {} });
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));

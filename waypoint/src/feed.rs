@@ -13,15 +13,15 @@ use xds::delta::subscriber::{Delivery, Handler, Received, Rejection};
 
 use crate::Waypoint;
 
-/// Takes deliveries in.
+/// Takes the labels of workloads from deliveries, and passes all of them on.
 #[derive(Debug)]
-pub(crate) struct Told<F> {
+pub(crate) struct LabelFeed<F> {
     /// What takes all the rest.
     pub(crate) feed: F,
     pub(crate) waypoint: Arc<Waypoint>,
 }
 
-impl<F: Handler> Handler for Told<F> {
+impl<F: Handler> Handler for LabelFeed<F> {
     fn apply(&mut self, delivery: &Delivery) -> Vec<Rejection> {
         if *delivery.type_url == *type_url::ADDRESS {
             // Before the workloads themselves: an endpoint belongs to its subsets from the first moment.

@@ -19,7 +19,7 @@ use kube::Client;
 use manifest::Batch;
 use tokio::sync::{mpsc, watch as channel};
 
-use self::gather::{Gather, Told};
+use self::gather::{Gather, News};
 pub(crate) use self::kinds::resource_of;
 use self::listing::Listing;
 use self::outage::Outage;
@@ -33,7 +33,7 @@ const BATCH: usize = 4096;
 /// A cluster being watched, until dropped.
 #[derive(Debug)]
 pub struct Cluster {
-    told: mpsc::Receiver<Told>,
+    news: mpsc::Receiver<News>,
     gather: Gather,
     revision: Revision,
     tasks: Tasks,
@@ -43,7 +43,7 @@ impl Cluster {
     /// Begins to watch all kinds, for one revision.
     pub(crate) fn watch(client: &Client, revision: Revision, outage: &Outage) -> Self {
         let tasks = Tasks::default();
-        let (sender, told) = mpsc::channel(WAITING);
+        let (sender, news) = mpsc::channel(WAITING);
         let (serve, served) = channel::channel(None);
         let watched = kinds::watched();
         let custom = watched.iter().filter(|kind| kind.custom).copied().collect();
@@ -54,20 +54,20 @@ impl Cluster {
                 (Listing::new(kind), served.clone(), outage.clone(), sender.clone());
             tasks.spawn_lasting(kind.kind, Watch { number, listing, served, outage, to }.run(client.clone()));
         }
-        Self { told, gather, revision, tasks }
+        Self { news, gather, revision, tasks }
     }
 
     /// The next batch: all there is the first time, once every kind has been listed. `None`: a watch has ended.
     pub async fn next(&mut self) -> Option<Batch> {
         loop {
-            let told = tokio::select! {
-                told = self.told.recv() => told?,
+            let news = tokio::select! {
+                news = self.news.recv() => news?,
                 // The others would go on, and objects of its kind stay for ever as they were.
                 _ = self.tasks.broken() => return None,
             };
-            self.gather.take(told);
+            self.gather.take(news);
             while self.gather.waiting() < BATCH
-                && let Ok(more) = self.told.try_recv()
+                && let Ok(more) = self.news.try_recv()
             {
                 self.gather.take(more);
             }
@@ -88,7 +88,7 @@ mod tests {
     async fn ends_when_the_watch_of_one_kind_has_ended() {
         for (what, breaks) in [("returned", false), ("panicked", true)] {
             let tasks = Tasks::default();
-            let (sender, told) = mpsc::channel(1);
+            let (sender, news) = mpsc::channel(1);
             let others = sender.clone();
             tasks.spawn_lasting("Service", async move {
                 let _others = others;
@@ -99,7 +99,7 @@ mod tests {
                 drop(sender);
             });
             let mut cluster =
-                Cluster { told, gather: Gather::new(2), revision: Revision::new("", []), tasks };
+                Cluster { news, gather: Gather::new(2), revision: Revision::new("", []), tasks };
             assert!(cluster.next().await.is_none(), "{what}");
         }
     }

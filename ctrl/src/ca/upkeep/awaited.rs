@@ -7,27 +7,27 @@ use xds::server::ClientStatus;
 
 use crate::ca::authorize::Caller;
 use crate::ca::keyring::Keyring;
-use crate::core::Told;
+use crate::core::Revisions;
 
 /// Those who hold certificates, or are connected, and may not have heard of all that is trusted: neither have they in
-/// force what was published at `told`, nor was everything that they still use issued since `since` (with it come the
+/// force what was published at `settings`, nor was everything that they still use issued since `since` (with it come the
 /// roots). A proxy that is away while its node lives is among them.
 pub fn awaited(
     keyring: &Keyring,
     clients: &[ClientStatus<Caller>],
-    told: Told,
+    settings: Revisions,
     since: SystemTime,
 ) -> Vec<Caller> {
-    awaited_of(&keyring.holders(), &said(clients, told), since)
+    awaited_of(&keyring.holders(), &said(clients, settings), since)
 }
 
 /// By caller, whether each of his proxies that can say so has said that it has everything.
-fn said(clients: &[ClientStatus<Caller>], told: Told) -> HashMap<Caller, bool> {
+fn said(clients: &[ClientStatus<Caller>], settings: Revisions) -> HashMap<Caller, bool> {
     let mut said = HashMap::new();
     for client in clients.iter().filter(|client| client.node.heeds_extensions()) {
         let type_url = proto::type_url::MESH_SETTINGS;
-        let told = if client.node.is_waypoint() { told.layer7 } else { told.ours };
-        let has = client.in_force.get(type_url).is_some_and(|has| *has >= told)
+        let published = if client.node.is_waypoint() { settings.layer7 } else { settings.ours };
+        let has = client.in_force.get(type_url).is_some_and(|has| *has >= published)
             && !client.refused.keys().any(|(refused, _)| **refused == *type_url);
         let all = said.entry(client.caller.clone()).or_insert(true);
         *all = *all && has;

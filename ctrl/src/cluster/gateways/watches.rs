@@ -29,11 +29,12 @@ enum Of {
     Definition,
 }
 
-type Told = (Of, Result<Event<ObjectMeta>, watcher::Error>);
+/// An event, and what it is of.
+type EventOf = (Of, Result<Event<ObjectMeta>, watcher::Error>);
 
 /// The watches, and what they have told.
 pub(super) struct Watches {
-    events: SelectAll<BoxStream<'static, Told>>,
+    events: SelectAll<BoxStream<'static, EventOf>>,
     /// Kinds not listed yet.
     pending: BTreeSet<Of>,
     listing: BTreeMap<Kind, BTreeMap<Id, There>>,
@@ -80,10 +81,10 @@ impl Watches {
 
     /// Takes the next event, and those that wait. False: there will be no more.
     pub(super) async fn next(&mut self, outage: &Outage) -> bool {
-        let Some(told) = self.events.next().await else { return false };
-        self.take(told, outage);
-        while let Some(Some(told)) = self.events.next().now_or_never() {
-            self.take(told, outage);
+        let Some(event) = self.events.next().await else { return false };
+        self.take(event, outage);
+        while let Some(Some(event)) = self.events.next().now_or_never() {
+            self.take(event, outage);
         }
         true
     }
@@ -94,15 +95,15 @@ impl Watches {
         loop {
             tokio::select! {
                 () = sleep_until(end) => return,
-                told = self.events.next() => match told {
-                    Some(told) => self.take(told, outage),
+                event = self.events.next() => match event {
+                    Some(event) => self.take(event, outage),
                     None => return,
                 },
             }
         }
     }
 
-    fn take(&mut self, (of, event): Told, outage: &Outage) {
+    fn take(&mut self, (of, event): EventOf, outage: &Outage) {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
@@ -154,7 +155,7 @@ impl Watches {
 }
 
 /// One watch, of metadata only.
-fn follow(client: &Client, resource: &ApiResource, config: Config, of: Of) -> BoxStream<'static, Told> {
+fn follow(client: &Client, resource: &ApiResource, config: Config, of: Of) -> BoxStream<'static, EventOf> {
     let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), resource);
     let events = watcher(api, config).backoff(DefaultBackoff::default());
     let metadata = |event| match event {

@@ -8,7 +8,7 @@ use manifest::{Batch, Finding, Key, Object};
 
 /// What one watch tells: already read, so that reading is not the work of the one who gathers.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct News {
     /// Which of the watches.
     pub(super) watch: usize,
     /// Objects that are new or different, each with what is wrong with it.
@@ -45,18 +45,18 @@ impl Gather {
     }
 
     /// Takes what a watch tells.
-    pub(super) fn take(&mut self, told: Told) {
-        for key in told.removed {
+    pub(super) fn take(&mut self, news: News) {
+        for key in news.removed {
             self.find(&key, &[]);
             self.pending.insert(key, None);
         }
-        for (object, findings) in told.objects {
+        for (object, findings) in news.objects {
             let key = object.key();
             self.find(&key, &findings);
             self.pending.insert(key, Some(object));
         }
-        if told.complete {
-            self.incomplete.remove(&told.watch);
+        if news.complete {
+            self.incomplete.remove(&news.watch);
         }
     }
 

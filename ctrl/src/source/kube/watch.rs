@@ -14,7 +14,7 @@ use manifest::{API_SERVER, Code, Finding, Object, from_json};
 use tokio::sync::{mpsc, watch};
 
 use super::definitions::Served;
-use super::gather::Told;
+use super::gather::News;
 use super::listing::{Difference, Listing};
 use super::outage::Outage;
 
@@ -28,7 +28,7 @@ pub(super) struct Watch {
     pub(super) listing: Listing,
     pub(super) served: watch::Receiver<Served>,
     pub(super) outage: Outage,
-    pub(super) to: mpsc::Sender<Told>,
+    pub(super) to: mpsc::Sender<News>,
 }
 
 impl Watch {
@@ -113,9 +113,9 @@ impl Watch {
         let kind = self.listing.watched().kind;
         let objects =
             difference.objects.into_iter().filter_map(|object| read(object, api_version, kind)).collect();
-        let told =
-            Told { watch: self.number, objects, removed: difference.removed, complete: difference.complete };
-        self.to.send(told).await.is_ok()
+        let news =
+            News { watch: self.number, objects, removed: difference.removed, complete: difference.complete };
+        self.to.send(news).await.is_ok()
     }
 }
 
