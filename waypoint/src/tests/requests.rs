@@ -355,6 +355,36 @@ fn a_client_that_waits_hears_what_the_application_says() {
     });
 }
 
+/// An application that knows nothing of `Expect`: it reads what was announced, and then answers.
+async fn simple(mut socket: TcpStream, _port: u16) {
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\nbody!") {
+        let Ok(byte) = socket.read_u8().await else { return };
+        heard.push(byte);
+    }
+    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole").await.unwrap();
+}
+
+#[test]
+fn a_client_that_waits_is_not_left_waiting_by_an_application_that_says_nothing() {
+    run(async {
+        let world = World::new(simple).await;
+        for waits in [true, false] {
+            let mut stream = world.connect(HTTP).await;
+            let head = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut heard = Vec::new();
+            while waits && !heard.starts_with(b"HTTP/1.1 100") {
+                heard.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"body!").await.unwrap();
+            while !heard.ends_with(b"whole") {
+                heard.push(stream.read_u8().await.unwrap());
+            }
+        }
+    });
+}
+
 #[test]
 fn a_request_that_can_be_read_in_two_ways_is_refused() {
     run(async {

@@ -9,18 +9,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use model::route::headers::leave_framing;
+use tokio::time::{Sleep, sleep};
 
 use self::copy::{Copied, Copies};
 use super::Clock;
 use crate::http::messages::Messages;
 use crate::pace::Pace;
 use crate::telemetry::Tally;
+
+/// How long a body is held back for an endpoint that says nothing: it may know nothing of `Expect`, and nobody may wait for
+/// it forever (RFC 9110, section 10.1.1). So long curl waits.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Holds a body back until the endpoint wants it (RFC 9110, section 10.1.1): polling it is what makes the client hear
 /// `100 Continue`.
@@ -210,6 +216,24 @@ impl Source {
     }
 }
 
+/// What holds the body of a try back.
+#[derive(Debug)]
+struct Waiting {
+    gate: Gate,
+    /// From when the endpoint has been asked.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Waiting {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+        if patience.as_mut().poll(cx).is_ready() {
+            self.gate.open();
+        }
+        self.gate.poll(cx)
+    }
+}
+
 /// The body of one try of a request.
 #[derive(Debug)]
 pub(crate) struct Try {
@@ -219,7 +243,7 @@ pub(crate) struct Try {
     trailers_sent: bool,
     /// Tries that were given up before it began.
     number: u32,
-    gate: Option<Gate>,
+    waiting: Option<Waiting>,
     /// How the connection that it goes by is filled, where that is of HTTP/1.1.
     pace: Option<Rc<Pace>>,
 }
@@ -237,7 +261,8 @@ impl RequestBody {
     /// All of a request's body, from the beginning.
     pub(crate) fn new(source: &SharedSource, gate: Option<Gate>) -> Self {
         let number = source.borrow().withdrawn;
-        Self::Try(Try { source: source.clone(), at: 0, trailers_sent: false, number, gate, pace: None })
+        let waiting = gate.map(|gate| Waiting { gate, patience: None });
+        Self::Try(Try { source: source.clone(), at: 0, trailers_sent: false, number, waiting, pace: None })
     }
 
     /// All of a request's body for a copy of the request; nothing may have been read of it yet.
@@ -289,11 +314,11 @@ impl Try {
         if this.number != this.source.borrow().withdrawn {
             return Poll::Ready(Some(Err(BodyError::Withdrawn)));
         }
-        if let Some(gate) = &this.gate {
-            if let Err(error) = ready!(gate.poll(cx)) {
+        if let Some(waiting) = &mut this.waiting {
+            if let Err(error) = ready!(waiting.poll(cx)) {
                 return Poll::Ready(Some(Err(error)));
             }
-            this.gate = None;
+            this.waiting = None;
         }
         if let Some(pace) = &this.pace {
             ready!(pace.poll_taken(cx));

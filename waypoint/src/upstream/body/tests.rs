@@ -1,4 +1,4 @@
-//! A body that is sent twice.
+//! A body that is sent twice, and one that is held back.
 
 use std::future::poll_fn;
 
@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::Instant;
 
 use super::*;
 
@@ -32,6 +33,16 @@ async fn body(length: usize) -> (tokio::io::DuplexStream, Incoming) {
     let head = format!("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n");
     client.write_all(head.as_bytes()).await.unwrap();
     (client, come.recv().await.unwrap())
+}
+
+/// A source of so many bytes, all of which are on their way.
+async fn coming(length: usize) -> SharedSource {
+    let (mut client, body) = body(length).await;
+    spawn_local(async move {
+        client.write_all(&vec![b'a'; length]).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    Source::new(body, 64 << 10, Clock::start(), Rc::default(), false)
 }
 
 #[tokio::test]
@@ -60,15 +71,8 @@ async fn a_body_that_comes_by_single_bytes_is_kept_in_no_more_room_than_it_takes
 
 #[tokio::test]
 async fn what_is_left_of_a_try_reads_nothing_of_what_the_next_is_to_send() {
-    const ROOM: usize = 64 << 10;
     let test = async {
-        let (mut client, body) = body(200_000).await;
-        let source = Source::new(body, ROOM, Clock::start(), Rc::default(), false);
-        spawn_local(async move {
-            client.write_all(&[b'a'; 200_000]).await.unwrap();
-            std::future::pending::<()>().await;
-        });
-
+        let source = coming(200_000).await;
         let mut first = RequestBody::new(&source, None);
         next(&mut first).await.unwrap().unwrap();
         source.borrow_mut().withdraw();
@@ -79,6 +83,40 @@ async fn what_is_left_of_a_try_reads_nothing_of_what_the_next_is_to_send() {
             sent += data.unwrap().len();
         }
         assert_eq!(sent, 200_000);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+/// What becomes of a gate while its body is asked for, after so many milliseconds: whether the body goes, and when.
+#[tokio::test(start_paused = true)]
+async fn a_body_is_held_back_until_it_is_wanted_or_nobody_says_anything_for_a_second() {
+    type Then = Option<(u64, fn(&Gate))>;
+    let rows: [(Then, bool, u64); 5] = [
+        (None, true, 1000),
+        (Some((300, Gate::open)), true, 300),
+        (Some((300, Gate::give_up)), false, 300),
+        (Some((999, Gate::give_up)), false, 999),
+        // What goes already cannot be held back any more.
+        (Some((1001, Gate::give_up)), true, 1000),
+    ];
+    let test = async {
+        for (then, goes, after) in rows {
+            let gate = Gate::default();
+            let mut body = RequestBody::new(&coming(5).await, Some(gate.clone()));
+            let begun = Instant::now();
+            if let Some((at, then)) = then {
+                spawn_local(async move {
+                    sleep(Duration::from_millis(at)).await;
+                    then(&gate);
+                });
+            }
+            let first = next(&mut body).await.unwrap();
+            assert_eq!(
+                (first.is_ok(), begun.elapsed()),
+                (goes, Duration::from_millis(after)),
+                "{after} {goes}"
+            );
+        }
     };
     LocalSet::new().run_until(test).await;
 }
