@@ -218,7 +218,8 @@ fn whom_another_namespace_names_is_not_asked_where_it_is_judged_for() {
     let lure = NamespacedHostname::new("other", "lure.other.svc.cluster.local");
     let own_label = |pod: &mut Profile| pod.waypoint = Some(waypoint("waypoint"));
     let judged = |pod: &mut Profile| pod.enforced_by = Some([identity("waypoint")].into());
-    let changes: [(&dyn Fn(&mut Profile), &str); 4] = [
+    type Change<'a> = (&'a dyn Fn(&mut Profile), &'a str);
+    let changes: [Change<'_>; 4] = [
         (&|_| {}, "10.0.0.6:9000"),
         (&judged, ""),
         (

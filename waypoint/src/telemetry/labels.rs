@@ -31,7 +31,7 @@ pub(crate) struct RequestLabels {
 pub(crate) type GrpcStatus = Option<u16>;
 
 /// A status as clients of gRPC take it: what is none of the 17 that there are is UNKNOWN (`grpc/grpc`,
-/// `doc/statuscodes.md`). An endpoint that makes numbers up makes no series of them.
+/// the status codes of gRPC). An endpoint that makes numbers up makes no series of them.
 pub(super) fn known_status(said: u16) -> u16 {
     const UNKNOWN: u16 = 2;
     const UNAUTHENTICATED: u16 = 16;
