@@ -20,12 +20,12 @@ use model::traffic::balance::{Balancer, Endpoint, NoEndpoint, Picked, Wanted};
 use model::traffic::hash::Hashed;
 use model::traffic::{Algorithm, Destination, EffectivePolicy};
 use model::workload::Workload;
+use proxy::random::draw;
 
 pub(crate) use self::all::AllClusters;
 pub(crate) use self::ejections::EjectionMetrics;
 pub(crate) use self::in_use::InUse;
 use self::shared::{Current, Seen, Shared, View};
-use crate::route::draw;
 use crate::worker::Worker;
 
 /// Which endpoints are meant.

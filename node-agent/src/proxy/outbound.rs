@@ -12,6 +12,7 @@ use model::address::{NetworkAddress, NextHop};
 use model::mesh::Mesh;
 use model::plan::{Plain, Plan, Tunnel, may_come_back, plan};
 use model::workload::Workload;
+use proxy::random::draw;
 use socket2::SockRef;
 
 use self::search::Search;
@@ -121,22 +122,6 @@ async fn decide(worker: &Worker, pod: &Pod, accepted: &Accepted) -> Result<(Arc<
             pod.namespace, pod.name, pod.service_account
         )
     })
-}
-
-/// Draws from a fast generator of this thread's; which endpoint is taken is no secret.
-fn draw(bound: u32) -> u32 {
-    use std::cell::Cell;
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    thread_local!(static STATE: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish() | 1));
-    // xorshift64*: one word of state, good enough to spread load.
-    let mut word = STATE.get();
-    word ^= word >> 12;
-    word ^= word << 25;
-    word ^= word >> 27;
-    STATE.set(word);
-    let high = word.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-    // The product of two 32-bit numbers, shifted back, lies below the bound.
-    u32::try_from((high * u64::from(bound)) >> 32).unwrap_or(0)
 }
 
 /// What is known of a connection before it is on its way.

@@ -25,6 +25,7 @@ use model::route::fault::{ABORT_BODY, AbortWith};
 use model::route::headers::Edit;
 use model::route::select::Forwarding;
 use model::route::{Decision, Outcome, Redirect};
+use proxy::random::draw;
 use tokio::time::sleep;
 use tracing::Level;
 
@@ -37,7 +38,7 @@ use super::{forwarded, headers, local};
 use crate::http::{Connection, ResponseBody, Upgrade};
 use crate::known::Edition;
 use crate::limits::Limit;
-use crate::route::{Endpoint, draw};
+use crate::route::Endpoint;
 use crate::telemetry::{Exchange, Flags, Said};
 
 /// An answer of our own instead of an endpoint's.

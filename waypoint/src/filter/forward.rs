@@ -11,6 +11,7 @@ use model::route::select::Forwarding;
 use model::route::timeout::Timeouts;
 use model::traffic::outlier::Outcome;
 use model::traffic::pool::Ticket;
+use proxy::random::draw;
 use tokio::time::{Instant, sleep};
 
 use super::chain::{Course, Local};
@@ -18,7 +19,7 @@ use super::mirror;
 use super::prepare::Prepared;
 use crate::balance::Tried;
 use crate::protocol::{self, Http};
-use crate::route::{self, Endpoint, NoRoute, Wish, draw};
+use crate::route::{self, Endpoint, NoRoute, Wish};
 use crate::telemetry::{Exchange, Flags};
 use crate::upstream::{
     self, Allowed, Answer, Clock, Deadline, Gate, GateKeeper, Lease, RequestBody, SendError, SharedSource,

@@ -10,6 +10,7 @@ use hyper::body::Body as _;
 use model::route::Destination;
 use model::route::mirror::mirrors;
 use model::route::select::Forwarding;
+use proxy::random::draw;
 use tokio::time::timeout;
 
 use super::chain::Course;
@@ -23,7 +24,7 @@ use crate::http::Connection;
 use crate::known::Edition;
 use crate::limits::Limit;
 use crate::protocol::Http;
-use crate::route::{self, Wish, draw};
+use crate::route::{self, Wish};
 use crate::upstream::{self, Answer, Lease, RequestBody, SharedSource};
 use crate::worker::Worker;
 

@@ -4,6 +4,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Version, header};
 use model::path;
 use model::request::{Forwarded, Request};
+use model::route::timeout::is_grpc;
 use thiserror::Error;
 
 use crate::listen::Inbound;
@@ -130,12 +131,6 @@ fn carries_http(protocol: &str) -> bool {
 fn expects_continue(head: &Parts) -> bool {
     let expected = head.headers.get(header::EXPECT);
     expected.is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return false };
-    let rest = kind.as_bytes().strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
 }
 
 /// The tokens of a list, however many fields it is spread over.

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proxy::random::draw;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Checked, Found, ask};
 use crate::limits::{Bounds, Limit};
-use crate::route::draw;
 use crate::worker::Worker;
 
 /// The first checks of many endpoints come within this, at random.

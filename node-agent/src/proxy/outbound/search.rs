@@ -9,6 +9,7 @@ use std::time::Duration;
 use hbone::transport::HandshakeError;
 use model::mesh::Mesh;
 use model::plan::{Plan, Tunnel, other_replica};
+use proxy::random::draw;
 use proxy::tunnel::TunnelError;
 use tokio::time::{Instant, sleep};
 
@@ -17,7 +18,7 @@ use super::super::dial::DialError;
 use super::super::pod::Pod;
 use super::super::state::PATIENCE;
 use super::super::worker::Worker;
-use super::{decide, draw};
+use super::decide;
 
 /// Between two times that all replicas are asked.
 const PAUSE: Duration = Duration::from_millis(100);
