@@ -117,7 +117,7 @@ pub(crate) struct Own {
 impl Own {
     /// This waypoint's own workload, once the controller has told of it. Another that has its address is not it.
     pub(crate) fn workload<'a>(&self, mesh: &'a Mesh) -> Option<&'a Arc<Workload>> {
-        mesh.workload_at(&self.address).filter(|workload| *workload.identity() == self.identity)
+        mesh.proven_workload(&self.address, &self.identity)
     }
 }
 

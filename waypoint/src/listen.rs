@@ -20,7 +20,6 @@ use model::Identity;
 use model::accept::{Authority, InvalidAuthority};
 use model::address::{NetworkAddress, PeerAddress};
 use model::baggage::{self, Baggage};
-use model::mesh::Mesh;
 use model::request;
 use model::traffic::balance::Labels;
 use model::workload::Workload;
@@ -267,7 +266,7 @@ pub(crate) struct Inbound {
     pub(crate) client: Rc<Client>,
     /// Whether what is asked for on it is to be asked for elsewhere soon.
     pub(crate) leaving: Rc<Leaving>,
-    /// The client's workload, if the mesh knows it and its identity is the one proved.
+    /// The client as the mesh knows it, if its identity is the one proved.
     pub(crate) source: Option<Arc<Workload>>,
     /// Whether that is a waypoint, which asks for others.
     pub(crate) by_waypoint: bool,
@@ -345,7 +344,8 @@ async fn understand(
     let mesh = waypoint.state.read();
     let target = target::resolve(&mesh, &own, &authority)
         .map_err(|misdirected| (misdirected.status(), misdirected.to_string()))?;
-    let source = known_source(&mesh, &own, client);
+    let address = NetworkAddress::new(own.profile.network.clone(), client.peer.ip());
+    let source = mesh.proven_workload(&address, &client.identity).cloned();
     let baggage = source.is_none().then(|| Baggage::read(request.headers().all("baggage")));
     let source_end = telemetry::source(client, source.as_deref(), baggage.as_ref());
     let source_labels = source.as_ref().and_then(|source| waypoint.labels.of(&source.uid));
@@ -361,10 +361,4 @@ async fn understand(
         own,
         _serving: worker.handle().serving(),
     })
-}
-
-/// The client as the mesh knows it: the workload at its address, if that has the identity that TLS proved.
-fn known_source(mesh: &Mesh, own: &Workload, client: &Client) -> Option<Arc<Workload>> {
-    let address = NetworkAddress::new(own.profile.network.clone(), client.peer.ip());
-    mesh.workload_at(&address).filter(|source| *source.identity() == client.identity).cloned()
 }

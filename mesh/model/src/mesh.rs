@@ -209,6 +209,11 @@ impl Mesh {
         self.workloads.at(address)
     }
 
+    /// The workload that has an address, if it also has the identity that TLS proved.
+    pub fn proven_workload(&self, address: &NetworkAddress, identity: &Identity) -> Option<&Arc<Workload>> {
+        self.workload_at(address).filter(|workload| workload.identity() == identity)
+    }
+
     /// A workload by its uid.
     pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
         self.workloads.get(uid)

@@ -311,19 +311,13 @@ async fn understand(
     let mesh = worker.agent.state.read();
     let delivered = accept(&mesh, &local, client.own, &authority)
         .map_err(|misdirected| (misdirected.status(), misdirected.to_string()))?;
-    let source = known_source(&mesh, &local, client);
+    let address = NetworkAddress::new(local.profile.network.clone(), client.peer.ip());
+    let source = mesh.proven_workload(&address, &client.identity).cloned();
     if source.is_none() && request.headers().first("baggage").is_none() {
-        let address = NetworkAddress::new(local.profile.network.clone(), client.peer.ip());
         worker.agent.demand.ask_for_peer(&mesh, address);
     }
     let service = asked_service(&mesh, &local, &authority, request, worker.agent.demand.is_on());
     Ok(Understood { delivered, local, source, service })
-}
-
-/// The client as the mesh knows it: the workload at its address, if that has the identity that TLS proved.
-fn known_source(mesh: &Mesh, local: &Workload, client: &Peer) -> Option<Arc<Workload>> {
-    let address = NetworkAddress::new(local.profile.network.clone(), client.peer.ip());
-    mesh.workload_at(&address).filter(|source| *source.identity() == client.identity).cloned()
 }
 
 /// The service that the client asked for, if this pod is really one of its endpoints.

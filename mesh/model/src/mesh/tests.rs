@@ -214,6 +214,20 @@ fn a_workload_that_changes_its_services_leaves_the_old() {
 }
 
 #[test]
+fn who_connects_is_the_workload_of_the_address_if_that_was_proved() {
+    let mut mesh = Mesh::new("".into(), None);
+    mesh.apply(Update::Workload(workload("w", &["10.0.0.1"])));
+    let own = mesh.workload("w").unwrap().identity().clone();
+    let another = Identity::new("cluster.local", "ns", "another");
+    for (address, identity, known) in
+        [("10.0.0.1", &own, true), ("10.0.0.1", &another, false), ("10.0.0.2", &own, false)]
+    {
+        let found = mesh.proven_workload(&at(address), identity).map(|found| &*found.uid);
+        assert_eq!(found, known.then_some("w"), "{identity} at {address}");
+    }
+}
+
+#[test]
 fn a_node_knows_its_own_pods() {
     let on = |uid: &str, node: &str| Workload { node: node.into(), ..workload(uid, &[]) };
     let all = [on("a", "here"), on("b", "there"), on("c", "here"), on("d", "")];
