@@ -92,30 +92,8 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     let probed = proxy::admin::ready(Routes::default(), &readiness);
     let own = admin::routes(waypoint.clone(), serde_json::json!(settings.in_force()));
     tasks.spawn_lasting("admin", page.serve(ports, probed, own));
-    tasks.spawn_lasting(
-        "certificates",
-        waypoint.trust.certificates.drive(controller::authority(settings, &waypoint.trust.tls, false)?),
-    );
-    let expiring = waypoint.clone();
-    tasks.spawn_lasting("expire series", expire(move || expiring.telemetry.expire()));
-    tasks.spawn_lasting("ends of roots", waypoint.trust.clone().warn_of_the_end());
-    if let Some(exporter) = waypoint.spans.as_ref().and_then(Spans::exporter) {
-        tasks.spawn_lasting("spans", exporter.run());
-    }
-    tasks.spawn_lasting("endpoints", upkeep(waypoint.clone()));
-    tasks.spawn_lasting("health checks", health::follow(waypoint.clone()));
-    let node = controller::node(settings, "waypoint").understanding(&feed::abilities());
-    let subscriber = Subscriber::new(node.to_wire(), subscriptions());
-    let (taker, router) = (waypoint.clone(), waypoint.clone());
-    let feed = RoutingFeed::new(
-        Decoder::default(),
-        move |updates| taker.take(updates),
-        move |updates| router.routings.apply(updates),
-    );
-    let feed = LabelFeed { feed, waypoint: waypoint.clone() };
-    let (client, handle) = controller::client(settings, &waypoint.trust.tls, &metrics, subscriber, feed)?;
-    let client = client.answering(Arc::new(Desk(waypoint.clone())));
-    tasks.spawn_lasting("controller", async move { match client.run().await {} });
+    keep_up(settings, &waypoint, &tasks)?;
+    let handle = follow(settings, &waypoint, &metrics, &tasks)?;
     tasks.spawn("ready", ready(waypoint.clone(), handle, readiness.clone()));
 
     let mut told_to_end = pin!(threads::ending(signalled, &tasks, &workers));
@@ -144,6 +122,45 @@ async fn serve(settings: &Settings, log: Log) -> Result<(), StartError> {
     }
     tasks.stop().await;
     Ok(())
+}
+
+/// Starts what keeps this waypoint as it is to be: its certificates, its endpoints, and what is told of it.
+fn keep_up(settings: &Settings, waypoint: &Arc<Waypoint>, tasks: &Tasks) -> Result<(), StartError> {
+    tasks.spawn_lasting(
+        "certificates",
+        waypoint.trust.certificates.drive(controller::authority(settings, &waypoint.trust.tls, false)?),
+    );
+    let expiring = waypoint.clone();
+    tasks.spawn_lasting("expire series", expire(move || expiring.telemetry.expire()));
+    tasks.spawn_lasting("ends of roots", waypoint.trust.clone().warn_of_the_end());
+    if let Some(exporter) = waypoint.spans.as_ref().and_then(Spans::exporter) {
+        tasks.spawn_lasting("spans", exporter.run());
+    }
+    tasks.spawn_lasting("endpoints", upkeep(waypoint.clone()));
+    tasks.spawn_lasting("health checks", health::follow(waypoint.clone()));
+    Ok(())
+}
+
+/// Starts to follow the controller; the handle says when it has told everything.
+fn follow(
+    settings: &Settings,
+    waypoint: &Arc<Waypoint>,
+    metrics: &Metrics,
+    tasks: &Tasks,
+) -> Result<ClientHandle, StartError> {
+    let node = controller::node(settings, "waypoint").understanding(&feed::abilities());
+    let subscriber = Subscriber::new(node.to_wire(), subscriptions());
+    let (taker, router) = (waypoint.clone(), waypoint.clone());
+    let feed = RoutingFeed::new(
+        Decoder::default(),
+        move |updates| taker.take(updates),
+        move |updates| router.routings.apply(updates),
+    );
+    let feed = LabelFeed { feed, waypoint: waypoint.clone() };
+    let (client, handle) = controller::client(settings, &waypoint.trust.tls, metrics, subscriber, feed)?;
+    let client = client.answering(Arc::new(Desk(waypoint.clone())));
+    tasks.spawn_lasting("controller", async move { match client.run().await {} });
+    Ok(handle)
 }
 
 /// Puts together what all threads share, and the mailboxes of the threads.
