@@ -30,8 +30,8 @@ pub(crate) struct RequestLabels {
 /// The status of a gRPC call; none where it ended without one.
 pub(crate) type GrpcStatus = Option<u16>;
 
-/// A status as clients of gRPC take it: what is none of the 17 that there are is UNKNOWN (`grpc/grpc`,
-/// the status codes of gRPC). An endpoint that makes numbers up makes no series of them.
+/// A status as clients of gRPC take it: what is none of the 17 that there are is UNKNOWN (the status
+/// codes of gRPC). An endpoint that makes numbers up makes no series of them.
 pub(super) fn known_status(said: u16) -> u16 {
     const UNKNOWN: u16 = 2;
     const UNAUTHENTICATED: u16 = 16;
