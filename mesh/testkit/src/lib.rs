@@ -2,5 +2,6 @@
 //! A dev-dependency, and the bench's; nothing that ships depends on it.
 
 pub mod certificates;
+pub mod costs;
 pub mod envoy;
 pub mod netns;

@@ -3,20 +3,24 @@
 //!
 //! Time is judged in optimised builds only: `cargo test --release -p xds --test footprint -- --nocapture`.
 
+#[path = "footprint/taken_in.rs"]
+mod taken_in;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use model::mesh::{Mesh, Update};
 use prost::Message;
-use proto::Any;
-use proto::discovery::{DeltaDiscoveryResponse, Node, Resource};
+use proto::discovery::{DeltaDiscoveryResponse, Node};
 use proto::type_url::ADDRESS;
 use proto::workload::address::Type;
-use proto::workload::{Address, Locality, Port, PortList, Workload};
+use proto::workload::{Locality, Port, PortList, Workload};
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::feed::Feed;
+
+use testkit::costs::{anonymous_memory, processor_time};
 
 const WORKLOADS: u32 = 100_000;
 const PER_DEPLOYMENT: u32 = 50;
@@ -45,33 +49,11 @@ fn workload(number: u32) -> Workload {
     }
 }
 
-/// A response as it comes off the wire: resources are views of one buffer.
 fn response(from: u32) -> DeltaDiscoveryResponse {
-    let resource = |number| {
+    taken_in::response((from..from + PER_RESPONSE).map(|number| {
         let workload = workload(number);
-        let name = workload.uid.clone();
-        let value = Address { r#type: Some(Type::Workload(workload)) }.encode_to_vec().into();
-        let resource = Some(Any { type_url: ADDRESS.into(), value });
-        Resource { name, version: format!("{number:016x}"), resource, ..Default::default() }
-    };
-    let resources = (from..from + PER_RESPONSE).map(resource).collect();
-    let nonce = "lateen/1".into();
-    let response =
-        DeltaDiscoveryResponse { type_url: ADDRESS.into(), resources, nonce, ..Default::default() };
-    DeltaDiscoveryResponse::decode(Bytes::from(response.encode_to_vec())).expect("what was encoded")
-}
-
-/// Anonymous memory of this process in bytes.
-fn anonymous_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
-}
-
-/// What this thread has spent on a processor, however many others wanted one.
-fn processor_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("procfs");
-    Duration::from_nanos(text.split(' ').next().and_then(|first| first.parse().ok()).expect("a number"))
+        (workload.uid.clone(), format!("{number:016x}"), Type::Workload(workload))
+    }))
 }
 
 #[test]

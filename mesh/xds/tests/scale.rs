@@ -8,6 +8,7 @@ use std::time::Duration;
 use prost::Message;
 use proto::discovery::{DeltaDiscoveryRequest, Node};
 use proto::type_url::{ADDRESS, AUTHORIZATION};
+use testkit::costs::{anonymous_memory, processor_time};
 use xds::convert::resource::TYPES;
 use xds::delta::session::Session;
 use xds::delta::store::{Edit, Resource, Store};
@@ -39,18 +40,6 @@ fn change(round: usize) -> Edit {
     edit
 }
 
-fn anonymous_memory() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
-    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
-}
-
-/// What this thread has spent on a processor, however many others wanted one.
-fn processor_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("procfs");
-    Duration::from_nanos(text.split(' ').next().and_then(|first| first.parse().ok()).expect("a number"))
-}
-
 /// Exchanges messages until nobody has anything to say; returns the bytes sent to the client.
 fn settle(store: &Store, session: &mut Session, client: &mut Subscriber) -> usize {
     let mut bytes = 0;
@@ -73,7 +62,7 @@ fn a_thousand_clients_cost_what_changes() {
     edit.replace(ADDRESS, (0..PODS).map(|number| pod(number, 0)));
     let before = anonymous_memory();
     store.apply(edit);
-    println!("{} B a resource beside its content", (anonymous_memory() - before) / PODS);
+    println!("{} B a resource beside its content", (anonymous_memory() - before) / PODS as u64);
 
     // One client has everything, and says so for a thousand.
     let all = |type_url: &str| Subscription { type_url: type_url.into(), mode: Mode::All, required: true };
@@ -96,7 +85,7 @@ fn a_thousand_clients_cost_what_changes() {
         sent += settle(&store, &mut session, &mut client);
         sessions.push(session);
     }
-    let memory = anonymous_memory().saturating_sub(before) / CLIENTS;
+    let memory = anonymous_memory().saturating_sub(before) / CLIENTS as u64;
     println!("a client that comes back: {:?}, {memory} B", (processor_time() - start) / CLIENTS as u32);
     println!("{sent} B sent to {CLIENTS} clients, {full} B are everything for one");
     assert!(sent < full / 100, "{sent} B");

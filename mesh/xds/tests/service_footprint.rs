@@ -3,20 +3,23 @@
 //!
 //! `cargo test -p xds --test service_footprint -- --nocapture` prints the figure.
 
+#[path = "footprint/taken_in.rs"]
+mod taken_in;
+
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use model::mesh::{Mesh, Update};
-use prost::Message;
-use proto::Any;
-use proto::discovery::{DeltaDiscoveryResponse, Node, Resource};
+use proto::discovery::{DeltaDiscoveryResponse, Node};
 use proto::type_url::ADDRESS;
 use proto::workload::address::Type;
 use proto::workload::gateway_address::Destination;
-use proto::workload::{Address, GatewayAddress, NamespacedHostname, NetworkAddress, Port, Service};
+use proto::workload::{GatewayAddress, NamespacedHostname, NetworkAddress, Port, Service};
 use xds::convert::Decoder;
 use xds::delta::subscriber::{Mode, Subscriber, Subscription};
 use xds::feed::Feed;
+
+use testkit::costs::anonymous_memory;
 
 const SERVICES: u32 = 20_000;
 const NAMESPACES: u32 = 100;
@@ -47,27 +50,12 @@ fn service(number: u32) -> Service {
     }
 }
 
-/// A response as it comes off the wire.
 fn response(from: u32) -> DeltaDiscoveryResponse {
-    let resource = |number| {
+    taken_in::response((from..from + PER_RESPONSE).map(|number| {
         let service = service(number);
         let name = format!("{}/{}", service.namespace, service.hostname);
-        let value = Address { r#type: Some(Type::Service(service)) }.encode_to_vec().into();
-        let resource = Some(Any { type_url: ADDRESS.into(), value });
-        Resource { name, version: format!("{number:016x}"), resource, ..Default::default() }
-    };
-    let resources = (from..from + PER_RESPONSE).map(resource).collect();
-    let nonce = "lateen/1".into();
-    let response =
-        DeltaDiscoveryResponse { type_url: ADDRESS.into(), resources, nonce, ..Default::default() };
-    DeltaDiscoveryResponse::decode(Bytes::from(response.encode_to_vec())).expect("what was encoded")
-}
-
-/// Anonymous memory of this process in bytes.
-fn anonymous_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+        (name, format!("{number:016x}"), Type::Service(service))
+    }))
 }
 
 #[test]
