@@ -282,6 +282,20 @@ fn a_full_tunnel_is_left_by_all_of_its_connections_and_ends_in_order() {
     });
 }
 
+/// The far end takes it off its tunnel: ordered again as long as it is there, since the control stream comes a moment later.
+async fn leaves_in_the_end(joined: Joined) {
+    let mut far_splice = joined.far_splice;
+    let far = loop {
+        tokio::select! {
+            far = &mut far_splice => break far.unwrap(),
+            () = tokio::time::sleep(std::time::Duration::from_millis(10)) => joined.far_live.detach(),
+        }
+    };
+    let near = joined.near_splice.await.unwrap();
+    let ends = (&near.end, &far.end);
+    assert!(matches!(ends, (End::Detached, End::Detached)), "{ends:?}");
+}
+
 #[test]
 fn a_young_tunnel_is_not_told_to_end_before_its_connections_can_leave() {
     run(async {
@@ -291,17 +305,7 @@ fn a_young_tunnel_is_not_told_to_end_before_its_connections_can_leave() {
         let (joined, ()) = tokio::join!(join(&client, &mut server, &account), async {});
         server.drain();
         joined.far_live.detach();
-        // Ordered again, as long as it is there: the control stream comes a moment later.
-        let mut far_splice = joined.far_splice;
-        let far = loop {
-            tokio::select! {
-                far = &mut far_splice => break far.unwrap(),
-                () = tokio::time::sleep(std::time::Duration::from_millis(10)) => joined.far_live.detach(),
-            }
-        };
-        let near = joined.near_splice.await.unwrap();
-        let ends = (&near.end, &far.end);
-        assert!(matches!(ends, (End::Detached, End::Detached)), "{ends:?}");
+        leaves_in_the_end(joined).await;
         assert!(!client.usable(), "the GOAWAY came in the end");
     });
 }
@@ -314,16 +318,7 @@ fn a_tunnel_that_nobody_has_used_yet_is_not_told_to_end_before_its_connections_c
         // As behind a pod that is leaving: its tunnels are to end from the beginning.
         server.drain();
         let joined = join(&client, &mut server, &account).await;
-        let mut far_splice = joined.far_splice;
-        let far = loop {
-            tokio::select! {
-                far = &mut far_splice => break far.unwrap(),
-                () = tokio::time::sleep(std::time::Duration::from_millis(10)) => joined.far_live.detach(),
-            }
-        };
-        let near = joined.near_splice.await.unwrap();
-        let ends = (&near.end, &far.end);
-        assert!(matches!(ends, (End::Detached, End::Detached)), "{ends:?}");
+        leaves_in_the_end(joined).await;
         assert!(!client.usable(), "the GOAWAY came in the end");
     });
 }
