@@ -79,12 +79,10 @@ fn give_away(worker: &Worker, smallest: u64) -> usize {
             large.push(one);
         }
     });
+    // From a proxy that retires everything leaves anyway.
+    let other = worker.less_busy().filter(|_| !worker.agent.is_retiring());
+    let Some((thread, other)) = other else { return 0 };
     large.iter_mut().for_each(|one| one.bytes = rate(one.bytes, elapsed));
-    let Some((thread, other)) = worker.less_busy() else { return 0 };
-    if worker.agent.is_retiring() {
-        // Everything leaves anyway.
-        return 0;
-    }
     let keys = leaving(worker.bytes(), other.bytes(), large);
     let sent = worker.connections.send(&keys, thread);
     tracing::debug!(
