@@ -2,8 +2,8 @@
 //!
 //! Each line on stdin is JSON, `{"to": "HOST:PORT", "send": "…"}`; each is answered with a line: the answer as
 //! [`e2e::raw::Message`], or `{"error": "…"}`. Connections are kept as long as the server lets them. With `"alone": true` it goes
-//! on a connection of its own, of which our half ends behind it, and all that comes to the end of the other is returned:
-//! `{"all": "…"}`. With `"h2": [[["name", "value"], …], "body", [trailers]]` it is a request of HTTP/2 instead, and what comes
+//! on a connection of its own, of which our half ends once nothing more comes, and all that comes to the end of the other is
+//! returned: `{"all": "…"}`. With `"h2": [[["name", "value"], …], "body", [trailers]]` it is a request of HTTP/2 instead, and what comes
 //! is told in words: `headers`, `reset CODE`, `goaway CODE` or `closed`.
 
 use std::collections::HashMap;
@@ -16,6 +16,12 @@ use serde_json::{Value, json};
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is not answered for so long waits for more.
+const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// After so long without a byte an answer is over.
+const QUIET: Duration = Duration::from_millis(200);
 
 fn main() {
     let mut open = HashMap::new();
@@ -75,19 +81,28 @@ fn exchange(stream: &mut BufReader<TcpStream>, send: &[u8]) -> io::Result<Option
     }
 }
 
-/// All that comes, to the end of the connection.
+/// All that comes, to the end of the connection. Who ends its half is taken for gone, so it does not before it has been
+/// answered, or should have been.
 fn alone(to: &str, send: &[u8]) -> io::Result<String> {
     let mut stream = connect(to)?;
-    // It may be hung up on in the middle, and have answered before.
-    let _ = stream.write_all(send).and_then(|()| stream.shutdown(Shutdown::Write));
-    Ok(latin(&rest(&mut stream)))
-}
-
-fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut come = Vec::new();
+    // It may be hung up on in the middle, and have answered before.
+    let sent = stream.write_all(send);
+    let mut wait = UNANSWERED;
+    let mut read = vec![0; 64 << 10];
+    while sent.is_ok() {
+        stream.set_read_timeout(Some(wait))?;
+        match stream.read(&mut read) {
+            Ok(length @ 1..) => come.extend_from_slice(&read[..length]),
+            _ => break,
+        }
+        wait = QUIET;
+    }
+    let _ = stream.shutdown(Shutdown::Write);
+    stream.set_read_timeout(Some(PATIENCE))?;
     // What came before an error counts.
     let _ = stream.read_to_end(&mut come);
-    come
+    Ok(latin(&come))
 }
 
 /// One request of HTTP/2, its fields exactly as they are given, and what comes for it.

@@ -139,6 +139,7 @@ pub(crate) async fn serve_as(
 async fn serve_one(connection: Rc<Connection>, stream: Rewound<Stream>) {
     let waypoint = connection.worker.waypoint.clone();
     let (handled, leaving) = (connection.clone(), connection.inbound.leaving.clone());
+    let watch = stream.rest().watch();
     // hyper gives the connection back only where nothing of it is pinned in place.
     let service = service_fn(move |request| Box::pin(answer_one(handled.clone(), request)));
     let mut serving = http1::Builder::new()
@@ -146,9 +147,9 @@ async fn serve_one(connection: Rc<Connection>, stream: Rewound<Stream>) {
         .header_read_timeout(waypoint.bounds.idle)
         .max_buf_size(waypoint.bounds.head.max(8192))
         .max_headers(waypoint.bounds.fields)
-        .half_close(true)
         .serve_connection(TokioIo::new(Paced::new(stream, &connection.pace)), service);
     let mut told = false;
+    // A client that ends its half while it is answered has gone, as to Envoy: nothing tells it from one that reads on.
     let outcome = loop {
         tokio::select! {
             outcome = poll_fn(|cx| serving.poll_without_shutdown(cx)) => break outcome,
@@ -157,6 +158,8 @@ async fn serve_one(connection: Rc<Connection>, stream: Rewound<Stream>) {
                 told = true;
                 std::pin::Pin::new(&mut serving).graceful_shutdown();
             }
+            // Also while more of a request has come than its endpoint takes, and hyper reads nothing.
+            () = watch.lost() => break Ok(()),
         }
     };
     let in_order = match &outcome {

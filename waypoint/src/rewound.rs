@@ -21,6 +21,11 @@ impl<S> Rewound<S> {
     pub(crate) fn new(read: Bytes, stream: S) -> Self {
         Self { read, stream }
     }
+
+    /// What is still to come.
+    pub(crate) fn rest(&self) -> &S {
+        &self.stream
+    }
 }
 
 impl<S: BreakOff> BreakOff for Rewound<S> {

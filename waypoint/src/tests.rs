@@ -7,6 +7,7 @@ mod connections;
 mod ending;
 pub(crate) mod fixtures;
 mod forged;
+mod gone;
 mod handshakes;
 mod health;
 mod namespaces;

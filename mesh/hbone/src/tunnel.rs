@@ -26,7 +26,7 @@ pub use control::Resume;
 pub use driver::Driver;
 pub use handle::Handle;
 pub use server::{Request, Server};
-pub use stream::Stream;
+pub use stream::{Stream, Watch};
 
 use inner::{Inner, Shared};
 

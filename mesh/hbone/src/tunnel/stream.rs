@@ -1,14 +1,16 @@
 //! The bytes of one CONNECT stream, for who does not splice: an async byte stream.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Handle;
-use super::inner::{Shared, Use, keep};
+use super::inner::{Inner, Shared, Use, keep};
 use crate::connection::Connection;
 use crate::frame::code;
 use crate::protocol::Key;
@@ -41,6 +43,12 @@ impl Stream {
         self.shared.borrow().control.capable
     }
 
+    /// Sees whether it is still there, for who has given it away.
+    pub fn watch(&self) -> Watch {
+        let id = self.shared.borrow().engine.streams[self.key].id;
+        Watch { shared: Rc::downgrade(&self.shared), id }
+    }
+
     /// Resets it as one whose connection broke (CONNECT_ERROR), so that the application at the far end does not take what
     /// came for all there was. What was written before still goes; a direction that had ended before has ended in order.
     pub fn break_off(&mut self) {
@@ -50,6 +58,32 @@ impl Stream {
     /// Joins it with `connection` until both directions have ended, or it is cut or detached.
     pub fn splice(self, connection: Connection) -> Splice {
         Splice::new(self, connection)
+    }
+}
+
+/// Sees whether a stream is still there that somebody else reads and writes.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    shared: Weak<RefCell<Inner>>,
+    id: u32,
+}
+
+impl Watch {
+    /// Waits until nothing that is sent on the stream arrives any more: its peer has reset it, or its tunnel has ended. That is
+    /// seen also while nobody reads. To be awaited in the task that reads the stream, because one task of them is woken.
+    pub async fn lost(&self) {
+        poll_fn(|cx| if self.is_lost(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    fn is_lost(&self, cx: &Context<'_>) -> bool {
+        let Some(shared) = self.shared.upgrade() else { return true };
+        let inner = &mut *shared.borrow_mut();
+        let Some(key) = inner.engine.streams.find(self.id).filter(|_| inner.gone.is_none()) else {
+            return true;
+        };
+        let slot = &mut inner.engine.streams[key].ext;
+        keep(&mut slot.reader, cx.waker());
+        slot.end.is_some()
     }
 }
 
