@@ -1,4 +1,4 @@
-//! The program's own pages of code, most of which only a start needs.
+//! The program's own pages of code, most of which only a start needs, and some of which only a crowd.
 //!
 //! The kernel maps the pages around each that is touched, and what starts a process lies all over its program: after a start
 //! two thirds of it count as resident memory of a process that goes on to use little of it.
@@ -7,8 +7,8 @@ use std::fs;
 use std::ops::Range;
 
 /// Unmaps all code. What is used again comes back from the page cache at its next use, a fault for some sixteen pages; what
-/// was for the start alone does not, and the kernel may have its pages when others need them.
-pub(crate) fn forget_start() {
+/// was for a start alone, or for many connections, does not, and the kernel may have its pages when others need them.
+pub(crate) fn forget() {
     let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return };
     maps.lines().filter_map(code).for_each(unmap);
 }
@@ -92,7 +92,7 @@ mod tests {
         let before = sum();
         touch_all();
         let all = resident();
-        forget_start();
+        forget();
         // The other tests run on meanwhile, and have back what they need.
         let left = resident();
         assert!(left < all / 2, "{left} kB of {all} kB are still there");

@@ -255,7 +255,7 @@ async fn ready(agent: Arc<Agent>, handle: ClientHandle, journal: Arc<Journal>, r
     if told.is_ok() {
         agent.state.told_all();
         journal.record_complete(agent.demand.is_on());
-        code::forget_start();
+        code::forget();
         readiness.done(STATE);
     }
 }

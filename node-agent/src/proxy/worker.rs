@@ -32,8 +32,8 @@ use super::moves::Detached;
 use super::places::Place;
 use super::pod::Pod;
 use super::{Agent, accept, inbound, moves, outbound};
-use crate::allocator;
 use crate::listeners::Listeners;
+use crate::{allocator, code};
 
 /// Jobs that may wait for a thread.
 const MAILBOX: usize = 4096;
@@ -174,6 +174,7 @@ pub(crate) async fn run(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) {
                 hbone::transport::settle();
                 if worker.connections.settle() {
                     allocator::flush_thread();
+                    code::forget();
                 }
                 fairness::settle();
             }
