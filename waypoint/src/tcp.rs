@@ -282,7 +282,7 @@ async fn either_first(worker: Rc<Worker>, inbound: Rc<Inbound>, mut stream: Stre
         }
         // What was connected is not what requests go over, and a server's name may lead elsewhere.
         Some(Ok(first)) => {
-            drop((server, record));
+            drop((server, endpoint, record));
             begin(worker, inbound, Ok(first), stream).await;
         }
         Some(Err(_)) => server.break_off(),

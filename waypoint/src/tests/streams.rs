@@ -11,7 +11,7 @@ use model::route::{
     Weighted,
 };
 use model::service::Service;
-use model::traffic::{self, Subset};
+use model::traffic::{self, HttpSettings, Subset, TcpSettings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -237,6 +237,27 @@ fn a_reference_that_does_not_resolve_is_the_cause_of_the_refusal() {
         world.waypoint.routings.set(routing(Vec::new(), vec![rule]));
         let refused = world.connect_as("client", &format!("{}:{TCP}", super::world::VIP)).await;
         assert_eq!(refused.err(), Some(503));
+    });
+}
+
+/// What was connected while nobody spoke is not what goes on: it has left the counts before that asks for its place.
+#[test]
+fn who_speaks_late_has_one_place_only() {
+    run(async {
+        let world = World::new(parrot).await;
+        let tcp = TcpSettings { max_connections: 1, ..TcpSettings::default() };
+        world
+            .waypoint
+            .routings
+            .set(super::traffic::routing(super::traffic::pool(HttpSettings::default(), tcp)));
+        let mut stream = world.connect(UNDECLARED).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let hello = crate::hello::tests::of("one.example", true);
+        stream.write_all(&hello).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, hello);
     });
 }
 
