@@ -7,7 +7,7 @@ mod ejections;
 mod in_use;
 mod shared;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -190,6 +190,7 @@ impl Turns {
             priority,
             set_cookie: hashed.and_then(Hashed::into_set_cookie),
             held: RefCell::default(),
+            queued: Cell::default(),
         };
         Ok((target, in_use))
     }

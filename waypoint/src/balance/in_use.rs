@@ -1,7 +1,7 @@
 //! What goes with a request or connection to an endpoint of a cluster: its place in the counts, and where to say what
 //! became of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use model::traffic::balance::{Active, Endpoint};
@@ -25,6 +25,8 @@ pub(crate) struct InUse {
     pub(super) _active: Option<Active>,
     /// Counts the connection, where it is one that carries no requests.
     pub(super) held: RefCell<Option<Ticket>>,
+    /// It waits until one of as many connections as there may be is free: the endpoint has not been asked for anything.
+    pub(super) queued: Cell<bool>,
 }
 
 impl InUse {
@@ -59,6 +61,18 @@ impl InUse {
     /// So many wait as may.
     pub(crate) fn pending(&self) -> Result<Ticket, Overflow> {
         self.shared.accounts.pending(&self.current.limits)
+    }
+
+    /// Waits for what others give back.
+    pub(crate) async fn queue(&self, freed: impl Future<Output = ()>) {
+        self.queued.set(true);
+        freed.await;
+        self.queued.set(false);
+    }
+
+    /// Whether it still waits, or did when it was given up.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queued.get()
     }
 
     /// Asks to open a connection; `first` says that there is none yet that what waits could go over.

@@ -3,7 +3,7 @@
 //! 1. [`read`](super::read): host and path in one canonical form, or 400; an id for who has none, and the client's certificate
 //!    where rules may ask for it ([`forwarded`](super::forwarded));
 //! 2. route: the rule that is for it, and of that a destination, a redirect or an answer (`model::route`);
-//! 3. endpoint: of the destination ([`crate::route`]), or 503;
+//! 3. endpoint: of the destination ([`crate::route`]); where there is none, 503, once 4 and 5 are done;
 //! 4. [`policy`]: whether the original client may, or 403; where the rule leads to another namespace, also with the head as it
 //!    goes ([`super::outgoing`]);
 //! 5. CORS, then the faults that the rule injects;

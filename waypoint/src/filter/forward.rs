@@ -66,6 +66,8 @@ impl Ended {
         match self {
             Self::Answered(response, _) => note(endpoint, Ok(response), grpc),
             Self::Failed { error, .. } => note(endpoint, Err(error), grpc),
+            // That there is too much says nothing of an endpoint.
+            Self::TooLate(_) if endpoint.in_use.as_ref().is_some_and(|in_use| in_use.is_queued()) => {}
             Self::TooLate(_) => endpoint.record(Outcome::TimedOut),
         }
     }
@@ -100,15 +102,20 @@ pub(super) async fn send(
     let sending = Sending::new(course, exchange, body, forwarding);
     let mut retries = Retries::new(sending.policy.as_deref());
     loop {
-        let endpoint = sending.pick(course, exchange, &retries.tried).await?;
-        exchange.goes_to(&endpoint);
+        let picked = sending.pick(course, &retries.tried).await;
+        let to = picked.as_ref().ok();
+        if let Some(endpoint) = to {
+            exchange.goes_to(endpoint);
+        }
+        // Also where there is nowhere to go: that is said to who may ask, and after what the rule does before it sends.
         if retries.made == 0 {
-            course.enter(exchange, Some(&endpoint)).await?;
+            course.enter(exchange, to.map(Rc::as_ref)).await?;
             // Delays that the rule injects are no part of what it allows.
             sending.clock.restart();
         } else {
-            course.allowed(exchange, Some(&endpoint)).await?;
+            course.allowed(exchange, to.map(Rc::as_ref)).await?;
         }
+        let endpoint = picked.map_err(|error| nowhere(exchange, &error))?;
         let form = Form::new(course, forwarding, &endpoint).map_err(|local| *local)?;
         let (version, gate, upgrade) =
             (form.version, form.gate.as_ref().map(GateKeeper::of), form.upgrade.is_some());
@@ -175,12 +182,7 @@ impl<'a> Sending<'a> {
         }
     }
 
-    async fn pick(
-        &self,
-        course: &Course<'_>,
-        exchange: &mut Exchange,
-        tried: &Tried,
-    ) -> Result<Rc<Endpoint>, Local> {
+    async fn pick(&self, course: &Course<'_>, tried: &Tried) -> Result<Rc<Endpoint>, NoRoute> {
         let wish = Wish {
             routing: course.routing,
             destination: self.forwarding.map(|to| to.destination),
@@ -188,17 +190,7 @@ impl<'a> Sending<'a> {
             tried,
         };
         let connection = course.connection;
-        match route::endpoint(&connection.worker, &connection.inbound, &wish).await {
-            Ok(endpoint) => Ok(Rc::new(endpoint)),
-            Err(error) => {
-                course.allowed(exchange, None).await?;
-                exchange.failed(error.to_string());
-                if let Some(cause) = error.cause() {
-                    exchange.decided_by(cause);
-                }
-                Err(no_endpoint(&error))
-            }
-        }
+        route::endpoint(&connection.worker, &connection.inbound, &wish).await.map(Rc::new)
     }
 
     /// Waits for a try, no longer than it may take and than all may together.
@@ -349,7 +341,11 @@ pub(super) fn note(endpoint: &Endpoint, ended: Result<&Response<Answer>, &SendEr
     endpoint.record(outcome);
 }
 
-fn no_endpoint(error: &NoRoute) -> Local {
+fn nowhere(exchange: &mut Exchange, error: &NoRoute) -> Local {
+    exchange.failed(error.to_string());
+    if let Some(cause) = error.cause() {
+        exchange.decided_by(cause);
+    }
     Local::new(StatusCode::SERVICE_UNAVAILABLE, error.flags(), "no_healthy_upstream", error.to_string())
 }
 

@@ -1,12 +1,15 @@
 //! The body of an answer on its way to the client. Its end is the end of the request.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use model::route::headers::leave_framing;
+use tokio::task::spawn_local;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Connection;
 use super::messages::Messages;
@@ -20,14 +23,15 @@ use crate::worker::Worker;
 pub(crate) enum ResponseBody {
     /// One of ours.
     Own(Option<Bytes>),
-    /// An endpoint's.
-    Passed(Box<Passed>),
+    /// An endpoint's; what watches over its time has a hand on it too.
+    Passed(Rc<RefCell<Passed>>),
 }
 
 /// What an endpoint answers.
 #[derive(Debug)]
 pub(crate) struct Passed {
-    inner: Answer,
+    /// Nothing once it has taken too long.
+    inner: Option<Answer>,
     exchange: Exchange,
     /// The connection that it comes on.
     lease: Option<Lease>,
@@ -37,8 +41,29 @@ pub(crate) struct Passed {
     /// How the client's connection is filled.
     pace: Rc<Pace>,
     messages: Option<Messages>,
-    /// Until when all of it has to be there.
-    deadline: Option<Deadline>,
+    /// Where all of it has to be there in time.
+    watch: Option<Watch>,
+}
+
+/// Ends an answer that takes too long, whether its client asks for more of it or takes nothing.
+#[derive(Debug)]
+struct Watch {
+    _task: AbortOnDropHandle<()>,
+    /// Who waits for more of it.
+    waker: Option<Waker>,
+}
+
+impl Watch {
+    fn begin(passed: &Rc<RefCell<Passed>>, deadline: Deadline) -> Self {
+        let passed = Rc::downgrade(passed);
+        let task = spawn_local(async move {
+            deadline.past().await;
+            if let Some(passed) = passed.upgrade() {
+                passed.borrow_mut().too_late();
+            }
+        });
+        Self { _task: AbortOnDropHandle::new(task), waker: None }
+    }
 }
 
 impl ResponseBody {
@@ -59,30 +84,39 @@ impl ResponseBody {
     ) -> Self {
         let messages = exchange.is_grpc().then(Messages::default);
         let (worker, pace) = (connection.worker.clone(), connection.pace.clone());
-        Self::Passed(Box::new(Passed {
-            inner,
+        let passed = Rc::new(RefCell::new(Passed {
+            inner: Some(inner),
             exchange,
             lease: Some(lease),
             _gate: gate,
             worker,
             pace,
             messages,
-            deadline,
-        }))
+            watch: None,
+        }));
+        if let Some(deadline) = deadline {
+            let watch = Watch::begin(&passed, deadline);
+            passed.borrow_mut().watch = Some(watch);
+        }
+        Self::Passed(passed)
     }
 }
 
 impl Passed {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        if let Some(deadline) = &mut self.deadline
-            && deadline.poll(cx).is_ready()
+        let polled = self.poll_inner(cx);
+        if polled.is_pending()
+            && let Some(watch) = &mut self.watch
         {
-            self.exchange.too_late();
-            self.lease = None;
-            return Poll::Ready(Some(Err(BrokenOff::TooLate)));
+            watch.waker = Some(cx.waker().clone());
         }
+        polled
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(Some(Err(BrokenOff::TooLate))) };
         ready!(self.pace.poll_taken(cx));
-        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let mut frame = ready!(Pin::new(inner).poll_frame(cx));
         match &mut frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
@@ -97,6 +131,23 @@ impl Passed {
             None => self.whole(),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BrokenOff::Endpoint)))
+    }
+
+    /// Its time is up: the endpoint is rid of it now, its client once it asks for more.
+    fn too_late(&mut self) {
+        if self.is_whole() || self.lease.take().is_none() {
+            return;
+        }
+        self.inner = None;
+        self.exchange.too_late();
+        if let Some(waker) = self.watch.as_mut().and_then(|watch| watch.waker.take()) {
+            waker.wake();
+        }
+    }
+
+    /// Whether nothing more comes.
+    fn is_whole(&self) -> bool {
+        self.inner.as_ref().is_some_and(Answer::is_end_stream)
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
@@ -122,7 +173,7 @@ impl Passed {
 impl Drop for Passed {
     fn drop(&mut self) {
         // Who knows from the length that nothing more comes does not ask for it.
-        if self.inner.is_end_stream() {
+        if self.is_whole() {
             self.whole();
         }
     }
@@ -149,21 +200,21 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match &mut *self {
             Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Self::Passed(passed) => passed.poll_frame(cx),
+            Self::Passed(passed) => passed.borrow_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(text) => text.is_none(),
-            Self::Passed(passed) => passed.inner.is_end_stream(),
+            Self::Passed(passed) => passed.borrow().is_whole(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Self::Passed(passed) => passed.inner.size_hint(),
+            Self::Passed(passed) => passed.borrow().inner.as_ref().map(Answer::size_hint).unwrap_or_default(),
         }
     }
 }

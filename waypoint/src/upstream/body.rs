@@ -184,8 +184,10 @@ impl Source {
             None => self.ended = true,
         }
         self.tell_end();
-        // Nothing comes after trailers, and who has sent them does not ask.
-        if self.ended || self.trailers.is_some() || self.inner.is_end_stream() {
+        // Nothing comes after trailers, and who has sent them does not ask; nor does who sends as much as was announced over
+        // HTTP/1.1, where a client of HTTP/2 may say its end apart.
+        let announced = self.inner.size_hint().exact() == Some(0);
+        if self.ended || announced || self.trailers.is_some() || self.inner.is_end_stream() {
             self.clock.complete();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))

@@ -2,11 +2,8 @@
 //! as its client takes, and so does a stream of messages, whose end its client has not said yet.
 
 use std::cell::Cell;
-use std::fmt;
 use std::future::pending;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -102,26 +99,21 @@ impl Clock {
 
     /// When all of the answer has to be there.
     pub(crate) fn deadline(self: &Rc<Self>, total: Duration) -> Deadline {
-        let (clock, limits) = (self.clone(), Allowed { total: Some(total), per_try: None });
-        Deadline(Box::pin(async move {
-            clock.up(limits).await;
-        }))
+        Deadline { clock: self.clone(), total }
     }
 }
 
 /// Until when all of an answer has to be there.
-pub(crate) struct Deadline(Pin<Box<dyn Future<Output = ()>>>);
-
-impl Deadline {
-    /// Whether it is past. Not to be asked again once it is.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
-    }
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    clock: Rc<Clock>,
+    total: Duration,
 }
 
-impl fmt::Debug for Deadline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deadline").finish_non_exhaustive()
+impl Deadline {
+    /// Waits until it is past.
+    pub(crate) async fn past(&self) {
+        self.clock.up(Allowed { total: Some(self.total), per_try: None }).await;
     }
 }
 
@@ -129,6 +121,7 @@ impl fmt::Debug for Deadline {
 mod tests {
     use std::future::poll_fn;
     use std::pin::pin;
+    use std::task::Poll;
 
     use tokio::time::advance;
 
@@ -192,7 +185,7 @@ mod tests {
         let begun = Instant::now();
         let up = clock.up(Allowed { total: Some(seconds(3)), per_try: Some((begun, seconds(2))) }).await;
         assert_eq!((up, begun.elapsed()), (Up::Try, seconds(2)));
-        clock.deadline(seconds(3)).0.await;
+        clock.deadline(seconds(3)).past().await;
         assert_eq!(begun.elapsed(), seconds(3));
     }
 }

@@ -76,7 +76,10 @@ async fn wait(wanted: Wanted<'_>) -> Result<Lease, SendError> {
         behind = false;
         let queue = worker.pools.queue(key, rules);
         let counted = Counted::new(&queue.waiting, None);
-        queue.freed.notified().await;
+        match &wanted.endpoint.in_use {
+            Some(in_use) => in_use.queue(queue.freed.notified()).await,
+            None => queue.freed.notified().await,
+        }
         drop(counted);
         if let Some(lease) = worker.pools.take(key, rules) {
             return Ok(lease);
