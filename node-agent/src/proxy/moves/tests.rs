@@ -3,8 +3,11 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use hbone::fairness;
-use model::address::{NextHop, OriginalDestination, PeerAddress};
+use model::Identity;
+use model::address::{NamespacedHostname, NextHop, OriginalDestination, PeerAddress};
+use model::mesh::Update;
 use model::plan::Tunnel;
+use model::service::{RareFields, Service};
 use testkit::certificates::TestAuthority;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{JoinSet, LocalSet, spawn_local};
@@ -86,11 +89,21 @@ async fn echoes(client: &mut tokio::net::TcpStream) {
     assert_eq!(&heard, b"hear");
 }
 
+/// Who is expected at the tunnel's end.
+#[derive(Debug, Clone, Copy)]
+enum Expected {
+    /// The workload there.
+    Workload,
+    /// Another workload than is there; what is there is named by its service only.
+    ByService,
+}
+
 /// A connection of a pod through a tunnel of this thread to `listener`, and on to `application`.
 async fn connected(
     worker: &Rc<Worker>,
     listener: std::net::SocketAddr,
     application: std::net::SocketAddr,
+    expected: Expected,
 ) -> tokio::net::TcpStream {
     let pod = a_pod(&worker.agent);
     let source = pod.workload(&worker.agent.state.read()).unwrap().clone();
@@ -103,7 +116,7 @@ async fn connected(
         destination: OriginalDestination::new(application),
         place: pod.places.outbound(&pod.account).unwrap(),
     };
-    let tunnel = Tunnel {
+    let mut tunnel = Tunnel {
         next_hop: NextHop::new(listener),
         authority: application,
         expect: vec![source.identity().clone()],
@@ -111,13 +124,24 @@ async fn connected(
         service: None,
         waypoint: false,
     };
+    if matches!(expected, Expected::ByService) {
+        let mut workload = (*source).clone();
+        Arc::make_mut(&mut workload.profile).identity = Identity::new("cluster.local", "n", "another");
+        let key = NamespacedHostname::new("n", "web");
+        let names = [source.identity().to_string().as_str().into()];
+        let rare = RareFields { subject_alt_names: names.into(), ..RareFields::default() };
+        let service = Service { rare: rare.into(), ..Service::named(key) };
+        worker.agent.take(vec![Update::Service(service.clone())]);
+        tunnel.expect.insert(0, workload.identity().clone());
+        (tunnel.workload, tunnel.service) = (Arc::new(workload), Some(Arc::new(service)));
+    }
     spawn_local(outbound::serve_planned(worker.clone(), pod, accepted, source, tunnel));
     client
 }
 
-/// A connection that is given to another thread loses nothing by it: if that thread gets no tunnel, it goes on where it
-/// was, by the tunnel that is still there.
-async fn goes_on_where_it_was(peer: Peer) {
+/// A connection that leaves its tunnel for this thread goes on, though the peer accepts no tunnel any more: if the thread is
+/// another one and gets none, where it was.
+async fn goes_on_by_the_tunnel_that_is_there(peer: Peer, expected: Expected, thread: usize) {
     let mut issued = JoinSet::new();
     let root = TestAuthority::default();
     let (theirs, _server) = proxy("1", &mut issued, root.intermediate("server"));
@@ -134,22 +158,32 @@ async fn goes_on_where_it_was(peer: Peer) {
     };
     serve(vec![(Slot::Hbone, listener.into())]).await;
     let [home, _other] = &*clients else { panic!("two threads") };
-    let mut client = connected(home, address, echo().await).await;
+    let mut client = connected(home, address, echo().await, expected).await;
     timeout(PATIENCE, echoes(&mut client)).await.expect("there is a tunnel");
 
     serve(Vec::new()).await;
     while matches!(peer, Peer::Gone) && tokio::net::TcpStream::connect(address).await.is_ok() {
         sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(home.connections.send(&[0], 1), 1);
+    assert_eq!(home.connections.send(&[0], thread), 1);
     timeout(Duration::from_secs(3), echoes(&mut client)).await.expect("it goes on by the tunnel that it had");
-    home.count(|_| panic!("it would be given away again, for nothing"));
+    home.count(|_| assert_eq!(thread, 0, "it would be given away again, for nothing"));
     drop(kept);
 }
 
 #[tokio::test]
 async fn a_connection_that_gets_no_tunnel_on_another_thread_comes_back() {
     for peer in [Peer::Gone, Peer::Silent] {
-        LocalSet::new().run_until(goes_on_where_it_was(peer)).await;
+        let goes_on = goes_on_by_the_tunnel_that_is_there(peer, Expected::Workload, 1);
+        LocalSet::new().run_until(goes_on).await;
+    }
+}
+
+/// Who may be at the other end is not forgotten with the tunnel.
+#[tokio::test]
+async fn a_peer_that_only_its_service_names_is_expected_again() {
+    for thread in [0, 1] {
+        let goes_on = goes_on_by_the_tunnel_that_is_there(Peer::Gone, Expected::ByService, thread);
+        LocalSet::new().run_until(goes_on).await;
     }
 }
