@@ -166,7 +166,7 @@ async fn goes_on_by_the_tunnel_that_is_there(peer: Peer, expected: Expected, thr
         sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(home.connections.send(&[0], thread), 1);
-    timeout(Duration::from_secs(3), echoes(&mut client)).await.expect("it goes on by the tunnel that it had");
+    timeout(PATIENCE / 2, echoes(&mut client)).await.expect("it goes on by the tunnel that it had");
     home.count(|_| assert_eq!(thread, 0, "it would be given away again, for nothing"));
     drop(kept);
 }
