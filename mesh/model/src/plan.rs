@@ -293,6 +293,40 @@ pub fn is_waypoint(mesh: &Mesh, source: &Workload, waypoint: &GatewayAddress) ->
     }
 }
 
+/// A way through a tunnel, as it was planned once.
+#[derive(Debug, Clone, Copy)]
+pub struct Planned<'a> {
+    /// Who sends.
+    pub source: &'a Workload,
+    /// Where the tunnel ends.
+    pub next_hop: NextHop,
+    /// What the far end is asked for.
+    pub authority: SocketAddr,
+    /// The workload at the tunnel's end.
+    pub workload: &'a Workload,
+    /// The service that the client addressed.
+    pub service: Option<&'a Service>,
+}
+
+/// The identities that the far end may have of a way that was planned before ([`Tunnel::expect`]), by what is known now; the
+/// workload's own first.
+pub fn expected(mesh: &Mesh, planned: &Planned<'_>) -> Vec<Identity> {
+    let Planned { source, next_hop, authority, workload, service } = *planned;
+    let service = service.map(|service| mesh.service(&service.key).map_or(service, |known| &**known));
+    // A waypoint is asked for the address that the client asked for, any other end for its own.
+    let naming = if next_hop.ip() == authority.ip() {
+        service
+    } else {
+        let asked = NetworkAddress::new(source.profile.network.clone(), authority.ip());
+        let waypoint = match service {
+            Some(service) => service.waypoint.as_deref(),
+            None => mesh.workload_at(&asked).and_then(|workload| workload.profile.waypoint.as_ref()),
+        };
+        waypoint.and_then(|waypoint| gateway_service(mesh, source, waypoint)).map(|gateway| &**gateway)
+    };
+    identities(workload, naming)
+}
+
 /// The identities that the far end of a tunnel may have: the workload's own and those its service names.
 fn identities(workload: &Workload, service: Option<&Service>) -> Vec<Identity> {
     let mut all = vec![workload.identity().clone()];

@@ -60,6 +60,8 @@ struct Entry {
     live: Arc<Live>,
     /// Its peer does not know how to take it off its tunnel.
     foreign: Cell<bool>,
+    /// Another thread has had no tunnel for it.
+    stays: Cell<bool>,
     /// The number of the thread on which it goes on once it is off its tunnel.
     thread: Cell<u16>,
     record: Record,
@@ -98,6 +100,11 @@ impl Registered {
     /// The peer does not know how to take it off its tunnel: it is carried here to its end.
     pub(crate) fn is_foreign(&self) {
         self.0.foreign.set(true);
+    }
+
+    /// Another thread has had no tunnel for it: it is not given to one again.
+    pub(crate) fn stays(&self) {
+        self.0.stays.set(true);
     }
 
     /// Judges the connection, for one that was judged before it came here or by what may have changed since.
@@ -153,7 +160,7 @@ impl Entry {
     fn may_leave(&self) -> bool {
         let ends = self.record.ends();
         let plain = ends.authority.is_none();
-        !self.foreign.get() && (plain || ends.reporter == Reporter::Source)
+        !self.foreign.get() && !self.stays.get() && (plain || ends.reporter == Reporter::Source)
     }
 
     /// What its end would give back, as [`Account::memory`](hbone::account::Account::memory) reckons.
@@ -251,8 +258,8 @@ impl Connections {
         let place = entries.vacant_entry();
         // Descriptors run out long before.
         let key = u32::try_from(place.key()).unwrap_or(u32::MAX);
-        let (foreign, thread) = (Cell::default(), Cell::new(self.thread));
-        let entry = Rc::new(Entry { table: self.clone(), key, pod, live, foreign, thread, record });
+        let (foreign, stays, thread) = (Cell::default(), Cell::default(), Cell::new(self.thread));
+        let entry = Rc::new(Entry { table: self.clone(), key, pod, live, foreign, stays, thread, record });
         place.insert(entry.clone());
         Registered(entry)
     }

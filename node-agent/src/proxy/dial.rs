@@ -18,7 +18,8 @@ use hbone::tunnel::{Client, Gone, Opened, Stream};
 use identity::revocation::Side;
 use model::address::PeerAddress;
 use model::baggage;
-use model::plan::Tunnel;
+use model::mesh::Mesh;
+use model::plan::{self, Planned, Tunnel};
 use model::workload::Workload;
 use proxy::tunnel::{Dialled, TunnelError, Unconnected};
 use socket2::{SockRef, Socket};
@@ -27,7 +28,7 @@ use tokio::net::TcpSocket;
 use tokio::time::{sleep, timeout};
 
 use super::pod::Pod;
-use super::record::{Failure, Record, flags};
+use super::record::{Ends, Failure, Record, flags};
 use super::traceparent;
 use super::trust;
 use super::worker::{TunnelKey, Worker};
@@ -228,22 +229,32 @@ pub(crate) async fn resume(
     connection: &Connection,
 ) -> Result<Stream, DialError> {
     let ends = record.ends();
-    let (Some(source), Some(expect), Some(authority)) =
-        (&ends.source_identity, &ends.destination_identity, &ends.authority)
-    else {
+    let (Some(source), Some(authority)) = (&ends.source_identity, &ends.authority) else {
         return Err(DialError::NotResumed);
     };
-    let key = TunnelKey {
-        pod: pod.uid.clone(),
-        source: source.clone(),
-        expect: std::slice::from_ref(expect).into(),
-        next_hop: ends.next_hop,
-    };
+    let expect = expected(&worker.agent.state.read(), ends).ok_or(DialError::NotResumed)?;
+    let key = TunnelKey { pod: pod.uid.clone(), source: source.clone(), expect, next_hop: ends.next_hop };
     let host = ends.service.as_ref().map(|service| service.key.hostname());
     let headers = request_headers(ends.source.as_deref(), record.peer(), host);
     let opened = ask(worker, pod, &key, authority, &headers, Some(connection)).await?;
     // One that does not know how has taken it for a new connection.
     if opened.capable { Ok(opened.stream) } else { Err(DialError::NotResumed) }
+}
+
+/// Who may be at the far end: who was expected there when the connection was opened, and whom its service names as well, or that
+/// of its waypoint. A hand-over says the first only; the rest is what the controller says.
+fn expected(mesh: &Mesh, ends: &Ends) -> Option<Arc<[model::Identity]>> {
+    let first = ends.destination_identity.clone()?;
+    let (Some(source), Some(workload), Some(authority)) =
+        (&ends.source, &ends.destination, ends.authority.as_deref())
+    else {
+        return Some([first].into());
+    };
+    let Ok(authority) = authority.parse() else { return Some([first].into()) };
+    let service = ends.service.as_deref();
+    let planned = Planned { source, next_hop: ends.next_hop, authority, workload, service };
+    let others = plan::expected(mesh, &planned).into_iter().skip(1);
+    Some(std::iter::once(first).chain(others).collect())
 }
 
 /// What the far end is told for its telemetry.

@@ -1,7 +1,8 @@
 //! A live connection that has been taken off its tunnel (`docs/decisions/0011-hand-over.md`): where it goes on.
 //!
 //! ```text
-//! detached ─┬► another thread is to carry it: as detached there                 (balance)
+//! detached ─┬► another thread is to carry it: as detached there, and back       (balance)
+//!           │  to the one that had it if there is no tunnel for it
 //!           ├► a newer proxy is there: handed over to it                        (handover)
 //!           ├► we opened its tunnel: resumed on another one                     (resume)
 //!           ├► our peer opened its tunnel: parked until the peer resumes it     (parking)
@@ -29,10 +30,13 @@ use super::handover::Arriving;
 use super::limits::Limit;
 use super::pod::{Phase, Pod};
 use super::record::{Failure, Record, flags};
-use super::worker::{Job, Worker};
+use super::worker::{Handle, Job, Worker};
 
 /// How long a connection may be without a tunnel before it is given up (D8).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long another thread may take to get a tunnel for it. There may be none to be had any more while the one that it left
+/// still lives; its server's end waits for it there for as long again as is left of [`PATIENCE`].
+const SPREAD: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts to resume a connection.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 const PAUSE_LAST: Duration = Duration::from_millis(500);
@@ -48,9 +52,23 @@ pub(crate) struct Detached {
     pub(crate) connection: Connection,
     /// The other side, where that is a plain socket.
     pub(crate) far: Option<TcpStream>,
+    /// Whether another thread of this process was to carry it on.
+    pub(crate) given: Given,
     /// The predecessor that it came from waits until it has gone on.
     #[expect(dead_code, reason = "that it is dropped says it")]
     pub(crate) arriving: Option<Arriving>,
+}
+
+/// Whether a connection was given to another thread, and what came of that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// It was not.
+    #[default]
+    No,
+    /// By the thread of this number, to which it goes back if there is no tunnel for it.
+    By(usize),
+    /// It has come back, and is not given again.
+    Back,
 }
 
 /// Where a detached connection goes on if nobody takes it over.
@@ -92,7 +110,9 @@ pub(crate) async fn go_on(
     let (pod, record) = registered.leave()?;
     let far = far.map(tokio::net::TcpStream::into_std).transpose();
     let mut detached = match (connection.into_plain(), far) {
-        (Ok(connection), Ok(far)) => Detached { pod, record, connection, far, arriving: None },
+        (Ok(connection), Ok(far)) => {
+            Detached { pod, record, connection, far, given: Given::No, arriving: None }
+        }
         (Err(error), _) | (_, Err(error)) => {
             record.end(None, Some(&Failure::new(flags::CONNECT, error)));
             return None;
@@ -101,13 +121,19 @@ pub(crate) async fn go_on(
     if thread != worker.index
         && let Some(other) = worker.agent.workers.get(thread)
     {
-        match other.try_send(Job::Arrive(Box::new(detached))) {
-            // It has far too much to do now.
-            Err(Job::Arrive(unsent)) => detached = *unsent,
-            _ => return None,
-        }
+        detached.given = Given::By(worker.index);
+        detached = send(other, detached)?;
+        detached.given = Given::No;
     }
     arrive(worker, detached).await
+}
+
+/// Sends it to another thread; returns it if that has far too much to do now.
+fn send(thread: &Handle, detached: Detached) -> Option<Detached> {
+    match thread.try_send(Job::Arrive(Box::new(detached))) {
+        Err(Job::Arrive(unsent)) => Some(*unsent),
+        _ => None,
+    }
 }
 
 /// Carries on with a connection that has no tunnel, as one of this thread; or passes it on.
@@ -148,11 +174,16 @@ fn join(worker: &Rc<Worker>, mut detached: Detached) -> Option<Carried> {
     }
 }
 
-/// Goes on through another tunnel to the same peer.
-async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
-    let deadline = Instant::now() + PATIENCE;
+/// Goes on through another tunnel to the same peer; or, where another thread has given it, back to that one if this has no
+/// tunnel soon.
+async fn resume(worker: Rc<Worker>, mut detached: Detached) -> Option<Carried> {
+    let begun = Instant::now();
     let mut pause = PAUSE_FIRST;
     loop {
+        let deadline = match detached.given {
+            Given::By(_) => begun + SPREAD,
+            Given::No | Given::Back => begun + PATIENCE,
+        };
         let asked = dial::resume(&worker, &detached.pod, &detached.record, &detached.connection);
         let asked = tokio::select! {
             asked = timeout_at(deadline, asked) => asked.unwrap_or(Err(DialError::Timeout)),
@@ -163,12 +194,26 @@ async fn resume(worker: Rc<Worker>, detached: Detached) -> Option<Carried> {
         };
         match asked {
             Ok(stream) => {
-                let Detached { pod, record, connection, .. } = detached;
+                let Detached { pod, record, connection, given, .. } = detached;
                 let registered = worker.connections.register(pod, record, connection.live().clone());
+                if given == Given::Back {
+                    registered.stays();
+                }
                 return Some(Carried::by_tunnel(stream, connection, registered));
             }
             Err(error) => {
-                let over = is_final(&error) || detached.pod.phase() == Phase::Gone;
+                let gone = detached.pod.phase() == Phase::Gone;
+                // Whatever is said here: what the old tunnel leads to may say something else.
+                if let Given::By(home) = detached.given
+                    && let Some(home) = worker.agent.workers.get(home)
+                    && !gone
+                {
+                    tracing::debug!(%error, connection = %detached.connection.id(), "not resumed on another thread");
+                    detached.given = Given::Back;
+                    detached = send(home, detached)?;
+                    continue;
+                }
+                let over = is_final(&error) || gone;
                 let late = Instant::now() + pause >= deadline;
                 if over || late {
                     if late {
@@ -196,33 +241,4 @@ fn is_final(error: &DialError) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_opened_the_tunnel_opens_the_next() {
-        for (plain, reporter, expected) in [
-            (true, Reporter::Source, Next::Join),
-            (true, Reporter::Destination, Next::Join),
-            (false, Reporter::Source, Next::Resume),
-            (false, Reporter::Destination, Next::Park),
-        ] {
-            assert_eq!(next(plain, reporter), expected, "{plain} {reporter:?}");
-        }
-    }
-
-    #[test]
-    fn only_a_no_is_final() {
-        let refused = |status| DialError::from(TunnelError::Refused { status, cause: None });
-        for (error, expected) in [
-            (refused(401), true),
-            (refused(409), true),
-            (refused(503), false),
-            (DialError::NotResumed, true),
-            (DialError::Timeout, false),
-            (TunnelError::Failed("gone".into()).into(), false),
-        ] {
-            assert_eq!(is_final(&error), expected, "{error}");
-        }
-    }
-}
+mod tests;

@@ -202,6 +202,19 @@ impl Worker {
         Rc::new_cyclic(|own| Self::new(index, agent, mailbox.load.clone(), own))
     }
 
+    /// The side of a thread that is a task of the test's own.
+    #[cfg(test)]
+    pub(crate) fn among_tasks(index: usize, agent: Arc<Agent>, mut mailbox: Mailbox) -> Rc<Self> {
+        let worker = Self::idle(index, agent, &mailbox);
+        let own = worker.clone();
+        tokio::task::spawn_local(async move {
+            while let Some(job) = mailbox.jobs.recv().await {
+                own.take(job);
+            }
+        });
+        worker
+    }
+
     fn take(self: &Rc<Self>, job: Job) {
         match job {
             Job::Serve { pod, listeners } => self.serve(&pod, listeners),

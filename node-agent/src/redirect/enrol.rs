@@ -335,11 +335,14 @@ impl Enroller {
     /// told only after the grace.
     async fn drain(self, uid: String, slot: Arc<Slot>, since: Instant) {
         sleep(self.shared.policy.leave_grace).await;
+        // Held until the proxy has been told: a pod that joins again comes after it, and takes it back.
+        let standing = slot.lock().await;
         // Not that of a later release, whose grace is not over.
-        if !matches!(*slot.lock().await, Standing::Draining { since: begun, .. } if begun == since) {
+        if !matches!(*standing, Standing::Draining { since: begun, .. } if begun == since) {
             return;
         }
         if self.shared.policy.foreign_proxy {
+            drop(standing);
             self.drained(&uid).await;
         } else {
             let _step = self.shared.steps.read().await;
@@ -432,3 +435,6 @@ pub(super) fn addresses() -> io::Result<HashSet<IpAddr>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

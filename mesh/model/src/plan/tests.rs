@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Plan, may_come_back, other_replica, plan};
+use super::{Plan, Planned, expected, may_come_back, other_replica, plan};
 use crate::address::{Few, OriginalDestination};
 use crate::fixtures::{
     at, balanced, draws, edit, key, ports, service, socket, tunnelled, waypoint, workload,
@@ -200,6 +200,43 @@ fn the_far_end_is_expected_to_be_whom_the_controller_names() {
     assert_eq!(expected("10.244.0.2:80"), [own]);
     // In front of a service, the waypoint's own service counts.
     assert_eq!(expected("10.96.0.4:80"), [own]);
+}
+
+/// A connection that changes its tunnel expects whom it expected before, also where only the way is known of it.
+#[test]
+fn whom_to_expect_can_be_told_again() {
+    let named = |name: &str, san: &str| {
+        let service = resources().into_iter().find_map(|update| match update {
+            Update::Service(service) if service.key == key(name) => Some(service),
+            _ => None,
+        });
+        let rare = RareFields { subject_alt_names: [san.into()].into(), ..RareFields::default() };
+        Update::Service(Service { rare: rare.into(), ..service.unwrap() })
+    };
+    let services = [
+        named("ns/web", "spiffe://td/ns/ns/sa/web"),
+        named("ns/guarded", "spiffe://td/ns/ns/sa/guarded"),
+        named("ns/gate", "spiffe://td/ns/ns/sa/gate"),
+    ];
+    let mesh = mesh_of(resources().into_iter().chain(services));
+    for (destination, identities) in [
+        ("10.96.0.2:80", 2),
+        ("10.244.0.2:80", 1),
+        // By the waypoint of a service, and of a pod.
+        ("10.96.0.4:80", 2),
+        ("10.244.0.4:8080", 2),
+    ] {
+        let Plan::Tunnel(tunnel) = planned(&mesh, &client(), destination) else { panic!("{destination}") };
+        let before = Planned {
+            source: &client(),
+            next_hop: tunnel.next_hop,
+            authority: tunnel.authority,
+            workload: &tunnel.workload,
+            service: tunnel.service.as_deref(),
+        };
+        assert_eq!(expected(&mesh, &before), tunnel.expect, "{destination}");
+        assert_eq!(tunnel.expect.len(), identities, "{destination}");
+    }
 }
 
 #[test]

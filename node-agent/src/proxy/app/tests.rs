@@ -42,6 +42,23 @@ pub(crate) fn a_pod(agent: &Agent) -> Arc<Pod> {
     pod
 }
 
+/// The controller says of that pod what it is.
+pub(crate) fn tell_of_the_pod(agent: &Agent) {
+    let told = proto::workload::Workload {
+        uid: "uid".into(),
+        name: "p".into(),
+        namespace: "n".into(),
+        service_account: "a".into(),
+        node: "n".into(),
+        addresses: vec![vec![127, 0, 0, 1].into()],
+        ..Default::default()
+    };
+    let told = proto::workload::Address { r#type: Some(proto::workload::address::Type::Workload(told)) };
+    let bytes = prost::Message::encode_to_vec(&told);
+    let update = Decoder::default().decode(type_url::ADDRESS, &"uid".into(), bytes.into()).unwrap();
+    agent.take(vec![update]);
+}
+
 #[tokio::test]
 async fn what_drains_accepts_nothing_more() {
     let (agent, _threads) = one_thread();
@@ -91,18 +108,7 @@ async fn a_name_that_was_asked_for_is_answered_before_the_end() {
     let grace = Grace { drain: Duration::ZERO, hand_over: Duration::ZERO, told: false };
     let mut retiring = std::pin::pin!(retire(&agent, None, successors, grace));
     assert!(timeout(Duration::from_millis(300), &mut retiring).await.is_err(), "somebody still waits");
-    let told = proto::workload::Workload {
-        uid: "uid".into(),
-        name: "p".into(),
-        namespace: "n".into(),
-        service_account: "a".into(),
-        node: "n".into(),
-        ..Default::default()
-    };
-    let told = proto::workload::Address { r#type: Some(proto::workload::address::Type::Workload(told)) };
-    let bytes = prost::Message::encode_to_vec(&told);
-    let update = Decoder::default().decode(type_url::ADDRESS, &"uid".into(), bytes.into()).unwrap();
-    agent.take(vec![update]);
+    tell_of_the_pod(&agent);
     timeout(Duration::from_secs(5), retiring).await.expect("nobody waits any more");
     let mut answer = [0; 512];
     let length = client.recv(&mut answer).expect("an answer, whatever it says");
@@ -121,8 +127,8 @@ fn hits(agent: &Arc<Agent>, limit: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
 }
 
-fn threads_that_stand_still(count: &str) -> (Arc<Agent>, Vec<worker::Mailbox>) {
-    let args = ["--worker-threads", count].map(str::to_owned);
+pub(crate) fn threads_that_stand_still(count: &str) -> (Arc<Agent>, Vec<worker::Mailbox>) {
+    let args = ["--worker-threads", count, "--node-name", "n"].map(str::to_owned);
     let settings = crate::config::read(args, |_| None).unwrap();
     let log = Log::start("off", Format::Plain).unwrap();
     agent(&settings, log, &Metrics::default()).unwrap()

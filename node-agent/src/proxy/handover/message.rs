@@ -20,7 +20,7 @@ use socket2::SockRef;
 
 use super::super::Agent;
 use super::super::finish;
-use super::super::moves::Detached;
+use super::super::moves::{Detached, Given};
 use super::super::pod::Pod;
 use super::super::record::{Ends, Failure, Record, Travelling, flags};
 use super::waves::Arriving;
@@ -140,7 +140,7 @@ pub(super) struct Unpackable {
 
 impl Packed {
     pub(super) fn new(detached: Detached) -> Result<Self, Unpackable> {
-        let Detached { pod, record, connection, far, arriving: _ } = detached;
+        let Detached { pod, record, connection, far, given: _, arriving: _ } = detached;
         let luggage = record.luggage(connection.live());
         let parts = match connection.into_parts() {
             Ok(parts) => parts,
@@ -197,7 +197,7 @@ impl Packed {
     pub(super) fn unpack(self) -> Detached {
         let Self { pod, record, parts, far, .. } = self;
         let connection = Connection::from_parts(parts, &pod.account);
-        Detached { pod, record, connection, far, arriving: None }
+        Detached { pod, record, connection, far, given: Given::No, arriving: None }
     }
 }
 
@@ -254,6 +254,7 @@ impl Passed {
             connection: Connection::from_parts(parts, &pod.account),
             pod,
             far,
+            given: Given::No,
             arriving: Some(arriving),
         })
     }

@@ -21,7 +21,7 @@ use super::message::{Hello, LARGEST, Packed, Passed, read};
 use super::{Arriving, HandoverError, Predecessor, Retirement, Successor};
 use crate::proxy::Agent;
 use crate::proxy::app::tests::{a_pod, one_thread};
-use crate::proxy::moves::Detached;
+use crate::proxy::moves::{Detached, Given};
 use crate::proxy::parking::Unclaimed;
 use crate::proxy::pod::Pod;
 use crate::proxy::record::{Ends, Record};
@@ -69,7 +69,10 @@ fn detached(agent: &Arc<Agent>, pod: &Arc<Pod>, reporter: Reporter) -> (TcpStrea
     let (application, socket) = sockets();
     let connection = Connection::from_std(ConnectionId::random(), socket, &pod.account).unwrap();
     let record = Record::open(peer(), ends(reporter), agent);
-    (application, Detached { pod: pod.clone(), record, connection, far: None, arriving: None })
+    (
+        application,
+        Detached { pod: pod.clone(), record, connection, far: None, given: Given::No, arriving: None },
+    )
 }
 
 fn ways() -> (SeqPacket, SeqPacket) {
