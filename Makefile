@@ -13,9 +13,10 @@ demo: ## a two-node mesh of a small bookshop on this machine (ONCE=1: show every
 build: ## the commands, in target/release
 	$(CARGO) build --release --workspace --bins
 
-images: build ## container images of them, in target/images, without an engine (HUB=registry.example/lateen TAG=…)
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --bin lateen-cni --target "$$(uname -m)-unknown-linux-gnu"
-	@HUB="$(HUB)" TAG="$(TAG)" deploy/images/build
+images: ## container images of them, in target/images, without an engine (HUB=registry.example/lateen TAG=…)
+	$(CARGO) build --profile dist --bin ctrl --bin node-agent --bin waypoint
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile dist --bin lateen-cni --target "$$(uname -m)-unknown-linux-gnu"
+	@PROFILE=dist HUB="$(HUB)" TAG="$(TAG)" deploy/images/build
 
 manifests: ## deploy/manifests from the charts
 	@scripts/manifests
@@ -41,25 +42,25 @@ lint: ## formatting, lints, licences
 bench: bench-agent bench-waypoint ## all comparisons: agents, waypoints, changes; some twenty minutes
 
 bench-agent: ## the table of ratios against plain TCP and Envoy (ZTUNNEL=PATH adds ztunnel)
-	$(CARGO) build --release --workspace --bins --examples
-	target/release/bench table $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(ENVOY),--envoy $(ENVOY)) $(BENCH_ARGS)
+	$(CARGO) build --profile dist -p bench -p node-agent -p hbone --bins --example tunnel_end
+	target/dist/bench table $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(ENVOY),--envoy $(ENVOY)) $(BENCH_ARGS)
 
 bench-waypoint: ## the waypoint beside Envoy and AGENTGATEWAY=PATH (WAYPOINT_ARGS=--quick), and from a file to the first request by it
-	$(CARGO) build --release -p bench -p waypoint -p ctrl
-	target/release/bench waypoint $(if $(ENVOY),--envoy $(ENVOY)) $(if $(AGENTGATEWAY),--agentgateway $(AGENTGATEWAY)) $(WAYPOINT_ARGS)
-	target/release/bench change $(CHANGE_ARGS)
+	$(CARGO) build --profile dist -p bench -p waypoint -p ctrl
+	target/dist/bench waypoint $(if $(ENVOY),--envoy $(ENVOY)) $(if $(AGENTGATEWAY),--agentgateway $(AGENTGATEWAY)) $(WAYPOINT_ARGS)
+	target/dist/bench change $(CHANGE_ARGS)
 
 scale: ## what 100,000 pods and a million workloads cost (SCALE_ARGS=--quick for a hundredth)
-	$(CARGO) build --release -p bench -p node-agent -p ctrl
-	target/release/bench scale $(SCALE_ARGS)
+	$(CARGO) build --profile dist -p bench -p node-agent -p ctrl
+	target/dist/bench scale $(SCALE_ARGS)
 
 agents: ## what a thousand agents cost a controller, and how soon each has a change (AGENTS_ARGS=--quick for a twentieth)
-	$(CARGO) build --release -p bench -p ctrl
-	target/release/bench agents $(AGENTS_ARGS)
+	$(CARGO) build --profile dist -p bench -p ctrl
+	target/dist/bench agents $(AGENTS_ARGS)
 
 attack: ## attacks on ours beside ZTUNNEL=PATH and ENVOY=PATH, and whether others notice (ATTACK_ARGS=--quick)
-	$(CARGO) build --release -p bench -p node-agent
-	target/release/bench attack $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(ENVOY),--envoy $(ENVOY)) $(ATTACK_ARGS)
+	$(CARGO) build --profile dist -p bench -p node-agent
+	target/dist/bench attack $(if $(ZTUNNEL),--ztunnel $(ZTUNNEL)) $(if $(ENVOY),--envoy $(ENVOY)) $(ATTACK_ARGS)
 
 fuzz: ## ten minutes of fuzzing, shared by all targets, two at a time (SECONDS=600)
 	fuzz/run $(or $(SECONDS),600)
